@@ -1,0 +1,83 @@
+"""Attention over named axes of the token grid. `attend` is the only place where tokens are regrouped."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tubelet.nn.grid import AXES, Grid
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, grid: Grid, axes: str, *, prefix: int = 0, dropout: float = 0.0) -> Tensor:
+    """Attention among the tokens that share every grid position outside `axes`. All (B, P + N, n, d).
+
+    Prefix tokens take part in every group that spans space, their output is the mean over those groups; they sit
+    out attention along time alone, where their output is zero.
+    Source: arXiv 2103.15691, section 3.3 (the groups); arXiv 2102.05095, section 3.2 (the class token).
+    """
+
+    def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (rows, length, n, d)
+        heads = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(*heads, dropout_p=dropout).transpose(1, 2)
+
+    if axes == "thw" or (axes == "hw" and grid.t == 1):
+        return sdpa(q, k, v)
+    b, cells, (n, d) = q.shape[0], grid.h * grid.w, q.shape[2:]
+    if axes == "t":  # the cells of a frame join the heads: a view, no copy
+        rows = (x[:, prefix:].reshape(b, grid.t, cells * n, d) for x in (q, k, v))
+        out = sdpa(*rows).reshape(b, grid.size, n, d)
+        return F.pad(out, (0, 0, 0, 0, prefix, 0)) if prefix else out
+    frames = [x[:, prefix:].reshape(b * grid.t, cells, n, d) for x in (q, k, v)]
+    if prefix:
+        shared = (x[:, :prefix].repeat_interleave(grid.t, 0) for x in (q, k, v))
+        frames = [torch.cat(pair, 1) for pair in zip(shared, frames, strict=True)]
+    out = sdpa(*frames).unflatten(0, (b, grid.t))
+    if not prefix:
+        return out.flatten(1, 2)
+    return torch.cat([out[:, :, :prefix].mean(1), out[:, :, prefix:].flatten(1, 2)], 1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over `axes`, (B, P + N, D) -> same.
+
+    `axes` is "thw" (joint), "hw" (space) or "t" (time); "t|hw" shares the heads out equally, the first half along
+    time, the second in space.
+
+    Source: arXiv 2103.15691, section 3.3, eq. 7 for the shared-out heads.
+    """
+
+    def __init__(self, dim: int, heads: int, axes: str = "thw", *, dropout: float = 0.0):
+        super().__init__()
+        self.axes, self.heads, self.dropout = axes, heads, dropout
+        self.groups = axes.split("|")
+        if not set(self.groups) <= set(AXES):
+            raise ValueError(
+                f"unknown attention axes {axes!r}: expected {', '.join(AXES)}, or some of them joined by '|'"
+            )
+        if dim % heads:
+            raise ValueError(f"{heads} heads do not divide the width {dim}: choose a divisor of {dim}")
+        if heads % len(self.groups):
+            raise ValueError(
+                f"{heads} heads cannot be shared out equally among {axes!r}: choose a multiple of {len(self.groups)}"
+            )
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        prefix = x.shape[1] - grid.size
+        if prefix and len(self.groups) > 1:
+            raise ValueError(f"heads shared out over {self.axes!r} have no place for prefix tokens: use pool='mean'")
+        weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
+        q, k, v = (F.linear(x, w, b).unflatten(2, (self.heads, -1)) for w, b in zip(weights, biases, strict=True))
+        parts = zip(*(y.chunk(len(self.groups), 2) for y in (q, k, v)), strict=True)
+        dropout = self.dropout if self.training else 0.0
+        out = [
+            attend(*part, grid, axes, prefix=prefix, dropout=dropout)
+            for part, axes in zip(parts, self.groups, strict=True)
+        ]
+        out = self.proj((torch.cat(out, 2) if len(out) > 1 else out[0]).flatten(2))
+        if prefix and self.groups == ["t"]:  # the projection's bias must not reach the prefix either
+            out = F.pad(out[:, prefix:], (0, 0, prefix, 0))
+        return out
+
+    def extra_repr(self) -> str:
+        return f"axes={self.axes!r}, heads={self.heads}"

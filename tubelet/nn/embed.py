@@ -1,0 +1,200 @@
+"""Tokenisers: from a clip to tokens on a grid, (B, C, T, H, W) -> (B, N, D), Grid.
+
+Each is a module with `patch` and `stride` (frames, px, px) and the same `forward`, so any of them fits any model.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tubelet.nn.grid import Grid, grid_of
+
+Size3 = tuple[int, int, int]
+
+
+def check_clip(clip: Tensor, channels: int) -> None:
+    """Raises ValueError unless `clip` is (B, channels, T, H, W)."""
+    if clip.ndim != 5 or clip.shape[1] != channels:
+        hint = "add the missing axis with unsqueeze" if clip.ndim == 4 else "move the channels to the second place"
+        raise ValueError(
+            f"got a tensor of shape {tuple(clip.shape)}, expected a clip (B, C, T, H, W) with C = {channels}: {hint}"
+        )
+
+
+def triple(size: Sequence[int]) -> Size3:
+    t, h, w = size
+    return int(t), int(h), int(w)
+
+
+class TubeletEmbed(nn.Module):
+    """Linear projection of each tubelet, (B, C, T, H, W) -> (B, N, D), Grid.
+
+    A patch of one frame gives ViT's patch embedding. `stride` may differ from `patch` on any axis: overlapping
+    tubelets, or a coarser step in time. The kernel `proj.weight` is (D, C, t, h, w); without overlap it is applied
+    as one matrix product, which no build of a convolution library can make slow.
+
+    Source: arXiv 2103.15691, section 3.2, "tubelet embedding"; arXiv 2010.11929, eq. 1.
+    """
+
+    def __init__(self, channels: int, dim: int, patch: Sequence[int], stride: Sequence[int] | None = None):
+        super().__init__()
+        self.patch = triple(patch)
+        self.stride = triple(stride or patch)
+        self.proj = nn.Conv3d(channels, dim, self.patch, self.stride)
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
+        check_clip(clip, self.proj.in_channels)
+        grid = grid_of(clip.shape[2:], self.patch, self.stride)
+        if self.stride != self.patch:
+            return self.proj(clip).flatten(2).transpose(1, 2), grid
+        b, c = clip.shape[:2]
+        (t, h, w), (kt, kh, kw) = grid, self.patch
+        pixels = (
+            clip.view(b, c, t, kt, h, kh, w, kw) if clip.is_contiguous() else clip.reshape(b, c, t, kt, h, kh, w, kw)
+        )
+        pixels = pixels.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, t * h * w, c * kt * kh * kw)
+        return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias), grid
+
+
+class UniformFrames(nn.Module):
+    """Uniform frame sampling: embeds `frames` frames of the clip, evenly spread, each in patches of one frame.
+
+    Source: arXiv 2103.15691, section 3.2, "uniform frame sampling".
+    """
+
+    def __init__(self, channels: int, dim: int, patch: Sequence[int], *, frames: int):
+        super().__init__()
+        if patch[0] != 1:
+            raise ValueError(
+                f"uniform frame sampling embeds single frames, got a tubelet of {patch[0]}: name it /{patch[1]}"
+            )
+        self.frames = frames
+        self.embed = TubeletEmbed(channels, dim, patch)
+        self.patch, self.stride = self.embed.patch, self.embed.stride
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
+        check_clip(clip, self.embed.proj.in_channels)
+        return self.embed(clip[:, :, uniform_frames(clip.shape[2], self.frames)])
+
+
+def uniform_frames(total: int, frames: int) -> list[int]:
+    """Indices of `frames` frames, evenly spread inside a clip of `total`; all of them where there are not more."""
+    if frames >= total:
+        return list(range(total))
+    step = total / (frames + 1)
+    return [min(round(step * (i + 1)), total - 1) for i in range(frames)]
+
+
+class SpaceThenTimeEmbed(nn.Module):
+    """Embeds the patches of each frame, then mixes `t` successive frames of a patch: two small kernels for one large.
+
+    The pair equals one tubelet kernel, the product of the two.
+    """
+
+    def __init__(self, channels: int, dim: int, patch: Sequence[int], stride: Sequence[int] | None = None):
+        super().__init__()
+        self.patch, self.stride = triple(patch), triple(stride or patch)
+        (kt, kh, kw), (st, sh, sw) = self.patch, self.stride
+        self.space = nn.Conv3d(channels, dim, (1, kh, kw), (1, sh, sw))
+        self.time = nn.Conv3d(dim, dim, (kt, 1, 1), (st, 1, 1))
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
+        check_clip(clip, self.space.in_channels)
+        grid = grid_of(clip.shape[2:], self.patch, self.stride)
+        return self.time(self.space(clip)).flatten(2).transpose(1, 2), grid
+
+
+class DepthwiseSeparableEmbed(nn.Module):
+    """A light 3-D convolution: `filters` tubelet filters for each channel by itself, then a mix of their outputs."""
+
+    def __init__(
+        self, channels: int, dim: int, patch: Sequence[int], stride: Sequence[int] | None = None, *, filters: int = 8
+    ):
+        super().__init__()
+        self.patch, self.stride = triple(patch), triple(stride or patch)
+        self.depthwise = nn.Conv3d(channels, channels * filters, self.patch, self.stride, groups=channels)
+        self.pointwise = nn.Conv3d(channels * filters, dim, 1)
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
+        check_clip(clip, self.depthwise.in_channels)
+        grid = grid_of(clip.shape[2:], self.patch, self.stride)
+        return self.pointwise(self.depthwise(clip)).flatten(2).transpose(1, 2), grid
+
+
+class ConvStemEmbed(nn.Module):
+    """Three 3-D convolutions whose strides multiply to the patch: overlapping, non-linear tubelets on the same grid.
+
+    It learns motion from few clips sooner than one linear kernel does (docs/results.md has the measurement).
+    Source: arXiv 2106.14881 (early convolutions), in space and time.
+    """
+
+    def __init__(self, channels: int, dim: int, patch: Sequence[int]):
+        super().__init__()
+        self.patch = self.stride = triple(patch)
+        widths = [channels, max(dim // 4, 16), max(dim // 2, 32), dim]
+        strides = list(zip(*(three_factors(size) for size in self.patch), strict=True))
+        layers: list[nn.Module] = []
+        for i, stride in enumerate(strides):
+            kernel = tuple(max(3, 2 * s - 1) for s in stride)
+            padding = tuple(k // 2 for k in kernel)
+            layers += [nn.Conv3d(widths[i], widths[i + 1], kernel, stride, padding)]
+            layers += [nn.GroupNorm(1, widths[i + 1]), nn.GELU()] if i < 2 else []
+        self.layers = nn.Sequential(*layers)
+        self.channels = channels
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
+        check_clip(clip, self.channels)
+        grid = grid_of(clip.shape[2:], self.patch, self.stride)
+        return self.layers(clip).flatten(2).transpose(1, 2), grid
+
+
+def three_factors(number: int) -> list[int]:
+    """Three strides whose product is `number`, as even as its prime factors allow, the largest first."""
+    factors, rest, prime = [1, 1, 1], number, 2
+    primes = []
+    while rest > 1:
+        while rest % prime == 0:
+            primes.append(prime)
+            rest //= prime
+        prime += 1
+    for p in reversed(primes):
+        factors[factors.index(min(factors))] *= p
+    return sorted(factors, reverse=True)
+
+
+def normalise(clip: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(B, C, T, H, W) uint8 -> float in units of `std` around `mean`, both (C,) for pixels in [0, 1]."""
+    shape = (-1, 1, 1, 1)
+    return clip.to(mean.dtype).sub(mean.view(shape) * 255).div(std.view(shape) * 255)
+
+
+EMBEDS = {
+    "tubelet": TubeletEmbed,
+    "space-time": SpaceThenTimeEmbed,
+    "depthwise": DepthwiseSeparableEmbed,
+    "conv": ConvStemEmbed,
+}
+
+
+def make_embed(
+    kind: str, channels: int, dim: int, patch: Sequence[int], *, stride: Sequence[int] | None, frames: int | None
+) -> nn.Module:
+    """The tokeniser called `kind`; `frames` asks for uniform frame sampling.
+
+    Raises:
+        ValueError: unknown kind, or a setting that this kind does not have.
+    """
+    if kind not in EMBEDS:
+        raise ValueError(f"unknown tokeniser {kind!r}: expected one of {', '.join(EMBEDS)}")
+    if frames is not None:
+        if kind != "tubelet" or stride is not None:
+            raise ValueError("uniform frame sampling (frames=...) goes with embed='tubelet' and no stride of its own")
+        return UniformFrames(channels, dim, patch, frames=frames)
+    if kind == "conv":
+        if stride is not None and tuple(stride) != tuple(patch):
+            raise ValueError(
+                f"the convolutional stem steps by its patch {tuple(patch)}, got stride={tuple(stride)}: leave it out"
+            )
+        return ConvStemEmbed(channels, dim, patch)
+    return EMBEDS[kind](channels, dim, patch, stride)

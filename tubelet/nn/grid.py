@@ -1,0 +1,51 @@
+"""The token grid: the one value that travels beside the tokens."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Grid(NamedTuple):
+    """Size of a token grid. Tokens lie in t, then h, then w order.
+
+    For an image t is 1; for a spectrogram t is 1, h counts mel bins and w time steps, both in patches.
+    """
+
+    t: int
+    h: int
+    w: int
+
+    @property
+    def size(self) -> int:
+        """Number of tokens, N."""
+        return self.t * self.h * self.w
+
+    def along(self, axes: str) -> "Grid":
+        """The grid of one sequence that spans `axes` ("thw", "hw" or "t"): the other axes become 1."""
+        return Grid(*(size if axis in axes else 1 for axis, size in zip("thw", self, strict=True)))
+
+
+AXES = ("thw", "hw", "t")
+
+
+def grid_of(clip: Sequence[int], patch: Sequence[int], stride: Sequence[int]) -> Grid:
+    """Grid of the tubelets of size `patch`, `stride` apart, in a clip of `clip` = (T, H, W) frames and pixels.
+
+    Overlapping tubelets (stride < patch) may leave less than one stride uncovered at the end, as in AST;
+    others must fill the clip exactly.
+
+    Raises:
+        ValueError: an axis is smaller than one tubelet, or is not filled by whole tubelets.
+    """
+    for axis, size, p, s in zip("THW", clip, patch, stride, strict=True):
+        if size < p:
+            raise ValueError(
+                f"{axis} = {size} of the clip {tuple(clip)} (T, H, W) is smaller than the tubelet {tuple(patch)}: "
+                f"give at least {p}, or choose a model with a smaller patch"
+            )
+        if s >= p and (size - p) % s:
+            below = p + (size - p) // s * s
+            raise ValueError(
+                f"{axis} = {size} of the clip {tuple(clip)} (T, H, W) is not filled by tubelets {tuple(patch)} "
+                f"{tuple(stride)} apart: crop or resize it to {below} or {below + s}"
+            )
+    return Grid(*((size - p) // s + 1 for size, p, s in zip(clip, patch, stride, strict=True)))

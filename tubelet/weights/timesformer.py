@@ -1,0 +1,65 @@
+"""Weights of the original TimeSformer (PyTorch names): divided and joint attention.
+
+Its extra linear layer after temporal attention is linear after linear, so it is folded into the projection exactly.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from tubelet.nn.grid import grid_of
+from tubelet.nn.model import ModelConfig
+from tubelet.weights import timm
+from tubelet.weights.source import Converted, Source, linear, split_positions
+
+
+def convert(
+    source: Source,
+    *,
+    heads: int,
+    clip: tuple[int, int, int],
+    family: str | None,
+    attend: str | None,
+    frames: int | None,
+    stride: Sequence[int] | None,
+) -> Converted:
+    timm.refuse(family=family, attend=attend, frames=frames, stride=stride)
+    divided = "blocks.0.temporal_attn.qkv.weight" in source
+    kernel = source.take("patch_embed.proj.weight")
+    patch = (1, kernel.shape[2], kernel.shape[3])
+    grid = grid_of(clip, patch, patch)
+    state: dict[str, Tensor] = {}
+    linear(state, "embed.proj", kernel[:, :, None], source.take("patch_embed.proj.bias"))
+    rows, state["encoders.0.position.tables.0"] = split_positions(source.take("pos_embed"), grid.along("hw"), prefix=1)
+    _, state["encoders.0.position.tables.1"] = split_positions(source.take("time_embed"), grid.along("t"), prefix=0)
+    state["encoders.0.prefix"] = source.take("cls_token") + rows
+    depth = source.count("blocks.{}.")
+    for i in range(depth):
+        theirs, ours = f"blocks.{i}", f"encoders.0.blocks.{i}"
+        if divided:
+            timm.norm(source, state, f"{theirs}.temporal_norm1", f"{ours}.attn_norms.0")
+            timm.attention(source, state, f"{theirs}.temporal_attn", f"{ours}.attns.0")
+            fold(source, state, f"{theirs}.temporal_fc", f"{ours}.attns.0.proj")
+        timm.block(source, state, theirs, ours, step=1 if divided else 0)
+    timm.norm(source, state, "norm", "encoders.0.norm")
+    linear(state, "head", source.take("head.weight"), source.take("head.bias"))
+    config = ModelConfig(
+        family="timesformer" if divided else "vidtrans",
+        dim=kernel.shape[0],
+        depth=depth,
+        heads=heads,
+        mlp_dim=state["encoders.0.blocks.0.mlp.fc1.bias"].numel(),
+        patch=patch,
+        clip=clip,
+        num_classes=state["head.bias"].numel(),
+        channels=kernel.shape[1],
+        mean=(0.45,),
+        std=(0.225,),
+    )
+    return config, state
+
+
+def fold(source: Source, state: dict[str, Tensor], after: str, ours: str) -> None:
+    """Replaces the layer `ours` by itself followed by `after`."""
+    weight, bias = source.take(f"{after}.weight"), source.take(f"{after}.bias")
+    linear(state, ours, weight @ state[f"{ours}.weight"], weight @ state[f"{ours}.bias"] + bias)
