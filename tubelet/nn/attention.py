@@ -16,14 +16,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, grid: Grid, axes: str, *, prefix: in
     """
 
     def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (rows, length, n, d)
-        heads = (x.transpose(1, 2) for x in (q, k, v))
-        return F.scaled_dot_product_attention(*heads, dropout_p=dropout).transpose(1, 2)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2)
 
     if axes == "thw" or (axes == "hw" and grid.t == 1):
         return sdpa(q, k, v)
     b, cells, (n, d) = q.shape[0], grid.h * grid.w, q.shape[2:]
     if axes == "t":  # the cells of a frame join the heads: a view, no copy
-        rows = (x[:, prefix:].reshape(b, grid.t, cells * n, d) for x in (q, k, v))
+        rows = [x[:, prefix:].reshape(b, grid.t, cells * n, d) for x in (q, k, v)]
         out = sdpa(*rows).reshape(b, grid.size, n, d)
         return F.pad(out, (0, 0, 0, 0, prefix, 0)) if prefix else out
     frames = [x[:, prefix:].reshape(b * grid.t, cells, n, d) for x in (q, k, v)]
@@ -68,13 +68,10 @@ class Attention(nn.Module):
             raise ValueError(f"heads shared out over {self.axes!r} have no place for prefix tokens: use pool='mean'")
         weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
         q, k, v = (F.linear(x, w, b).unflatten(2, (self.heads, -1)) for w, b in zip(weights, biases, strict=True))
-        parts = zip(*(y.chunk(len(self.groups), 2) for y in (q, k, v)), strict=True)
         dropout = self.dropout if self.training else 0.0
-        out = [
-            attend(*part, grid, axes, prefix=prefix, dropout=dropout)
-            for part, axes in zip(parts, self.groups, strict=True)
-        ]
-        out = self.proj((torch.cat(out, 2) if len(out) > 1 else out[0]).flatten(2))
+        shares = zip(*(y.chunk(len(self.groups), 2) for y in (q, k, v)), self.groups, strict=True)
+        parts = [attend(q, k, v, grid, axes, prefix=prefix, dropout=dropout) for q, k, v, axes in shares]
+        out = self.proj((torch.cat(parts, 2) if len(parts) > 1 else parts[0]).flatten(2))
         if prefix and self.groups == ["t"]:  # the projection's bias must not reach the prefix either
             out = F.pad(out[:, prefix:], (0, 0, prefix, 0))
         return out

@@ -169,6 +169,8 @@ def normalise(clip: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return clip.to(mean.dtype).sub(mean.view(shape) * 255).div(std.view(shape) * 255)
 
 
+Embed = TubeletEmbed | UniformFrames | SpaceThenTimeEmbed | DepthwiseSeparableEmbed | ConvStemEmbed
+
 EMBEDS = {
     "tubelet": TubeletEmbed,
     "space-time": SpaceThenTimeEmbed,
@@ -179,7 +181,7 @@ EMBEDS = {
 
 def make_embed(
     kind: str, channels: int, dim: int, patch: Sequence[int], *, stride: Sequence[int] | None, frames: int | None
-) -> nn.Module:
+) -> Embed:
     """The tokeniser called `kind`; `frames` asks for uniform frame sampling.
 
     Raises:

@@ -7,7 +7,7 @@ from tubelet.nn.attention import Attention
 
 
 @torch.no_grad()
-def init_weights(model: nn.Module) -> None:
+def init_weights(model: nn.Module, head: nn.Linear) -> None:
     """Xavier-uniform for linear layers and kernels (query, key and value each by itself), zero biases.
 
     Position tables and norms keep their own start. Class tokens start as small noise, the head at a tenth of Xavier:
@@ -21,7 +21,8 @@ def init_weights(model: nn.Module) -> None:
         elif isinstance(module, nn.Conv3d):
             bound = (6 / (module.weight[0].numel() + module.weight.shape[0])) ** 0.5
             nn.init.uniform_(module.weight, -bound, bound)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     for module in model.modules():
         if isinstance(module, Attention):
             for part in module.qkv.weight.chunk(3):
@@ -29,4 +30,4 @@ def init_weights(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("prefix"):
             nn.init.trunc_normal_(parameter, std=0.02)
-    model.head.weight.mul_(0.1)
+    head.weight.mul_(0.1)

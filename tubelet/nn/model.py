@@ -77,7 +77,8 @@ class ModelConfig:
             raise ValueError(
                 f"model settings that are unknown or missing: {', '.join(wrong)}: made by another version?"
             )
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**settings)
 
 
 class SpaceTimeTransformer(nn.Module):
@@ -86,6 +87,9 @@ class SpaceTimeTransformer(nn.Module):
     Clips are float, already normalised, or uint8, normalised here with the model's own mean and std. Any (T, H, W)
     that whole tubelets fill will do: position tables are resampled from the size they were made for.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -106,7 +110,7 @@ class SpaceTimeTransformer(nn.Module):
         self.head = nn.Linear(c.dim, c.num_classes)
         self.register_buffer("mean", torch.tensor(c.mean), persistent=False)
         self.register_buffer("std", torch.tensor(c.std), persistent=False)
-        init_weights(self)
+        init_weights(self, self.head)
 
     def grid(self, clip: Sequence[int]) -> Grid:
         """The token grid of a clip of (T, H, W)."""
@@ -130,7 +134,8 @@ class SpaceTimeTransformer(nn.Module):
     def tokens(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Space-time tokens of the first encoder, (B, P + N, D), Grid; prefix tokens first, then t-, h-, w-major."""
         x, grid = self.embedded(clip)
-        return self.encoders[0].tokens(x, grid), grid
+        first: Encoder = self.encoders[0]  # type: ignore[assignment]  # ModuleList forgets its type
+        return first.tokens(x, grid), grid
 
     def features(self, clip: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, D): what the head classifies."""
