@@ -1,3 +1,66 @@
-"""Space-time transformers for video, images and sound."""
+"""Space-time transformers for video, images and sound: from a folder of clips to a tested model, in one command.
+
+Names are imported when they are first used, so that `import tubelet` is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tubelet import nn, train, weights
+    from tubelet.data.spec import ClipSpec
+    from tubelet.nn.model import ModelConfig, SpaceTimeTransformer, create_model, list_models
+    from tubelet.predict import Prediction, Predictor
+    from tubelet.train.config import TrainConfig
+    from tubelet.train.train import train_fn
+    from tubelet.weights.image import init_from_image
+    from tubelet.weights.store import load, save
+
+# public name -> the file it lives in
+HOMES = {
+    "ClipSpec": "tubelet.data.spec",
+    "ModelConfig": "tubelet.nn.model",
+    "Prediction": "tubelet.predict",
+    "Predictor": "tubelet.predict",
+    "SpaceTimeTransformer": "tubelet.nn.model",
+    "TrainConfig": "tubelet.train.config",
+    "create_model": "tubelet.nn.model",
+    "init_from_image": "tubelet.weights.image",
+    "list_models": "tubelet.nn.model",
+    "load": "tubelet.weights.store",
+    "save": "tubelet.weights.store",
+    "train_fn": "tubelet.train.train",
+}
+ROOMS = ("nn", "train", "weights")
+
+__all__ = [
+    "ClipSpec",
+    "ModelConfig",
+    "Prediction",
+    "Predictor",
+    "SpaceTimeTransformer",
+    "TrainConfig",
+    "create_model",
+    "init_from_image",
+    "list_models",
+    "load",
+    "nn",
+    "save",
+    "train",
+    "train_fn",
+    "weights",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in ROOMS:
+        return import_module(f"tubelet.{name}")
+    if name in HOMES:
+        return getattr(import_module(HOMES[name]), name)
+    raise AttributeError(f"module 'tubelet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

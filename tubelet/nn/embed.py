@@ -8,9 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tubelet.nn.grid import Grid, grid_of
-
-Size3 = tuple[int, int, int]
+from tubelet.nn.grid import Grid, grid_of, triple
 
 
 def check_clip(clip: Tensor, channels: int) -> None:
@@ -20,11 +18,6 @@ def check_clip(clip: Tensor, channels: int) -> None:
         raise ValueError(
             f"got a tensor of shape {tuple(clip.shape)}, expected a clip (B, C, T, H, W) with C = {channels}: {hint}"
         )
-
-
-def triple(size: Sequence[int]) -> Size3:
-    t, h, w = size
-    return int(t), int(h), int(w)
 
 
 class TubeletEmbed(nn.Module):
@@ -39,8 +32,7 @@ class TubeletEmbed(nn.Module):
 
     def __init__(self, channels: int, dim: int, patch: Sequence[int], stride: Sequence[int] | None = None):
         super().__init__()
-        self.patch = triple(patch)
-        self.stride = triple(stride or patch)
+        self.patch, self.stride = triple(patch, "patch"), triple(stride or patch, "stride")
         self.proj = nn.Conv3d(channels, dim, self.patch, self.stride)
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
@@ -94,7 +86,7 @@ class SpaceThenTimeEmbed(nn.Module):
 
     def __init__(self, channels: int, dim: int, patch: Sequence[int], stride: Sequence[int] | None = None):
         super().__init__()
-        self.patch, self.stride = triple(patch), triple(stride or patch)
+        self.patch, self.stride = triple(patch, "patch"), triple(stride or patch, "stride")
         (kt, kh, kw), (st, sh, sw) = self.patch, self.stride
         self.space = nn.Conv3d(channels, dim, (1, kh, kw), (1, sh, sw))
         self.time = nn.Conv3d(dim, dim, (kt, 1, 1), (st, 1, 1))
@@ -112,7 +104,7 @@ class DepthwiseSeparableEmbed(nn.Module):
         self, channels: int, dim: int, patch: Sequence[int], stride: Sequence[int] | None = None, *, filters: int = 8
     ):
         super().__init__()
-        self.patch, self.stride = triple(patch), triple(stride or patch)
+        self.patch, self.stride = triple(patch, "patch"), triple(stride or patch, "stride")
         self.depthwise = nn.Conv3d(channels, channels * filters, self.patch, self.stride, groups=channels)
         self.pointwise = nn.Conv3d(channels * filters, dim, 1)
 
@@ -131,7 +123,7 @@ class ConvStemEmbed(nn.Module):
 
     def __init__(self, channels: int, dim: int, patch: Sequence[int]):
         super().__init__()
-        self.patch = self.stride = triple(patch)
+        self.patch = self.stride = triple(patch, "patch")
         widths = [channels, max(dim // 4, 16), max(dim // 2, 32), dim]
         strides = list(zip(*(three_factors(size) for size in self.patch), strict=True))
         layers: list[nn.Module] = []

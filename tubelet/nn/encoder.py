@@ -19,6 +19,8 @@ class DropPath(nn.Module):
 
     def __init__(self, rate: float):
         super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"got a drop path rate of {rate}, expected at least 0 and below 1")
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,6 +38,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int, *, gelu: str = "erf", dropout: float = 0.0):
         super().__init__()
+        if gelu not in ("erf", "tanh"):
+            raise ValueError(f"unknown gelu {gelu!r}: expected 'erf' (exact) or 'tanh' (approximate)")
         self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
         self.gelu = nn.GELU(approximate={"erf": "none", "tanh": "tanh"}[gelu])
         self.dropout = nn.Dropout(dropout)

@@ -26,6 +26,18 @@ class Grid(NamedTuple):
 
 AXES = ("thw", "hw", "t")
 
+Size3 = tuple[int, int, int]
+
+
+def triple(size: Sequence[int], what: str) -> Size3:
+    """Three sizes along T, H, W. Raises ValueError, with `what` they are, unless they are three of at least 1."""
+    if len(size) != 3 or min(size) < 1:
+        raise ValueError(
+            f"got {what}={tuple(size)}, expected (T, H, W): frames, height and width in px, each at least 1"
+        )
+    t, h, w = size
+    return int(t), int(h), int(w)
+
 
 def grid_of(clip: Sequence[int], patch: Sequence[int], stride: Sequence[int]) -> Grid:
     """Grid of the tubelets of size `patch`, `stride` apart, in a clip of `clip` = (T, H, W) frames and pixels.

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tubelet.nn.embed import make_embed, normalise
+from tubelet.nn.embed import check_clip, make_embed, normalise
 from tubelet.nn.encoder import BlockConfig, Encoder, Stage
-from tubelet.nn.grid import Grid, grid_of
+from tubelet.nn.grid import Grid, grid_of, triple
 from tubelet.nn.init import init_weights
 
 # Width, depth, heads. Ti to L: arXiv 2106.04560, table 2; P and N (pico, nano) are ours, for laptops and small data.
@@ -94,6 +94,8 @@ class SpaceTimeTransformer(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         c = self.config = config
+        if c.num_classes < 1:
+            raise ValueError(f"got num_classes={c.num_classes}, expected at least 1 (model.features needs no class)")
         self.embed = make_embed(c.embed, c.channels, c.dim, c.patch, stride=c.stride, frames=c.frames)
         self.input_size: tuple[int, int, int] = c.clip
         block = BlockConfig(dim=c.dim, heads=c.heads, mlp_dim=c.mlp_dim, eps=c.eps, gelu=c.gelu, dropout=c.dropout)
@@ -108,44 +110,55 @@ class SpaceTimeTransformer(nn.Module):
             for stage in stages_of(c)
         )
         self.head = nn.Linear(c.dim, c.num_classes)
-        self.register_buffer("mean", torch.tensor(c.mean), persistent=False)
-        self.register_buffer("std", torch.tensor(c.std), persistent=False)
+        self.register_buffer("mean", per_channel(c.mean, c.channels, "mean"), persistent=False)
+        self.register_buffer("std", per_channel(c.std, c.channels, "std"), persistent=False)
         init_weights(self, self.head)
 
     def grid(self, clip: Sequence[int]) -> Grid:
         """The token grid of a clip of (T, H, W)."""
-        t, h, w = clip
+        t, h, w = triple(clip, "clip")
         return grid_of((min(t, self.config.frames or t), h, w), self.embed.patch, self.embed.stride)
 
     def set_input_size(self, clip: Sequence[int]) -> None:
         """Declares the (T, H, W) that the model will be given. Lossless: no parameter changes, positions are resampled
         from their source grid at every size, so an optimizer goes on as it is."""
         self.grid(clip)
-        t, h, w = clip
-        self.input_size = (t, h, w)
+        self.input_size = triple(clip, "clip")
 
-    def embedded(self, clip: Tensor) -> tuple[Tensor, Grid]:
+    def normalised(self, clip: Tensor) -> Tensor:
+        """uint8 -> float, normalised with the model's mean and std; a float clip comes back as it is."""
+        check_clip(clip, self.config.channels)
         if clip.dtype == torch.uint8:
-            clip = normalise(clip, self.mean, self.std)
-        elif not clip.is_floating_point():
+            return normalise(clip, self.mean, self.std)
+        if not clip.is_floating_point():
             raise ValueError(f"got a clip of {clip.dtype}, expected float (normalised) or uint8 (0 to 255): convert it")
-        return self.embed(clip)
+        return clip
 
     def tokens(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Space-time tokens of the first encoder, (B, P + N, D), Grid; prefix tokens first, then t-, h-, w-major."""
-        x, grid = self.embedded(clip)
+        x, grid = self.embed(self.normalised(clip))
         first: Encoder = self.encoders[0]  # type: ignore[assignment]  # ModuleList forgets its type
         return first.tokens(x, grid), grid
 
     def features(self, clip: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, D): what the head classifies."""
-        x, grid = self.embedded(clip)
+        x, grid = self.embed(self.normalised(clip))
         for encoder in self.encoders:
             x, grid = encoder(x, grid)
         return x.mean(1)
 
     def forward(self, clip: Tensor) -> Tensor:
         return self.head(self.features(clip))
+
+
+def per_channel(values: Sequence[float], channels: int, what: str) -> Tensor:
+    """Raises ValueError unless there is one value for all channels, or one for each; std must be positive."""
+    if len(values) not in (1, channels) or (what == "std" and min(values) <= 0):
+        raise ValueError(
+            f"got {what}={tuple(values)} for {channels} channels, expected one number or one for each"
+            + (", all above 0" if what == "std" else "")
+        )
+    return torch.tensor([float(value) for value in values])
 
 
 def rising(rate: float, depth: int) -> list[float]:
@@ -164,8 +177,16 @@ def stages_of(config: ModelConfig) -> list[Stage]:
 
 
 def list_models() -> list[str]:
-    """All family-size names; add /patch or /patchxtubelet to make one: "vivit2-B" -> "vivit2-B/16x2"."""
-    return [f"{family}-{size}" for family in FAMILIES for size in SIZES]
+    """All family-size names; add /patch or /patchxtubelet to make one: "vivit2-B" -> "vivit2-B/16x2".
+
+    A family that shares its heads out comes only in sizes whose heads can be shared.
+    """
+    return [
+        f"{family}-{size}"
+        for family, stages in FAMILIES.items()
+        for size, (_, _, heads) in SIZES.items()
+        if all(heads % len(stage.attend.split("|")) == 0 for stage in stages)
+    ]
 
 
 def create_model(
@@ -207,7 +228,7 @@ def create_model(
     """
     match = re.fullmatch(r"([a-z0-9]+)-([A-Za-z]+)/(\d+)(?:x(\d+))?", name)
     known = list_models()
-    if not match or f"{match[1]}-{match[2]}" not in known:
+    if not match or match[1] not in FAMILIES or match[2] not in SIZES:
         near = difflib.get_close_matches(name.split("/")[0], known, n=3, cutoff=0.4)
         patch = name.split("/")[1] if "/" in name else "16x2"
         raise ValueError(
@@ -220,8 +241,7 @@ def create_model(
     dim, depth, heads = SIZES[match[2]]
     if clip is None:
         clip = (1 if match[1] == "vit" else 16, 224, 224)
-    if len(clip) != 3:
-        raise ValueError(f"got clip={tuple(clip)}, expected (T, H, W): frames, height and width in px")
+    clip = triple(clip, "clip")
     if match[1] == "vit" and (frames or clip[0]) > length:
         raise ValueError(
             f"{name!r} sees one frame, got clip={tuple(clip)}: use clip=(1, H, W), or a vivit model for video"
@@ -233,8 +253,8 @@ def create_model(
         heads=heads,
         mlp_dim=4 * dim,
         patch=(length, side, side),
-        stride=triple_or_none(stride),
-        clip=(int(clip[0]), int(clip[1]), int(clip[2])),
+        stride=None if stride is None else triple(stride, "stride"),
+        clip=triple(clip, "clip"),
         num_classes=num_classes,
         channels=channels,
         embed=embed,
@@ -249,7 +269,3 @@ def create_model(
         std=tuple(std),
     )
     return SpaceTimeTransformer(config)
-
-
-def triple_or_none(size: Sequence[int] | None) -> tuple[int, int, int] | None:
-    return None if size is None else (int(size[0]), int(size[1]), int(size[2]))

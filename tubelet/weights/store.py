@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tubelet.nn.model import ModelConfig, SpaceTimeTransformer
 
@@ -49,15 +49,27 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
         ValueError: the file is missing, is no safetensors file, or was not written by tubelet.
     """
     file = find_file(path)
+    header = read_header(file)
+    return load_file(file), header
+
+
+def read_header(file: Path) -> dict[str, Any]:
     try:
         with safe_open(file, "pt") as handle:
             header = json.loads((handle.metadata() or {}).get("tubelet", "null"))
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         raise ValueError(f"{file}: not a readable safetensors file ({error}): copy or train it again") from error
     if header is None:
         raise ValueError(f"{file}: not written by tubelet (no 'tubelet' header): give it to tubelet.init_from_image")
-    return tensors, header
+    return header
+
+
+def model_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    file = find_file(path)
+    header = read_header(file)
+    if "model" not in header:
+        raise ValueError(f"{file}: holds no model (the state of a training run does not): give {FILE} or the run")
+    return header
 
 
 def find_file(path: str | os.PathLike[str]) -> Path:
@@ -75,7 +87,8 @@ def load(path: str | os.PathLike[str]) -> SpaceTimeTransformer:
     Raises:
         ValueError: no readable tubelet checkpoint, or its tensors are not those of its model.
     """
-    tensors, header = read_tensors(path)
+    header = model_header(path)
+    tensors, _ = read_tensors(path)
     model = SpaceTimeTransformer(ModelConfig.from_json(header["model"]))
     load_strict(model, tensors, what=str(path))
     model.set_input_size(header["input_size"])
@@ -84,12 +97,7 @@ def load(path: str | os.PathLike[str]) -> SpaceTimeTransformer:
 
 def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `save` was given as `about`."""
-    file = find_file(path)
-    with safe_open(file, "pt") as handle:
-        header = json.loads((handle.metadata() or {}).get("tubelet", "null"))
-    if header is None:
-        raise ValueError(f"{file}: not written by tubelet (no 'tubelet' header): train a model with `tubelet train`")
-    return header["about"]
+    return model_header(path)["about"]
 
 
 def load_strict(model: SpaceTimeTransformer, tensors: dict[str, torch.Tensor], *, what: str) -> None:

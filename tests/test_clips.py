@@ -1,0 +1,284 @@
+"""From a file to a clip by its ClipSpec: which frames, which part of them, in which order and range."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tubelet.data.clips import crop, item_range, load_frames, load_random, normalise, views
+from tubelet.data.spec import ClipSpec
+from tubelet.media.reader import MediaError, read_frames, read_sound
+from tubelet.media.sound import log_mel
+from tubelet.media.writer import write_sound, write_video
+
+FRAMES, RATE = 20, 10.0
+VIDEO = ClipSpec(
+    frames=4,
+    seconds_between_frames=0.2,
+    resize=(32, 32),
+    crop=(24, 24),
+    mean=(0.5, 0.4, 0.3),
+    std=(0.2, 0.25, 0.5),
+)
+IMAGE = replace(VIDEO, kind="image", frames=1, seconds_between_frames=0.0)
+SOUND = ClipSpec(
+    kind="sound",
+    frames=1,
+    seconds_between_frames=0.01,
+    resize=(32, 50),
+    crop=(32, 50),
+    mean=(-4.0,),
+    std=(2.0,),
+    channels="mel",
+)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2 s at 10 frames per second; frame number in the red, 32 px high, 64 wide; left half dark green, right bright."""
+    frames = np.zeros((FRAMES, 32, 64, 3), np.uint8)
+    frames[..., 0] = (10 + 12 * np.arange(FRAMES))[:, None, None]
+    frames[:, :, :32, 1], frames[:, :, 32:, 1] = 60, 180
+    path = tmp_path_factory.mktemp("media") / "count.mp4"
+    write_video(path, frames, frames_per_second=RATE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1 s of a rising tone."""
+    time = np.arange(16000) / 16000
+    path = tmp_path_factory.mktemp("media") / "tone.wav"
+    write_sound(path, (0.5 * np.sin(2 * np.pi * (200 + 800 * time) * time)).astype(np.float32), sample_rate=16000)
+    return path
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture in the plainest format there is, 40 px high, 20 wide, brighter downwards."""
+    rows = np.broadcast_to(np.arange(40, dtype=np.uint8)[:, None, None] * 6, (40, 20, 3))
+    path = tmp_path_factory.mktemp("media") / "ramp.ppm"
+    path.write_bytes(b"P6\n20 40\n255\n" + rows.tobytes())
+    return path
+
+
+def _numbers(clip: torch.Tensor) -> list[int]:
+    """Which frames a clip holds, read from its red."""
+    return ((clip[0].float().mean((1, 2)) - 10) / 12).round().int().tolist()
+
+
+# ---- which frames
+
+
+def test_frames_are_taken_by_time(video: Path) -> None:
+    clip = load_frames(video, VIDEO, start_seconds=0.3)
+    assert (clip.dtype, tuple(clip.shape)) == (torch.uint8, (3, 4, 32, 64))
+    assert clip.is_contiguous()
+    assert _numbers(clip) == [3, 5, 7, 9]
+
+
+def test_the_last_frame_is_held_past_the_end_of_the_file(video: Path) -> None:
+    assert _numbers(load_frames(video, VIDEO, start_seconds=1.5)) == [15, 17, 19, 19]
+
+
+@pytest.mark.parametrize(
+    ("end_seconds", "numbers"),
+    [(2.0, [3, 5, 7, 9]), (0.9, [3, 5, 7, 8]), (0.6, [3, 5, 5, 5]), (0.601, [3, 5, 5, 5]), (0.65, [3, 5, 6, 6])],
+)
+def test_the_last_frame_is_held_past_the_end_of_the_item(video: Path, end_seconds: float, numbers: list[int]) -> None:
+    assert _numbers(load_frames(video, VIDEO, start_seconds=0.3, end_seconds=end_seconds)) == numbers
+
+
+def test_an_item_within_one_frame_holds_it(video: Path) -> None:
+    assert _numbers(load_frames(video, VIDEO, start_seconds=0.52, end_seconds=0.55)) == [5, 5, 5, 5]
+
+
+def test_views_are_spread_over_the_file(video: Path) -> None:
+    found = views(video, VIDEO, temporal=3)
+    assert found.shape == (3, 3, 4, 24, 24)
+    assert [_numbers(clip) for clip in found] == [[0, 2, 4, 6], [6, 8, 10, 12], [12, 14, 16, 18]]
+
+
+def test_views_are_spread_over_the_item(video: Path) -> None:
+    found = views(video, VIDEO, temporal=2, start_seconds=0.5, end_seconds=1.5)
+    assert [_numbers(clip) for clip in found] == [[5, 7, 9, 11], [7, 9, 11, 13]]
+
+
+def test_an_item_shorter_than_a_clip_has_equal_views(video: Path) -> None:
+    found = views(video, VIDEO, temporal=3, start_seconds=0.5, end_seconds=0.8)
+    assert [_numbers(clip) for clip in found] == [[5, 7, 7, 7]] * 3
+
+
+def test_random_clips_lie_within_the_item(video: Path) -> None:
+    starts = set()
+    for draw in np.linspace(0, 1, 21, endpoint=False):
+        numbers = _numbers(load_random(video, VIDEO, draw=float(draw), start_seconds=0.5, end_seconds=1.8))
+        assert numbers == [numbers[0] + 2 * t for t in range(4)]
+        assert 5 <= numbers[0] <= numbers[-1] <= 17
+        starts.add(numbers[0])
+    assert starts == {5, 6, 7, 8, 9}
+
+
+def test_the_range_of_an_item(video: Path) -> None:
+    assert item_range(video, VIDEO, start_seconds=None, end_seconds=None) == pytest.approx((0, 2))
+    assert item_range(video, VIDEO, start_seconds=0.5, end_seconds=9) == pytest.approx((0.5, 2))
+    for start, end in ((2.5, None), (1.5, 1.0)):
+        with pytest.raises(ValueError, match=rf"nothing lies between {start} s and .* mend the times"):
+            item_range(video, VIDEO, start_seconds=start, end_seconds=end)
+
+
+# ---- which part of them
+
+
+def test_three_views_are_left_centre_right(video: Path) -> None:
+    left, centre, right = views(video, replace(VIDEO, crop=(32, 32)), spatial=3)
+    greens = [view[1].float().mean() for view in (left, centre, right)]
+    assert greens == pytest.approx([60, 120, 180], abs=8)
+    assert torch.equal(centre, views(video, replace(VIDEO, crop=(32, 32)))[0])
+
+
+def test_three_views_are_top_centre_bottom_of_a_tall_picture(image: Path) -> None:
+    found = views(image, replace(IMAGE, resize=(20, 20), crop=(20, 20)), spatial=3)
+    assert found.shape == (3, 3, 1, 20, 20)
+    assert [int(view[0, 0, 0, 0]) for view in found] == pytest.approx([0, 60, 120], abs=2)
+
+
+def test_views_of_one_time_stand_together(video: Path) -> None:
+    spec = replace(VIDEO, crop=(32, 32))
+    both = views(video, spec, temporal=2, spatial=3)
+    assert torch.equal(both[[1, 4]], views(video, spec, temporal=2))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 4), (7, 9), (6, 9), (7, 3)])
+def test_crop_is_the_slice_it_says(size: tuple[int, int]) -> None:
+    clip = torch.arange(2 * 7 * 9).view(1, 2, 7, 9)
+    h, w = size
+    top, left = (7 - h) // 2, (9 - w) // 2
+    assert torch.equal(crop(clip, size), clip[..., top : top + h, left : left + w])
+    first, last = crop(clip, size, position=0), crop(clip, size, position=1)
+    if 7 - h > 9 - w:
+        assert torch.equal(first, clip[..., :h, left : left + w])
+        assert torch.equal(last, clip[..., 7 - h :, left : left + w])
+    else:
+        assert torch.equal(first, clip[..., top : top + h, :w])
+        assert torch.equal(last, clip[..., top : top + h, 9 - w :])
+
+
+def test_crop_faults() -> None:
+    clip = torch.zeros(3, 1, 8, 8)
+    with pytest.raises(ValueError, match=r"crop: size=\(9, 4\), position=0.5 from frames of \(8, 8\); expected a size"):
+        crop(clip, (9, 4))
+    with pytest.raises(ValueError, match=r"position=1\.1 .* a position from 0 to 1"):
+        crop(clip, (4, 4), position=1.1)
+
+
+# ---- which numbers
+
+
+def test_channels(video: Path) -> None:
+    rgb = load_frames(video, VIDEO, start_seconds=0)
+    assert torch.equal(load_frames(video, replace(VIDEO, channels="bgr"), start_seconds=0), rgb[[2, 1, 0]])
+    gray = load_frames(video, replace(VIDEO, channels="gray", mean=(0.5,), std=(0.5,)), start_seconds=0)
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64).view(3, 1, 1, 1)
+    assert (gray.shape, gray.dtype) == ((1, 4, 32, 64), torch.uint8)
+    assert ((rgb.double() * weights).sum(0) - gray[0]).abs().max() <= 0.501
+
+
+def test_frames_cover_the_box_of_the_spec(video: Path) -> None:
+    clip = load_frames(video, replace(VIDEO, resize=(20, 24), crop=(20, 24)), start_seconds=0)
+    assert clip.shape == (3, 4, 20, 40)
+    expected = read_frames(video, np.array([0, 0.2, 0.4, 0.6]), cover=(20, 24))
+    assert torch.equal(clip, torch.from_numpy(expected).permute(3, 0, 1, 2))
+
+
+def test_normalise_is_its_formula() -> None:
+    clip = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5, 6), np.uint8))
+    expected = clip.numpy() / 255.0
+    for c in range(3):
+        expected[:, c] = (expected[:, c] - VIDEO.mean[c]) / VIDEO.std[c]
+    found = normalise(clip, VIDEO)
+    assert found.dtype == torch.float32
+    assert found.numpy() == pytest.approx(expected, abs=1e-6)
+    assert torch.equal(normalise(clip[1], VIDEO), found[1])
+
+
+def test_normalise_faults() -> None:
+    clip = torch.zeros(3, 4, 5, 6, dtype=torch.uint8)
+    for wrong in (clip.float(), clip[:1], clip[0]):
+        with pytest.raises(ValueError, match=r"normalise: got torch.*, expected torch\.uint8 \(\.\.\., 3, T, H, W\)"):
+            normalise(wrong, VIDEO)
+
+
+# ---- images and sound
+
+
+def test_an_image_is_a_clip_of_one_frame(image: Path) -> None:
+    clip = views(image, IMAGE)
+    assert (clip.dtype, tuple(clip.shape)) == (torch.uint8, (1, 3, 1, 24, 24))
+    assert torch.equal(load_random(image, IMAGE, draw=0.7), load_frames(image, IMAGE, start_seconds=0))
+
+
+def test_sound_is_a_normalised_spectrogram(sound: Path) -> None:
+    clip = load_frames(sound, SOUND, start_seconds=0.2)
+    assert (clip.dtype, tuple(clip.shape)) == (torch.float32, (1, 1, 32, 50))
+    samples = read_sound(sound, sample_rate=16000, start_seconds=0.2, seconds=0.49 + 0.025)
+    expected = log_mel(samples, sample_rate=16000, mel_bins=32, window_seconds=0.025, hop_seconds=0.01)
+    assert expected.shape == (32, 50)
+    assert clip[0, 0].numpy() == pytest.approx((expected + 4) / 2, abs=1e-5)
+
+
+def test_missing_sound_is_silence(sound: Path) -> None:
+    whole = load_frames(sound, SOUND, start_seconds=0.0)
+    silence = (np.log(np.finfo(np.float32).eps) + 4) / 2
+    for start, end, heard in ((0.8, None, 18), (0.0, 0.3, 28), (0.0, 0.005, 1), (5.0, None, 0)):
+        clip = load_frames(sound, SOUND, start_seconds=start, end_seconds=end)
+        assert clip[..., heard:].numpy() == pytest.approx(silence, abs=1e-5)
+        assert (clip[..., :heard] > silence + 0.1).any(2).all()
+        if start == 0 and heard > 1:
+            assert clip[..., :heard].numpy() == pytest.approx(whole[..., :heard].numpy(), abs=0.1)
+
+
+def test_views_of_sound(sound: Path) -> None:
+    found = views(sound, SOUND, temporal=3)
+    assert found.shape == (3, 1, 1, 32, 50)
+    for clip, start in zip(found, (0.0, 0.25, 0.5)):
+        assert torch.equal(clip, load_frames(sound, SOUND, start_seconds=start))
+
+
+# ---- faults
+
+
+def test_a_file_of_another_kind_is_refused(video: Path, image: Path, sound: Path) -> None:
+    for path, spec, kinds in (
+        (image, VIDEO, ("image", "video")),
+        (sound, VIDEO, ("sound", "video")),
+        (video, IMAGE, ("video", "image")),
+    ):
+        with pytest.raises(ValueError, match=f"the file is of kind '{kinds[0]}', the model takes '{kinds[1]}'"):
+            load_frames(path, spec, start_seconds=0)
+    with pytest.raises(MediaError) as caught:
+        load_frames(video, SOUND, start_seconds=0)
+    assert caught.value.code == "no-sound"
+
+
+def test_a_missing_file_is_a_media_error(tmp_path: Path) -> None:
+    for spec in (VIDEO, IMAGE, SOUND):
+        with pytest.raises(MediaError) as caught:
+            views(tmp_path / "nowhere.mp4", spec)
+        assert caught.value.code == "missing"
+
+
+@pytest.mark.parametrize(
+    ("spec", "temporal", "spatial", "message"),
+    [
+        (VIDEO, 0, 1, "temporal=0, spatial=1; expected temporal >= 1 and spatial 1 or 3"),
+        (VIDEO, 1, 2, "temporal=1, spatial=2; expected temporal >= 1 and spatial 1 or 3"),
+        (IMAGE, 2, 1, "temporal=2, spatial=1 for image; images have one time, sound one place"),
+        (SOUND, 1, 3, "temporal=1, spatial=3 for sound; images have one time, sound one place"),
+    ],
+)
+def test_views_that_do_not_exist(spec: ClipSpec, temporal: int, spatial: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        views("unread", spec, temporal=temporal, spatial=spatial)

@@ -1,0 +1,113 @@
+"""Laws of the arithmetic on times, and a brute-force oracle for the frame on screen."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tubelet.media.sampling import clip_times, displayed_frames, random_start, view_starts
+
+seconds = st.floats(0, 1000, allow_nan=False)
+
+
+def test_clip_times_step_evenly_from_the_start():
+    times = clip_times(2.5, frames=4, seconds_between_frames=0.5)
+    assert times.dtype == np.float64
+    assert times.tolist() == [2.5, 3.0, 3.5, 4.0]
+
+
+def test_long_clips_do_not_drift():
+    times = clip_times(0.0, frames=100_001, seconds_between_frames=0.1)
+    assert times[-1] == pytest.approx(10_000, abs=1e-9)
+
+
+@given(duration=seconds, span=seconds, views=st.integers(1, 20))
+@settings(max_examples=100, deadline=None)
+def test_views_stay_inside_and_are_even(duration, span, views):
+    starts = view_starts(duration, span, views)
+    assert starts.shape == (views,)
+    assert starts.min() >= 0
+    if span <= duration:
+        assert starts.max() + span <= duration + 1e-9
+    else:
+        assert (starts == 0).all()
+    assert np.allclose(np.diff(starts, n=2), 0, atol=1e-9)
+    mirrored = max(0.0, duration - span) - starts[::-1]
+    assert np.allclose(starts, mirrored, atol=1e-9), "the views favour neither end"
+
+
+def test_several_views_touch_both_ends_and_one_is_centred():
+    assert view_starts(10, 4, 3).tolist() == [0, 3, 6]
+    assert view_starts(10, 4, 1).tolist() == [3]
+
+
+@given(duration=seconds, span=seconds, draw=st.floats(0, 1, exclude_max=True))
+@settings(max_examples=100, deadline=None)
+def test_random_clips_lie_inside(duration, span, draw):
+    start = random_start(duration, span, draw)
+    assert start >= 0
+    assert start + span <= max(duration, span) + 1e-9
+
+
+def test_random_start_reaches_both_ends_and_is_even():
+    assert random_start(10, 4, 0.0) == 0
+    assert random_start(10, 4, 0.5) == 3
+    assert random_start(10, 4, 1 - 1e-12) == pytest.approx(6)
+    assert random_start(3, 4, 0.9) == 0
+
+
+def on_screen(frame_times: list[float], wanted: float) -> int:
+    """The slow way: walk through the frames while they are not later than wanted, a millisecond forgiven."""
+    index = 0
+    for place, time in enumerate(frame_times):
+        if time <= wanted + 0.001:
+            index = place
+    return index
+
+
+@given(gaps=st.lists(st.floats(0.002, 2), max_size=20), wanted=st.lists(st.floats(-1, 50), min_size=1, max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_displayed_frames_agree_with_the_slow_way(gaps, wanted):
+    times = [0.0, *np.cumsum(gaps).tolist()]
+    assert displayed_frames(np.array(times), np.array(wanted)).tolist() == [on_screen(times, want) for want in wanted]
+
+
+@pytest.mark.parametrize("rate", [23.976, 24, 25, 29.97, 30, 50, 59.94, 60, 120, 240])
+def test_times_rounded_to_milliseconds_still_name_their_frame(rate):
+    exact = np.arange(1000) / rate
+    for offset in (0.0, 0.0004, 0.0335):
+        rounded = np.round(exact + offset, 3) - round(offset, 3)
+        assert (displayed_frames(rounded, exact) == np.arange(1000)).all()
+
+
+def test_before_the_first_is_the_first_and_after_the_last_is_held():
+    times = np.array([0.0, 0.5, 2.0])
+    assert displayed_frames(times, np.array([-5.0, 0.0, 0.498, 0.4995, 1.9, 2.0, 99.0])).tolist() == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+    ]
+
+
+def test_wanted_times_keep_their_shape():
+    assert displayed_frames(np.array([0.0, 1.0]), np.zeros((2, 3))).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: clip_times(0, frames=0, seconds_between_frames=1), r"frames is 0: .*pass frames >= 1"),
+        (lambda: clip_times(0, frames=1, seconds_between_frames=0), r"seconds_between_frames is 0: .*above 0"),
+        (lambda: clip_times(0, frames=1, seconds_between_frames=float("nan")), r"seconds_between_frames is nan"),
+        (lambda: view_starts(1, 1, 0), r"views is 0: .*pass views >= 1"),
+        (lambda: random_start(1, 1, 1.0), r"draw is 1.0: it must be in \[0, 1\)"),
+        (lambda: displayed_frames(np.array([]), np.array([0.0])), r"frame_times is empty"),
+    ],
+)
+def test_errors(call, text):
+    with pytest.raises(ValueError, match=text):
+        call()

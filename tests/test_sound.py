@@ -1,0 +1,190 @@
+"""The log-mel spectrogram against a slow one written out in sums, and laws of hearing."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tubelet.media.reader import MediaError, av, index, read_frames, read_sound
+from tubelet.media.sound import log_mel
+from tubelet.media.writer import write_sound
+
+from media_files import write_numbered
+
+
+def tone(frequency_hz: float, *, seconds: float = 1.0, sample_rate: int = 16000) -> np.ndarray:
+    times = np.arange(round(seconds * sample_rate)) / sample_rate
+    return (0.5 * np.sin(2 * np.pi * frequency_hz * times)).astype(np.float32)
+
+
+def mel(frequency_hz: float) -> float:
+    return 1127 * math.log(1 + frequency_hz / 700)
+
+
+def slow_log_mel(samples, *, sample_rate, mel_bins, window, hop):
+    """One number after another: explicit Fourier sums, explicit triangles."""
+    signal = [float(sample) for sample in samples]
+    mean = sum(signal) / len(signal)
+    signal = [sample - mean for sample in signal]
+    signal += [0.0] * (window - len(signal))
+    points = 2
+    while points < window:
+        points *= 2
+    low, high = mel(20), mel(sample_rate / 2)
+    step = (high - low) / (mel_bins + 1)
+    columns = []
+    for start in range(0, len(signal) - window + 1, hop):
+        frame = signal[start : start + window]
+        frame = [sample - sum(frame) / window for sample in frame]
+        frame = [frame[i] - 0.97 * frame[max(i - 1, 0)] for i in range(window)]
+        frame = [frame[i] * (0.5 - 0.5 * math.cos(2 * math.pi * i / (window - 1))) for i in range(window)]
+        power = []
+        for line in range(points // 2 + 1):
+            real = sum(frame[i] * math.cos(2 * math.pi * line * i / points) for i in range(window))
+            imaginary = sum(frame[i] * math.sin(2 * math.pi * line * i / points) for i in range(window))
+            power.append(real**2 + imaginary**2)
+        column = []
+        for place in range(mel_bins):
+            left, centre, right = (low + (place + k) * step for k in range(3))
+            total = 0.0
+            for line in range(points // 2 + 1):
+                pitch = mel(line * sample_rate / points)
+                if left < pitch <= centre:
+                    total += power[line] * (pitch - left) / (centre - left)
+                elif centre < pitch < right:
+                    total += power[line] * (right - pitch) / (right - centre)
+            column.append(math.log(max(total, 2.0**-23)))
+        columns.append(column)
+    return np.array(columns).T
+
+
+@pytest.mark.parametrize(("length", "window", "hop", "mel_bins"), [(150, 50, 20, 6), (64, 64, 16, 10), (20, 50, 20, 6)])
+def test_log_mel_agrees_with_the_slow_way(length, window, hop, mel_bins):
+    samples = np.random.default_rng(length).uniform(-1, 1, length).astype(np.float32)
+    fast = log_mel(samples, sample_rate=2000, mel_bins=mel_bins, window_seconds=window / 2000, hop_seconds=hop / 2000)
+    slow = slow_log_mel(samples, sample_rate=2000, mel_bins=mel_bins, window=window, hop=hop)
+    assert fast.dtype == np.float32
+    assert fast.shape == slow.shape
+    np.testing.assert_allclose(fast, slow, atol=1e-4)
+
+
+@pytest.mark.parametrize("frequency_hz", [312.5, 437.5, 1000, 2500, 6000])
+def test_a_tone_lights_up_its_bin(frequency_hz):
+    spectrogram = log_mel(tone(frequency_hz))
+    assert spectrogram.shape == (128, 98)
+    expected = (mel(frequency_hz) - mel(20)) / (mel(8000) - mel(20)) * 129 - 1
+    assert abs(int(spectrogram.mean(axis=1).argmax()) - expected) <= 1
+
+
+def test_twice_as_loud_is_the_same_step_everywhere():
+    noise = np.random.default_rng(0).uniform(-0.4, 0.4, 8000).astype(np.float32)
+    quiet, loud = log_mel(noise), log_mel(2 * noise)
+    heard = quiet > -10
+    assert heard.mean() > 0.8
+    np.testing.assert_allclose((loud - quiet)[heard], math.log(4), atol=1e-3)
+
+
+def test_a_constant_is_silence():
+    floor = math.log(2.0**-23)
+    np.testing.assert_allclose(log_mel(np.full(4000, 0.7, np.float32)), floor, atol=1e-5)
+
+
+def test_one_hop_later_is_one_column_later():
+    noise = np.random.default_rng(1).uniform(-1, 1, 16000).astype(np.float32)
+    noise -= noise.mean()
+    np.testing.assert_allclose(log_mel(noise)[:, 1:], log_mel(noise[160:]), atol=1e-2)
+
+
+@pytest.mark.parametrize(("samples", "columns"), [(1, 1), (399, 1), (400, 1), (559, 1), (560, 2), (16000, 98)])
+def test_only_whole_windows_count(samples, columns):
+    assert log_mel(np.ones(samples, np.float32)).shape == (128, columns)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: log_mel(np.zeros((2, 100), np.float32)), r"samples have shape \(2, 100\): .*mono"),
+        (lambda: log_mel(np.zeros(0, np.float32)), r"samples have shape \(0,\)"),
+        (lambda: log_mel(np.zeros(9, np.float32), hop_seconds=0), r"0 samples at 16000 Hz: pass a window"),
+        (lambda: read_sound("x", sample_rate=8000, start_seconds=-1), r"start -1 s, .*start at 0 or later"),
+        (lambda: read_sound("x", sample_rate=8000, seconds=0), r"length 0 s: "),
+        (lambda: write_sound("x.wav", np.zeros((2, 9)), sample_rate=8000), r"samples have shape \(2, 9\)"),
+        (lambda: write_sound("x.mp3", np.zeros(9), sample_rate=8000), r"x.mp3: write_sound writes WAV only"),
+    ],
+)
+def test_errors(call, text):
+    with pytest.raises(ValueError, match=text):
+        call()
+
+
+def test_wav_comes_back_as_written(tmp_path):
+    samples = np.random.default_rng(0).uniform(-1, 1, 5000).astype(np.float32)
+    write_sound(tmp_path / "noise.wav", samples, sample_rate=8000)
+    back = read_sound(tmp_path / "noise.wav", sample_rate=8000)
+    assert back.dtype == np.float32
+    np.testing.assert_allclose(back, samples, atol=1e-4)
+    found = index(tmp_path / "noise.wav")
+    assert (found.kind, found.duration_seconds, len(found.times), found.height, found.width) == (
+        "sound",
+        0.625,
+        0,
+        0,
+        0,
+    )
+
+
+def test_a_cut_is_a_slice_of_the_whole(tmp_path):
+    write_sound(tmp_path / "noise.wav", np.random.default_rng(0).uniform(-1, 1, 44100), sample_rate=44100)
+    whole = read_sound(tmp_path / "noise.wav", sample_rate=16000)
+    assert len(whole) == pytest.approx(16000, abs=1)
+    cut = read_sound(tmp_path / "noise.wav", sample_rate=16000, start_seconds=0.25, seconds=0.5)
+    assert (cut == whole[4000:12000]).all()
+    tail = read_sound(tmp_path / "noise.wav", sample_rate=16000, start_seconds=0.75, seconds=9)
+    assert (tail == whole[12000:]).all()
+    assert len(read_sound(tmp_path / "noise.wav", sample_rate=16000, start_seconds=5)) == 0
+
+
+def loudest_hz(samples: np.ndarray, sample_rate: int) -> float:
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(spectrum.argmax()) * sample_rate / len(samples)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.flac", "flac"), ("a.mp3", "libmp3lame"), ("a.ogg", "libopus"), ("a.m4a", "aac")]
+)
+def test_coded_stereo_becomes_mono_at_the_wanted_rate(tmp_path, name, codec):
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=48000, layout="stereo")
+        both = np.stack([tone(440, sample_rate=48000)] * 2)
+        frame = av.AudioFrame.from_ndarray(both, format="fltp", layout="stereo")
+        frame.sample_rate = 48000
+        resampler = av.AudioResampler(format=stream.format, layout="stereo", rate=48000)
+        for piece in resampler.resample(frame):
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode())
+    samples = read_sound(path, sample_rate=16000)
+    assert len(samples) == pytest.approx(16000, abs=1200)  # coders pad
+    assert loudest_hz(samples, 16000) == pytest.approx(440, abs=2)
+    assert np.abs(samples[4000:12000]).max() == pytest.approx(0.5, abs=0.05)
+    assert index(path).kind == "sound"
+    assert index(path).duration_seconds == pytest.approx(1, abs=0.08)
+
+
+def test_a_video_has_sound_and_pictures(tmp_path):
+    path = write_numbered(tmp_path / "talk.mp4", 50, sound_hz=1000)
+    assert index(path).kind == "video"
+    samples = read_sound(path, sample_rate=8000, start_seconds=0.5, seconds=1)
+    assert samples.shape == (8000,)
+    assert loudest_hz(samples, 8000) == pytest.approx(1000, abs=2)
+
+
+def test_sound_without_pictures_and_pictures_without_sound(tmp_path):
+    write_sound(tmp_path / "a.wav", tone(440), sample_rate=16000)
+    with pytest.raises(MediaError, match="it holds sound but no video. Read it with read_sound") as caught:
+        read_frames(tmp_path / "a.wav", np.array([0.0]))
+    assert caught.value.code == "no-picture"
+    silent = write_numbered(tmp_path / "silent.mp4", 5)
+    with pytest.raises(MediaError, match="there is no sound in it") as caught:
+        read_sound(silent, sample_rate=16000)
+    assert caught.value.code == "no-sound"

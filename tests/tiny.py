@@ -1,0 +1,37 @@
+"""Models small enough to test laws on, on one core. No two sizes are equal, so that a mixed-up axis cannot pass."""
+
+from typing import Any
+
+import torch
+
+from tubelet.nn import FAMILIES, ModelConfig, SpaceTimeTransformer
+
+torch.set_num_threads(1)
+
+VIDEO = [family for family in FAMILIES if family != "vit"]
+SETTINGS: dict[str, Any] = {
+    "dim": 24,
+    "depth": 2,
+    "heads": 4,
+    "mlp_dim": 40,
+    "patch": (2, 4, 4),
+    "clip": (8, 8, 12),  # a grid of 4 x 2 x 3
+    "num_classes": 5,
+    "temporal_depth": 1,
+}
+IMAGE: dict[str, Any] = {"patch": (1, 4, 4), "clip": (1, 8, 12)}
+
+
+def tiny(family: str, **settings: Any) -> SpaceTimeTransformer:
+    """A model in eval mode whose parameters are all random, also those that start at zero or one."""
+    torch.manual_seed(0)
+    sizes = SETTINGS | (IMAGE if family == "vit" else {}) | settings
+    model = SpaceTimeTransformer(ModelConfig(family=family, **sizes))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape))
+    return model.eval()
+
+
+def clip_for(model: SpaceTimeTransformer, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, model.config.channels, *model.input_size)

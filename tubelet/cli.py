@@ -1,0 +1,189 @@
+"""The command line: parses, calls one function, prints. Nothing heavy is imported before it is needed."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from tubelet import __version__
+from tubelet.train.config import TrainConfig
+
+Positional = tyro.conf.Positional
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Render a small set of clips that only motion tells apart, train on it, evaluate, report."""
+
+    out: Path = Path("runs/demo")
+    """Folder for the clips and the run."""
+    clips_per_class: int = 60
+    """Clips rendered for each class; a fifth of them is held out."""
+    minutes: float = 1.0
+    """Time budget for training."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Train(TrainConfig):
+    """Train a model on a folder of clips, images or sounds, evaluate it, write a report.
+
+    Stopped with Ctrl-C, the same command goes on where it stopped. Under torchrun, processes share the work:
+    torchrun --nproc-per-node 2 -m tubelet train DIR
+    """
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Evaluate a run on labelled files."""
+
+    run: Positional[Path]
+    """Run directory or model.safetensors."""
+    data: Positional[Path]
+    """Folder of class folders, folder with train/ val/ test/, or CSV file."""
+    views: str = "1x1"
+    """Temporal x spatial views of each clip, such as 4x3."""
+    split: str | None = None
+    """Only this split; test, else val, else all if left out."""
+    csv: Path | None = None
+    """Write the answer for every file to this CSV file."""
+    device: str = "auto"
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Say what is in files."""
+
+    run: Positional[Path]
+    """Run directory or model.safetensors."""
+    files: Positional[tuple[Path, ...]]
+    """Files, or folders of files."""
+    views: str = "1x1"
+    """Temporal x spatial views of each clip, such as 4x3."""
+    top: int = 3
+    """How many classes to show for each file."""
+    json: bool = False
+    """Print one JSON object a line instead of a table."""
+    csv: Path | None = None
+    """Write a CSV file instead of a table."""
+    device: str = "auto"
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Info:
+    """Parameters, multiply-accumulates, tokens and activation memory of a model."""
+
+    model: Positional[str]
+    """family-size/patch[xtubelet], such as vivit2-B/16x2; or "list" for all names."""
+    clip: tuple[int, int, int] | None = None
+    """Frames, height and width."""
+    classes: int = 400
+    channels: int = 3
+    embed: str = "tubelet"
+    temporal_depth: int = 4
+    """Blocks of vivit2's temporal encoder."""
+
+
+COMMANDS = {"demo": Demo, "train": Train, "eval": Eval, "predict": Predict, "info": Info}
+
+ABOUT = f"""tubelet {__version__}: from a folder of clips, images or sounds to a tested model.
+
+Begin with `tubelet demo`, then `tubelet train YOUR_FOLDER`.
+"""
+
+
+def main() -> None:
+    if sys.argv[1:] == ["--version"]:
+        print(f"tubelet {__version__}")
+        return
+    command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="tubelet", description=ABOUT)
+    try:
+        code = ACTIONS[type(command)](command)
+    except ValueError as error:
+        if not is_ours(error):
+            raise
+        print(f"tubelet: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether tubelet itself raised an error: then it is written for the user; any other is a bug to be seen whole."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("tubelet.")
+
+
+def demo(command: Demo) -> int:
+    from tubelet.demo import ensure_demo
+
+    clips = ensure_demo(command.out / "clips", clips_per_class=command.clips_per_class, seed=command.seed)
+    return train(
+        TrainConfig(data=clips, out=command.out / "run", minutes=command.minutes, baseline=True, seed=command.seed)
+    )
+
+
+def train(command: TrainConfig) -> int:
+    from tubelet.train.train import Stopped, train_fn
+
+    try:
+        train_fn(command)
+    except Stopped as stop:
+        print(f"tubelet: {stop}", file=sys.stderr)
+        return 128 + stop.signal
+    return 0
+
+
+def evaluate(command: Eval) -> int:
+    from tubelet.evaluate import parse_views
+    from tubelet.predict import Predictor
+
+    parse_views(command.views)
+    results = Predictor.load(command.run, device=command.device).evaluate(
+        command.data, views=command.views, split=command.split, csv_file=command.csv, workers=command.workers
+    )
+    return 3 if results["failed"] else 0
+
+
+def predict(command: Predict) -> int:
+    from tubelet.predict import Predictor, find_files
+    from tubelet.predict import show as show_predictions
+
+    files = find_files(command.files)
+    predictor = Predictor.load(command.run, device=command.device)
+    form = "json" if command.json else "csv" if command.csv else "table"
+    predictions = show_predictions(
+        predictor, files, views=command.views, top=command.top, form=form, csv_file=command.csv, workers=command.workers
+    )
+    return 3 if any(p.label is None for p in predictions) else 0
+
+
+def info(command: Info) -> int:
+    import torch
+
+    from tubelet.info import describe, print_info
+    from tubelet.nn.model import create_model, list_models
+
+    if command.model == "list":
+        print("\n".join(list_models()))
+        return 0
+    with torch.device("meta"):
+        model = create_model(
+            command.model,
+            clip=command.clip,
+            num_classes=command.classes,
+            channels=command.channels,
+            embed=command.embed,
+            temporal_depth=command.temporal_depth,
+        )
+    print_info(describe(model, name=command.model))
+    return 0
+
+
+ACTIONS = {Demo: demo, Train: train, Eval: evaluate, Predict: predict, Info: info}

@@ -1,0 +1,40 @@
+"""Work done ahead by threads: decoding and resizing release the interpreter, so nothing is pickled or forked."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Request = TypeVar("Request")
+Result = TypeVar("Result")
+
+
+def prefetch(
+    make: Callable[[Request], Result], requests: Iterable[Request], *, threads: int, ahead: int
+) -> Iterator[Result]:
+    """`map(make, requests)`, in order, with at most `ahead` results begun and not yet handed over.
+
+    An exception of `make` is raised where its result would have stood. Closing the iterator, or that exception, waits
+    for the calls that have begun and drops the others; endless `requests` are fine.
+
+    Raises: ValueError where threads or ahead is below 1.
+    """
+    if threads < 1 or ahead < 1:
+        raise ValueError(f"prefetch: threads={threads}, ahead={ahead}; both must be 1 or more")
+    return _prefetch(make, requests, threads, ahead)
+
+
+def _prefetch(
+    make: Callable[[Request], Result], requests: Iterable[Request], threads: int, ahead: int
+) -> Iterator[Result]:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="tubelet-prefetch")
+    begun: deque[Future[Result]] = deque()
+    try:
+        for request in requests:
+            begun.append(pool.submit(make, request))
+            if len(begun) == ahead:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

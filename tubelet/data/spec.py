@@ -1,0 +1,130 @@
+"""ClipSpec: all that lies between a file and the numbers a model sees; it travels with the model."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+Kind = Literal["video", "image", "sound"]
+Channels = Literal["rgb", "bgr", "gray", "mel"]
+
+_NUM_CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1, "mel": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """How a file becomes a clip (C, T, H, W). Raises ValueError where the fields contradict each other.
+
+    kind: what the files are.
+    frames: T; 1 for images and sound.
+    seconds_between_frames: video: from one frame to the next; sound: from one column of the spectrogram to the next
+        (the hop); image: 0.0.
+    resize: (H, W) box, in px, that a resized frame just covers; its longer side may stand out.
+    crop: (H, W) px given to the model, cut from the centre unless said otherwise. Sound: (mel bins, columns), and
+        resize equals crop.
+    mean, std: one number for each channel, for pixels in [0, 1]; sound: for log-mel values.
+    channels: their order in the clip.
+    sample_rate: samples per second; read for sound only.
+    """
+
+    kind: Kind = "video"
+    frames: int
+    seconds_between_frames: float
+    resize: tuple[int, int]
+    crop: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: Channels = "rgb"
+    sample_rate: int = 16000
+
+    def __post_init__(self) -> None:
+        self._check_words()
+        self._check_sizes()
+        self._check_times()
+        self._check_statistics()
+
+    @property
+    def clip_size(self) -> tuple[int, int, int]:
+        """(T, H, W) of the clip given to the model."""
+        return (self.frames, *self.crop)
+
+    @property
+    def num_channels(self) -> int:
+        """C of the clip."""
+        return _NUM_CHANNELS[self.channels]
+
+    @property
+    def span_seconds(self) -> float:
+        """Time one clip stands for: each frame (sound: each column) lasts until the next; 0.0 for images."""
+        steps = self.crop[1] if self.kind == "sound" else self.frames
+        return steps * self.seconds_between_frames
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values; `from_json` takes them back without loss."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "ClipSpec":
+        """Inverse of `to_json`. Raises ValueError that names each unknown or missing key."""
+        names = {field.name for field in fields(cls)}
+        unknown, missing = sorted(set(values) - names), sorted(names - set(values))
+        if unknown or missing:
+            raise ValueError(
+                f"ClipSpec: unknown keys {unknown}, missing keys {missing}; expected exactly {sorted(names)}"
+            )
+        known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**known)
+
+    def _check_words(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"ClipSpec: kind={self.kind!r}, expected one of {', '.join(get_args(Kind))}")
+        if self.channels not in get_args(Channels):
+            raise ValueError(f"ClipSpec: channels={self.channels!r}, expected one of {', '.join(get_args(Channels))}")
+        if (self.kind == "sound") != (self.channels == "mel"):
+            raise ValueError(
+                f"ClipSpec: kind={self.kind!r} with channels={self.channels!r}; sound has channels='mel', "
+                "video and images have 'rgb', 'bgr' or 'gray'"
+            )
+
+    def _check_sizes(self) -> None:
+        for name in ("resize", "crop"):
+            size = getattr(self, name)
+            if not (isinstance(size, tuple) and len(size) == 2 and all(_is_count(side) for side in size)):
+                raise ValueError(f"ClipSpec: {name}={size!r}, expected (H, W), two whole numbers from 1 up")
+        if self.crop[0] > self.resize[0] or self.crop[1] > self.resize[1]:
+            raise ValueError(f"ClipSpec: crop={self.crop} is larger than resize={self.resize}; enlarge resize")
+        if self.kind == "sound" and self.crop != self.resize:
+            raise ValueError(f"ClipSpec: crop={self.crop}, resize={self.resize}; sound is not resized, make them equal")
+        for name in ("frames", "sample_rate"):
+            if not _is_count(getattr(self, name)):
+                raise ValueError(f"ClipSpec: {name}={getattr(self, name)!r}, expected a whole number from 1 up")
+
+    def _check_times(self) -> None:
+        if self.kind != "video" and self.frames != 1:
+            raise ValueError(f"ClipSpec: frames={self.frames} with kind={self.kind!r}; expected frames=1")
+        seconds = self.seconds_between_frames
+        if not _is_finite(seconds):
+            raise ValueError(f"ClipSpec: seconds_between_frames={seconds!r}, expected a finite number")
+        if self.kind == "image" and seconds != 0:
+            raise ValueError(f"ClipSpec: seconds_between_frames={seconds} with kind='image'; expected 0.0")
+        if self.kind != "image" and seconds <= 0:
+            raise ValueError(f"ClipSpec: seconds_between_frames={seconds}, expected more than 0 for {self.kind}")
+
+    def _check_statistics(self) -> None:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if not (isinstance(values, tuple) and all(_is_finite(value) for value in values)):
+                raise ValueError(f"ClipSpec: {name}={values!r}, expected a tuple of finite numbers")
+            if len(values) != self.num_channels:
+                raise ValueError(
+                    f"ClipSpec: {name} has {len(values)} numbers, channels={self.channels!r} needs {self.num_channels}"
+                )
+        if min(self.std) <= 0:
+            raise ValueError(f"ClipSpec: std={self.std}, expected numbers above 0")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

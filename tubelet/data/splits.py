@@ -1,0 +1,121 @@
+"""Who is trained on and who is held out: by class, whole groups, and the same on every machine."""
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from tubelet.data.items import Item, Source, some
+
+# UCF101 and its kin name a clip v_<class>_g<recording>_c<cut>: cuts of one recording look nearly alike.
+_CUT_OF_RECORDING = re.compile(r"v_.+_(g\d+)_c\d+")
+
+
+def assign_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Source:
+    """The source with a split and a group for every item.
+
+    Where a val or test split is given, it stays, and items without one are train. Otherwise val is cut from all items:
+    `val_share` of each class, as near as whole groups allow, and at least one group of each class on either side where
+    it has two. Groups are taken in an order drawn from `seed` and their names alone, so neither the order of the items
+    nor the machine matters.
+
+    Raises: ValueError for a share outside (0, 1), or a class without train items.
+    """
+    if not 0 < val_share < 1:
+        raise ValueError(f"val_share={val_share}, expected a share between 0 and 1")
+    items, notes = _with_groups(source.items)
+    if any(item.split in ("val", "test") for item in items):
+        rest = sum(item.split == "" for item in items)
+        items = [replace(item, split=item.split or "train") for item in items]
+        notes += [f"{rest} clips have no split and are taken for train"] if rest else []
+        notes += _straddling_groups(items)
+    else:
+        val = _groups_for_val(items, val_share, seed)
+        items = [replace(item, split="val" if item.group in val else "train") for item in items]
+    notes += _uncovered_classes(source, items)
+    return replace(source, items=tuple(items), notes=source.notes + tuple(notes))
+
+
+def _with_groups(items: tuple[Item, ...]) -> tuple[list[Item], list[str]]:
+    """Items with no empty group: the recording a UCF101-style name tells, else the file itself."""
+    grouped, recordings = [], 0
+    for item in items:
+        cut = _CUT_OF_RECORDING.fullmatch(PurePosixPath(item.path).stem)
+        if item.group == "" and cut:
+            item = replace(item, group=f"{item.label}/{cut[1]}")
+            recordings += 1
+        grouped.append(replace(item, group=item.group or item.path))
+    if recordings:
+        return grouped, [
+            f"{recordings} clips are named as in UCF101; clips of one recording (g01, g02 ...) stay together"
+        ]
+    return grouped, []
+
+
+def _groups_for_val(items: list[Item], val_share: float, seed: int) -> set[str]:
+    """Greedy: take groups, in a drawn order, while that brings the classes' val counts nearer to their targets."""
+    sizes: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in items:
+        sizes[item.group][item.label] += 1
+    totals = Counter(item.label for item in items)
+    num_groups = Counter(label for counts in sizes.values() for label in counts)
+    target = {n: min(max(1.0, val_share * totals[n]), totals[n] - 1.0) if num_groups[n] > 1 else 0.0 for n in totals}
+    order = sorted(sizes, key=lambda group: _draw(group, seed))
+    val: Counter[str] = Counter()
+    taken: set[str] = set()
+
+    def gain(group: str) -> float:
+        counts = sizes[group].items()
+        return sum(abs(val[label] - target[label]) - abs(val[label] + n - target[label]) for label, n in counts)
+
+    def fits(group: str, ceiling: dict[str, float]) -> bool:
+        return group not in taken and all(val[label] + n <= ceiling[label] for label, n in sizes[group].items())
+
+    def take(group: str) -> None:
+        taken.add(group)
+        val.update(sizes[group])
+
+    all_but_one = {label: totals[label] - 1.0 for label in totals}
+    for ceiling in (target, all_but_one):  # groups that overshoot come last, so that they do not crowd out better ones
+        for group in order:
+            if fits(group, ceiling) and gain(group) > 0:
+                take(group)
+    for label in sorted(label for label in totals if num_groups[label] > 1):
+        candidates = [group for group in order if label in sizes[group] and fits(group, all_but_one)]
+        if val[label] == 0 and candidates:
+            take(max(candidates, key=gain))
+    return taken
+
+
+def _draw(group: str, seed: int) -> bytes:
+    name = unicodedata.normalize("NFC", group).encode("utf-8", errors="surrogateescape")
+    return hashlib.sha256(b"%d/" % seed + name).digest()
+
+
+def _straddling_groups(items: list[Item]) -> list[str]:
+    splits = defaultdict(set)
+    for item in items:
+        splits[item.group].add(item.split)
+    torn = sorted(group for group, found in splits.items() if "train" in found and len(found) > 1)
+    if not torn:
+        return []
+    return [f"{len(torn)} groups have clips in train and in val or test, which flatters the result: {some(torn)}"]
+
+
+def _uncovered_classes(source: Source, items: list[Item]) -> list[str]:
+    covered = {split: {item.label for item in items if item.split == split} for split in ("train", "val")}
+    untrained = [label for label in source.classes if label not in covered["train"]]
+    if untrained:
+        raise ValueError(
+            f"{source.root}: no train clips for {some(untrained, most=20)}; add some or remove these classes"
+        )
+    if not covered["val"]:
+        return []
+    unseen = [label for label in source.classes if label not in covered["val"]]
+    groups = {label: {item.group for item in items if item.label == label} for label in unseen}
+    alone = [label for label in unseen if len(groups[label]) == 1]
+    others = [label for label in unseen if len(groups[label]) > 1]
+    notes = [f"all clips of {some(alone)} are in one group, so none can be held out for val"] if alone else []
+    return notes + ([f"no val clips for {some(others)}"] if others else [])

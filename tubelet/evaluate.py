@@ -1,0 +1,110 @@
+"""From files to answers: the one path of evaluation, prediction and the end of training."""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tubelet.data.clips import views
+from tubelet.data.items import Item
+from tubelet.data.loader import prefetch
+from tubelet.data.spec import ClipSpec
+from tubelet.media.reader import MediaError
+from tubelet.metrics import summarise
+from tubelet.nn.model import SpaceTimeTransformer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of one item; `probabilities` is None where the file could not be read, `status` says why."""
+
+    path: str
+    label: str
+    status: str
+    probabilities: np.ndarray | None
+
+
+def parse_views(text: str) -> tuple[int, int]:
+    """ "4x3" -> 4 temporal, 3 spatial views."""
+    temporal, _, spatial = text.partition("x")
+    if not (temporal.isdigit() and int(temporal) >= 1 and spatial in ("1", "3")):
+        raise ValueError(f"views = {text!r}: expected TEMPORALxSPATIAL such as 1x1 or 4x3, with 1 or 3 spatial views")
+    return int(temporal), int(spatial)
+
+
+@torch.inference_mode()
+def answer(
+    model: SpaceTimeTransformer,
+    spec: ClipSpec,
+    root: Path,
+    items: Sequence[Item],
+    *,
+    views_text: str = "1x1",
+    single_frame: bool = False,
+    workers: int = 2,
+    device: torch.device | None = None,
+    bfloat16: bool = False,
+    after: Callable[[Answer], None] = lambda answer: None,
+) -> list[Answer]:
+    """Answers for items, in their order: the mean of the logits over the views of each, as probabilities.
+
+    A file that cannot be read keeps its place, without probabilities: nothing is replaced by another clip.
+    """
+    temporal, spatial = parse_views(views_text)
+    device = device or torch.device("cpu")
+    model.eval()
+
+    def read(item: Item) -> torch.Tensor | MediaError:
+        try:
+            return views(
+                root / item.path,
+                spec,
+                temporal=temporal,
+                spatial=spatial,
+                start_seconds=item.start_seconds,
+                end_seconds=item.end_seconds,
+            )
+        except MediaError as error:
+            return error
+
+    answers = []
+    for item, clips in zip(items, prefetch(read, items, threads=workers, ahead=2 * workers), strict=True):
+        if isinstance(clips, MediaError):
+            given = Answer(item.path, item.label, str(clips), None)
+        else:
+            if single_frame:
+                clips = clips[:, :, [clips.shape[2] // 2]]
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                logits = model(clips.to(device)).float().mean(0)
+            given = Answer(item.path, item.label, "ok", logits.softmax(0).cpu().numpy())
+        answers.append(given)
+        after(given)
+    return answers
+
+
+def results_of(answers: Sequence[Answer], classes: Sequence[str]) -> dict[str, Any]:
+    """Metrics over the items that could be read; those that could not count as wrong in `accuracy_all`."""
+    read = [a for a in answers if a.probabilities is not None]
+    if not read:
+        raise ValueError(f"none of {len(answers)} files could be read:\n  " + "\n  ".join(a.status for a in answers[:5]))
+    labels = np.array([classes.index(a.label) for a in read])
+    probabilities = np.stack([a.probabilities for a in read if a.probabilities is not None])
+    return summarise(classes, labels, probabilities, failed=len(answers) - len(read))
+
+
+def write_predictions(answers: Sequence[Answer], classes: Sequence[str], file: Path) -> None:
+    """A CSV table: path, label, predicted, probability, status, then one column for each class."""
+    with open(file, "w", newline="", encoding="utf-8", errors="surrogateescape") as handle:
+        table = csv.writer(handle)
+        table.writerow(["path", "label", "predicted", "probability", "status", *(f"p:{name}" for name in classes)])
+        for a in answers:
+            if a.probabilities is None:
+                table.writerow([a.path, a.label, "", "", a.status, *[""] * len(classes)])
+            else:
+                best = int(a.probabilities.argmax())
+                chances = [f"{p:.6f}" for p in a.probabilities]
+                table.writerow([a.path, a.label, classes[best], chances[best], a.status, *chances])

@@ -1,0 +1,92 @@
+"""Which moments of a file a clip is made of: pure arithmetic on times in seconds, no file is touched.
+
+A clip of `frames` frames, `seconds_between_frames` apart, spans `frames * seconds_between_frames`: each frame owns the
+time until the next one, the last frame too.
+
+    clip_times(start, frames=4, seconds_between_frames=d)
+
+        start   +d      +2d     +3d
+        |-------|-------|-------|-------|
+        f0      f1      f2      f3
+        <-------- span = 4 * d -------->
+"""
+
+import numpy as np
+
+TIME_ROUNDING_SECONDS = (
+    0.001  # Matroska and Flash round every time to a millisecond, the first and the wanted frame's alike
+)
+
+
+def clip_times(start_seconds: float, *, frames: int, seconds_between_frames: float) -> np.ndarray:
+    """Returns the wanted presentation times of one clip, `(frames,)` float64 seconds.
+
+    Raises:
+        ValueError: fewer than one frame, or a step that is not positive.
+    """
+    if frames < 1:
+        raise ValueError(f"frames is {frames}: a clip has at least one frame; pass frames >= 1")
+    if not seconds_between_frames > 0:
+        raise ValueError(
+            f"seconds_between_frames is {seconds_between_frames}: time runs forward; pass a number above 0"
+        )
+    return start_seconds + np.arange(frames, dtype=np.float64) * seconds_between_frames
+
+
+def view_starts(duration_seconds: float, span_seconds: float, views: int) -> np.ndarray:
+    """Returns the starts of `views` clips spread evenly over a file, `(views,)` float64 seconds.
+
+        |==============================|   file
+        |-------|                          view 0 starts at 0
+                   |-------|               view 1
+                               |-------|   view 2 ends with the file
+
+    One view sits in the middle. A file shorter than the span has only one place for a clip: every start is 0.
+
+    Raises:
+        ValueError: fewer than one view.
+    """
+    if views < 1:
+        raise ValueError(f"views is {views}: a file is seen at least once; pass views >= 1")
+    room_seconds = max(0.0, duration_seconds - span_seconds)
+    if views == 1:
+        return np.array([room_seconds / 2])
+    return np.linspace(0.0, room_seconds, views)
+
+
+def random_start(duration_seconds: float, span_seconds: float, draw: float) -> float:
+    """Turns a random `draw` in [0, 1) into the start of a clip that lies wholly inside the file, where it fits.
+
+        |==============================|   file
+        |<-- start falls here -->|-----|
+        0              duration - span
+
+    Raises:
+        ValueError: a draw outside [0, 1).
+    """
+    if not 0 <= draw < 1:
+        raise ValueError(f"draw is {draw}: it must be in [0, 1), as random.random() gives it")
+    return draw * max(0.0, duration_seconds - span_seconds)
+
+
+def displayed_frames(frame_times: np.ndarray, wanted_times: np.ndarray) -> np.ndarray:
+    """Returns the index of the frame on screen at each wanted time, int64, the shape of `wanted_times`.
+
+        frame_times    0       1   2           3
+                       |-------|---|-----------|- - - - (the last frame is held)
+        wanted_times ^     ^       ^        ^       ^
+        index        0     0       2        2       3
+
+    A wanted time may lie a millisecond before its frame: containers round times to their own clock.
+
+    Args:
+        frame_times: `(N,)` seconds, sorted.
+        wanted_times: seconds, any shape and order.
+
+    Raises:
+        ValueError: there is no frame at all.
+    """
+    if len(frame_times) == 0:
+        raise ValueError("frame_times is empty: no frame can be on screen; pass the times of at least one frame")
+    latest = np.searchsorted(frame_times, np.asarray(wanted_times) + TIME_ROUNDING_SECONDS, side="right") - 1
+    return np.maximum(latest, 0)

@@ -1,0 +1,114 @@
+"""How good are the answers? From labels and probabilities to the numbers that `results.json` and the report state."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+CALIBRATION_BINS = 15
+
+
+def summarise(
+    classes: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, *, failed: int = 0
+) -> dict[str, Any]:
+    """Integer labels (N,) and probabilities (N, K) -> the metrics that `results.json` holds, ready for JSON.
+
+    `failed` counts the files that could not be read: they are no part of N, and count as wrong in `accuracy_all`.
+    The macro averages run over the classes that have at least one label; a figure that is undefined
+    (recall of a class without a label, precision of a class never answered) is None.
+
+    Raises:
+        ValueError: nothing to evaluate, shapes that do not fit, labels out of range, rows that are no probabilities.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    if labels.ndim != 1 or probabilities.shape != (len(labels), len(classes)):
+        raise ValueError(
+            f"got labels {labels.shape} and probabilities {probabilities.shape} for {len(classes)} classes; "
+            f"expected (N,) and (N, {len(classes)})"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or (
+        len(labels) and not 0 <= labels.min() <= labels.max() < len(classes)
+    ):
+        raise ValueError(f"got labels {np.unique(labels)[:10]}; expected integers from 0 to {len(classes) - 1}")
+    if not (np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-2)):
+        raise ValueError("the rows of probabilities do not sum to 1; pass the softmax of the logits")
+    if len(labels) == 0:
+        raise ValueError(f"nothing to evaluate: 0 files were read and {failed} failed; look at the status of each file")
+    return measure(classes, labels, probabilities.argmax(axis=1), probabilities, failed=failed)
+
+
+def measure(
+    classes: Sequence[str], labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, *, failed: int
+) -> dict[str, Any]:
+    """`summarise` for answers that are already known: labels (N,), predicted (N,), probabilities (N, K), N > 0."""
+    from sklearn.metrics import confusion_matrix
+
+    n, indices = len(labels), range(len(classes))
+    right = labels == predicted
+    confusion = confusion_matrix(labels, predicted, labels=indices)
+    support = confusion.sum(axis=1)
+    majority = int(support.argmax())
+    rows = _per_class(classes, labels, predicted, confusion)
+    confidence = probabilities[np.arange(n), predicted]
+    ranking = np.argsort(-probabilities, axis=1, kind="stable")
+    return {
+        "clips": n,
+        "failed": failed,
+        "accuracy": float(right.mean()),
+        "interval": wilson_interval(int(right.sum()), n),
+        "accuracy_all": float(right.sum() / (n + failed)),
+        "top5": float((ranking[:, :5] == labels[:, None]).any(axis=1).mean()) if len(classes) > 5 else None,
+        "macro": {
+            name: float(np.mean([row[name] or 0.0 for row in rows if row["support"]]))
+            for name in ("precision", "recall", "f1")
+        },
+        "majority": {"label": classes[majority], "accuracy": float(support[majority] / n)},
+        "mean_confidence": float(confidence.mean()),
+        "calibration_error": calibration_error(confidence, right),
+        "per_class": rows,
+        "confusion": confusion.tolist(),
+    }
+
+
+def _per_class(
+    classes: Sequence[str], labels: np.ndarray, predicted: np.ndarray, confusion: np.ndarray
+) -> list[dict[str, Any]]:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    scores = precision_recall_fscore_support(labels, predicted, labels=range(len(classes)), zero_division=0)
+    rows = []
+    for i, (label, precision, recall, f1, support) in enumerate(zip(classes, *scores)):
+        answered = int(confusion[:, i].sum())
+        rows.append(
+            {
+                "label": label,
+                "precision": float(precision) if answered else None,
+                "recall": float(recall) if support else None,
+                "f1": float(f1) if answered or support else None,
+                "support": int(support),
+            }
+        )
+    return rows
+
+
+def wilson_interval(right: int, n: int) -> list[float]:
+    """[low, high], the 95 % interval of the share `right` of `n` > 0. Unlike p ± 2 sd it stays inside 0..1, at any n.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    z = 1.959963984540054
+    share, spread = right / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    return [max(0.0, centre - half), min(1.0, centre + half)]
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """Expected calibration error of confidences (N,) in 0..1: mean |confidence - accuracy| of 15 equal bins, by size.
+
+    Source: arXiv 1706.04599, eq. 3.
+    """
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    gaps = [abs(float((confidence[bins == b] - right[bins == b]).sum())) for b in np.unique(bins)]
+    return sum(gaps) / len(right)

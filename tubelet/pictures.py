@@ -1,0 +1,86 @@
+"""What the report shows in pictures: curves as inline SVG, the frames of an item as one strip."""
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+CURVE_POINTS = 120
+STRIP_FRAMES, STRIP_WIDTH_PX, STRIP_HEIGHT_PX, STRIP_GAP_PX = 7, 1120, 200, 4
+
+# Stand-ins that matplotlib draws with; the page's style sheet says what they look like in light and in dark.
+_INKS = {"#a0a1a2": "var(--muted)", "#b0b1b2": "var(--line)", "#c0c1c2": "var(--train)", "#d0d1d2": "var(--accent)"}
+_TEXT, _GRID, _TRAIN, _VAL = _INKS
+
+
+def curve_svg(train: Sequence[tuple[float, float]], val: Sequence[tuple[float, float]], *, name: str) -> str:
+    """(epoch, value) points -> an inline <svg> that takes its colours and its type from the page.
+
+    A thin line for train, in means over up to 120 groups of steps; a line with dots for val. NaN is a gap.
+    The figure named "accuracy" runs from 0 to 100 %.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10}):
+        figure = Figure(figsize=(5.4, 3.1))
+        axes = figure.add_axes((0.105, 0.1, 0.88, 0.86))
+        axes.plot(*_means(train), color=_TRAIN, linewidth=1.4)
+        axes.plot(*np.reshape(val, (-1, 2)).T, color=_VAL, linewidth=2, marker="o", markersize=3.4)
+        axes.set_ylim(0, 1.02 if name == "accuracy" else None)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        if name == "accuracy":
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.grid(axis="y", color=_GRID, linewidth=0.8)
+        axes.tick_params(length=0, labelcolor=_TEXT, pad=6)
+        axes.spines[:].set_visible(False)
+        file = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # the same run gives the same bytes
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    return _inline(file.getvalue(), name=name)
+
+
+def _means(points: Sequence[tuple[float, float]]) -> np.ndarray:
+    """N points -> (2, up to 120): the mean of each run of neighbours, so that a long training is a line, no cloud."""
+    groups = np.array_split(np.reshape(points, (-1, 2)), max(1, min(len(points), CURVE_POINTS)))
+    return np.array([group.mean(axis=0) for group in groups if len(group)]).reshape(-1, 2).T
+
+
+def _inline(svg: str, *, name: str) -> str:
+    """A matplotlib SVG file -> an <svg> element that has no size, type or colour of its own."""
+    opening, rest = svg[svg.index("<svg") :].split(">", 1)
+    opening = re.sub(r'\s(xmlns(:xlink)?|width|height|version)="[^"]*"', "", opening)
+    rest = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
+    rest = re.sub(r' id="[\w.]*_\d+"', "", rest)  # two figures on one page would share these
+    rest = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", rest)  # as matplotlib before 3.10 writes it
+    rest = re.sub(r" font-family: [^;\"]*;", "", rest)
+    for ink, variable in _INKS.items():
+        rest = rest.replace(ink, variable)
+    return f'{opening} role="img" aria-label="{name} over the epochs">{rest}'
+
+
+def strip_uri(frames: np.ndarray) -> str:
+    """uint8 (T, H, W, 3) -> a JPEG data URI of up to seven of the frames in a row, spread evenly over the T.
+
+    Raises:
+        ValueError: the frames have another type or shape.
+    """
+    from PIL import Image
+
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise ValueError(f"got frames {frames.dtype} {frames.shape}; expected uint8 (T, H, W, 3), none of them 0")
+    count, height, width = frames.shape[:3]
+    chosen = frames[np.linspace(0, count - 1, min(count, STRIP_FRAMES)).round().astype(int)]
+    scale = min((STRIP_WIDTH_PX // len(chosen) - STRIP_GAP_PX) / width, STRIP_HEIGHT_PX / height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    step_px = size[0] + STRIP_GAP_PX
+    strip = Image.new("RGB", (len(chosen) * step_px - STRIP_GAP_PX, size[1]), (128, 128, 128))
+    for i, frame in enumerate(chosen):
+        strip.paste(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS), (i * step_px, 0))
+    file = io.BytesIO()
+    strip.save(file, "JPEG", quality=76, subsampling=0, optimize=True)  # whole colour: clean edges between frames
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,238 @@
+"""From a run, or its model file alone, and files to labels."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+
+
+from tubelet.data.items import Item, find_items
+from tubelet.data.spec import ClipSpec
+from tubelet.evaluate import Answer, answer, results_of, write_predictions
+from tubelet.media.reader import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
+from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.screen import bar, console, facts
+from tubelet.train.team import find_device
+from tubelet.weights.store import load, read_about
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one file: the label, its probability, and those of all classes, the likeliest first.
+
+    Where the file could not be read, `status` says why and the others are None and empty.
+    """
+
+    path: str
+    label: str | None
+    probability: float | None
+    probabilities: dict[str, float]
+    status: str = "ok"
+
+
+class Predictor:
+    """A trained model with all it needs to answer for a file: class names and ClipSpec come from the checkpoint.
+
+    >>> Predictor.load("runs/clips").predict("clip.mp4").label
+    """
+
+    def __init__(
+        self, model: SpaceTimeTransformer, spec: ClipSpec, classes: Sequence[str], *, device: str = "auto"
+    ):
+        self.device = find_device(device)
+        self.model, self.spec, self.classes = model.eval().to(self.device), spec, list(classes)
+
+    @classmethod
+    def load(cls, run: str | os.PathLike[str], *, device: str = "auto") -> "Predictor":
+        """From a run directory or a model.safetensors file.
+
+        Raises:
+            ValueError: no checkpoint there, or one without class names (weights that were not trained by tubelet).
+        """
+        about = read_about(run)
+        if "classes" not in about or "clip_spec" not in about:
+            raise ValueError(f"{run}: weights without class names and ClipSpec: train them with `tubelet train`")
+        return cls(load(run), ClipSpec.from_json(about["clip_spec"]), about["classes"], device=device)
+
+    def predict(self, path: str | os.PathLike[str], *, views: str = "1x1") -> Prediction:
+        """The answer for one file.
+
+        Raises:
+            MediaError (a ValueError): the file cannot be read.
+        """
+        prediction = self.predict_files([path], views=views)[0]
+        if prediction.label is None:
+            raise ValueError(prediction.status)
+        return prediction
+
+    def predict_files(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        views: str = "1x1",
+        workers: int = 2,
+        after: Callable[[Prediction], None] = lambda prediction: None,
+    ) -> list[Prediction]:
+        """Answers for many files, in their order; one that cannot be read keeps its place and says why."""
+        items = [Item(str(path), "") for path in paths]
+        given: list[Prediction] = []
+
+        def take(one: Answer) -> None:
+            given.append(self.prediction(one))
+            after(given[-1])
+
+        answer(
+            self.model, self.spec, Path(), items, views_text=views, workers=workers, device=self.device, after=take
+        )
+        return given
+
+    def prediction(self, one: Answer) -> Prediction:
+        if one.probabilities is None:
+            return Prediction(one.path, None, None, {}, one.status)
+        chances = {self.classes[i]: float(one.probabilities[i]) for i in (-one.probabilities).argsort(kind="stable")}
+        label, probability = next(iter(chances.items()))
+        return Prediction(one.path, label, probability, chances)
+
+    def evaluate(
+        self,
+        data: str | os.PathLike[str],
+        *,
+        views: str = "1x1",
+        split: str | None = None,
+        csv_file: Path | None = None,
+        workers: int = 2,
+        show: bool = True,
+    ) -> dict[str, Any]:
+        """Metrics over labelled files, laid out as for training; the test split, else val, else all.
+
+        Raises:
+            ValueError: labels that the model does not know, or a split that the data does not have.
+        """
+        source = find_items(data, minimum_classes=1, minimum_clips=1)
+        if strangers := sorted(set(source.classes) - set(self.classes)):
+            raise ValueError(
+                f"{data} has classes the model does not know: {', '.join(strangers)}; it knows {', '.join(self.classes)}"
+            )
+        splits = {item.split for item in source.items}
+        split = split or next((name for name in ("test", "val") if name in splits), None)
+        items = [item for item in source.items if split in (None, item.split)]
+        if not items:
+            raise ValueError(f"{data} has no split {split!r}, only {', '.join(sorted(splits)) or 'one without a name'}")
+        with bar("evaluating", len(items), show=show) as progress:
+            answers = answer(
+                self.model,
+                self.spec,
+                source.root,
+                items,
+                views_text=views,
+                workers=workers,
+                device=self.device,
+                after=lambda _: progress.advance(f"{progress.done + 1}/{progress.total} files"),
+            )
+        results = results_of(answers, self.classes)
+        if csv_file:
+            write_predictions(answers, self.classes, csv_file)
+        if show:
+            print_evaluation(results, answers, split)
+        return results
+
+
+def print_evaluation(results: dict[str, Any], answers: Sequence[Answer], split: str | None) -> None:
+    low, high = results["interval"]
+    majority = results["majority"]
+    rows = [
+        ("accuracy", f"{100 * results['accuracy']:.1f}% of {results['clips']} ({100 * low:.0f}-{100 * high:.0f}%)"),
+        ("macro F1", f"{100 * results['macro']['f1']:.1f}%"),
+        ("majority", f"{100 * majority['accuracy']:.1f}% by always saying {majority['label']}"),
+    ]
+    if results["failed"]:
+        rows.append(("unreadable", f"{results['failed']} files; {100 * results['accuracy_all']:.1f}% if they count as wrong"))
+    facts(f"Evaluation{f' on {split}' if split else ''}", rows)
+    table = Table("class", "clips", "recall", "precision", box=None, padding=(0, 2, 0, 0))
+    for row in results["per_class"]:
+        shares = ("-" if row[name] is None else f"{100 * row[name]:.0f}%" for name in ("recall", "precision"))
+        table.add_row(row["label"], str(row["support"]), *shares)
+    console.print(table)
+    for one in answers:
+        if one.probabilities is None:
+            console.print(f"[red]{one.status}[/]", markup=True, soft_wrap=True)
+
+
+def find_files(paths: Iterable[Path]) -> list[Path]:
+    """The files named, and the media files in the folders named, sorted.
+
+    Raises:
+        ValueError: nothing named, or a folder without media.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            suffixes = VIDEO_SUFFIXES | IMAGE_SUFFIXES | SOUND_SUFFIXES
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith("."))
+            if not inside:
+                raise ValueError(f"{path}: no video, image or sound files in this folder")
+            files += inside
+        else:
+            files.append(path)
+    if not files:
+        raise ValueError("no files to predict: name at least one, as in `tubelet predict RUN clip.mp4`")
+    return files
+
+
+def show(
+    predictor: Predictor,
+    files: Sequence[Path],
+    *,
+    views: str,
+    top: int,
+    form: Literal["table", "json", "csv"],
+    csv_file: Path | None,
+    workers: int,
+) -> list[Prediction]:
+    """Predicts files and prints a table, or JSON lines as they come, or writes a CSV file."""
+
+    def say(prediction: Prediction) -> None:
+        if form == "json":
+            print(json.dumps(asdict(prediction)), flush=True)
+        progress.advance(f"{progress.done + 1}/{progress.total} files")
+
+    with bar("predicting", len(files), show=form != "json" and len(files) > 1) as progress:
+        predictions = predictor.predict_files(files, views=views, workers=workers, after=say)
+    if form == "table":
+        print_table(predictions, top)
+    elif form == "csv" and csv_file:
+        write_table(predictions, predictor.classes, csv_file)
+    if form != "json":
+        for one in predictions:
+            if one.label is None:
+                print(f"tubelet: {one.status}", file=sys.stderr)
+    return predictions
+
+
+def print_table(predictions: Sequence[Prediction], top: int) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("file", overflow="fold")
+    table.add_column("label", style="bold")
+    table.add_column("", justify="right")
+    if top > 1:
+        table.add_column("then", style="dim")
+    for one in predictions:
+        others = ", ".join(f"{name} {100 * p:.0f}%" for name, p in list(one.probabilities.items())[1:top])
+        cells = ["unreadable", ""] if one.probability is None else [one.label or "", f"{100 * one.probability:.0f}%"]
+        table.add_row(one.path, *cells, *([others] if top > 1 else []))
+    console.print(table)
+
+
+def write_table(predictions: Sequence[Prediction], classes: Sequence[str], file: Path) -> None:
+    with open(file, "w", newline="", encoding="utf-8", errors="surrogateescape") as handle:
+        table = csv.writer(handle)
+        table.writerow(["path", "predicted", "probability", "status", *(f"p:{name}" for name in classes)])
+        for one in predictions:
+            chances = [f"{one.probabilities[name]:.6f}" if one.probabilities else "" for name in classes]
+            table.writerow([one.path, one.label or "", "" if one.probability is None else f"{one.probability:.6f}", one.status, *chances])

@@ -1,0 +1,81 @@
+"""What a person sees in the terminal: one console, one kind of progress bar, plain lines where there is no terminal."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+console = Console(highlight=False)
+
+
+class Bar:
+    """A progress bar with a few words at its end; without a terminal, a line now and then."""
+
+    def __init__(self, title: str, total: int, progress: Progress | None, *, every_seconds: float = 20.0):
+        self.title, self.total, self.progress, self.every_seconds = title, total, progress, every_seconds
+        self.done, self.begun, self.said = 0, time.monotonic(), time.monotonic()
+        self.task = progress.add_task(title, total=total, words="") if progress else None
+
+    def advance(self, words: str = "", *, by: int = 1) -> None:
+        self.done += by
+        if self.progress and self.task is not None:
+            self.progress.update(self.task, completed=self.done, words=words)
+        elif time.monotonic() - self.said > self.every_seconds:
+            self.said = time.monotonic()
+            console.print(f"{self.title} {self.done}/{self.total}  {words}", soft_wrap=True)
+
+    def start_at(self, done: int) -> None:
+        self.done = done
+
+    @property
+    def left(self) -> str:
+        """Time left, as m:ss, at the speed of the last steps."""
+        if not self.done:
+            return "-:--"
+        seconds = (time.monotonic() - self.begun) / self.done * (self.total - self.done)
+        return clock(seconds)
+
+
+@contextmanager
+def bar(title: str, total: int, *, show: bool = True) -> Iterator[Bar]:
+    """A live bar of `total` steps in a terminal; lines elsewhere; nothing where show is False."""
+    if not show:
+        yield Bar(title, total, None, every_seconds=float("inf"))
+    elif not console.is_terminal:
+        yield Bar(title, total, None)
+    else:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None, complete_style="cyan", finished_style="green"),
+            TextColumn("{task.fields[words]}"),
+        )
+        with Progress(*columns, console=console, expand=True) as progress:
+            yield Bar(title, total, progress)
+
+
+def clock(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def size(count: float) -> str:
+    """Bytes in words: 1.5 GB."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def facts(title: str, rows: list[tuple[str, str]]) -> None:
+    """A small table of names and values."""
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    console.print(table)

@@ -1,0 +1,119 @@
+"""Settings of a training run: the only definition, from which flags, TOML keys and the stored JSON derive."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of a training run. What is left at None is chosen by looking at the data and the machine; the plan,
+    printed first, says what was chosen."""
+
+    data: Positional[Path]
+    """Folder of class folders, folder with train/ val/ test/, or CSV file (path, label[, start, end, split, group])."""
+    out: Path | None = None
+    """Run directory; runs/NAME-OF-THE-DATA if left out."""
+    model: str | None = None
+    """family-size/patch[xtubelet], such as vivit2-S/16x2."""
+    embed: Literal["tubelet", "space-time", "depthwise", "conv"] | None = None
+    """Tokeniser."""
+    init: str | None = None
+    """Image ViT to start from: a .safetensors file with timm's names, or a timm name on the Hugging Face hub."""
+    frames: int | None = None
+    """Frames of a clip."""
+    seconds_between_frames: float | None = None
+    """Time between two frames of a clip; sound: between two columns of the spectrogram."""
+    size: tuple[int, int] | None = None
+    """Height and width of a clip in px; sound: mel bins and columns."""
+    minutes: float = 15.0
+    """Time budget for training."""
+    epochs: float | None = None
+    """Passes over the training clips, instead of a time budget."""
+    batch: int = 16
+    """Clips in one optimizer step, over all processes."""
+    accumulate: int = 1
+    """Parts in which each process works through its share of a batch, to save memory."""
+    lr: float | None = None
+    """Peak learning rate."""
+    weight_decay: float = 0.05
+    """AdamW's weight decay, for matrices only."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises; a half cosine follows."""
+    layer_decay: float | None = None
+    """Factor on the learning rate from each layer to the one below it; 0.75 with --init."""
+    label_smoothing: float = 0.1
+    """Probability given to all classes alike."""
+    mixup: float = 0.0
+    """Beta parameter of mixup; 0 is off."""
+    ema: float = 0.0
+    """Decay of the averaged weights that are evaluated and saved; 0 is off."""
+    clip_grad: float = 1.0
+    """Largest norm of the gradient; 0 is off."""
+    drop_path: float = 0.0
+    """Stochastic depth of the last block."""
+    dropout: float = 0.0
+    """Dropout in attention and MLP."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more work."""
+    augment: bool = True
+    """Random crops, flips and colours, one draw for all frames of a clip."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the products; auto: bfloat16 only where the processor really has it."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+    shard: Literal["none", "fsdp2"] = "none"
+    """fsdp2: spread weights and optimizer over the processes, for models that do not fit."""
+    baseline: bool = False
+    """Also train a model that is given a single frame, and report it beside this one."""
+    val_share: float = 0.2
+    """Share of the clips held out, where the data has no split of its own."""
+    views: str = "1x1"
+    """Temporal x spatial views of each clip in the final evaluation."""
+    save_minutes: float = 2.0
+    """Time between two checkpoints to resume from."""
+    workers: int | None = None
+    """Threads that read files."""
+    tensorboard: bool = False
+    """Also write curves for TensorBoard (extra: tubelet[tensorboard])."""
+    seed: int = 0
+    """Seed of the split, the weights, the order of the clips and every random draw."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected 1 or more")
+        for name in ("mixup", "ema", "clip_grad", "drop_path", "dropout", "weight_decay", "label_smoothing", "warmup"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected 0 or more")
+        for name in ("ema", "drop_path", "dropout", "label_smoothing", "val_share"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected less than 1")
+        for name in ("minutes", "epochs", "lr", "frames", "seconds_between_frames", "layer_decay", "val_share"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} = {value}: expected more than 0")
+        if self.mixup and self.batch // self.accumulate % 2:
+            raise ValueError(
+                f"mixup mixes neighbours in pairs, got parts of {self.batch // self.accumulate} clips: choose an even number"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "TrainConfig":
+        """Raises ValueError for a key that is unknown or missing."""
+        if wrong := sorted(set(values) ^ {field.name for field in fields(cls)}):
+            raise ValueError(f"training settings that are unknown or missing: {', '.join(wrong)}")
+        settings: dict[str, Any] = dict(values)
+        settings["data"] = Path(settings["data"])
+        settings["out"] = None if settings["out"] is None else Path(settings["out"])
+        settings["size"] = None if settings["size"] is None else tuple(settings["size"])
+        return cls(**settings)
+
+
+# May differ between the run that stopped and the one that goes on: they change where or how fast it runs, not what.
+MAY_CHANGE = ("data", "out", "minutes", "epochs", "accumulate", "checkpointing", "device", "shard", "save_minutes", "workers", "tensorboard", "baseline", "views")

@@ -1,0 +1,246 @@
+"""The training loop."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from tubelet.data.dataset import Clips
+from tubelet.data.loader import prefetch
+from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.train.plan import Plan
+from tubelet.train.recipe import learning_rate, make_optimizer, mix_pairs, soft_targets
+from tubelet.train.run import Tensors
+from tubelet.train.team import Team
+
+AHEAD = 4  # batches that are prepared while one is learned from
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+@dataclass
+class Fit:
+    """A model in training on one process of a team: its wrapped form, optimizer, averaged weights and the step.
+
+    Every random draw is a function of (seed, step) or of (seed, position in the stream of clips), never of a state:
+    a run that was stopped goes on bit for bit, and the clips do not depend on how many processes share the work.
+    """
+
+    plan: Plan
+    model: SpaceTimeTransformer
+    clips: Clips
+    team: Team
+    steps: int
+    single_frame: bool = False
+    step: int = 0
+    wrapped: nn.Module = field(init=False)
+    optimizer: torch.optim.AdamW = field(init=False)
+    average: Tensors | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        config, team = self.plan.config, self.team
+        share, rest = divmod(config.batch, team.size * config.accumulate)
+        if rest or share == 0:
+            raise ValueError(
+                f"a batch of {config.batch} clips cannot be shared out over {team.size} processes in "
+                f"{config.accumulate} parts each: choose a multiple of {team.size * config.accumulate}"
+            )
+        self.part = share
+        self.model.to(team.device)
+        self.optimizer = make_optimizer(
+            self.model, weight_decay=config.weight_decay, layer_decay=self.plan.layer_decay
+        ) if config.shard == "none" else None  # type: ignore[assignment]  # made below, of the sharded weights
+        self.wrapped = wrap(self.model, team, config.shard)
+        if config.shard != "none":
+            self.optimizer = make_optimizer(
+                self.model, weight_decay=config.weight_decay, layer_decay=self.plan.layer_decay
+            )
+        if config.ema:
+            self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+
+    def run(self, until: int, *, after: Callable[[dict[str, float]], bool]) -> None:
+        """Steps until `until`; `after` gets the figures of each step and stops the run by returning True."""
+        batches = self.batches(until)
+        try:
+            while self.step < until:
+                begun = time.perf_counter()
+                parts = [next(batches) for _ in range(self.plan.config.accumulate)]
+                waited = time.perf_counter() - begun
+                figures = self.learn(parts)
+                seconds = time.perf_counter() - begun
+                self.step += 1
+                if after({**figures, "seconds": seconds, "waited": waited}):
+                    return
+        finally:
+            batches.close()
+
+    def batches(self, until: int) -> Iterator[tuple[Tensor, Tensor]]:
+        config, team = self.plan.config, self.team
+        firsts = (
+            step * config.batch + (part * team.size + team.rank) * self.part
+            for step in range(self.step, until)
+            for part in range(config.accumulate)
+        )
+        return prefetch(self.batch, firsts, threads=self.plan.workers, ahead=AHEAD)
+
+    def batch(self, first: int) -> tuple[Tensor, Tensor]:
+        """Clips `first` and following of the endless stream: (B, C, T, H, W), labels (B,)."""
+        chosen = []
+        for position in range(first, first + self.part):
+            number, epoch = self.shuffled(position)
+            rng = np.random.default_rng([self.plan.config.seed, epoch, number])
+            clip, label = self.clips.random(number, self.plan.changes, rng)
+            if self.single_frame:
+                clip = clip[:, [rng.integers(clip.shape[1])]]
+            chosen.append((clip, label))
+        return torch.stack([clip for clip, _ in chosen]), torch.tensor([label for _, label in chosen])
+
+    def shuffled(self, position: int) -> tuple[int, int]:
+        """The clip at a position of the endless stream, in which every epoch has its own order, and its epoch."""
+        epoch, place = divmod(position, len(self.clips))
+        return int(permutation(self.plan.config.seed, epoch, len(self.clips))[place]), epoch
+
+    def learn(self, parts: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """One optimizer step over the parts of this process's share of the batch."""
+        config, device = self.plan.config, self.team.device
+        torch.manual_seed(config.seed * 1_000_003 + self.step * 1_009 + self.team.rank)
+        rate = learning_rate(self.step, steps=self.steps, peak=self.plan.lr, warmup=config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        self.wrapped.train()
+        loss_sum, right = torch.zeros((), device=device), torch.zeros((), device=device)
+        for i, (clips, labels) in enumerate(parts):
+            with self.quiet(last=i == len(parts) - 1):
+                logits, loss = self.loss(clips.to(device), labels.to(device), part=i)
+                (loss / len(parts)).backward()
+            loss_sum += loss.detach()
+            right += (logits.argmax(1) == labels.to(device)).sum()
+        if config.clip_grad:
+            nn.utils.clip_grad_norm_(self.wrapped.parameters(), config.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.update_average()
+        loss_value = loss_sum.item() / len(parts)
+        if not np.isfinite(loss_value):
+            raise FloatingPointError(f"the loss became {loss_value} at step {self.step}: use a lower --lr")
+        return {"loss": loss_value, "right": right.item() / (len(parts) * self.part), "lr": rate}
+
+    def loss(self, clips: Tensor, labels: Tensor, *, part: int) -> tuple[Tensor, Tensor]:
+        config, team, model = self.plan.config, self.team, self.model
+        targets = soft_targets(labels, model.config.num_classes, config.label_smoothing)
+        if config.mixup:
+            first = (part * team.size + team.rank) * self.part
+            rng = np.random.default_rng([config.seed, self.step, first])
+            clips, targets = mix_pairs(model.normalised(clips), targets, alpha=config.mixup, rng=rng)
+        with self.autocast():
+            logits = self.wrapped(clips)
+        return logits, F.cross_entropy(logits.float(), targets)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.team.device.type, torch.bfloat16, enabled=self.plan.bfloat16)
+
+    def quiet(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Gradients are exchanged once a step, with its last part."""
+        if isinstance(self.wrapped, nn.parallel.DistributedDataParallel) and not last:
+            return self.wrapped.no_sync()
+        return nullcontext()
+
+    def update_average(self) -> None:
+        if self.average is None:
+            return
+        # a short memory at first, so that the average leaves the random start behind
+        decay = min(self.plan.config.ema, (self.step + 1) / (self.step + 10))
+        for name, value in self.model.named_parameters():
+            self.average[name].lerp_(value.detach(), 1 - decay)
+
+    def tensors(self) -> tuple[Tensors, dict[str, Any]]:
+        """All that is needed to go on, by name; every process must call this."""
+        tensors = {f"model.{name}": value for name, value in get_model_state_dict(self.wrapped, options=WHOLE).items()}
+        moments = get_optimizer_state_dict(self.wrapped, self.optimizer, options=WHOLE)["state"]
+        tensors |= {f"optimizer.{name}.{key}": value for name, of in moments.items() for key, value in of.items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": whole(value) for name, value in self.average.items()}
+        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, {"steps": self.steps}
+
+    def resume(self, step: int, tensors: Tensors) -> None:
+        """Takes up the state of `tensors()`."""
+        model = {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
+        set_model_state_dict(self.wrapped, model, options=WHOLE)
+        moments: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                parameter, key = name[10:].rsplit(".", 1)
+                moments.setdefault(parameter, {})[key] = value
+        groups = get_optimizer_state_dict(self.wrapped, self.optimizer, options=WHOLE)["param_groups"]
+        set_optimizer_state_dict(
+            self.wrapped, self.optimizer, {"state": moments, "param_groups": groups}, options=WHOLE
+        )
+        if self.average is not None:
+            for name, value in self.average.items():
+                copy_whole(value, tensors[f"average.{name}"])
+        self.step = step
+
+    def final_weights(self) -> Tensors:
+        """The weights to evaluate and keep: the average where there is one. Every process must call this."""
+        if self.average is not None:
+            return {name: whole(value).cpu() for name, value in self.average.items()}
+        return get_model_state_dict(self.wrapped, options=WHOLE)
+
+
+def wrap(model: SpaceTimeTransformer, team: Team, shard: str) -> nn.Module:
+    """The model as its team trains it: as it is, with gradients averaged (DDP), or spread over the team (FSDP2)."""
+    if shard == "fsdp2":
+        if team.size == 1:
+            raise ValueError("--shard fsdp2 spreads a model over processes: start it with torchrun --nproc-per-node N")
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(team.device.type, (team.size,))
+        for encoder in model.encoders:
+            for block in encoder.blocks:  # type: ignore[union-attr]  # a ModuleList
+                fully_shard(block, mesh=mesh)
+        return fully_shard(model, mesh=mesh)
+    if team.size > 1:
+        return nn.parallel.DistributedDataParallel(model, device_ids=[team.device] if team.device.type == "cuda" else None)
+    return model
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor of which each process may hold a part, as a whole."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def copy_whole(value: Tensor, source: Tensor) -> None:
+    """Fills a tensor of which each process may hold a part."""
+    if hasattr(value, "device_mesh"):
+        from torch.distributed.tensor import distribute_tensor
+
+        source = distribute_tensor(source.to(value.device), value.device_mesh, value.placements)
+    value.copy_(source)
+
+
+_orders: dict[tuple[int, int, int], np.ndarray] = {}
+
+
+def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order of an epoch; the last few are remembered, for each clip of a batch asks."""
+    key = (seed, epoch, count)
+    if key not in _orders:
+        if len(_orders) > 8:
+            _orders.clear()
+        _orders[key] = np.random.default_rng([seed, epoch]).permutation(count)
+    return _orders[key]
+
+

@@ -1,0 +1,272 @@
+"""Looks at the data and the machine and settles everything that the settings left open, before anything is trained."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from tubelet.data.augment import Augmentation
+from tubelet.data.clips import load_frames
+from tubelet.data.dataset import Changes, kept_bytes
+from tubelet.data.items import Item, Source, find_items, fingerprint
+from tubelet.data.mirrors import as_indices, find_mirrors
+from tubelet.data.spec import ClipSpec
+from tubelet.data.splits import assign_splits
+from tubelet.media.reader import Index, MediaError, index
+from tubelet.nn.model import SIZES, ModelConfig, create_model
+from tubelet.train.config import TrainConfig
+from tubelet.train.recipe import bfloat16_reason
+from tubelet.weights.image import image_config, image_shape
+
+MOST_BAD = 0.1  # share of unreadable training files beyond which the data, not a file, is at fault
+KEEP_SHARE = 0.4  # of the free memory that decoded frames may take
+WIDEST_ASPECT = 2.0
+SOUND_HOP_SECONDS = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything a training needs to know, settled; `notes` say why."""
+
+    config: TrainConfig
+    source: Source
+    fingerprint: str
+    spec: ClipSpec
+    model: ModelConfig
+    model_name: str
+    changes: Changes
+    lr: float
+    layer_decay: float
+    bfloat16: bool
+    keep: bool
+    workers: int
+    kept_bytes: int
+    clip_seconds: float  # median duration of the items
+    notes: tuple[str, ...]
+
+    def items(self, split: str) -> list[Item]:
+        return [item for item in self.source.items if item.split == split]
+
+    @property
+    def held_out(self) -> str:
+        """The split that the result is measured on."""
+        return "test" if self.items("test") else "val"
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        return {
+            split: dict(sorted(Counter(item.label for item in self.items(split)).items()))
+            for split in ("train", "val", "test")
+            if self.items(split)
+        }
+
+
+def make_plan(config: TrainConfig, device: torch.device) -> Plan:
+    """Raises ValueError for data or settings that cannot work; MediaError is one."""
+    source = assign_splits(find_items(config.data), val_share=config.val_share, seed=config.seed)
+    workers = config.workers or min(8, os.cpu_count() or 1)
+    indexes, source, notes = look_at_files(source, workers)
+    image = image_config(config.init) if config.init else {}
+    spec = choose_spec(config, source, indexes, device, image)
+    name, model, model_notes = choose_model(config, spec, len(source.classes), device)
+    changes, change_notes = choose_changes(config, source)
+    durations = [duration_of(item, indexes[item.path]) for item in source.items if item.path in indexes]
+    size = kept_bytes(spec, durations)
+    bfloat16, why = bfloat16_reason(device)
+    if config.dtype != "auto":
+        bfloat16, why = config.dtype == "bfloat16", "as told"
+    notes += [*model_notes, *change_notes, f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}"]
+    return Plan(
+        config=config,
+        source=source,
+        fingerprint=fingerprint(source),
+        spec=spec,
+        model=model,
+        model_name=name,
+        changes=changes,
+        lr=config.lr or (3e-4 if config.init else 1e-3) * (config.batch / 16) ** 0.5,
+        layer_decay=config.layer_decay or (0.75 if config.init else 1.0),
+        bfloat16=bfloat16,
+        keep=size < KEEP_SHARE * free_memory(),
+        workers=workers,
+        kept_bytes=size,
+        clip_seconds=float(np.median(durations)) if durations else 0.0,
+        notes=(*source.notes, *notes),
+    )
+
+
+def look_at_files(source: Source, workers: int) -> tuple[dict[str, Index], Source, list[str]]:
+    """Indexes every file; training goes on without the few that cannot be read, the held-out ones stay and count.
+
+    Raises:
+        ValueError: too many training files cannot be read, or all of a class.
+    """
+
+    def look(path: str) -> Index | MediaError:
+        try:
+            return index(source.root / path)
+        except MediaError as error:
+            return error
+
+    paths = sorted({item.path for item in source.items})
+    with ThreadPoolExecutor(workers) as pool:
+        found = dict(zip(paths, pool.map(look, paths), strict=True))
+    indexes = {path: entry for path, entry in found.items() if isinstance(entry, Index)}
+    errors = {path: entry for path, entry in found.items() if isinstance(entry, MediaError)}
+    if not errors:
+        return indexes, source, []
+    train = [item for item in source.items if item.split == "train"]
+    bad = [item for item in train if item.path in errors]
+    listing = "\n".join(f"  {error}" for error in list(errors.values())[:8])
+    lost = {item.label for item in train} - {item.label for item in train if item.path not in errors}
+    if lost or len(bad) > MOST_BAD * len(train):
+        raise ValueError(
+            f"{len(errors)} of {len(paths)} files cannot be read{' (all of ' + ', '.join(sorted(lost)) + ')' if lost else ''}: "
+            f"repair or remove them\n{listing}"
+        )
+    items = tuple(item for item in source.items if item.split != "train" or item.path not in errors)
+    return indexes, replace(source, items=items), [
+        f"{len(errors)} files cannot be read: {len(bad)} are left out of training, held-out ones count as wrong\n{listing}"
+    ]
+
+
+def duration_of(item: Item, entry: Index) -> float:
+    end = item.end_seconds if item.end_seconds is not None else entry.duration_seconds
+    return max(end - (item.start_seconds or 0.0), 0.0)
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free, as far as the system tells."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 4 * 2**30
+
+
+def choose_spec(
+    config: TrainConfig, source: Source, indexes: dict[str, Index], device: torch.device, image: dict[str, Any]
+) -> ClipSpec:
+    """The ClipSpec for this data: a clip spans the median item, in the shape of the median frame."""
+    train = [item for item in source.items if item.split == "train"]
+    seconds = float(np.median([duration_of(item, indexes[item.path]) for item in train]))
+    if source.kind == "sound":
+        return sound_spec(config, source, train, seconds, side=patch_of(config, "sound", device)[1])
+    side = int(patch_of(config, source.kind, device)[1])
+    aspect = float(np.median([indexes[item.path].width / indexes[item.path].height for item in train]))
+    height, width = config.size or rectangle(aspect, short=short_side(config, device, side), multiple=side)
+    frames = 1 if source.kind == "image" else config.frames or (8 if config.init else 16)
+    between = config.seconds_between_frames or max(seconds, 0.04) / frames
+    grow = 1.1 if config.augment else 1.0
+    return ClipSpec(
+        kind=source.kind,
+        frames=frames,
+        seconds_between_frames=0.0 if source.kind == "image" else between,
+        resize=(round(height * grow), round(width * grow)),
+        crop=(height, width),
+        mean=tuple(image.get("mean", (0.5, 0.5, 0.5))),
+        std=tuple(image.get("std", (0.5, 0.5, 0.5) if config.init else (0.25, 0.25, 0.25))),
+    )
+
+
+def short_side(config: TrainConfig, device: torch.device, side: int) -> int:
+    """Short side of a clip in px, a multiple of the patch: what the device can train on within minutes."""
+    if config.init:
+        return side * round((224 if device.type == "cuda" else 112) / side)
+    return side * round((112 if device.type == "cuda" else 48) / side)
+
+
+def rectangle(aspect: float, *, short: int, multiple: int) -> tuple[int, int]:
+    """(H, W) in px near the aspect ratio W / H, its short side `short`, filled by whole patches."""
+    long = min(max(aspect, 1 / aspect), WIDEST_ASPECT) * short
+    long = max(short, multiple * round(long / multiple))
+    return (short, long) if aspect >= 1 else (long, short)
+
+
+def sound_spec(config: TrainConfig, source: Source, train: Sequence[Item], seconds: float, *, side: int) -> ClipSpec:
+    """Mel bins x columns of 10 ms that span the median item, normalised by the training data's own statistics."""
+    hop = config.seconds_between_frames or SOUND_HOP_SECONDS
+    mel, columns = config.size or (64 // side * side, min(max(round(seconds / hop / side), 4), 1024 // side) * side)
+    spec = ClipSpec(
+        kind="sound",
+        frames=1,
+        seconds_between_frames=hop,
+        resize=(mel, columns),
+        crop=(mel, columns),
+        mean=(0.0,),
+        std=(1.0,),
+        channels="mel",
+    )
+    chosen = np.random.default_rng(config.seed).permutation(len(train))[:64]
+    values = torch.cat(
+        [
+            load_frames(source.root / item.path, spec, start_seconds=item.start_seconds or 0.0).flatten()
+            for item in (train[i] for i in chosen)
+        ]
+    )
+    return replace(spec, mean=(round(values.mean().item(), 4),), std=(round(max(values.std().item(), 1e-3), 4),))
+
+
+def patch_of(config: TrainConfig, kind: str, device: torch.device) -> tuple[int, int]:
+    """Tubelet length and patch side, from the model's name or, left out, the default's."""
+    match = re.search(r"/(\d+)(?:x(\d+))?$", config.model or default_model(config, kind, device))
+    return (int(match[2] or 1), int(match[1])) if match else (1, 1)
+
+
+def default_model(config: TrainConfig, kind: str, device: torch.device) -> str:
+    if config.init:
+        return image_model(config.init, kind)
+    if kind == "video":
+        return "vivit2-S/16x2" if device.type == "cuda" else "vivit1-N/12x2"
+    return "vit-S/16" if device.type == "cuda" else "vit-N/12"
+
+
+def image_model(init: str, kind: str) -> str:
+    """The name of the model that starts from an image ViT: its size, its patch, a factorised encoder for video."""
+    dim, depth, patch = image_shape(init)
+    size = next((name for name, (d, layers, _) in SIZES.items() if (d, layers) == (dim, depth)), None)
+    if size is None:
+        known = ", ".join(f"{name} {d} x {layers}" for name, (d, layers, _) in SIZES.items())
+        raise ValueError(f"{init}: width {dim}, {depth} layers is none of our sizes ({known}): choose another image ViT")
+    return f"vivit2-{size}/{patch}x2" if kind == "video" else f"vit-{size}/{patch}"
+
+
+def choose_model(
+    config: TrainConfig, spec: ClipSpec, num_classes: int, device: torch.device
+) -> tuple[str, ModelConfig, list[str]]:
+    name = config.model or default_model(config, spec.kind, device)
+    embed = config.embed or ("tubelet" if config.init or config.model else "conv")
+    with torch.device("meta"):
+        model = create_model(
+            name,
+            clip=spec.clip_size,
+            num_classes=num_classes,
+            channels=spec.num_channels,
+            embed=embed,
+            drop_path=config.drop_path,
+            dropout=config.dropout,
+            checkpointing=config.checkpointing,
+            mean=spec.mean,
+            std=spec.std,
+        )
+    notes = [] if config.model else [f"model {name} with {embed} tokens is the default for {device.type}; choose with --model"]
+    return name, model.config, notes
+
+
+def choose_changes(config: TrainConfig, source: Source) -> tuple[Changes, list[str]]:
+    if not config.augment:
+        return Changes(augmentation=None), ["clips are not varied (--no-augment)"]
+    if source.kind == "sound":
+        return Changes(augmentation=Augmentation()), ["spectrograms are rolled in time, bands of them masked"]
+    mirrors = find_mirrors(source.classes)
+    reverse = mirrors.reverse if source.kind == "video" else None
+    changes = Changes(
+        augmentation=Augmentation(flip=mirrors.flip is not None, reverse=reverse is not None),
+        flip_labels=as_indices(mirrors.flip, source.classes),
+        reverse_labels=as_indices(reverse, source.classes),
+    )
+    return changes, [note for note in mirrors.notes if source.kind == "video" or "backwards" not in note]

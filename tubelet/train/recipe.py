@@ -1,0 +1,86 @@
+"""How weights move: groups and rates of the optimizer, mixup, the averaged weights."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tubelet.nn.model import SpaceTimeTransformer
+
+
+def layer_depths(model: SpaceTimeTransformer) -> dict[str, int]:
+    """Parameter name -> layer, counted from the input: 0 for tokeniser, positions and class tokens of the first
+    encoder, then one for each block, the last for the head."""
+    depths, start = {}, 0
+    blocks = [len(encoder.blocks) for encoder in model.encoders]  # type: ignore[arg-type]
+    for name, _ in model.named_parameters():
+        parts = name.split(".")
+        if parts[0] == "encoders":
+            start = sum(blocks[: int(parts[1])])
+            if parts[2] == "blocks":
+                depths[name] = start + int(parts[3]) + 1
+            else:
+                depths[name] = start + (blocks[int(parts[1])] if parts[2] == "norm" else 0)
+        else:
+            depths[name] = sum(blocks) + 1 if parts[0] == "head" else 0
+    return depths
+
+
+def make_optimizer(model: SpaceTimeTransformer, *, weight_decay: float, layer_decay: float) -> torch.optim.AdamW:
+    """AdamW (fused) whose groups carry `scale`, their share of the learning rate, and the weight decay of matrices.
+
+    Source: arXiv 1711.05101; layer-wise decay: arXiv 2106.08254, section 2.4.
+    """
+    depths = layer_depths(model)
+    top = max(depths.values())
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        decay = 0.0 if parameter.ndim < 2 or "prefix" in name or "tables" in name else weight_decay
+        scale = layer_decay ** (top - depths[name])
+        groups.setdefault((scale, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": p, "scale": scale, "weight_decay": decay, "lr": 0.0} for (scale, decay), p in groups.items()],
+        fused=True,
+    )
+
+
+def learning_rate(step: int, *, steps: int, peak: float, warmup: float) -> float:
+    """Linear rise over the first `warmup` share of the steps, then half a cosine down to zero. Step 0 is the first."""
+    rise = max(1, round(steps * warmup))
+    if step < rise:
+        return peak * (step + 1) / rise
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def mix_pairs(clips: Tensor, targets: Tensor, *, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Mixup within neighbouring pairs of the batch, (B, ...), (B, classes) -> same.
+
+    Pairs, unlike a shuffled batch, stay together however a batch is spread over processes and parts, so the result
+    does not depend on that. Source: arXiv 1710.09412.
+    """
+    share = torch.from_numpy(rng.beta(alpha, alpha, len(clips) // 2).astype(np.float32)).repeat_interleave(2)
+    share = share.to(clips.device)
+
+    def mix(x: Tensor) -> Tensor:
+        own = share.view(-1, *[1] * (x.ndim - 1))
+        return own * x + (1 - own) * x.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+
+    return mix(clips), mix(targets)
+
+
+def soft_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
+    """Labels (B,) -> probabilities (B, classes), `smoothing` of which is spread over all classes."""
+    return F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
+
+
+def bfloat16_reason(device: torch.device) -> tuple[bool, str]:
+    """Whether bfloat16 pays on this device, and why."""
+    if device.type == "cuda":
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+        return has, "the GPU has bfloat16" if has else "the GPU has no bfloat16"
+    if device.type == "cpu":
+        has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return has, "the processor has bfloat16 products" if has else "the processor has no bfloat16 products"
+    return False, f"untested on {device.type}"
