@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tubelet.media.files import SOUND_SUFFIXES
+from tubelet.media.files import SOUND_SUFFIXES, MediaError
+from tubelet.media.reader import index
 
 KITS = Path("/usr/share/hydrogen/data/drumkits")
 SPLIT_OF_KIT = {
@@ -69,9 +70,11 @@ def label_or_reason(name: str, file: Path) -> tuple[str | None, str]:
     if not instruments(file.stem) <= spoken:
         return None, "the file's name says otherwise"
     if file.suffix.lower() not in SOUND_SUFFIXES:
-        return None, f"{file.suffix} is not read"
-    if not file.is_file():
-        return None, "the file is missing"
+        return None, f"tubelet does not read {file.suffix}"
+    try:
+        index(file)  # a file may be missing, or another format than its name says
+    except MediaError as error:
+        return None, str(error)
     return spoken.pop(), ""
 
 

@@ -151,7 +151,7 @@ def test_views_of_one_time_stand_together(video: Path) -> None:
     assert torch.equal(both[[1, 4]], views(video, spec, temporal=2))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (5, 4), (7, 9), (6, 9), (7, 3)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 4), (7, 9), (6, 9), (7, 3), (2, 7)])
 def test_crop_is_the_slice_it_says(size: tuple[int, int]) -> None:
     clip = torch.arange(2 * 7 * 9).view(1, 2, 7, 9)
     h, w = size

@@ -104,7 +104,7 @@ def test_uniform_frames_rise_inside_the_clip_for_every_length():
             indices = uniform_frames(total, frames)
             assert len(indices) == frames
             assert indices == sorted(set(indices))
-            assert 0 <= indices[0]
+            assert indices[0] >= 0
             assert indices[-1] < total
 
 

@@ -1,17 +1,13 @@
-"""Folders and tables become items; faults are said; splits are fair, whole and the same everywhere."""
+"""Folders become items; what is wrong with them is said; the fingerprint is of the data alone."""
 
-import hashlib
 import os
-import random
 import unicodedata
-from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tubelet.data.items import Item, Source, find_items, fingerprint, read_split, write_split
-from tubelet.data.splits import assign_splits
+from tubelet.data.items import find_items, fingerprint
 
 
 def _touch(root: Path, *names: str) -> Path:
@@ -20,13 +16,6 @@ def _touch(root: Path, *names: str) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(name.encode())
     return root
-
-
-def _table(root: Path, text: str | bytes, *clips: str) -> Path:
-    _touch(root, *(clips or ("a.mp4", "b.mp4", "c.mp4", "d.mp4")))
-    file = root / "clips.csv"
-    file.write_bytes(text.encode() if isinstance(text, str) else text)
-    return file
 
 
 FOUR = ("walk/a.mp4", "walk/b.mp4", "run/c.mp4", "run/d.mp4")
@@ -180,114 +169,6 @@ def test_fewer_classes_and_clips_where_the_use_allows(tmp_path: Path) -> None:
     assert len(find_items(_touch(tmp_path, "walk/a.mp4"), minimum_classes=1, minimum_clips=1).items) == 1
 
 
-# ---- tables
-
-
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_tables_of_any_make(tmp_path: Path, separator: str, newline: str, mark: str) -> None:
-    lines = [
-        "Path,Label,start,end,split,group",
-        "a.mp4,walk,0.5,2,train,g",
-        "b.mp4,walk,,1.5,Valid,",
-        "",
-        "c.mp4,run,3,,,",
-    ]
-    lines += ["d.mp4,run,,,,", ",,,,,", "./sub//e.mp4, run ,,,,"]
-    text = mark + newline.join(lines).replace(",", separator) + newline
-    file = _table(tmp_path, text, "a.mp4", "b.mp4", "c.mp4", "d.mp4", "sub/e.mp4")
-    assert find_items(file).items == (
-        Item("a.mp4", "walk", 0.5, 2.0, "train", "g"),
-        Item("b.mp4", "walk", None, 1.5, "val", ""),
-        Item("c.mp4", "run", 3.0, None, "", ""),
-        Item("d.mp4", "run"),
-        Item("sub/e.mp4", "run"),
-    )
-
-
-def test_paths_below_the_table_become_relative_and_others_stay(tmp_path: Path) -> None:
-    inside, outside = tmp_path / "in", tmp_path / "out"
-    _touch(outside, "x.mp4", "y.mp4")
-    rows = [f"{inside}/a.mp4,walk", "b.mp4,run", f"{outside}/x.mp4,walk", "../out/y.mp4,run"]
-    source = find_items(_table(inside, "\n".join(["path,label", *rows])))
-    assert {item.path for item in source.items} == {"a.mp4", "b.mp4", f"{outside}/x.mp4", "../out/y.mp4"}
-
-
-def test_unread_columns_are_noted(tmp_path: Path) -> None:
-    text = "label,fps,path,url\nwalk,25,a.mp4,u\nwalk,25,b.mp4,u\nrun,25,c.mp4,u\nrun,25,d.mp4,u\n"
-    assert find_items(_table(tmp_path, text)).notes == ("clips.csv: columns not read: 'fps', 'url'",)
-
-
-def test_parts_of_one_file_are_different_clips(tmp_path: Path) -> None:
-    text = "path,label,start,end\na.mp4,walk,0,1\na.mp4,run,1,2\na.mp4,walk,2,3\na.mp4,run,3,\n"
-    assert len(find_items(_table(tmp_path, text)).items) == 4
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ("gone.mp4,walk,,,,", r"line 3: no file 'gone\.mp4' in "),
-        (" ,walk,,,,", r"line 3: the path is empty"),
-        ("a.mp4,,,,,", r"line 3: the label is empty"),
-        ("a.mp4", r"line 3: 1 cells, the header has 6"),
-        ("a.mp4,walk,,,,,x", r"line 3: 7 cells, the header has 6"),
-        ("notes.txt,walk,,,,", r"line 3: 'notes\.txt' is not a video, image or sound by its suffix"),
-        ("a.mp4,walk,x,,,", r"line 3: start 'x' is not a number of seconds"),
-        ("a.mp4,walk,,nan,,", r"line 3: end 'nan' is not a finite number of seconds from 0 up"),
-        ("a.mp4,walk,-1,,,", r"line 3: start '-1' is not a finite number of seconds from 0 up"),
-        ("a.mp4,walk,2,2,,", r"line 3: start 2\.0 is not before end 2\.0"),
-        ("a.mp4,walk,,0,,", r"line 3: start 0\.0 is not before end 0\.0"),
-        ("a.mp4,walk,,,hold,", r"line 3: split 'hold' is unknown; expected one of train, val, valid"),
-        ('"a.mp4,walk,,,,', r"line 3: unexpected end of data"),
-    ],
-)
-def test_faulty_lines(tmp_path: Path, row: str, message: str) -> None:
-    text = f"path,label,start,end,split,group\nb.mp4,walk,,,,\n{row}"
-    with pytest.raises(ValueError, match=message):
-        find_items(_table(tmp_path, text, "a.mp4", "b.mp4", "notes.txt"))
-
-
-def test_all_faults_are_counted_and_twenty_shown(tmp_path: Path) -> None:
-    text = "path,label\n" + "".join(f"{i}.mp4,walk\n" for i in range(30))
-    with pytest.raises(ValueError, match=r"30 faulty lines; the first 20:") as caught:
-        find_items(_table(tmp_path, text))
-    assert [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]] == [
-        f"line {number}" for number in range(2, 22)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a.mp4,walk\nb.mp4,run\n", r"first line reads 'a\.mp4,walk'; expected a header that names at least path and"),
-        ("", r"first line reads ''; expected a header"),
-        ("a.mp4 0\n", r"first line reads 'a\.mp4 0'; expected a header"),
-        ("path,label,label\n", r"the header names 'label' more than once"),
-        ("path,label\n\n", r"no clips; expected a line for each below the header"),
-        ("path,label\n".encode("utf-16"), r"not a text table in UTF-8; save it as 'CSV UTF-8'"),
-        ("path,label\na.mp4,café\n".encode("latin-1"), r"class name 'caf\\udce9' has signs that cannot be printed"),
-        ("path,label\na.mp4,walk\nb.mp4,Walk\n", r"classes 'Walk' and 'walk' differ only in case"),
-        ("path,label\na.mp4,walk\na.mp4,run\n", r"a\.mp4 labelled 'run' and 'walk'"),
-        ("path,label,start,end\na.mp4,walk,1,2\na.mp4,run,1,2\n", r"a\.mp4 labelled 'run' and 'walk'"),
-        ("path,label,split\na.mp4,walk,train\na.mp4,walk,val\n", r"1 repeated clips:\n  a\.mp4 listed twice"),
-        ("path,label\na.mp4,walk\nb.mp4,walk\n", r"1 class \('walk'\), at least 2"),
-    ],
-)
-def test_faulty_tables(tmp_path: Path, text: str | bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        find_items(_table(tmp_path, text))
-
-
-def test_a_split_written_and_read_is_the_same(tmp_path: Path) -> None:
-    awkward = ("run/a, b.mp4", 'run/"q".mp4', "run/ é\n.mp4", "walk/-x;y.mp4", "walk/=1+1.mp4")
-    source = assign_splits(find_items(_touch(tmp_path / "data", *FOUR, *awkward)), seed=3)
-    timed = replace(source.items[0], start_seconds=1 / 3, end_seconds=1e9 / 7)
-    source = replace(source, items=(timed, *source.items[1:]), notes=())
-    write_split(source, tmp_path / "split.csv")
-    assert read_split(tmp_path / "split.csv", tmp_path / "data") == source
-
-
 # ---- fingerprint
 
 
@@ -319,150 +200,3 @@ def test_the_fingerprint_changes_with_a_file_size(tmp_path: Path) -> None:
     before = fingerprint(source)
     (tmp_path / FOUR[0]).write_bytes(b"other")
     assert fingerprint(source) != before
-
-
-# ---- splits
-
-
-def _source(labels_and_groups: list[tuple[str, str]]) -> Source:
-    items = tuple(
-        Item(f"{label}/{i:04d}.mp4", label, group=group) for i, (label, group) in enumerate(labels_and_groups)
-    )
-    return Source(Path("/data"), "video", items, tuple(sorted({item.label for item in items})))
-
-
-def _counts(source: Source, split: str) -> Counter[str]:
-    return Counter(item.label for item in source.items if item.split == split)
-
-
-@pytest.mark.parametrize("val_share", [0.05, 0.2, 0.25, 0.5, 0.9])
-@pytest.mark.parametrize("seed", range(3))
-def test_every_class_is_held_out_by_its_share(val_share: float, seed: int) -> None:
-    sizes = {"a": 2, "b": 3, "c": 7, "d": 10, "e": 101}
-    source = assign_splits(
-        _source([(label, "") for label, n in sizes.items() for _ in range(n)]), val_share=val_share, seed=seed
-    )
-    val, train = _counts(source, "val"), _counts(source, "train")
-    for label, n in sizes.items():
-        wanted = min(max(val_share * n, 1), n - 1)
-        assert abs(val[label] - wanted) <= 0.5
-        assert val[label] + train[label] == n
-    assert source.notes == ()
-
-
-@pytest.mark.parametrize("trial", range(60))
-def test_groups_stay_whole_and_classes_on_both_sides(trial: int) -> None:
-    draw = random.Random(trial)
-    across = trial % 2  # groups such as people, who do several things, or recordings of one thing
-    pairs = []
-    for _ in range(draw.randint(6, 120)):
-        label = draw.choice("abc")
-        pairs.append((label, f"{'' if across else label}{draw.randint(0, 7)}"))
-    source = assign_splits(_source(pairs), val_share=draw.choice([0.1, 0.2, 0.4]), seed=trial)
-    sides = defaultdict(set)
-    groups = defaultdict(set)
-    for item in source.items:
-        sides[item.group].add(item.split)
-        groups[item.label].add(item.group)
-    assert all(len(found) == 1 for found in sides.values())
-    for label in source.classes:
-        assert _counts(source, "train")[label] >= 1
-        if len(groups[label]) == 1:
-            assert _counts(source, "val")[label] == 0
-            assert any("are in one group" in note and repr(label) in note for note in source.notes)
-        elif not across:
-            assert _counts(source, "val")[label] >= 1
-
-
-def test_many_equal_groups_come_near_the_share() -> None:
-    pairs = [(label, f"{label}{i % 25}") for label in "abcde" for i in range(150)]
-    source = assign_splits(_source(pairs))
-    assert all(abs(_counts(source, "val")[label] - 30) <= 3 for label in "abcde")
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_split_does_not_depend_on_the_order_or_the_root(seed: int) -> None:
-    source = _source([(label, f"g{i % 9}" if i % 2 else "") for label in "abc" for i in range(40)])
-    shuffled = random.Random(seed).sample(source.items, len(source.items))
-    here = assign_splits(source, seed=seed)
-    there = assign_splits(replace(source, items=tuple(shuffled), root=Path("/mnt")), seed=seed)
-    assert set(here.items) == set(there.items)
-
-
-def test_another_seed_gives_another_split() -> None:
-    source = _source([(label, "") for label in "ab" for _ in range(50)])
-    assert len({assign_splits(source, seed=seed).items for seed in range(5)}) == 5
-
-
-def test_the_draw_rests_on_sha256_of_seed_and_name_alone() -> None:
-    """Oracle: lone clips are held out in the order of their hashes, so neither library nor machine has a say."""
-    source = assign_splits(_source([(label, "") for label in "ab" for _ in range(10)]), seed=5)
-    for label in "ab":
-        paths = [item.path for item in source.items if item.label == label]
-        first = sorted(paths, key=lambda path: hashlib.sha256(f"5/{path}".encode()).digest())[:2]
-        assert sorted(first) == [item.path for item in source.items if item.label == label and item.split == "val"]
-
-
-def test_clips_of_one_file_stay_together() -> None:
-    items = tuple(
-        Item(f"{n}.mp4", label, start, start + 1.0) for n in range(8) for start, label in ((0.0, "a"), (1.0, "b"))
-    )
-    source = assign_splits(Source(Path("/data"), "video", items, ("a", "b")), val_share=0.25)
-    sides = {item.path: item.split for item in source.items}
-    assert all(sides[item.path] == item.split for item in source.items)
-    assert _counts(source, "val") == {"a": 2, "b": 2}
-
-
-def test_ucf101_names_keep_recordings_together() -> None:
-    items = tuple(
-        Item(f"{label}/v_{label}_g{group:02d}_c{cut:02d}.avi", label)
-        for label in ("Archery", "Bowling")
-        for group in range(1, 11)
-        for cut in range(1, 5)
-    )
-    source = assign_splits(Source(Path("/data"), "video", items, ("Archery", "Bowling")))
-    assert {item.group for item in source.items if item.label == "Archery"} == {
-        f"Archery/g{g:02d}" for g in range(1, 11)
-    }
-    sides = defaultdict(set)
-    for item in source.items:
-        sides[item.group].add(item.split)
-    assert all(len(found) == 1 for found in sides.values())
-    assert _counts(source, "val") == {"Archery": 8, "Bowling": 8}
-    assert source.notes[0].startswith("80 clips are named as in UCF101")
-
-
-def test_a_given_split_stays() -> None:
-    items = (
-        Item("a.mp4", "x", split="train"),
-        Item("b.mp4", "y", split=""),
-        Item("c.mp4", "x", split="val"),
-        Item("d.mp4", "y", split="test"),
-    )
-    source = assign_splits(Source(Path("/data"), "video", items, ("x", "y")))
-    assert [item.split for item in source.items] == ["train", "train", "val", "test"]
-    assert source.notes == ("1 clips have no split and are taken for train", "no val clips for 'y'")
-
-
-def test_val_is_cut_from_a_lone_train() -> None:
-    source = _source([(label, "") for label in "ab" for _ in range(10)])
-    train = replace(source, items=tuple(replace(item, split="train") for item in source.items))
-    assert _counts(assign_splits(train), "val") == {"a": 2, "b": 2}
-
-
-def test_a_group_torn_by_the_given_split_is_noted() -> None:
-    items = (Item("a.mp4", "x", split="train", group="g"), Item("b.mp4", "x", split="test", group="g"))
-    notes = assign_splits(Source(Path("/data"), "video", items, ("x",))).notes
-    assert notes == ("1 groups have clips in train and in val or test, which flatters the result: 'g'",)
-
-
-def test_split_faults() -> None:
-    source = _source([(label, "") for label in "ab" for _ in range(4)])
-    for share in (0.0, 1.0, float("nan")):
-        with pytest.raises(ValueError, match=f"val_share={share}, expected a share between 0 and 1"):
-            assign_splits(source, val_share=share)
-    held = replace(
-        source, items=tuple(replace(item, split="val" if item.label == "b" else "") for item in source.items)
-    )
-    with pytest.raises(ValueError, match="no train clips for 'b'; add some or remove these classes"):
-        assign_splits(held)

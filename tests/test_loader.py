@@ -66,6 +66,19 @@ def test_closing_early_stops_the_threads() -> None:
     assert not _threads_at_work()
 
 
+def test_closing_early_drops_what_has_not_begun() -> None:
+    made: list[int] = []
+
+    def make(number: int) -> None:
+        time.sleep(0.01)
+        made.append(number)
+
+    results = prefetch(make, range(30), threads=1, ahead=20)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert len(made) < 20
+
+
 @pytest.mark.parametrize(("threads", "ahead"), [(0, 1), (1, 0)])
 def test_numbers_below_one_are_refused_at_the_call(threads: int, ahead: int) -> None:
     with pytest.raises(ValueError, match=f"threads={threads}, ahead={ahead}; both must be 1 or more"):

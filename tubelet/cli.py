@@ -1,15 +1,15 @@
 """The command line: parses, calls one function, prints. Nothing heavy is imported before it is needed."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from tyro.conf import Positional
 
 from tubelet import __version__
 from tubelet.train.config import TrainConfig
-
-Positional = tyro.conf.Positional
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,13 @@ class Info:
     """Blocks of vivit2's temporal encoder."""
 
 
-COMMANDS = {"demo": Demo, "train": Train, "eval": Eval, "predict": Predict, "info": Info}
+COMMANDS: dict[str, Callable[..., object]] = {
+    "demo": Demo,
+    "train": Train,
+    "eval": Eval,
+    "predict": Predict,
+    "info": Info,
+}
 
 ABOUT = f"""tubelet {__version__}: from a folder of clips, images or sounds to a tested model.
 
@@ -157,9 +163,14 @@ def predict(command: Predict) -> int:
 
     files = find_files(command.files)
     predictor = Predictor.load(command.run, device=command.device)
-    form = "json" if command.json else "csv" if command.csv else "table"
     predictions = show_predictions(
-        predictor, files, views=command.views, top=command.top, form=form, csv_file=command.csv, workers=command.workers
+        predictor,
+        files,
+        views=command.views,
+        top=command.top,
+        json_lines=command.json,
+        csv_file=command.csv,
+        workers=command.workers,
     )
     return 3 if any(p.label is None for p in predictions) else 0
 
@@ -186,4 +197,4 @@ def info(command: Info) -> int:
     return 0
 
 
-ACTIONS = {Demo: demo, Train: train, Eval: evaluate, Predict: predict, Info: info}
+ACTIONS: dict[type, Callable[..., int]] = {Demo: demo, Train: train, Eval: evaluate, Predict: predict, Info: info}

@@ -45,9 +45,7 @@ TILE_PX = 512  # a power of two, so that wrapping a coordinate is one bitwise "a
 TILE_WAVE_PX = 16.0  # fine enough to sample without interpolation
 
 
-def render_demo(
-    folder: Path, *, clips_per_class: int, seed: int = 0, after: Callable[[], None] = lambda: None
-) -> Path:
+def render_demo(folder: Path, *, clips_per_class: int, seed: int = 0, after: Callable[[], None] = lambda: None) -> Path:
     """Write FOLDER/<class>/<number>.mp4, `clips_per_class` H.264 clips of 2 s for each class, and return `folder`.
 
     The same seed gives the same frames; more clips per class leave the earlier ones as they were.
@@ -74,7 +72,10 @@ def ensure_demo(folder: Path, *, clips_per_class: int, seed: int = 0) -> Path:
         return folder
     with bar("rendering", clips_per_class * len(CLASSES)) as progress:
         return render_demo(
-            folder, clips_per_class=clips_per_class, seed=seed, after=lambda: progress.advance(f"{progress.done + 1} clips")
+            folder,
+            clips_per_class=clips_per_class,
+            seed=seed,
+            after=lambda: progress.advance(f"{progress.done + 1} clips"),
         )
 
 

@@ -90,7 +90,9 @@ def results_of(answers: Sequence[Answer], classes: Sequence[str]) -> dict[str, A
     """Metrics over the items that could be read; those that could not count as wrong in `accuracy_all`."""
     read = [a for a in answers if a.probabilities is not None]
     if not read:
-        raise ValueError(f"none of {len(answers)} files could be read:\n  " + "\n  ".join(a.status for a in answers[:5]))
+        raise ValueError(
+            f"none of {len(answers)} files could be read:\n  " + "\n  ".join(a.status for a in answers[:5])
+        )
     labels = np.array([classes.index(a.label) for a in read])
     probabilities = np.stack([a.probabilities for a in read if a.probabilities is not None])
     return summarise(classes, labels, probabilities, failed=len(answers) - len(read))

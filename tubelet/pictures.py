@@ -25,9 +25,9 @@ def curve_svg(train: Sequence[tuple[float, float]], val: Sequence[tuple[float, f
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 11}):
         figure = Figure(figsize=(5.4, 3.1))
-        axes = figure.add_axes((0.105, 0.1, 0.88, 0.86))
+        axes = figure.add_axes((0.11, 0.1, 0.88, 0.86))
         axes.plot(*_means(train), color=_TRAIN, linewidth=1.4)
         axes.plot(*np.reshape(val, (-1, 2)).T, color=_VAL, linewidth=2, marker="o", markersize=3.4)
         axes.set_ylim(0, 1.02 if name == "accuracy" else None)

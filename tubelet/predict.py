@@ -7,10 +7,9 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.table import Table
-
 
 from tubelet.data.items import Item, find_items
 from tubelet.data.spec import ClipSpec
@@ -42,9 +41,7 @@ class Predictor:
     >>> Predictor.load("runs/clips").predict("clip.mp4").label
     """
 
-    def __init__(
-        self, model: SpaceTimeTransformer, spec: ClipSpec, classes: Sequence[str], *, device: str = "auto"
-    ):
+    def __init__(self, model: SpaceTimeTransformer, spec: ClipSpec, classes: Sequence[str], *, device: str = "auto"):
         self.device = find_device(device)
         self.model, self.spec, self.classes = model.eval().to(self.device), spec, list(classes)
 
@@ -87,9 +84,7 @@ class Predictor:
             given.append(self.prediction(one))
             after(given[-1])
 
-        answer(
-            self.model, self.spec, Path(), items, views_text=views, workers=workers, device=self.device, after=take
-        )
+        answer(self.model, self.spec, Path(), items, views_text=views, workers=workers, device=self.device, after=take)
         return given
 
     def prediction(self, one: Answer) -> Prediction:
@@ -114,10 +109,11 @@ class Predictor:
         Raises:
             ValueError: labels that the model does not know, or a split that the data does not have.
         """
-        source = find_items(data, minimum_classes=1, minimum_clips=1)
+        source = find_items(Path(data), minimum_classes=1, minimum_clips=1)
         if strangers := sorted(set(source.classes) - set(self.classes)):
             raise ValueError(
-                f"{data} has classes the model does not know: {', '.join(strangers)}; it knows {', '.join(self.classes)}"
+                f"{data} has classes the model does not know: {', '.join(strangers)}; "
+                f"it knows {', '.join(self.classes)}"
             )
         splits = {item.split for item in source.items}
         split = split or next((name for name in ("test", "val") if name in splits), None)
@@ -152,7 +148,9 @@ def print_evaluation(results: dict[str, Any], answers: Sequence[Answer], split: 
         ("majority", f"{100 * majority['accuracy']:.1f}% by always saying {majority['label']}"),
     ]
     if results["failed"]:
-        rows.append(("unreadable", f"{results['failed']} files; {100 * results['accuracy_all']:.1f}% if they count as wrong"))
+        rows.append(
+            ("unreadable", f"{results['failed']} files; {100 * results['accuracy_all']:.1f}% if they count as wrong")
+        )
     facts(f"Evaluation{f' on {split}' if split else ''}", rows)
     table = Table("class", "clips", "recall", "precision", box=None, padding=(0, 2, 0, 0))
     for row in results["per_class"]:
@@ -191,24 +189,24 @@ def show(
     *,
     views: str,
     top: int,
-    form: Literal["table", "json", "csv"],
+    json_lines: bool,
     csv_file: Path | None,
     workers: int,
 ) -> list[Prediction]:
     """Predicts files and prints a table, or JSON lines as they come, or writes a CSV file."""
 
     def say(prediction: Prediction) -> None:
-        if form == "json":
+        if json_lines:
             print(json.dumps(asdict(prediction)), flush=True)
         progress.advance(f"{progress.done + 1}/{progress.total} files")
 
-    with bar("predicting", len(files), show=form != "json" and len(files) > 1) as progress:
+    with bar("predicting", len(files), show=not json_lines and len(files) > 1) as progress:
         predictions = predictor.predict_files(files, views=views, workers=workers, after=say)
-    if form == "table":
-        print_table(predictions, top)
-    elif form == "csv" and csv_file:
+    if csv_file:
         write_table(predictions, predictor.classes, csv_file)
-    if form != "json":
+    elif not json_lines:
+        print_table(predictions, top)
+    if not json_lines:
         for one in predictions:
             if one.label is None:
                 print(f"tubelet: {one.status}", file=sys.stderr)
@@ -235,4 +233,12 @@ def write_table(predictions: Sequence[Prediction], classes: Sequence[str], file:
         table.writerow(["path", "predicted", "probability", "status", *(f"p:{name}" for name in classes)])
         for one in predictions:
             chances = [f"{one.probabilities[name]:.6f}" if one.probabilities else "" for name in classes]
-            table.writerow([one.path, one.label or "", "" if one.probability is None else f"{one.probability:.6f}", one.status, *chances])
+            table.writerow(
+                [
+                    one.path,
+                    one.label or "",
+                    "" if one.probability is None else f"{one.probability:.6f}",
+                    one.status,
+                    *chances,
+                ]
+            )

@@ -149,7 +149,9 @@ def _weakest_first(run: RunFiles) -> list[dict[str, Any]]:
 
 
 def _settings(run: RunFiles) -> dict[str, dict[str, Any]]:
-    evaluation = {key: value for key, value in run.results.items() if isinstance(value, str | int | float)}
+    """What stands in the page's fold-out tables; of the results only what the page does not show elsewhere."""
+    plain = {key: value for key, value in run.results.items() if isinstance(value, str | int | float)}
+    evaluation = {key: value for key, value in plain.items() if key not in run.summary}
     data = {key: value for key, value in run.config["data"].items() if isinstance(value, str)}
     sections = {"Model": run.config["model"], "Clip": run.config["clip_spec"], "Training": run.config["train"]}
     return {**sections, "Data": data, "Evaluation": evaluation}
@@ -162,7 +164,7 @@ def _percent(share: float | None, digits: int = 0) -> str:
     """0.931 -> "93 %"; as many more digits as it takes not to call 99.96 % all, or 0.04 % nothing."""
     if share is None:
         return "–"
-    text = f"{100 * share:.{digits}f}"
+    text = f"{math.floor(100 * share * 10**digits + 0.5) / 10**digits:.{digits}f}"  # a half goes up, as people expect
     if float(text) in (0, 100) and share not in (0, 1):
         return _percent(share, digits + 1)
     return text + "\N{NO-BREAK SPACE}%"

@@ -73,7 +73,9 @@ def size(count: float) -> str:
 
 def facts(title: str, rows: list[tuple[str, str]]) -> None:
     """A small table of names and values."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0)
+    )
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:

@@ -1,7 +1,7 @@
 """Work done ahead by threads: decoding and resizing release the interpreter, so nothing is pickled or forked."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 def prefetch(
     make: Callable[[Request], Result], requests: Iterable[Request], *, threads: int, ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`map(make, requests)`, in order, with at most `ahead` results begun and not yet handed over.
 
     An exception of `make` is raised where its result would have stood. Closing the iterator, or that exception, waits
@@ -26,7 +26,7 @@ def prefetch(
 
 def _prefetch(
     make: Callable[[Request], Result], requests: Iterable[Request], threads: int, ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tubelet-prefetch")
     begun: deque[Future[Result]] = deque()
     try:

@@ -293,7 +293,8 @@ def _pictures(found: Index, wanted: list[int], size: tuple[int, int], threads: i
             return pictures
     with _opened(found.path) as container:
         stream = _video(found.path, container, threads)
-        return collect(numbered(_decoded(_packets(container, stream), stream), found), wanted, convert)
+        frames = _decoded(_packets(container, stream), stream)
+        return collect(numbered(frames, found, tick_seconds=float(stream.time_base)), wanted, convert)
 
 
 def _by_seeking(
@@ -305,17 +306,18 @@ def _by_seeking(
 ) -> dict[int, np.ndarray]:
     """Reads run by run, each from its key frame; from the one before when the seek landed late; else gives up."""
     pictures: dict[int, np.ndarray] = {}
+    tick_seconds = float(stream.time_base)
     for group, numbers in runs(found, wanted):
         for start in (group, max(group - 1, 0)):
             seconds = found.start_seconds + found.key_times[start]
             try:
-                container.seek(round(seconds / float(stream.time_base)), stream=stream)
+                container.seek(round(seconds / tick_seconds), stream=stream)
             except av.FFmpegError:
                 return {}
             packets = dropwhile(lambda packet: not packet.is_keyframe, _packets(container, stream))
             # Frames shown before their key frame refer to what the seek has skipped.
             frames = dropwhile(lambda frame: frame is None or not frame.key_frame, _decoded(packets, stream))
-            taken = collect(numbered(frames, found), numbers, convert)
+            taken = collect(numbered(frames, found, tick_seconds=tick_seconds), numbers, convert)
             if len(taken) == len(numbers):
                 break
         else:

@@ -118,7 +118,7 @@ def worth_seeking(found: Index, wanted: list[int]) -> bool:
     return 2 * len(set(groups)) <= groups[-1] + 1
 
 
-def numbered(frames: Iterable[Any], found: Index) -> Iterator[tuple[int, Any]]:
+def numbered(frames: Iterable[Any], found: Index, *, tick_seconds: float) -> Iterator[tuple[int, Any]]:
     """Gives each good frame its place in `found.times`: (place, frame). None stands for a lost frame."""
     middles = (found.times[1:] + found.times[:-1]) / 2
     for count, frame in enumerate(frames):
@@ -127,7 +127,7 @@ def numbered(frames: Iterable[Any], found: Index) -> Iterator[tuple[int, Any]]:
         if found.counted:
             yield min(count, len(middles)), frame
         elif frame.pts is not None:
-            seconds = frame.time - found.start_seconds
+            seconds = frame.pts * tick_seconds - found.start_seconds
             if seconds > -BEFORE_THE_FIRST_SECONDS:
                 yield int(np.searchsorted(middles, seconds)), frame
 

@@ -93,6 +93,6 @@ def _atomically(path: str | os.PathLike[str]) -> Iterator[str]:
 def _explained(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
-    except (av.FFmpegError, av.codec.codec.UnknownCodecError) as error:
+    except (av.FFmpegError, ValueError) as error:
         problem = f"FFmpeg cannot write it ({type(error).__name__}: {error})"
         raise ValueError(f"{path}: {problem}. Check the folder, the suffix and the codec") from error

@@ -95,10 +95,9 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} = {value}: expected more than 0")
-        if self.mixup and self.batch // self.accumulate % 2:
-            raise ValueError(
-                f"mixup mixes neighbours in pairs, got parts of {self.batch // self.accumulate} clips: choose an even number"
-            )
+        part = self.batch // self.accumulate
+        if self.mixup and part % 2:
+            raise ValueError(f"mixup mixes neighbours in pairs, got parts of {part} clips: choose an even number")
 
     def to_json(self) -> dict[str, Any]:
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
@@ -116,4 +115,18 @@ class TrainConfig:
 
 
 # May differ between the run that stopped and the one that goes on: they change where or how fast it runs, not what.
-MAY_CHANGE = ("data", "out", "minutes", "epochs", "accumulate", "checkpointing", "device", "shard", "save_minutes", "workers", "tensorboard", "baseline", "views")
+MAY_CHANGE = (
+    "data",
+    "out",
+    "minutes",
+    "epochs",
+    "accumulate",
+    "checkpointing",
+    "device",
+    "shard",
+    "save_minutes",
+    "workers",
+    "tensorboard",
+    "baseline",
+    "views",
+)

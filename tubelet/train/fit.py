@@ -1,7 +1,7 @@
 """The training loop."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +47,7 @@ class Fit:
     step: int = 0
     wrapped: nn.Module = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
+    part: int = field(init=False)
     average: Tensors | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -59,14 +60,8 @@ class Fit:
             )
         self.part = share
         self.model.to(team.device)
-        self.optimizer = make_optimizer(
-            self.model, weight_decay=config.weight_decay, layer_decay=self.plan.layer_decay
-        ) if config.shard == "none" else None  # type: ignore[assignment]  # made below, of the sharded weights
-        self.wrapped = wrap(self.model, team, config.shard)
-        if config.shard != "none":
-            self.optimizer = make_optimizer(
-                self.model, weight_decay=config.weight_decay, layer_decay=self.plan.layer_decay
-            )
+        self.wrapped = wrap(self.model, team, config.shard)  # before the optimizer: sharding replaces the parameters
+        self.optimizer = make_optimizer(self.model, weight_decay=config.weight_decay, layer_decay=self.plan.layer_decay)
         if config.ema:
             self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
 
@@ -86,7 +81,7 @@ class Fit:
         finally:
             batches.close()
 
-    def batches(self, until: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, until: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         config, team = self.plan.config, self.team
         firsts = (
             step * config.batch + (part * team.size + team.rank) * self.part
@@ -167,8 +162,8 @@ class Fit:
 
     def tensors(self) -> tuple[Tensors, dict[str, Any]]:
         """All that is needed to go on, by name; every process must call this."""
-        tensors = {f"model.{name}": value for name, value in get_model_state_dict(self.wrapped, options=WHOLE).items()}
-        moments = get_optimizer_state_dict(self.wrapped, self.optimizer, options=WHOLE)["state"]
+        tensors = {f"model.{name}": value for name, value in whole_weights(self.wrapped).items()}
+        moments: Any = get_optimizer_state_dict(self.wrapped, self.optimizer, options=WHOLE)["state"]
         tensors |= {f"optimizer.{name}.{key}": value for name, of in moments.items() for key, value in of.items()}
         if self.average is not None:
             tensors |= {f"average.{name}": whole(value) for name, value in self.average.items()}
@@ -176,7 +171,7 @@ class Fit:
 
     def resume(self, step: int, tensors: Tensors) -> None:
         """Takes up the state of `tensors()`."""
-        model = {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
+        model: dict[str, Any] = {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
         set_model_state_dict(self.wrapped, model, options=WHOLE)
         moments: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
@@ -184,9 +179,8 @@ class Fit:
                 parameter, key = name[10:].rsplit(".", 1)
                 moments.setdefault(parameter, {})[key] = value
         groups = get_optimizer_state_dict(self.wrapped, self.optimizer, options=WHOLE)["param_groups"]
-        set_optimizer_state_dict(
-            self.wrapped, self.optimizer, {"state": moments, "param_groups": groups}, options=WHOLE
-        )
+        state: dict[str, Any] = {"state": moments, "param_groups": groups}
+        set_optimizer_state_dict(self.wrapped, self.optimizer, state, options=WHOLE)
         if self.average is not None:
             for name, value in self.average.items():
                 copy_whole(value, tensors[f"average.{name}"])
@@ -196,7 +190,7 @@ class Fit:
         """The weights to evaluate and keep: the average where there is one. Every process must call this."""
         if self.average is not None:
             return {name: whole(value).cpu() for name, value in self.average.items()}
-        return get_model_state_dict(self.wrapped, options=WHOLE)
+        return whole_weights(self.wrapped)
 
 
 def wrap(model: SpaceTimeTransformer, team: Team, shard: str) -> nn.Module:
@@ -211,10 +205,18 @@ def wrap(model: SpaceTimeTransformer, team: Team, shard: str) -> nn.Module:
         for encoder in model.encoders:
             for block in encoder.blocks:  # type: ignore[union-attr]  # a ModuleList
                 fully_shard(block, mesh=mesh)
-        return fully_shard(model, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        return model
     if team.size > 1:
-        return nn.parallel.DistributedDataParallel(model, device_ids=[team.device] if team.device.type == "cuda" else None)
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=[team.device] if team.device.type == "cuda" else None
+        )
     return model
+
+
+def whole_weights(model: nn.Module) -> Tensors:
+    weights: Any = get_model_state_dict(model, options=WHOLE)
+    return weights
 
 
 def whole(value: Tensor) -> Tensor:
@@ -224,9 +226,9 @@ def whole(value: Tensor) -> Tensor:
 
 def copy_whole(value: Tensor, source: Tensor) -> None:
     """Fills a tensor of which each process may hold a part."""
-    if hasattr(value, "device_mesh"):
-        from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
+    if isinstance(value, DTensor):
         source = distribute_tensor(source.to(value.device), value.device_mesh, value.placements)
     value.copy_(source)
 
@@ -242,5 +244,3 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
             _orders.clear()
         _orders[key] = np.random.default_rng([seed, epoch]).permutation(count)
     return _orders[key]
-
-

@@ -126,13 +126,12 @@ def look_at_files(source: Source, workers: int) -> tuple[dict[str, Index], Sourc
     lost = {item.label for item in train} - {item.label for item in train if item.path not in errors}
     if lost or len(bad) > MOST_BAD * len(train):
         raise ValueError(
-            f"{len(errors)} of {len(paths)} files cannot be read{' (all of ' + ', '.join(sorted(lost)) + ')' if lost else ''}: "
-            f"repair or remove them\n{listing}"
+            f"{len(errors)} of {len(paths)} files cannot be read"
+            f"{' (all of ' + ', '.join(sorted(lost)) + ')' if lost else ''}: repair or remove them\n{listing}"
         )
     items = tuple(item for item in source.items if item.split != "train" or item.path not in errors)
-    return indexes, replace(source, items=items), [
-        f"{len(errors)} files cannot be read: {len(bad)} are left out of training, held-out ones count as wrong\n{listing}"
-    ]
+    without = f"{len(bad)} are left out of training, held-out ones count as wrong"
+    return indexes, replace(source, items=items), [f"{len(errors)} files cannot be read: {without}\n{listing}"]
 
 
 def duration_of(item: Item, entry: Index) -> float:
@@ -231,7 +230,9 @@ def image_model(init: str, kind: str) -> str:
     size = next((name for name, (d, layers, _) in SIZES.items() if (d, layers) == (dim, depth)), None)
     if size is None:
         known = ", ".join(f"{name} {d} x {layers}" for name, (d, layers, _) in SIZES.items())
-        raise ValueError(f"{init}: width {dim}, {depth} layers is none of our sizes ({known}): choose another image ViT")
+        raise ValueError(
+            f"{init}: width {dim}, {depth} layers is none of our sizes ({known}): choose another image ViT"
+        )
     return f"vivit2-{size}/{patch}x2" if kind == "video" else f"vit-{size}/{patch}"
 
 
@@ -253,7 +254,11 @@ def choose_model(
             mean=spec.mean,
             std=spec.std,
         )
-    notes = [] if config.model else [f"model {name} with {embed} tokens is the default for {device.type}; choose with --model"]
+    notes = (
+        []
+        if config.model
+        else [f"model {name} with {embed} tokens is the default for {device.type}; choose with --model"]
+    )
     return name, model.config, notes
 
 

@@ -41,7 +41,9 @@ class Run:
         try:
             values = json.loads(self.config_file.read_text())
         except FileNotFoundError as error:
-            raise ValueError(f"{self.path}: no run (it has no config.json): give a folder made by tubelet train") from error
+            raise ValueError(
+                f"{self.path}: no run (it has no config.json): give a folder made by tubelet train"
+            ) from error
         except json.JSONDecodeError as error:
             raise ValueError(f"{self.config_file}: damaged ({error}): train again with another --out") from error
         return values

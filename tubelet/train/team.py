@@ -45,10 +45,6 @@ class Team:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def any(self, flag: bool) -> bool:
-        """Whether any process says yes."""
-        return flag if self.size == 1 else max(self.gather(flag))
-
     def gather(self, value: Value) -> list[Value]:
         """Every process's value, by rank, in every process."""
         if self.size == 1:

@@ -24,11 +24,11 @@ def convert(
     frames: int | None,
     stride: Sequence[int] | None,
 ) -> Converted:
+    kernel = source.take("embedding/kernel")
     factorised = "cls_SpatialTransformer" in source or "SpatialTransformer/encoder_norm/scale" in source
     root = "SpatialTransformer" if factorised else "Transformer"
     divided = "Transformer/encoderblock_0/LayerNorm_mlp/scale" in source
     family = detect_family(source, family, factorised=factorised, divided=divided)
-    kernel = source.take("embedding/kernel")
     kernel = kernel[None] if kernel.ndim == 4 else kernel  # (t, p, p, C, D)
     patch = (kernel.shape[0], kernel.shape[1], kernel.shape[2])
     step = tuple(stride) if stride is not None else patch

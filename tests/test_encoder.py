@@ -1,0 +1,118 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import tiny
+from torch import Tensor
+from torch.testing import assert_close
+
+from tubelet.nn import Block, BlockConfig, DropPath, Encoder, Grid, Mlp, Stage
+
+GRID = Grid(3, 2, 4)
+CONFIG = BlockConfig(dim=12, heads=2, mlp_dim=20)
+
+
+def shaken(module):
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape))
+    return module.eval()
+
+
+def encoder_of(stage: Stage, *, depth: int = 2) -> Encoder:
+    torch.manual_seed(0)
+    return shaken(Encoder(CONFIG, stage, GRID, drop_paths=[0.0] * depth, checkpointing=False))
+
+
+def norm(x: Tensor, layer: torch.nn.LayerNorm) -> Tensor:
+    x = x - x.mean(-1, keepdim=True)
+    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * layer.weight + layer.bias
+
+
+@pytest.mark.parametrize("attend", ["thw", "hw,t", "t,hw", "t|hw"])
+def test_a_block_is_a_residual_attention_for_each_step_then_an_mlp(attend):
+    torch.manual_seed(0)
+    block = shaken(Block(CONFIG, attend))
+    x = y = torch.randn(2, GRID.size, 12)
+    for layer, attention, axes in zip(block.attn_norms, block.attns, attend.split(","), strict=True):
+        assert attention.axes == axes
+        y = y + attention(norm(y, layer), GRID)
+    hidden = F.gelu(norm(y, block.mlp_norm) @ block.mlp.fc1.weight.T + block.mlp.fc1.bias)
+    y = y + hidden @ block.mlp.fc2.weight.T + block.mlp.fc2.bias
+    assert_close(block(x, GRID), y, atol=1e-5, rtol=1e-5)
+
+
+def test_the_two_gelus_differ():
+    x = torch.linspace(-3, 3, 24).view(2, 12)
+    torch.manual_seed(0)
+    exact = Mlp(12, 20, gelu="erf")
+    tanh = Mlp(12, 20, gelu="tanh")
+    tanh.load_state_dict(exact.state_dict())
+    assert 1e-6 < (exact(x) - tanh(x)).abs().max() < 1e-2
+    with pytest.raises(ValueError, match="unknown gelu 'relu': expected 'erf'"):
+        Mlp(12, 20, gelu="relu")
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.75])
+def test_drop_path_drops_whole_samples_and_rescales_the_rest(rate):
+    torch.manual_seed(0)
+    out = DropPath(rate)(torch.ones(4000, 3, 2))
+    kept = out[:, 0, 0] != 0
+    assert_close(out, torch.where(kept, 1 / (1 - rate), 0.0).view(-1, 1, 1).expand_as(out))
+    assert abs(kept.float().mean() - (1 - rate)) < 0.03
+
+
+def test_drop_path_is_off_in_evaluation_and_at_rate_zero():
+    x = torch.randn(5, 3)
+    assert DropPath(0.9).eval()(x) is x
+    assert DropPath(0.0)(x) is x
+    for rate in (1.0, -0.1):
+        with pytest.raises(ValueError, match=f"got a drop path rate of {rate}, expected at least 0 and below 1"):
+            DropPath(rate)
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+def test_an_encoder_over_space_treats_each_frame_as_an_image(pool):
+    encoder = encoder_of(Stage(tables=("hw",), over="hw", pool=pool))
+    x = torch.randn(2, GRID.size, 12)
+    out, grid = encoder(x, GRID)
+    assert grid == (3, 1, 1)
+    for t, frame in enumerate(x.unflatten(1, (3, 8)).unbind(1)):
+        alone = encoder.encode(frame, Grid(1, 2, 4))
+        assert_close(out[:, t], alone[:, 0] if pool == "cls" else alone.mean(1))
+
+
+def test_a_joint_encoder_pools_to_one_token():
+    x = torch.randn(2, GRID.size, 12)
+    for pool in ("cls", "mean"):
+        encoder = encoder_of(Stage(tables=("thw",), pool=pool))
+        out, grid = encoder(x, GRID)
+        tokens = encoder.tokens(x, GRID)
+        assert grid == (1, 1, 1)
+        assert tokens.shape == (2, GRID.size + (pool == "cls"), 12)
+        assert_close(out[:, 0], tokens[:, 0] if pool == "cls" else tokens.mean(1))
+
+
+def test_the_prefix_of_several_sequences_is_their_mean():
+    encoder = encoder_of(Stage(tables=("hw",), over="hw"))
+    x = torch.randn(2, GRID.size, 12)
+    tokens = encoder.tokens(x, GRID)
+    assert_close(tokens[:, 0], encoder(x, GRID)[0].mean(1))
+    assert_close(tokens[:, 1:9], encoder.encode(x[:, :8], Grid(1, 2, 4))[:, 1:])
+
+
+def test_unknown_pooling_is_refused():
+    with pytest.raises(ValueError, match="unknown pooling 'max': expected 'cls' or 'mean'"):
+        encoder_of(Stage(tables=("thw",), pool="max"))
+
+
+@pytest.mark.parametrize("family", ["vivit2", "timesformer"])
+def test_checkpointing_changes_no_output_and_no_gradient(family):
+    plain, saving = tiny(family, drop_path=0.5), tiny(family, drop_path=0.5, checkpointing=True)
+    clip = torch.randn(3, 3, *plain.input_size)
+    results = []
+    for model in (plain.train(), saving.train()):
+        torch.manual_seed(1)
+        out = model(clip)
+        out.square().sum().backward()
+        results.append([out, *(parameter.grad for parameter in model.parameters())])
+    assert_close(*results)

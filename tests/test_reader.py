@@ -1,0 +1,655 @@
+"""The reader gives the frame on screen at a time, upright, from every container; and one clear error else."""
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import zlib
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from media_files import numbered_frames, read_number, read_numbers, write_numbered
+
+from tubelet.media import reader, timeline
+from tubelet.media.reader import MediaError, av, cover_size, index, read_frames
+from tubelet.media.writer import write_video
+
+X264_OPEN = {"x264-params": "open-gop=1:keyint=12:bframes=2:scenecut=0:threads=1"}
+VP9 = {"g": "12", "deadline": "realtime", "cpu-used": "8"}
+X265 = {"preset": "ultrafast", "x265-params": "keyint=12:open-gop=1:pools=1:frame-threads=1:log-level=none"}
+GOP = {"g": "12", "bf": "2"}
+PAIRS = {
+    "h264.mp4": ("libx264", None, {}),
+    "h264.mov": ("libx264", None, {}),
+    "h264.mkv": ("libx264", None, {}),
+    "h264.avi": ("libx264", None, {}),
+    "h264.flv": ("libx264", None, {}),
+    "h264.ts": ("libx264", None, {}),
+    "h264.h264": ("libx264", None, {}),
+    "fragments.mp4": ("libx264", None, {"movflags": "frag_keyframe+empty_moov"}),
+    "open.mp4": ("libx264", X264_OPEN, {}),
+    "open.mkv": ("libx264", X264_OPEN, {}),
+    "hevc.mp4": ("libx265", X265, {}),
+    "vp9.webm": ("libvpx-vp9", VP9, {}),
+    "vp9.mp4": ("libvpx-vp9", VP9, {}),
+    "mjpeg.avi": ("mjpeg", {}, {}),
+    "mpeg4.avi": ("mpeg4", GOP, {}),
+    "mpeg4.mp4": ("mpeg4", GOP, {}),
+    "mpeg2.mpg": ("mpeg2video", GOP, {}),
+    "mpeg2.ts": ("mpeg2video", GOP, {}),
+    "mpeg1.mpg": ("mpeg1video", GOP, {}),
+    "wmv2.wmv": ("wmv2", {"g": "12"}, {}),
+    "ffv1.mkv": ("ffv1", {}, {}),
+    "plain.gif": ("gif", {}, {}),
+}
+
+
+def sequential(path) -> np.ndarray:
+    """Every frame in the decoder's own order: the plainest way to read a sound file."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_any_frame_is_the_frame_of_the_sequential_decode(tmp_path, name):
+    codec, codec_options, container_options = PAIRS[name]
+    path = write_numbered(
+        tmp_path / name, 60, codec=codec, codec_options=codec_options, container_options=container_options
+    )
+    found = index(path)
+    assert (found.kind, len(found.times), found.height, found.width) == ("video", 60, 48, 80)
+    assert found.times[0] == 0
+    assert (np.diff(found.times) > 0).all()
+    assert found.duration_seconds == pytest.approx(2.4, abs=0.05)
+    assert read_numbers(read_frames(path, found.times)) == list(range(60))
+    every = sequential(path)
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    draws = [rng.integers(0, 60, size) for size in (1, 1, 1, 1, 2, 2, 2, 3, 5)]
+    for wanted in [*draws, np.array([59]), np.array([13, 59, 13, 0])]:
+        got = read_frames(path, found.times[wanted])
+        assert read_numbers(got) == wanted.tolist()
+        assert (np.abs(got.astype(int) - every[wanted]) <= 3).all(), "pixels as the sequential decode has them"
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "vp9.webm", "mjpeg.avi", "hevc.mp4"])
+def test_where_seeking_works_most_of_the_file_is_skipped(tmp_path, name, monkeypatch):
+    codec, codec_options, _ = PAIRS[name]
+    path = write_numbered(tmp_path / name, 240, codec=codec, codec_options=codec_options)
+    found = index(path)
+    read, packets = [], reader._packets
+
+    def counting(container, stream):
+        for packet in packets(container, stream):
+            read.append(packet.pts)
+            yield packet
+
+    monkeypatch.setattr(reader, "_packets", counting)
+    assert read_numbers(read_frames(path, found.times[[100, 230]])) == [100, 230]
+    assert len(read) <= 2 * 20
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "mpeg2.mpg", "mpeg2.ts", "mpeg1.mpg", "h264.h264", "plain.gif"])
+def test_where_seeking_does_not_work_it_is_not_tried(tmp_path, name):
+    codec, codec_options, _ = PAIRS[name]
+    path = write_numbered(tmp_path / name, 60, codec=codec, codec_options=codec_options)
+    assert index(path).linear_only
+
+
+def test_a_late_seek_is_noticed(tmp_path, monkeypatch):
+    """Seeks that land one second late, as in MPEG streams, cost time and never a wrong frame."""
+    path = write_numbered(tmp_path / "a.mkv", 120)
+    opened = reader._opened
+    seeks = []
+
+    class Late:
+        def __init__(self, container):
+            self.container = container
+
+        def __getattr__(self, name):
+            return getattr(self.container, name)
+
+        def seek(self, ticks, *, stream):
+            seeks.append(ticks)
+            self.container.seek(ticks + 1000, stream=stream)
+
+    @reader.contextmanager
+    def opened_late(path):
+        with opened(path) as container:
+            yield Late(container)
+
+    times = index(path).times
+    monkeypatch.setattr(reader, "_opened", opened_late)
+    assert read_numbers(read_frames(path, times[[50, 110]])) == [50, 110]
+    assert seeks
+
+
+def test_variable_frame_rate_goes_by_time(tmp_path):
+    ticks = np.cumsum(np.random.default_rng(0).integers(5, 400, 40))
+    ticks = [int(tick) for tick in ticks - ticks[0]]
+    path = write_numbered(tmp_path / "a.mp4", 40, ticks=ticks, tick_seconds=Fraction(1, 1000))
+    found = index(path)
+    np.testing.assert_allclose(found.times, np.array(ticks) / 1000, atol=1e-6)
+    wanted = np.sort(np.random.default_rng(1).uniform(0, found.duration_seconds, 30))
+    shown = [max(number for number in range(40) if ticks[number] / 1000 <= time) for time in wanted]
+    assert read_numbers(read_frames(path, wanted)) == shown
+
+
+def test_order_duplicates_and_times_outside_the_file(tmp_path):
+    path = write_numbered(tmp_path / "a.mp4", 30)
+    times = np.array([9.0, 0.5, -3.0, 0.5, 0.0])
+    assert read_numbers(read_frames(path, times)) == [29, 12, 0, 12, 0]
+    assert read_frames(path, np.array([])).shape == (0, 48, 80, 3)
+
+
+def test_one_frame(tmp_path):
+    path = write_numbered(tmp_path / "a.mp4", 1)
+    assert index(path).times.tolist() == [0.0]
+    assert index(path).duration_seconds == pytest.approx(0.04)
+    assert read_numbers(read_frames(path, np.array([0.0, 5.0]))) == [0, 0]
+
+
+def test_frames_hidden_by_an_edit_list_do_not_count(tmp_path):
+    path = write_numbered(tmp_path / "a.mp4", 40)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"elst") + 16  # media time of the first edit, in ticks of 1/12800
+    (media_time,) = struct.unpack_from(">i", data, place)
+    struct.pack_into(">i", data, place, media_time + 7 * 512)
+    path.write_bytes(data)
+    found = index(path)
+    assert len(found.times) == 33
+    assert read_numbers(read_frames(path, found.times[[0, 1, 20, 32]])) == [7, 8, 27, 39]
+    assert read_numbers(read_frames(path, found.times[[30]])) == [37]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_rotation_and_mirroring_are_applied(tmp_path, degrees, mirrored):
+    path = write_numbered(tmp_path / "a.mp4", 30, turn=(degrees, mirrored))
+    upright = numbered_frames(30)[[3, 21]]
+    # FFmpeg's mark: the picture is turned anticlockwise, then mirrored left to right.
+    expected = np.rot90(upright, degrees // 90, axes=(1, 2))
+    expected = expected[:, :, ::-1] if mirrored else expected
+    found = index(path)
+    assert (found.height, found.width) == expected.shape[1:3]
+    got = read_frames(path, found.times[[3, 21]])
+    assert got.shape == expected.shape
+    assert (np.abs(got.astype(int) - expected) > 60).mean() < 0.05  # but for the edges of the blocks
+    cover = read_frames(path, found.times[[3]], cover=(20, 20))
+    assert cover.shape[1:3] == cover_size(*expected.shape[1:3], (20, 20))
+
+
+def test_written_rotation_is_read(tmp_path):
+    frames = numbered_frames(3)
+    write_video(tmp_path / "a.mp4", frames, rotation_degrees=90)
+    assert (index(tmp_path / "a.mp4").height, index(tmp_path / "a.mp4").width) == (80, 48)
+    back = read_frames(tmp_path / "a.mp4", np.array([0.04]))
+    assert read_number(np.rot90(back[0], -1)) == 1
+
+
+# --- pictures
+
+
+def write_picture(path, codec, pixel_format):
+    with av.open(str(path), "w", format="image2") as container:
+        stream = container.add_stream(codec, rate=1)
+        stream.width, stream.height, stream.pix_fmt = 80, 48, pixel_format
+        frame = av.VideoFrame.from_ndarray(numbered_frames(1, first=77)[0]).reformat(format=pixel_format)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format"),
+    [
+        ("a.png", "png", "rgb24"),
+        ("a.jpg", "mjpeg", "yuvj420p"),
+        ("a.bmp", "bmp", "bgr24"),
+        ("a.tif", "tiff", "rgb24"),
+        ("a.webp", "libwebp", "yuv420p"),
+        ("a.ppm", "ppm", "rgb24"),
+        ("%03d.png", "png", "rgb24"),
+    ],
+)
+def test_a_picture_is_one_frame(tmp_path, name, codec, pixel_format):
+    write_picture(tmp_path / "plain", codec, pixel_format)
+    path = tmp_path / name
+    (tmp_path / "plain").rename(path)
+    found = index(path)
+    assert (found.kind, found.times.tolist(), found.duration_seconds) == ("image", [0.0], 0.0)
+    assert (found.height, found.width) == (48, 80)
+    assert read_numbers(read_frames(path, np.array([0.0, 1.0]))) == [77, 77]
+
+
+def test_one_gif_frame_is_a_picture(tmp_path):
+    write_numbered(tmp_path / "a.gif", 1, codec="gif", codec_options={})
+    assert index(tmp_path / "a.gif").kind == "image"
+
+
+# The orientations of the EXIF standard: where the first row and the first column of the stored picture belong.
+STORED_FROM_UPRIGHT = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: upright.swapaxes(0, 1)[::-1],
+    7: lambda upright: upright.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda upright: upright.swapaxes(0, 1)[:, ::-1],
+}
+
+
+@pytest.mark.parametrize("orientation", STORED_FROM_UPRIGHT)
+def test_photographs_stand_upright(tmp_path, orientation):
+    data = write_picture(tmp_path / "plain.jpg", "mjpeg", "yuvj420p").read_bytes()
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + bytes([orientation]) + b"\0" * 7
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:])
+    upright = read_frames(path, np.array([0.0]))[0]
+    assert upright.shape[:2] == (index(path).height, index(path).width)
+    assert read_number(STORED_FROM_UPRIGHT[orientation](upright)) == 77
+
+
+# --- size
+
+
+@given(*[st.integers(1, 500)] * 4)
+@settings(max_examples=200, deadline=None)
+def test_cover_size_just_covers(height, width, tall, wide):
+    new_height, new_width = cover_size(height, width, (tall, wide))
+    assert new_height >= tall
+    assert new_width >= wide
+    assert new_height == tall or new_width == wide
+    scale = max(Fraction(tall, height), Fraction(wide, width))
+    assert abs(new_height - scale * height) <= Fraction(1, 2)
+    assert abs(new_width - scale * width) <= Fraction(1, 2)
+    assert cover_size(width, height, (wide, tall)) == (new_width, new_height)
+
+
+@pytest.mark.parametrize(("box", "size"), [((24, 24), (24, 40)), ((48, 160), (96, 160)), ((48, 80), (48, 80))])
+def test_frames_cover_the_box(tmp_path, box, size):
+    path = write_numbered(tmp_path / "a.mp4", 30)
+    frames = read_frames(path, np.array([0.4, 1.0]), cover=box)
+    assert frames.shape == (2, *size, 3)
+    assert read_numbers(frames) == [10, 25]
+
+
+def test_scaling_down_averages(tmp_path):
+    """Fine stripes become grey; a method that picks pixels would make bands of them."""
+    stripes = np.zeros((2, 480, 640, 3), np.uint8)
+    stripes[:, :, ::2] = 255
+    write_video(tmp_path / "a.mkv", stripes, codec="ffv1")
+    small = read_frames(tmp_path / "a.mkv", np.array([0.0]), cover=(120, 120))
+    assert small.shape == (1, 120, 160, 3)
+    assert small.std() < 12
+
+
+def test_threads_change_nothing(tmp_path):
+    path = write_numbered(tmp_path / "a.mp4", 60)
+    times = np.array([0.1, 2.2])
+    assert (read_frames(path, times, threads=0) == read_frames(path, times)).all()
+
+
+# --- damage
+
+
+def fast_start(tmp_path, count=60):
+    return write_numbered(tmp_path / "a.mp4", count, container_options={"movflags": "faststart"})
+
+
+def test_a_file_cut_short_yields_what_is_there(tmp_path):
+    path = fast_start(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 4])
+    found = index(path)
+    assert 20 < len(found.times) < 60
+    assert found.duration_seconds < 2.4
+    numbers = read_numbers(read_frames(path, found.times[:-3]))
+    assert numbers == list(range(len(found.times) - 3))
+    assert read_numbers(read_frames(path, np.array([99.0])))[0] >= len(found.times) - 4
+
+
+def test_a_file_cut_before_its_first_frame(tmp_path):
+    path = fast_start(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"mdat") + 4])
+    check_error(path, "no-frames", "not one picture can be decoded. Copy the file again")
+
+
+def packet_places(path) -> dict[int, tuple[int, int]]:
+    """Number of the frame -> (place, size) of its packet in the file, for 25 frames a second."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        return {round(packet.pts * packet.time_base * 25): (packet.pos, packet.size) for packet in packets}
+
+
+def test_a_damaged_middle_shows_the_last_good_frame(tmp_path):
+    path = write_numbered(tmp_path / "a.avi", 40, codec="mjpeg", codec_options={})
+    data = bytearray(path.read_bytes())
+    places = packet_places(path)
+    for number in (17, 18, 19):
+        place, size = places[number]
+        data[place : place + size] = bytes(size)
+    path.write_bytes(data)
+    found = index(path)
+    expected = [16 if number in (17, 18, 19) else number for number in range(40)]
+    assert read_numbers(read_frames(path, found.times)) == expected
+    assert read_numbers(read_frames(path, found.times[[18]])) == [16]
+    assert read_numbers(read_frames(path, found.times[[20]])) == [20]
+
+
+def test_damage_between_key_frames_leaves_the_rest_alone(tmp_path):
+    path = write_numbered(tmp_path / "a.mp4", 60, codec_options={"g": "12", "bf": "0", "sc_threshold": "0"})
+    data = bytearray(path.read_bytes())
+    places = packet_places(path)
+    for number in range(26, 36):
+        place, size = places[number]
+        data[place : place + size] = bytes(size)
+    path.write_bytes(data)
+    numbers = read_numbers(read_frames(path, index(path).times))
+    assert numbers == [*range(26), *[25] * 10, *range(36, 60)]
+
+
+def test_damage_before_the_first_wanted_frame_is_an_error(tmp_path):
+    path = write_numbered(tmp_path / "a.avi", 10, codec="mjpeg", codec_options={})
+    data = bytearray(path.read_bytes())
+    place, size = packet_places(path)[0]
+    data[place : place + size] = bytes(size)
+    path.write_bytes(data)
+    assert read_numbers(read_frames(path, np.array([0.04]))) == [1]
+    with pytest.raises(MediaError, match=r"a\.avi: no good frame comes before second 0\.000\. Copy") as caught:
+        read_frames(path, np.array([0.0]))
+    assert caught.value.code == "damaged"
+
+
+def test_files_glued_together_are_read_in_order(tmp_path):
+    parts = [write_numbered(tmp_path / name, 20, codec="mpeg2video", codec_options=GOP) for name in ("a.ts", "b.ts")]
+    glued = tmp_path / "glued.ts"
+    glued.write_bytes(parts[0].read_bytes() + parts[1].read_bytes())
+    found = index(glued)
+    assert found.counted
+    assert read_numbers(read_frames(glued, found.times)) == [*range(20), *range(20)]
+
+
+def test_mutants_give_frames_or_a_media_error(tmp_path):
+    """Bytes changed at random: whatever comes out of the decoder is mapped at the border."""
+    seeds = [
+        write_numbered(tmp_path / "a.mp4", 12).read_bytes(),
+        write_numbered(tmp_path / "a.webm", 12, codec="libvpx-vp9", codec_options=VP9).read_bytes(),
+        write_numbered(tmp_path / "a.flv", 12, codec="flv", codec_options={"g": "6"}).read_bytes(),
+        write_numbered(tmp_path / "a.gif", 12, codec="gif", codec_options={}).read_bytes(),
+    ]
+    rng = np.random.default_rng(5)
+    outcomes = set()
+    for turn in range(120):
+        data = np.frombuffer(seeds[turn % len(seeds)], np.uint8).copy()
+        data[rng.integers(0, len(data), 12)] = rng.integers(0, 256, 12)
+        data = data[: len(data) if turn % 3 else rng.integers(1, len(data))]
+        mutant = tmp_path / f"{turn}.bin"
+        mutant.write_bytes(data.tobytes())
+        try:
+            if index(mutant).height * index(mutant).width < 10**6:
+                read_frames(mutant, np.array([0.0, 0.3]))
+            outcomes.add("frames")
+        except MediaError as error:
+            outcomes.add(error.code)
+    assert {"frames", "not-video", "truncated"} <= outcomes
+
+
+# --- files that are none
+
+
+def check_error(path, code, text):
+    with pytest.raises(MediaError) as caught:
+        read_frames(path, np.array([0.0]))
+    assert caught.value.code == code
+    assert caught.value.path == str(path)
+    assert text in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "text"),
+    [
+        (b"", "empty", "the file is empty. Copy or download it again."),
+        (b"\x00" * 8, "not-video", "its content is no video, image or sound that can be read"),
+        (np.random.default_rng(0).bytes(5000), "not-video", "Check that it is the file you mean."),
+        (b"not a video\n" * 50, "not-video", "its content is no video"),
+        (b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother.ts\n#EXT-X-ENDLIST\n", "blocked", "it is a playlist"),
+        (b"ffconcat version 1.0\nfile other.mp4\n", "blocked", "Pass the video itself"),
+    ],
+)
+def test_content_that_is_no_video(tmp_path, content, code, text):
+    write_numbered(tmp_path / "other.mp4", 5)
+    write_numbered(tmp_path / "other.ts", 5)
+    (tmp_path / "a.mp4").write_bytes(content)
+    check_error(tmp_path / "a.mp4", code, text)
+
+
+def test_text_that_ffmpeg_would_draw_is_blocked(tmp_path):
+    (tmp_path / "notes.nfo").write_text("hello")
+    check_error(tmp_path / "notes.nfo", "blocked", "a rare format")
+
+
+def test_an_mp4_without_its_index(tmp_path):
+    path = write_numbered(tmp_path / "a.mp4", 30)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"moov")])
+    check_error(path, "truncated", "it starts like a media file, but a needed part is missing or damaged. The copy or")
+
+
+def test_what_is_no_file(tmp_path):
+    check_error(tmp_path, "not-a-file", "it is a folder, a pipe or a device, not a file. Pass a media file.")
+    check_error(tmp_path / "nothing.mp4", "missing", "it cannot be found")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    check_error(tmp_path / "pipe.mp4", "not-a-file", "a pipe")
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    check_error(tmp_path / "loop.mp4", "missing", "Check the path")
+    with pytest.raises(MediaError, match="it cannot be found"):
+        index("a\0b.mp4")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may read everything")
+def test_a_file_that_may_not_be_read(tmp_path):
+    path = write_numbered(tmp_path / "a.mp4", 2)
+    path.chmod(0)
+    check_error(path, "unreadable", "Check the permissions")
+
+
+def test_sound_with_a_cover_picture_is_sound(tmp_path):
+    write_picture(tmp_path / "cover.png", "png", "rgb24")
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        tone = container.add_stream("aac", rate=16000, layout="mono")
+        cover = container.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 80, 48, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(numbered_frames(1)[0])))
+        container.mux(tone.encode(frame))
+        container.mux(tone.encode())
+    assert index(tmp_path / "a.mp4").kind == "sound"
+    check_error(tmp_path / "a.mp4", "no-picture", "it holds sound but no video")
+
+
+def test_codecs_off_the_list_are_not_decoded(tmp_path):
+    path = write_numbered(tmp_path / "a.mkv", 3, codec="snow", codec_options={"strict": "-2"})
+    check_error(path, "blocked", "the codec snow is not read. Convert it, to H.264 for instance.")
+
+
+def test_pictures_beyond_the_limit(tmp_path, monkeypatch):
+    path = write_numbered(tmp_path / "a.mp4", 3)
+    monkeypatch.setattr(reader, "MAX_PIXELS", 1000)
+    check_error(path, "too-big", "its pictures have 80x48 pixels, more than 1000 in all. Scale it down first.")
+
+
+def test_names_that_ffmpeg_would_read_meaning_into(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("http:a.mp4", "concat:a.mp4", "-i.mp4", "*[x].mp4", "日本 %20'.mp4"):
+        write_numbered("plain.mp4", 3)
+        os.rename("plain.mp4", name)
+        assert read_numbers(read_frames(name, np.array([0.04]))) == [1]
+
+
+# --- the error, the cache, the tidiness
+
+
+def test_the_error_survives_a_worker_process_and_a_terminal():
+    error = MediaError("/a/\n\udcff.mp4", "empty", "the file is empty", "Copy it again")
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error) == "/a/\\n\\udcff.mp4: the file is empty. Copy it again."
+    assert (again.path, again.code) == (error.path, "empty")
+
+
+def test_the_index_is_remembered_until_the_file_changes(tmp_path):
+    path = write_numbered(tmp_path / "a.mp4", 10)
+    first = index(path)
+    assert index(path) is first
+    assert not first.times.flags.writeable
+    write_numbered(path, 20)
+    assert len(index(path).times) == 20
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files through /proc")
+def test_files_are_closed(tmp_path):
+    path = write_numbered(tmp_path / "a.mp4", 30)
+    (tmp_path / "bad.mp4").write_bytes(b"\0\0\0\x20ftypisom" * 50)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        read_frames(path, np.array([0.0, 1.0]))
+        with pytest.raises(MediaError):
+            index(tmp_path / "bad.mp4")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_ctrl_c_passes(tmp_path, monkeypatch):
+    path = write_numbered(tmp_path / "a.mp4", 3)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reader, "_rgb", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_frames(path, np.array([0.0]))
+
+
+@pytest.mark.parametrize(
+    "error", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), IndexError("x"), OverflowError("x")]
+)
+def test_other_exceptions_of_the_decoder_are_mapped(tmp_path, monkeypatch, error):
+    path = write_numbered(tmp_path / "a.mp4", 3)
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(reader, "_rgb", fails)
+    check_error(path, "damaged", f"the decoder gave up ({type(error).__name__}")
+    monkeypatch.setattr(av, "open", lambda *_, **__: fails())
+    check_error(path, "truncated", "a needed part is missing or damaged")
+
+
+def test_the_decoder_is_silent_and_torch_stays_away(tmp_path):
+    path = fast_start(tmp_path)
+    data = bytearray(path.read_bytes())
+    start = len(data) * 3 // 4
+    data[start::50] = bytes(len(data[start::50]))
+    path.write_bytes(data)
+    program = (
+        "import sys, numpy\n"
+        "from tubelet.media import reader, sound, writer\n"
+        f"reader.read_frames({str(path)!r}, numpy.arange(20) / 10)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_times_must_be_numbers(tmp_path, value):
+    path = write_numbered(tmp_path / "a.mp4", 3)
+    with pytest.raises(ValueError, match=f"times_seconds holds {value}: pass finite seconds"):
+        read_frames(path, np.array([0.0, value]))
+
+
+def test_cover_wants_a_box():
+    with pytest.raises(ValueError, match="cannot cover 0x5 with 48x80: every side must be at least one pixel"):
+        cover_size(48, 80, (0, 5))
+
+
+# --- the plan
+
+
+def plan_of(key_places: list[int], count: int) -> timeline.Index:
+    times = np.arange(count) / 25
+    return timeline.Index("", "video", times, count / 25, 48, 80, False, times[key_places], 0.0, False)
+
+
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_runs_cover_what_is_wanted_and_skip_whole_groups(data):
+    count = data.draw(st.integers(1, 60))
+    keys = [0, *sorted(data.draw(st.sets(st.integers(1, max(count - 1, 1)), max_size=10)) & set(range(1, count)))]
+    wanted = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=10)))
+    runs = timeline.runs(plan_of(keys, count), wanted)
+    assert [number for _, numbers in runs for number in numbers] == wanted
+    for place, numbers in runs:
+        assert keys[place] <= numbers[0]
+        assert place + 1 == len(keys) or keys[place + 1] > numbers[0], "the nearest key frame before it"
+    for (_, before), (place, _) in pairwise(runs):
+        assert any(before[-1] < key < keys[place] for key in keys), "a whole group lies between two runs"
+
+
+def test_seeking_pays_when_half_of_the_groups_can_be_skipped():
+    found = plan_of([0, 10, 20, 30], 40)
+    assert not timeline.worth_seeking(found, [5])
+    assert timeline.worth_seeking(found, [15])
+    assert timeline.worth_seeking(found, [15, 35])
+    assert not timeline.worth_seeking(found, [5, 15, 35])
+    assert not timeline.worth_seeking(found, [])
+
+
+# --- the writer
+
+
+def test_what_is_written_comes_back(tmp_path):
+    frames = numbered_frames(30)
+    write_video(tmp_path / "a.mp4", frames, frames_per_second=10, crf=1)
+    found = index(tmp_path / "a.mp4")
+    assert found.times[-1] == pytest.approx(2.9)
+    assert read_numbers(read_frames(tmp_path / "a.mp4", found.times)) == list(range(30))
+    assert np.diff(found.key_times).max() <= 1.2 + 1e-9
+    assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "name", "codec", "text"),
+    [
+        (np.zeros((2, 48, 80, 3), np.float32), "a.mp4", "libx264", r"frames are float32 .*wants uint8"),
+        (np.zeros((0, 48, 80, 3), np.uint8), "a.mp4", "libx264", r"with T > 0"),
+        (np.zeros((2, 47, 80, 3), np.uint8), "a.mp4", "libx264", r"frames are 47x80: yuv420p wants even sides"),
+        (np.zeros((2, 48, 80, 3), np.uint8), "a.xyz", "libx264", r"a\.xyz: FFmpeg cannot write it .*the suffix"),
+        (np.zeros((2, 48, 80, 3), np.uint8), "a.mp4", "nonsense", r"a\.mp4: FFmpeg cannot write it .*the codec"),
+        (np.zeros((2, 48, 80, 3), np.uint8), "no/a.mp4", "libx264", r"a\.mp4: FFmpeg cannot write it .*the folder"),
+    ],
+)
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, frames, name, codec, text):
+    with pytest.raises(ValueError, match=text):
+        write_video(tmp_path / name, frames, codec=codec)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.mp4"
+    write_video(path, numbered_frames(3))
+    old = path.read_bytes()
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_video(path, numbered_frames(5))
+    assert path.read_bytes() == old
+    assert os.listdir(tmp_path) == ["a.mp4"]

@@ -1,0 +1,132 @@
+"""Tables of any make become items; every faulty line is named; what is written is read back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tubelet.data.items import Item, find_items, read_split, write_split
+from tubelet.data.splits import assign_splits
+
+
+def _touch(root: Path, *names: str) -> Path:
+    for name in names:
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(name.encode())
+    return root
+
+
+def _table(root: Path, text: str | bytes, *clips: str) -> Path:
+    _touch(root, *(clips or ("a.mp4", "b.mp4", "c.mp4", "d.mp4")))
+    file = root / "clips.csv"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return file
+
+
+FOUR = ("walk/a.mp4", "walk/b.mp4", "run/c.mp4", "run/d.mp4")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_tables_of_any_make(tmp_path: Path, separator: str, newline: str, mark: str) -> None:
+    lines = [
+        "Path,Label,start,end,split,group",
+        "a.mp4,walk,0.5,2,train,g",
+        "b.mp4,walk,,1.5,Valid,",
+        "",
+        "c.mp4,run,3,,,",
+    ]
+    lines += ["d.mp4,run,,,,", ",,,,,", "./sub//e.mp4, run ,,,,"]
+    text = mark + newline.join(lines).replace(",", separator) + newline
+    file = _table(tmp_path, text, "a.mp4", "b.mp4", "c.mp4", "d.mp4", "sub/e.mp4")
+    assert find_items(file).items == (
+        Item("a.mp4", "walk", 0.5, 2.0, "train", "g"),
+        Item("b.mp4", "walk", None, 1.5, "val", ""),
+        Item("c.mp4", "run", 3.0, None, "", ""),
+        Item("d.mp4", "run"),
+        Item("sub/e.mp4", "run"),
+    )
+
+
+def test_paths_below_the_table_become_relative_and_others_stay(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    _touch(outside, "x.mp4", "y.mp4")
+    rows = [f"{inside}/a.mp4,walk", "b.mp4,run", f"{outside}/x.mp4,walk", "../out/y.mp4,run"]
+    source = find_items(_table(inside, "\n".join(["path,label", *rows])))
+    assert {item.path for item in source.items} == {"a.mp4", "b.mp4", f"{outside}/x.mp4", "../out/y.mp4"}
+
+
+def test_unread_columns_are_noted(tmp_path: Path) -> None:
+    text = "label,fps,path,url\nwalk,25,a.mp4,u\nwalk,25,b.mp4,u\nrun,25,c.mp4,u\nrun,25,d.mp4,u\n"
+    assert find_items(_table(tmp_path, text)).notes == ("clips.csv: columns not read: 'fps', 'url'",)
+
+
+def test_parts_of_one_file_are_different_clips(tmp_path: Path) -> None:
+    text = "path,label,start,end\na.mp4,walk,0,1\na.mp4,run,1,2\na.mp4,walk,2,3\na.mp4,run,3,\n"
+    assert len(find_items(_table(tmp_path, text)).items) == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("gone.mp4,walk,,,,", r"line 3: no file 'gone\.mp4' in "),
+        (" ,walk,,,,", r"line 3: the path is empty"),
+        ("a.mp4,,,,,", r"line 3: the label is empty"),
+        ("a.mp4", r"line 3: 1 cells, the header has 6"),
+        ("a.mp4,walk,,,,,x", r"line 3: 7 cells, the header has 6"),
+        ("notes.txt,walk,,,,", r"line 3: 'notes\.txt' is not a video, image or sound by its suffix"),
+        ("a.mp4,walk,x,,,", r"line 3: start 'x' is not a number of seconds"),
+        ("a.mp4,walk,,nan,,", r"line 3: end 'nan' is not a finite number of seconds from 0 up"),
+        ("a.mp4,walk,-1,,,", r"line 3: start '-1' is not a finite number of seconds from 0 up"),
+        ("a.mp4,walk,2,2,,", r"line 3: start 2\.0 is not before end 2\.0"),
+        ("a.mp4,walk,,0,,", r"line 3: start 0\.0 is not before end 0\.0"),
+        ("a.mp4,walk,,,hold,", r"line 3: split 'hold' is unknown; expected one of train, val, valid"),
+        ('"a.mp4,walk,,,,', r"line 3: unexpected end of data"),
+    ],
+)
+def test_faulty_lines(tmp_path: Path, row: str, message: str) -> None:
+    text = f"path,label,start,end,split,group\nb.mp4,walk,,,,\n{row}"
+    with pytest.raises(ValueError, match=message):
+        find_items(_table(tmp_path, text, "a.mp4", "b.mp4", "notes.txt"))
+
+
+def test_all_faults_are_counted_and_twenty_shown(tmp_path: Path) -> None:
+    text = "path,label\n" + "".join(f"{i}.mp4,walk\n" for i in range(30))
+    with pytest.raises(ValueError, match=r"30 faulty lines; the first 20:") as caught:
+        find_items(_table(tmp_path, text))
+    assert [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]] == [
+        f"line {number}" for number in range(2, 22)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.mp4,walk\nb.mp4,run\n", r"first line reads 'a\.mp4,walk'; expected a header that names at least path and"),
+        ("", r"first line reads ''; expected a header"),
+        ("a.mp4 0\n", r"first line reads 'a\.mp4 0'; expected a header"),
+        ("path,label,label\n", r"the header names 'label' more than once"),
+        ("path,label\n\n", r"no clips; expected a line for each below the header"),
+        ("path,label\n".encode("utf-16"), r"not a text table in UTF-8; save it as 'CSV UTF-8'"),
+        ("path,label\na.mp4,café\n".encode("latin-1"), r"class name 'caf\\udce9' has signs that cannot be printed"),
+        ("path,label\na.mp4,walk\nb.mp4,Walk\n", r"classes 'Walk' and 'walk' differ only in case"),
+        ("path,label\na.mp4,walk\na.mp4,run\n", r"a\.mp4 labelled 'run' and 'walk'"),
+        ("path,label,start,end\na.mp4,walk,1,2\na.mp4,run,1,2\n", r"a\.mp4 labelled 'run' and 'walk'"),
+        ("path,label,split\na.mp4,walk,train\na.mp4,walk,val\n", r"1 repeated clips:\n  a\.mp4 listed twice"),
+        ("path,label\na.mp4,walk\nb.mp4,walk\n", r"1 class \('walk'\), at least 2"),
+    ],
+)
+def test_faulty_tables(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_items(_table(tmp_path, text))
+
+
+def test_a_split_written_and_read_is_the_same(tmp_path: Path) -> None:
+    awkward = ("run/a, b.mp4", 'run/"q".mp4', "run/ é\n.mp4", "walk/-x;y.mp4", "walk/=1+1.mp4")
+    source = assign_splits(find_items(_touch(tmp_path / "data", *FOUR, *awkward)), seed=3)
+    timed = replace(source.items[0], start_seconds=1 / 3, end_seconds=1e9 / 7)
+    source = replace(source, items=(timed, *source.items[1:]), notes=())
+    write_split(source, tmp_path / "split.csv")
+    assert read_split(tmp_path / "split.csv", tmp_path / "data") == source

@@ -1,0 +1,128 @@
+"""After the last step: the weights are kept, measured on clips they never saw, and reported."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+import tubelet
+from tubelet.evaluate import Answer, answer, results_of, write_predictions
+from tubelet.media.reader import read_frames
+from tubelet.media.sampling import clip_times
+from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.report import write_card, write_report
+from tubelet.screen import bar, console, facts
+from tubelet.train.fit import Fit
+from tubelet.train.plan import Plan
+from tubelet.train.run import Run
+from tubelet.train.team import Team
+from tubelet.weights.store import load_strict, save
+
+
+def finish(fit: Fit, run: Run, begun: float, *, show: bool) -> None:
+    """Keeps the weights, measures them on the held-out clips, writes the report."""
+    plan, team, config = fit.plan, fit.team, fit.plan.config
+    weights = fit.final_weights()
+    if not team.first:
+        return
+    model = SpaceTimeTransformer(plan.model)
+    load_strict(model, weights, what="trained weights")
+    about = {"clip_spec": plan.spec.to_json(), "classes": list(plan.source.classes), "tubelet": tubelet.__version__}
+    save(model, run.path, about=about)
+    answers, seconds = answer_all(model, plan, team, views=config.views, title="evaluating", show=show)
+    write_predictions(answers, plan.source.classes, run.path / "predictions.csv")
+    results = {"split": plan.held_out, "views": config.views, **results_of(answers, plan.source.classes)}
+    results["single_frame"] = single_frame(fit, show=show) if config.baseline and plan.spec.kind == "video" else None
+    results["seconds_total"] = time.monotonic() - begun
+    results["clips_per_second_predict"] = len(answers) / max(seconds, 1e-9)
+    run.write_json("results.json", results)
+    write_report(run.path, frames=strip_frames(plan))
+    write_card(run.path)
+    run.remove_checkpoints()
+    if show:
+        print_results(results, run)
+
+
+def answer_all(
+    model: SpaceTimeTransformer, plan: Plan, team: Team, *, views: str, title: str, show: bool, single: bool = False
+) -> tuple[list[Answer], float]:
+    items = plan.items(plan.held_out)
+    begun = time.monotonic()
+    with bar(title, len(items), show=show) as progress:
+        answers = answer(
+            model.to(team.device),
+            plan.spec,
+            plan.source.root,
+            items,
+            views_text=views,
+            single_frame=single,
+            workers=plan.workers,
+            device=team.device,
+            bfloat16=plan.bfloat16,
+            after=lambda _: progress.advance(f"{progress.done + 1}/{progress.total} clips"),
+        )
+    return answers, time.monotonic() - begun
+
+
+def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
+    """The same kind of model, trained for as many steps on one frame of each clip: what motion is worth."""
+    plan = fit.plan
+    patch = (1, *plan.model.patch[1:])
+    alone = Team(0, 1, fit.team.device)
+    settings = replace(plan.model, family="vidtrans", patch=patch, clip=(1, *plan.model.clip[1:]))
+    torch.manual_seed(plan.config.seed)
+    config = replace(plan.config, shard="none", ema=0.0)
+    other = Fit(
+        plan=replace(plan, config=config),
+        model=SpaceTimeTransformer(settings),
+        clips=fit.clips,
+        team=alone,
+        steps=fit.steps,
+        single_frame=True,
+    )
+    with bar("one frame", other.steps, show=show) as progress:
+
+        def after(figures: dict[str, float]) -> bool:
+            progress.advance(f"loss {figures['loss']:.2f} left {progress.left}")
+            return False
+
+        other.run(other.steps, after=after)
+    answers, _ = answer_all(other.model, plan, alone, views="1x1", title="evaluating", show=False, single=True)
+    return {"accuracy": results_of(answers, plan.source.classes)["accuracy"]}
+
+
+def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
+    """path -> frames (T, H, W, 3) uint8 for the report; None where there is nothing to see."""
+
+    def frames(path: str) -> np.ndarray | None:
+        spec = plan.spec
+        if spec.kind == "sound":
+            return None
+        times = clip_times(0.0, frames=spec.frames, seconds_between_frames=spec.seconds_between_frames)
+        try:
+            return read_frames(plan.source.root / path, times, cover=(96, 96))
+        except ValueError:
+            return None
+
+    return frames
+
+
+def print_results(results: dict[str, Any], run: Run) -> None:
+    low, high = results["interval"]
+    rows = [
+        (
+            "this model",
+            f"{100 * results['accuracy']:.1f}% right on {results['clips']} clips never seen ({low:.0%} to {high:.0%})",
+        ),
+        ("majority", f"{100 * results['majority']['accuracy']:.1f}% by always saying {results['majority']['label']}"),
+    ]
+    if results["single_frame"]:
+        rows.insert(
+            1, ("one frame", f"{100 * results['single_frame']['accuracy']:.1f}% by a model given a single frame")
+        )
+    facts("Result", rows)
+    console.print(f"report  [cyan]{run.path / 'report.html'}[/]", soft_wrap=True)
+    console.print(f"next    [cyan]tubelet predict {run.path} FILE[/]", soft_wrap=True)
