@@ -6,8 +6,11 @@ import struct
 import subprocess
 import sys
 import zlib
+from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -50,7 +53,7 @@ PAIRS = {
 
 
 def sequential(path) -> np.ndarray:
-    """Every frame in the decoder's own order: the plainest way to read a sound file."""
+    """Every frame in the decoder's own order: the plainest way to read an undamaged file."""
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
@@ -100,32 +103,63 @@ def test_where_seeking_does_not_work_it_is_not_tried(tmp_path, name):
     assert index(path).linear_only
 
 
-def test_a_late_seek_is_noticed(tmp_path, monkeypatch):
-    """Seeks that land one second late, as in MPEG streams, cost time and never a wrong frame."""
-    path = write_numbered(tmp_path / "a.mkv", 120)
-    opened = reader._opened
-    seeks = []
+class LateContainer:
+    """Seeks land some milliseconds late, as in MPEG streams and fragmented MP4."""
 
-    class Late:
-        def __init__(self, container):
-            self.container = container
+    def __init__(self, container, late_ms):
+        self.container, self.late_ms = container, late_ms
 
-        def __getattr__(self, name):
-            return getattr(self.container, name)
+    def __getattr__(self, name):
+        return getattr(self.container, name)
 
-        def seek(self, ticks, *, stream):
-            seeks.append(ticks)
-            self.container.seek(ticks + 1000, stream=stream)
+    def seek(self, ticks, *, stream):
+        self.container.seek(ticks + self.late_ms, stream=stream)
 
-    @reader.contextmanager
+
+@pytest.mark.parametrize("codec_options", [{"g": "12", "bf": "2", "sc_threshold": "0"}, X264_OPEN])
+@pytest.mark.parametrize(("late_ms", "opened_times"), [(0, 1), (500, 1), (1000, 2), (60_000, 2)])
+def test_a_late_seek_costs_time_and_never_a_wrong_frame(tmp_path, monkeypatch, codec_options, late_ms, opened_times):
+    """A group lasts 480 ms: half a second late is mended by one step back, more by reading from the start."""
+    path = write_numbered(tmp_path / "a.mkv", 120, codec_options=codec_options)
+    times, opened, openings = index(path).times, reader._opened, []
+
+    @contextmanager
     def opened_late(path):
         with opened(path) as container:
-            yield Late(container)
+            openings.append(path)
+            yield LateContainer(container, late_ms)
 
-    times = index(path).times
     monkeypatch.setattr(reader, "_opened", opened_late)
-    assert read_numbers(read_frames(path, times[[50, 110]])) == [50, 110]
-    assert seeks
+    for wanted in ([36], [46], [47], [50, 106]):
+        openings.clear()
+        assert read_numbers(read_frames(path, times[wanted])) == wanted
+        assert len(openings) == opened_times
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "mpeg2.ts"])
+def test_a_recording_that_starts_in_mid_stream_starts_at_its_first_key_frame(tmp_path, name):
+    codec, codec_options, _ = PAIRS[name]
+    path = write_numbered(tmp_path / name, 60, codec=codec, codec_options=codec_options)
+    data = path.read_bytes()
+    path.write_bytes(data[len(data) // 3 // 188 * 188 :])
+    found = index(path)
+    numbers = read_numbers(read_frames(path, found.times))
+    assert numbers == list(range(numbers[0], 60))
+    assert 0 < numbers[0] < 40
+    assert found.times[0] == 0
+
+
+@pytest.mark.parametrize(("limit", "second_part"), [(8192 * 8192, [*range(5)]), (13_000, [4] * 5)])
+def test_a_size_that_changes_on_the_way(tmp_path, monkeypatch, limit, second_part):
+    """Later frames are brought to the size of the first; those beyond the limit of pixels are not decoded."""
+    small = write_numbered(tmp_path / "small.h264", 5, codec_options={"bf": "0", "tune": "zerolatency"})
+    large = write_numbered(tmp_path / "large.h264", 5, height=96, width=160)
+    path = tmp_path / "both.h264"
+    path.write_bytes(small.read_bytes() + large.read_bytes())
+    monkeypatch.setattr(reader, "MAX_PIXELS", limit)
+    frames = read_frames(path, index(path).times)
+    assert frames.shape == (10, 48, 80, 3)
+    assert read_numbers(frames) == [0, 1, 2, 3, 4, *second_part]
 
 
 def test_variable_frame_rate_goes_by_time(tmp_path):
@@ -213,13 +247,10 @@ def write_picture(path, codec, pixel_format):
         ("a.tif", "tiff", "rgb24"),
         ("a.webp", "libwebp", "yuv420p"),
         ("a.ppm", "ppm", "rgb24"),
-        ("%03d.png", "png", "rgb24"),
     ],
 )
 def test_a_picture_is_one_frame(tmp_path, name, codec, pixel_format):
-    write_picture(tmp_path / "plain", codec, pixel_format)
-    path = tmp_path / name
-    (tmp_path / "plain").rename(path)
+    path = write_picture(tmp_path / name, codec, pixel_format)
     found = index(path)
     assert (found.kind, found.times.tolist(), found.duration_seconds) == ("image", [0.0], 0.0)
     assert (found.height, found.width) == (48, 80)
@@ -229,6 +260,14 @@ def test_a_picture_is_one_frame(tmp_path, name, codec, pixel_format):
 def test_one_gif_frame_is_a_picture(tmp_path):
     write_numbered(tmp_path / "a.gif", 1, codec="gif", codec_options={})
     assert index(tmp_path / "a.gif").kind == "image"
+
+
+def test_a_name_that_looks_like_a_row_of_pictures_is_one(tmp_path):
+    other = av.VideoFrame.from_ndarray(numbered_frames(1, first=5)[0]).reformat(format="yuvj420p")
+    for number in range(3):
+        other.save(tmp_path / f"{number:03d}.jpg")
+    write_picture(tmp_path / "plain.jpg", "mjpeg", "yuvj420p").rename(tmp_path / "%03d.jpg")
+    assert read_numbers(read_frames(tmp_path / "%03d.jpg", np.array([0.0]))) == [77]
 
 
 # The orientations of the EXIF standard: where the first row and the first column of the stored picture belong.
@@ -583,6 +622,79 @@ def test_cover_wants_a_box():
 
 
 # --- the plan
+
+
+class Frame(NamedTuple):
+    """What the plan sees of a decoded frame."""
+
+    pts: int | None
+    is_corrupt: bool = False
+
+
+def packets(times: list[int | None], keys: tuple[int, ...] = (0,), hidden: tuple[int, ...] = ()) -> list:
+    return [timeline.Packet(ticks, 4, place in keys, place in hidden) for place, ticks in enumerate(times)]
+
+
+@pytest.mark.parametrize(
+    ("listed", "ticks", "counted"),
+    [
+        (packets([0, 8, 4, 12]), [0, 4, 8, 12], False),
+        (packets([100, 108, 104]), [0, 4, 8], False),
+        (packets([0, 4, 12, 8, 16], keys=(2,)), [0, 4], False),  # 8 leads up to the key frame at 12
+        (packets([-8, -4, 0, 4], hidden=(0, 1)), [0, 4], False),
+        (packets([0, 4, 4, 8]), [0, 4, 4, 8], True),
+        (packets([0, None, None]), [0, 10, 20], True),
+        (packets([0, 4, 0, 4], keys=(0, 2)), [0, 10, 20, 30], True),
+        (packets([0, 4, 8], keys=()), [0, 4, 8], False),
+    ],
+)
+def test_the_timeline_follows_from_the_packets(listed, ticks, counted):
+    found = timeline.timeline(listed, tick_seconds=0.01, frame_seconds=0.1)
+    np.testing.assert_allclose(found.times, np.array(ticks) / 100)
+    assert found.counted == counted
+    last = 0.1 if listed[1].ticks is None or ticks[1] == 10 else 0.04
+    assert found.duration_seconds == pytest.approx(ticks[-1] / 100 + last)
+
+
+@pytest.mark.parametrize("listed", [[], packets([0, 4], hidden=(0, 1)), packets([None], hidden=(0,))])
+def test_a_timeline_of_nothing(listed):
+    with pytest.raises(ValueError, match="no packet is displayed"):
+        timeline.timeline(listed, tick_seconds=1, frame_seconds=1)
+
+
+def test_lost_and_damaged_frames_are_told_apart_from_good_ones():
+    class Context:
+        def decode(self, packet):
+            if packet == "bad":
+                raise UnicodeDecodeError("utf-8", b"", 0, 1, "")
+            return [Frame(9)] if packet is None else [Frame(1), Frame(2, is_corrupt=True)]
+
+    class Stream:
+        codec_context = Context()
+
+    assert list(reader._decoded(["good", "bad"], Stream())) == [Frame(1), None, None, Frame(9)]
+
+
+def test_frames_are_numbered_by_time_or_by_counting():
+    frames = [Frame(-4), Frame(0), None, Frame(8), Frame(12)]
+    by_time = timeline.numbered(frames, plan_of([0], 4), tick_seconds=0.01)
+    assert [(place, frame.pts) for place, frame in by_time] == [(0, 0), (2, 8), (3, 12)]
+    by_count = timeline.numbered(frames, replace(plan_of([0], 4), counted=True), tick_seconds=0.01)
+    assert [place for place, _ in by_count] == [0, 1, 3, 3]
+
+
+@given(good=st.sets(st.integers(0, 12)), wanted=st.sets(st.integers(0, 12), min_size=1))
+@settings(max_examples=200, deadline=None)
+def test_a_missing_frame_is_the_good_one_before_it(good, wanted):
+    row = iter((number, number) for number in sorted(good))
+    got = timeline.collect(row, sorted(wanted), lambda number: np.array(number))
+    expected = {number: max((other for other in good if other <= number), default=None) for number in wanted}
+    if None in expected.values():
+        assert len(got) < len(wanted), "the row starts too late"
+    else:
+        assert {number: int(shown) for number, shown in got.items()} == expected
+        read_on = [number for number in sorted(good) if number >= max(wanted)][1:]
+        assert [number for number, _ in row] == read_on, "nothing is decoded after the last wanted frame"
 
 
 def plan_of(key_places: list[int], count: int) -> timeline.Index:

@@ -27,26 +27,22 @@ def summarise(
             f"got labels {labels.shape} and probabilities {probabilities.shape} for {len(classes)} classes; "
             f"expected (N,) and (N, {len(classes)})"
         )
-    if not np.issubdtype(labels.dtype, np.integer) or (
-        len(labels) and not 0 <= labels.min() <= labels.max() < len(classes)
-    ):
+    if len(labels) == 0:
+        raise ValueError(f"nothing to evaluate: 0 files were read and {failed} failed; look at the status of each file")
+    if not np.issubdtype(labels.dtype, np.integer) or not 0 <= labels.min() <= labels.max() < len(classes):
         raise ValueError(f"got labels {np.unique(labels)[:10]}; expected integers from 0 to {len(classes) - 1}")
     if not (np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-2)):
         raise ValueError("the rows of probabilities do not sum to 1; pass the softmax of the logits")
-    if len(labels) == 0:
-        raise ValueError(f"nothing to evaluate: 0 files were read and {failed} failed; look at the status of each file")
-    return measure(classes, labels, probabilities.argmax(axis=1), probabilities, failed=failed)
+    return measure(classes, labels.astype(np.int64), probabilities.argmax(axis=1), probabilities, failed=failed)
 
 
 def measure(
     classes: Sequence[str], labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, *, failed: int
 ) -> dict[str, Any]:
     """`summarise` for answers that are already known: labels (N,), predicted (N,), probabilities (N, K), N > 0."""
-    from sklearn.metrics import confusion_matrix
-
-    n, indices = len(labels), range(len(classes))
+    n, k = len(labels), len(classes)
     right = labels == predicted
-    confusion = confusion_matrix(labels, predicted, labels=indices)
+    confusion = np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)  # row: label, column: answer
     support = confusion.sum(axis=1)
     majority = int(support.argmax())
     rows = _per_class(classes, labels, predicted, confusion)
@@ -58,7 +54,7 @@ def measure(
         "accuracy": float(right.mean()),
         "interval": wilson_interval(int(right.sum()), n),
         "accuracy_all": float(right.sum() / (n + failed)),
-        "top5": float((ranking[:, :5] == labels[:, None]).any(axis=1).mean()) if len(classes) > 5 else None,
+        "top5": float((ranking[:, :5] == labels[:, None]).any(axis=1).mean()) if k > 5 else None,
         "macro": {
             name: float(np.mean([row[name] or 0.0 for row in rows if row["support"]]))
             for name in ("precision", "recall", "f1")
@@ -101,7 +97,7 @@ def wilson_interval(right: int, n: int) -> list[float]:
     share, spread = right / n, z * z / n
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    return [max(0.0, centre - half), min(1.0, centre + half)]
+    return [centre - half if right else 0.0, centre + half if right < n else 1.0]  # exact where rounding would not be
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:

@@ -232,7 +232,7 @@ def _video(path: str, container: InputContainer, threads: int) -> Any:
     if context.width * context.height > MAX_PIXELS:
         problem = f"its pictures have {context.width}x{context.height} pixels, more than {MAX_PIXELS} in all"
         raise MediaError(path, "too-big", problem, "Scale it down first")
-    context.options = {"max_pixels": str(MAX_PIXELS)}  # the size can change on the way
+    context.options = {"max_pixels": str(MAX_PIXELS * 9 // 8)}  # the size can change on the way; decoders pad a little
     context.thread_type, context.thread_count = ("NONE", 1) if threads == 1 else ("AUTO", threads)
     return stream
 

@@ -55,12 +55,7 @@ def init_from_image(
     for what, value, known in (("kernel", kernel, get_args(Kernel)), ("temporal", temporal, get_args(Temporal))):
         if value not in known:
             raise ValueError(f"unknown {what} {value!r}: expected one of {', '.join(known)}")
-    source, state = Source(read(weights)), dict[str, Tensor]()
-    if "patch_embed.proj.weight" not in source:
-        raise ValueError(
-            f"the weights have no 'patch_embed.proj.weight' (they begin with {', '.join(sorted(source.tensors)[:3])}): "
-            f"expected an image ViT in timm's names"
-        )
+    source, state = read(weights), dict[str, Tensor]()
     report = embed(model, source, state, kernel)
     report += positions(model, source, state, image_grid)
     report += blocks(model, source, state, temporal)
@@ -196,14 +191,21 @@ def norm_and_rest(model: SpaceTimeTransformer, source: Source, state: dict[str, 
     return report + ([f"{', '.join(head)}: left, the image model's classes"] if head else [])
 
 
-def read(weights: ImageWeights) -> Mapping[str, Tensor]:
+def read(weights: ImageWeights) -> Source:
     if isinstance(weights, Mapping):
-        return weights
-    file = local(weights) or download(str(weights), FILE)
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file}: not a readable safetensors file ({error}): download it again") from error
+        source, where = Source(weights), "the weights"
+    else:
+        file = local(weights) or download(str(weights), FILE)
+        try:
+            source, where = Source(load_file(file)), str(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file}: not a readable safetensors file ({error}): download it again") from error
+    if "patch_embed.proj.weight" not in source:
+        raise ValueError(
+            f"{where}: no 'patch_embed.proj.weight' (the names begin with {', '.join(sorted(source.tensors)[:3])}): "
+            f"expected an image ViT in timm's names"
+        )
+    return source
 
 
 def local(weights: str | os.PathLike[str]) -> Path | None:
@@ -255,8 +257,6 @@ def image_config(weights: ImageWeights) -> dict[str, Any]:
 
 def image_shape(weights: ImageWeights) -> tuple[int, int, int]:
     """Width, depth and patch side in px of an image ViT."""
-    state = Source(read(weights))
-    if "patch_embed.proj.weight" not in state:
-        raise ValueError(f"{weights}: expected an image ViT in timm's names, it has no 'patch_embed.proj.weight'")
-    kernel = state.shape("patch_embed.proj.weight")
-    return kernel[0], state.count("blocks.{}."), kernel[2]
+    source = read(weights)
+    kernel = source.shape("patch_embed.proj.weight")
+    return kernel[0], source.count("blocks.{}."), kernel[2]

@@ -1,0 +1,120 @@
+"""Who may import whom. nn <- weights <- the user tasks -> data -> media; nn and data meet in the user tasks only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import tubelet
+
+PACKAGE = Path(tubelet.__file__).parent
+
+ROOMS = {"nn": {"nn"}, "weights": {"nn", "weights"}, "media": {"media"}, "data": {"data", "media"}}
+USER_TASKS = {"", "__main__", "cli", "train", "evaluate", "predict", "report", "demo", "info"}  # "" is tubelet itself
+MODEL_SIDE, DATA_SIDE = {"nn", "weights"}, {"data", "media"}
+
+UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+UNSAFE_CALLS = {"eval", "exec", "__import__"}
+
+
+def imports(tree: ast.AST) -> list[str]:
+    """Dotted names of all that a file imports, anywhere in it; `from a import b` counts as a.b."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += ["." * node.level + f"{node.module or ''}.{alias.name}" for alias in node.names]
+    return names
+
+
+def room(dotted: str) -> str:
+    return [*dotted.split("."), ""][1]
+
+
+def wrong(module: str, source: str) -> list[str]:
+    """What the file of `module` does that it must not."""
+    tree, here = ast.parse(source), room(module)
+    names = imports(tree)
+    found = [f"relative import {name}" for name in names if name.startswith(".")]
+    rooms = {room(name) for name in names if name.split(".")[0] == "tubelet"}
+    if here in ROOMS:
+        found += [f"{here} imports {other or 'tubelet'}" for other in sorted(rooms - ROOMS[here])]
+    elif here not in USER_TASKS and rooms & MODEL_SIDE and rooms & DATA_SIDE:
+        found.append(f"{here} sees models and data, and is no user task")
+    found += [f"imports {name}" for name in names if name.split(".")[0] in UNSAFE_MODULES]
+    if module != "tubelet.media.reader":
+        found += [f"imports {name}" for name in names if name.split(".")[0] == "av"]
+    found += ["imports torch.load"] * names.count("torch.load")
+    return found + [f"calls {name}" for name in unsafe_calls(tree)]
+
+
+def unsafe_calls(tree: ast.AST) -> list[str]:
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in UNSAFE_CALLS:
+            found.append(node.id)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.load":
+            found.append("torch.load")
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            found.append("allow_pickle")
+    return found
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = ("tubelet", *path.relative_to(PACKAGE).with_suffix("").parts)
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+def test_every_file_is_looked_at():
+    assert {"tubelet", "tubelet.nn", "tubelet.nn.grid", "tubelet.weights.image", "tubelet.info"} <= set(modules())
+    assert set(ROOMS) <= {room(module) for module in modules()}
+
+
+@pytest.mark.parametrize("module", modules())
+def test_arrows_go_one_way(module):
+    assert wrong(module, modules()[module].read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "message"),
+    [
+        ("tubelet.nn.grid", "import tubelet.weights.store", "nn imports weights"),
+        ("tubelet.nn", "from tubelet import data", "nn imports data"),
+        ("tubelet.nn.grid", "import tubelet", "nn imports tubelet"),
+        ("tubelet.weights.store", "def f():\n    from tubelet.media.reader import read", "weights imports media"),
+        ("tubelet.weights.store", "from tubelet.data import items", "weights imports data"),
+        ("tubelet.media.reader", "from tubelet.data.spec import ClipSpec", "media imports data"),
+        ("tubelet.data.items", "from tubelet.nn import Grid", "data imports nn"),
+        ("tubelet.data.items", "from tubelet.cli import main", "data imports cli"),
+        ("tubelet.metrics", "import tubelet.nn\nfrom tubelet import media", "metrics sees models and data"),
+        ("tubelet.data.items", "from . import spec", "relative import"),
+        ("tubelet.media.writer", "import av.container", "imports av.container"),
+        ("tubelet.cli", "if True:\n    from av import open", "imports av.open"),
+        ("tubelet.cli", "import pickle", "imports pickle"),
+        ("tubelet.cli", "from joblib import load", "imports joblib.load"),
+        ("tubelet.train.run", "import torch\nstate = torch.load('a.pt')", "calls torch.load"),
+        ("tubelet.train.run", "from torch import load", "imports torch.load"),
+        ("tubelet.train.run", "import numpy as np\nnp.load('a', allow_pickle=True)", "calls allow_pickle"),
+        ("tubelet.train.run", "run = eval\nrun('1')", "calls eval"),
+        ("tubelet.train.run", "exec('a = 1')", "calls exec"),
+    ],
+)
+def test_the_check_finds_a_wrong_arrow(module, source, message):
+    assert any(found.startswith(message) for found in wrong(module, source))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("tubelet.train.fit", "from tubelet.nn import Grid\nfrom tubelet.data import items\nmodel.eval()"),
+        ("tubelet.weights.store", "from tubelet.nn.model import ModelConfig\nfrom tubelet.weights import source"),
+        ("tubelet.media.reader", "import av"),
+        ("tubelet.metrics", "import numpy as np\nnp.load('a.npy')"),
+    ],
+)
+def test_the_check_lets_right_arrows_pass(module, source):
+    assert wrong(module, source) == []

@@ -1,0 +1,615 @@
+"""The report and the model card: numbers against brute force, what a reader is shown, hostile names, damaged runs."""
+
+import base64
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from tubelet.metrics import wilson_interval
+from tubelet.pictures import curve_svg, strip_uri
+from tubelet.report import summarise, write_card, write_report
+
+DIRECTIONS = ["left", "right", "up", "down"]
+NBSP = "\N{NO-BREAK SPACE}"
+
+
+def random_answers(k: int, n: int, *, seed: int, right: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (n,) and probabilities (n, k), the label the likeliest in about `right` of the rows."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, k, n)
+    probabilities = rng.dirichlet(np.ones(k), n)
+    probabilities[np.arange(n), np.where(rng.random(n) < right, labels, rng.integers(0, k, n))] += 1.5
+    return labels, probabilities / probabilities.sum(axis=1, keepdims=True)
+
+
+def make_run(
+    path: Path,
+    *,
+    classes: list[str] | None = None,
+    answers: tuple[np.ndarray, np.ndarray] | None = None,
+    failed: tuple[str, ...] = (),
+    items: tuple[str, ...] = (),
+    kind: str = "video",
+    split: str = "val",
+    single_frame: float | None = None,
+) -> Path:
+    classes = DIRECTIONS if classes is None else classes
+    labels, probabilities = random_answers(len(classes), 60, seed=0) if answers is None else answers
+    predicted = probabilities.argmax(axis=1)
+    names = [*items, *(f"clips/{i:03d}.mp4" for i in range(len(items), len(labels)))]
+    path.mkdir()
+    with open(path / "predictions.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "label", "predicted", "probability", "status", *(f"p:{name}" for name in classes)])
+        for name, label, answer, row in zip(names, labels, predicted, probabilities):
+            table.writerow([name, classes[label], classes[answer], row[answer], "ok", *row])
+        for i, name in enumerate(failed):
+            table.writerow(
+                [name, classes[i % len(classes)], "", "", "E-EMPTY: the file is empty", *[""] * len(classes)]
+            )
+    results = summarise(classes, labels, probabilities, failed=len(failed))
+    single = None if single_frame is None else {"accuracy": single_frame}
+    write_json(path / "results.json", {**results, "split": split, "views": "1x1", "single_frame": single})
+    counts = {"train": {name: 40 + i for i, name in enumerate(classes)}, "val": {classes[0]: 7}}
+    data = {
+        "root": "/home/ada/clips",
+        "kind": kind,
+        "fingerprint": "9f3a",
+        "counts": counts,
+        "notes": ["2 files left out"],
+    }
+    config = {"tubelet": "0.1.0", "classes": classes, "data": data, "plan": ["time  about 12 minutes", "split 4:1"]}
+    config |= {
+        "model": {"name": "vivit2-Ti/16x2"},
+        "clip_spec": {"frames": 16},
+        "train": {"lr": 0.0005, "augment": True},
+    }
+    write_json(path / "config.json", config)
+    records = [
+        {"kind": "train", "step": s, "epoch": s / 10, "loss": 9 / s, "accuracy": 1 - 1 / s} for s in range(1, 300)
+    ]
+    records += [
+        {"kind": "val", "step": 10 * e, "epoch": e, "loss": 1 / e, "accuracy": 0.5 + e / 100} for e in range(1, 30)
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def write_json(path: Path, values: object) -> None:
+    path.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
+
+
+# A soft picture with grain, the like of a camera's, (16, 90, 160, 3).
+GRAIN = np.random.default_rng(0).normal(0, 6, (16, 90, 160, 3))
+FRAMES = (np.linspace(40, 200, 160)[:, None] + GRAIN).clip(0, 255).astype(np.uint8)
+
+
+def frames_of(path: str) -> np.ndarray:
+    return FRAMES
+
+
+class Page(HTMLParser):
+    """The tags with their attributes, the text, and the rows of the confusion table of a report."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def section(self, name: str) -> str:
+        return re.search(rf'<section id="{name}".*?</section>', self.source, re.DOTALL)[0]
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def report(run: Path) -> Page:
+    return Page(write_report(run, frames=frames_of))
+
+
+# ---------------------------------------------------------------------------------------------------------- metrics
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 3), (2, 5), (4, 60), (9, 300), (40, 200)])
+def test_summary_agrees_with_counting(k: int, n: int) -> None:
+    classes = [f"class {i}" for i in range(k)]
+    labels, probabilities = random_answers(k, n, seed=k)
+    summary = summarise(classes, labels, probabilities, failed=3)
+    rows = [(int(label), list(row)) for label, row in zip(labels, probabilities)]
+    answers = [(label, row.index(max(row))) for label, row in rows]
+
+    right = sum(label == answer for label, answer in answers)
+    assert summary["clips"] == n
+    assert summary["accuracy"] == pytest.approx(right / n)
+    assert summary["accuracy_all"] == pytest.approx(right / (n + 3))
+    matrix = [[sum(pair == (i, j) for pair in answers) for j in range(k)] for i in range(k)]
+    assert summary["confusion"] == matrix
+    assert [sum(row) for row in matrix] == [row["support"] for row in summary["per_class"]]
+
+    f1 = []
+    for i, row in enumerate(summary["per_class"]):
+        support, said, hit = sum(matrix[i]), sum(line[i] for line in matrix), matrix[i][i]
+        assert row["recall"] == (pytest.approx(hit / support) if support else None)
+        assert row["precision"] == (pytest.approx(hit / said) if said else None)
+        assert row["f1"] == (pytest.approx(2 * hit / (support + said)) if support + said else None)
+        f1 += [2 * hit / (support + said)] if support else []
+    assert summary["macro"]["f1"] == pytest.approx(sum(f1) / len(f1))
+    majority = max(sum(row) for row in matrix)
+    assert summary["majority"]["accuracy"] == pytest.approx(majority / n)
+    assert sum(matrix[classes.index(summary["majority"]["label"])]) == majority
+    first_five = sum(label in sorted(range(k), key=lambda j: -row[j])[:5] for label, row in rows)
+    assert summary["top5"] == (pytest.approx(first_five / n) if k > 5 else None)
+
+
+def test_calibration_error_is_the_mean_gap_of_fifteen_bins() -> None:
+    labels, probabilities = random_answers(4, 500, seed=1)
+    total = 0.0
+    for b in range(15):
+        rows = [(lab, row) for lab, row in zip(labels, probabilities) if b / 15 < max(row) <= (b + 1) / 15]
+        if rows:
+            confidence = sum(max(row) for _, row in rows) / len(rows)
+            accuracy = sum(row.argmax() == lab for lab, row in rows) / len(rows)
+            total += len(rows) / 500 * abs(confidence - accuracy)
+    assert summarise(DIRECTIONS, labels, probabilities)["calibration_error"] == pytest.approx(total)
+
+
+def test_small_integers_are_labels_too() -> None:
+    labels, probabilities = random_answers(40, 200, seed=2)
+    assert summarise(range(40), labels.astype(np.uint8), probabilities) == summarise(range(40), labels, probabilities)
+
+
+def test_certain_and_right_is_perfectly_calibrated() -> None:
+    summary = summarise(DIRECTIONS, np.arange(4), np.eye(4))
+    assert (summary["accuracy"], summary["calibration_error"], summary["mean_confidence"]) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 30), (30, 30), (119, 128), (7, 1000)])
+def test_wilson_interval_ends_where_the_score_test_just_rejects(right: int, n: int) -> None:
+    low, high = wilson_interval(right, n)
+    share = right / n
+    assert 0 <= low <= share <= high <= 1
+    for end in (low, high):
+        if 1e-9 < end < 1 - 1e-9:
+            assert (share - end) ** 2 == pytest.approx(1.959963984540054**2 * end * (1 - end) / n)
+
+
+def test_summary_is_plain_json_even_with_classes_never_seen_or_answered() -> None:
+    summary = summarise(["a", "b", "c"], np.array([0, 0, 1]), np.array([[0.9, 0.1, 0], [0.8, 0.2, 0], [0.6, 0.4, 0]]))
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    a, b, c = summary["per_class"]
+    assert (a["recall"], b["recall"], c["recall"]) == (1, 0, None)
+    assert (b["precision"], c["precision"], b["f1"], c["f1"]) == (None, None, 0, None)
+    assert summary["macro"]["recall"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "message"),
+    [
+        (np.zeros(2, int), np.ones((2, 3)) / 3, r"got labels \(2,\) and probabilities \(2, 3\) for 4 classes"),
+        (np.array([4]), np.ones((1, 4)) / 4, r"got labels \[4\]; expected integers from 0 to 3"),
+        (np.array([0.5]), np.ones((1, 4)) / 4, "expected integers"),
+        (np.array([0]), np.array([[3.0, -1, 2, 0]]), "do not sum to 1; pass the softmax"),
+        (np.array([0]), np.full((1, 4), np.nan), "do not sum to 1"),
+        (np.zeros(0), np.zeros((0, 4)), "0 files were read and 7 failed"),
+    ],
+)
+def test_summarise_says_what_is_wrong(labels: np.ndarray, probabilities: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        summarise(DIRECTIONS, labels, probabilities, failed=7)
+
+
+# --------------------------------------------------------------------------------------------------------- headline
+
+
+def test_headline_says_the_accuracy_its_interval_and_the_baselines(tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(4), 32)
+    answers = np.where(np.arange(128) < 9, (labels + 1) % 4, labels)
+    page = report(make_run(tmp_path / "run", answers=(labels, np.eye(4)[answers] * 0.6 + 0.1), single_frame=0.31))
+    assert "<title>93.0" in page.source
+    assert f"of 128 clips right. 95{NBSP}% interval: 87.2{NBSP}% to 96.3{NBSP}%." in page.text
+    assert (
+        f"The model is right on 93{NBSP}% of 128 clips it never saw; always answering “left” would be right on "
+        f"25{NBSP}%, a model given one frame of each clip on 31{NBSP}%."
+    ) in page.text
+    widths = re.findall(r'<i (?:class="model" )?style="width:([\d.]+)%', page.source)
+    assert [float(width) for width in widths] == [92.97, 31, 25]
+    assert "Not clearly better" not in page.text
+
+
+@pytest.mark.parametrize(("single_frame", "warned"), [(0.40, False), (0.60, True), (0.75, True)])
+def test_a_baseline_inside_or_above_the_interval_is_a_warning(
+    tmp_path: Path, single_frame: float, warned: bool
+) -> None:
+    labels = np.repeat(np.arange(4), 15)
+    answers = np.where(np.arange(60) % 3 == 0, (labels + 1) % 4, labels)  # two thirds right: 54 to 77 %
+    page = report(make_run(tmp_path / "run", answers=(labels, np.eye(4)[answers]), single_frame=single_frame))
+    assert ("Not clearly better than a model given one frame of each clip" in page.text) == warned
+    assert "Not clearly better than always" not in page.text
+
+
+def test_files_that_failed_are_counted_and_listed(tmp_path: Path) -> None:
+    page = report(make_run(tmp_path / "run", failed=tuple(f"bad {i}.mp4" for i in range(203))))
+    right = summarise(DIRECTIONS, *random_answers(4, 60, seed=0))["accuracy"] * 60
+    share = f"{100 * right / 263:.1f}"
+    assert f"203 more files could not be read (list); counted as wrong, that makes {share}{NBSP}% of 263." in page.text
+    assert "bad 0.mp4" in page.section("failed")
+    assert page.section("failed").count("E-EMPTY: the file is empty") == 200
+    assert "And 3 more in predictions.csv." in page.section("failed")
+
+
+def test_no_failed_file_is_said_too(tmp_path: Path) -> None:
+    assert "None: all 60 could be read." in report(make_run(tmp_path / "run")).section("failed")
+
+
+def test_classes_without_a_clip_are_named(tmp_path: Path) -> None:
+    labels, probabilities = np.array([0, 1, 0]), np.eye(4)[[0, 1, 1]]
+    page = report(make_run(tmp_path / "run", answers=(labels, probabilities)))
+    assert "Not tested, for want of clips that could be read: up, down." in page.text
+    assert "–" in page.section("classes")
+
+
+def test_figures_on_the_training_split_say_so(tmp_path: Path) -> None:
+    page = report(make_run(tmp_path / "run", split="train", kind="sound"))
+    assert "of 60 recordings it was trained on" in page.text
+    assert "These recordings were used for training: the figures say nothing about new ones." in page.text
+
+
+def test_nearly_all_is_not_called_all(tmp_path: Path) -> None:
+    labels = np.zeros(3000, int)
+    probabilities = np.eye(2)[(np.arange(3000) == 5).astype(int)]
+    page = report(make_run(tmp_path / "run", classes=["yes", "no"], answers=(labels, probabilities)))
+    assert f"The model is right on 99.97{NBSP}% of 3000 clips" in page.text
+
+
+# --------------------------------------------------------------------------------------------- curves, tables, strips
+
+
+@pytest.mark.parametrize("k", [2, 20, 21, 50])
+def test_confusion_table_holds_every_count(tmp_path: Path, k: int) -> None:
+    classes = [f"class {i:02d}" for i in range(k)]
+    answers = random_answers(k, 150, seed=k, right=0.4)
+    table = report(make_run(tmp_path / "run", classes=classes, answers=answers)).section("confusion")
+    shown = {(a, b): int(n) for a, b, n in re.findall(r'title="(class \d\d) → (class \d\d): (\d+)"', table)}
+    for i, row in enumerate(summarise(classes, *answers)["confusion"]):
+        for j, count in enumerate(row):
+            assert shown.get((classes[i], classes[j]), 0) == count
+    assert table.count("<td") == k * k
+    assert bool(re.search(r'">\d+</td>', table)) == (k <= 20)
+
+
+def test_with_very_many_classes_the_confusions_are_a_list(tmp_path: Path) -> None:
+    classes = [f"class {i:02d}" for i in range(51)]
+    labels = np.arange(51)
+    answers = np.where(labels == 7, 8, labels)
+    run = make_run(tmp_path / "run", classes=classes, answers=(labels, np.eye(51)[answers]))
+    section = report(run).section("confusion")
+    assert "<table" not in section
+    lines = [re.sub(r"<.*?>", "", line) for line in re.findall("<li>.*</li>", section)]
+    assert lines == ["1&nbsp;×class 07 taken for class 08"]
+
+
+def test_the_weakest_class_comes_first_with_what_it_is_mistaken_for(tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(4), 5)
+    answers = labels.copy()
+    answers[[10, 11, 12]] = 3  # "up": two of five found
+    answers[0] = 1  # "left": four of five
+    table = report(make_run(tmp_path / "run", answers=(labels, np.eye(4)[answers]))).section("classes")
+    rows = re.findall(r"<tr><td>(.*?)</td>\s*<td>(.*?)<", table)
+    assert [name.split("<")[0] for name, _ in rows] == ["up", "left", "down", "right"]  # "down" also has false answers
+    assert rows[0] == ("up<small>most often mistaken for down</small>", f"40.0{NBSP}%")
+    assert rows[1] == ("left<small>most often mistaken for right</small>", f"80.0{NBSP}%")
+
+
+def test_the_twelve_most_confident_mistakes_are_shown_as_strips(tmp_path: Path) -> None:
+    labels, probabilities = random_answers(4, 80, seed=3, right=0.3)
+    run = make_run(tmp_path / "run", answers=(labels, probabilities))
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    expected = [f"clips/{i:03d}.mp4" for i in sorted(wrong, key=lambda i: -probabilities[i].max())[:12]]
+    asked: list[str] = []
+
+    def frames(path: str) -> np.ndarray:
+        asked.append(path)
+        return frames_of(path)
+
+    page = Page(write_report(run, frames=frames))
+    assert asked == expected
+    assert re.findall(r"<code>(clips.*?)</code>", page.section("mistakes")) == expected
+    assert len(page.all("img")) == 12
+    assert f"{len(wrong)} mistakes in all, the 12 most confident here." in page.text
+
+
+def test_a_mistake_whose_file_is_gone_keeps_its_place(tmp_path: Path) -> None:
+    answers = (np.array([0, 1, 1]), np.eye(4)[[0, 1, 2]])
+    page = Page(write_report(make_run(tmp_path / "run", answers=answers), frames=lambda path: None))
+    assert "1 mistake in all. " in page.text
+    assert "could not be read again" in page.section("mistakes")
+    assert "clips/002.mp4" in page.section("mistakes")
+    assert not page.all("img")
+
+
+def test_no_mistake_is_said(tmp_path: Path) -> None:
+    labels = np.arange(4)
+    page = report(make_run(tmp_path / "run", answers=(labels, np.eye(4))))
+    assert "There are none: every clip that could be read was answered right." in page.section("mistakes")
+    assert not page.all("img")
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, [0]), (3, [0, 1, 2]), (7, range(7)), (25, range(0, 25, 4))])
+def test_a_strip_shows_frames_from_the_first_to_the_last(count: int, shown: list[int]) -> None:
+    levels = np.linspace(0, 240, count).astype(np.uint8)
+    frames = np.broadcast_to(levels[:, None, None, None], (count, 30, 40, 3))
+    uri = strip_uri(frames)
+    assert uri.startswith("data:image/jpeg;base64,")
+    strip = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("L"))
+    n = len(shown)
+    centres = [int((i + 0.5) * strip.shape[1] / n) for i in range(n)]
+    np.testing.assert_allclose(strip[strip.shape[0] // 2, centres], levels[list(shown)], atol=3)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2000, 3), (40, 2000, 2, 3), (16, 1080, 1920, 3), (1, 1, 1, 3)])
+def test_a_strip_stays_inside_its_size(shape: tuple[int, ...]) -> None:
+    strip = Image.open(io.BytesIO(base64.b64decode(strip_uri(np.zeros(shape, np.uint8)).split(",")[1])))
+    assert strip.width <= 1120
+    assert strip.height <= 200
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.zeros((4, 8, 8, 3)),
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((3, 4, 8, 8), np.uint8),
+        np.zeros((0, 8, 8, 3), np.uint8),
+    ],
+)
+def test_frames_of_another_shape_or_type_are_refused(frames: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"got frames .* expected uint8 \(T, H, W, 3\)"):
+        strip_uri(frames)
+
+
+def test_curves_take_colour_and_type_from_the_page_and_stay_small() -> None:
+    train = [(step / 1000, 1 / (1 + step)) for step in range(100_000)]
+    svg = curve_svg(train, [(1.0, 0.5), (2.0, 0.25)], name="loss")
+    assert len(svg) < 20_000
+    assert not re.search(r"#[0-9a-f]{6}|font-family|<metadata|<style|xmlns", svg)
+    assert {"var(--train)", "var(--accent)", "var(--muted)"} <= set(re.findall(r"var\(--\w+\)", svg))
+    line = re.search(r'<path d="([^"]*)"[^>]*var\(--train\)', svg)[1]
+    assert len(re.findall(r"[ML] ", line)) <= 120
+
+
+def test_best_epoch_and_losses_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "train", "step": 300, "epoch": 30, "loss": NaN, "accuracy": 0.1}\n')
+    page = report(run)
+    assert f"Over 30 epochs. Best accuracy in validation: 79.0{NBSP}%, after epoch 29." in page.text
+    assert "The loss was not a finite number in 1 record: gaps in the curve." in page.text
+    assert page.section("curves").count("<svg") == 2
+
+
+def test_a_run_without_records_is_drawn_without_curves(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "metrics.jsonl").write_text("")
+    assert "metrics.jsonl holds no record yet." in report(run).section("curves")
+
+
+def test_data_plan_and_settings_are_shown(tmp_path: Path) -> None:
+    page = report(make_run(tmp_path / "run"))
+    rows = re.findall(r"<tr><t[dh]>(\w+)</t[dh]><td>(\d+)</td><td>(\d+)</td></tr>", page.section("data"))
+    assert rows == [
+        ("left", "40", "7"),
+        ("right", "41", "0"),
+        ("up", "42", "0"),
+        ("down", "43", "0"),
+        ("all", "166", "7"),
+    ]
+    assert "2 files left out" in page.section("data")
+    assert "time  about 12 minutes\nsplit 4:1" in page.section("settings")
+    assert '<th scope="row">lr</th><td>0.0005</td>' in page.section("settings")
+    assert '<th scope="row">augment</th><td>yes</td>' in page.section("settings")
+
+
+# --------------------------------------------------------------------------------------------------- safe and portable
+
+
+def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
+    classes = ["<b>x</b>", "say \"hi\" & 'bye'", "</style><script>alert(1)</script>", "{{ 7 * 7 }}"]
+    items = ('a"onerror="alert(1).mp4', "<img src=x>.mp4", "new\nline \x1b[31m \u202egpj.mp4")
+    answers = (np.array([1, 2, 3, 0]), np.eye(4)[[0, 0, 0, 1]])
+    page = report(make_run(tmp_path / "run", classes=classes, answers=answers, items=items, failed=("<i>bad</i>",)))
+    for name in (*classes, *items[:2], "<i>bad</i>", r"new\nline \x1b[31m \u202egpj.mp4"):
+        assert name in page.text
+    assert not page.all("script")
+    assert len(page.all("b")) == 1 + 4  # the whisker and the counts of the four confusions
+    assert len(page.all("img")) == 4
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert page.all("meta")[3]["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_a_file_name_that_is_no_utf8_is_asked_for_as_it_is_and_shown_spelled_out(tmp_path: Path) -> None:
+    asked = []
+    run = make_run(tmp_path / "run", answers=(np.array([0]), np.eye(4)[[1]]), items=("caf\udce9.mp4",))
+    page = Page(write_report(run, frames=lambda path: asked.append(path)))
+    assert asked == ["caf\udce9.mp4"]
+    assert r"caf\udce9.mp4" in page.text
+
+
+def test_the_page_stands_alone_and_fits_a_phone(tmp_path: Path) -> None:
+    classes = [f"a rather long name of an activity, number {i}" for i in range(40)]
+    path = write_report(
+        make_run(tmp_path / "run", classes=classes, answers=random_answers(40, 900, seed=5)), frames=frames_of
+    )
+    page = Page(path)
+    assert not re.search(r"https?:|@import|url\((?!#)|<link|<script|<iframe", page.source)
+    assert all(image["src"].startswith("data:image/") for image in page.all("img"))
+    assert all(link["href"].startswith("#") for link in page.all("a"))
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
+    assert "@media (prefers-color-scheme: dark)" in page.source
+    assert "@media print" in page.source
+    assert path.stat().st_size < 1_500_000
+
+
+def test_every_tag_is_closed(tmp_path: Path) -> None:
+    source = report(make_run(tmp_path / "run", failed=("x.mp4",))).source
+    for tag in (
+        "section",
+        "div",
+        "table",
+        "tr",
+        "td",
+        "dl",
+        "dd",
+        "dt",
+        "figure",
+        "details",
+        "span",
+        "p",
+        "main",
+        "svg",
+        "g",
+    ):
+        assert len(re.findall(rf"<{tag}[ >]", source)) == source.count(f"</{tag}>"), tag
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    first = write_report(run, frames=frames_of).read_bytes()
+    assert write_report(run, frames=frames_of).read_bytes() == first
+    assert write_card(run).read_bytes() == write_card(run).read_bytes()
+
+
+def test_a_report_that_cannot_be_drawn_leaves_the_old_one(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    before = write_report(run, frames=frames_of).read_bytes()
+    with pytest.raises(ValueError, match="got frames"):
+        write_report(run, frames=lambda path: np.zeros(3))
+    assert (run / "report.html").read_bytes() == before
+    assert sorted(path.name for path in run.iterdir() if path.name.startswith(".")) == []
+
+
+def test_importing_the_report_is_cheap() -> None:
+    heavy = "{'torch', 'matplotlib', 'jinja2', 'sklearn', 'PIL'}"
+    code = f"import sys, tubelet.report; print(sorted({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# ------------------------------------------------------------------------------------------------------------- card
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [("video", "video-classification"), ("image", "image-classification"), ("sound", "audio-classification")],
+)
+def test_the_card_is_one_that_the_hub_can_read(tmp_path: Path, kind: str, task: str) -> None:
+    run = make_run(tmp_path / "run", kind=kind)
+    card = ModelCard(write_card(run).read_text(encoding="utf-8"))
+    assert (card.data.library_name, card.data.pipeline_tag) == ("tubelet", task)
+    accuracy = card.data.eval_results[0]
+    assert (accuracy.task_type, accuracy.metric_type, accuracy.dataset_name) == (task, "accuracy", "clips")
+    assert accuracy.metric_value == pytest.approx(json.loads((run / "results.json").read_text())["accuracy"], abs=1e-4)
+
+
+def test_the_card_says_how_to_use_it_and_where_it_ends(tmp_path: Path) -> None:
+    text = write_card(make_run(tmp_path / "run", split="train", single_frame=0.99)).read_text(encoding="utf-8")
+    for line in (
+        "tubelet predict RUN FILE",
+        'predictor = tubelet.Predictor.load("RUN")',
+        "## Limits",
+        "- results.json: ",
+    ):
+        assert line in text
+    assert "> **Warning.** Not clearly better than a model given one frame of each clip" in text
+    assert "| left | 40 | 7 |" in text
+    assert "/home/ada" not in text
+
+
+def test_names_cannot_break_the_card(tmp_path: Path) -> None:
+    classes = ["a|b", "<script>x</script>", "new\nline", "*[`_"]
+    text = write_card(make_run(tmp_path / "run", classes=classes)).read_text(encoding="utf-8")
+    assert r"| a\|b | 40 | 7 |" in text
+    assert "<script>" not in text
+    assert r"| new\\nline | 42 | 0 |" in text
+    assert r"| \*\[\`\_ | 43 | 0 |" in text
+    ModelCard(text)
+
+
+# ----------------------------------------------------------------------------------------------------- damaged runs
+
+
+def replace(old: str, new: str, *, count: int = 1) -> object:
+    return lambda text: text.replace(old, new, count)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "predictions.csv", "results.json"])
+def test_a_missing_file_is_named_with_the_command_that_writes_it(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path / "run")
+    (run / name).unlink()
+    for write in (write_card, lambda run: write_report(run, frames=frames_of)):
+        with pytest.raises(ValueError, match=rf"{re.escape(name)} cannot be read .* `tubelet (train|eval)` writes"):
+            write(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("config.json", lambda text: text[:-9], r"config.json is not valid JSON \("),
+        ("config.json", lambda text: "[]", "config.json has no tubelet, model"),
+        ("config.json", replace('"classes"', '"klasses"'), "config.json has no classes"),
+        (
+            "config.json",
+            replace('"video"', '"hologram"'),
+            "data.kind is 'hologram'; expected one of video, image, sound",
+        ),
+        ("config.json", replace('"counts"', '"kounts"'), "config.json has no counts in data"),
+        ("results.json", lambda text: "", "results.json is not valid JSON"),
+        ("results.json", replace('"split"', '"splat"'), "results.json has no split"),
+        ("metrics.jsonl", lambda text: text[:-20], r"metrics.jsonl line 328 is no record with kind and epoch: '\{"),
+        ("metrics.jsonl", lambda text: "[1]\n", "metrics.jsonl line 1 is no record"),
+        ("predictions.csv", lambda text: "", "predictions.csv has the columns ''; expected 'path,label,"),
+        ("predictions.csv", replace("p:up", "p:down"), "predictions.csv has the columns"),
+        ("predictions.csv", lambda text: text[:-30], r"predictions.csv line 61 \(\d columns\)"),
+        ("predictions.csv", replace("mp4,", "mp4,un"), r"line 2 \(unknown class 'un\w+'\) cannot be used"),
+        ("predictions.csv", replace(",ok,0.", ",ok,x0."), r"line 2 \(could not convert string to float"),
+        ("predictions.csv", replace(",ok,0.", ",ok,7."), r"line 2 \(probability outside 0 to 1\)"),
+        ("predictions.csv", replace(",ok,", ",E-EMPTY,", count=-1), r"no file that could be read \(60 failed\)"),
+        (
+            "predictions.csv",
+            replace(",ok,", ",E-EMPTY,"),
+            "results.json states accuracy .* 0 failed .* gives .* 1 failed",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path: Path, name: str, change, message: str) -> None:
+    run = make_run(tmp_path / "run")
+    (run / name).write_text(change((run / name).read_text()))
+    with pytest.raises(ValueError, match=message):
+        write_report(run, frames=frames_of)
+    assert not (run / "report.html").exists()
+
+
+def test_results_of_another_evaluation_are_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    values = json.loads((run / "results.json").read_text())
+    write_json(run / "results.json", {**values, "accuracy": 0.99})
+    with pytest.raises(
+        ValueError, match=r"results.json states accuracy 0.9900 .*, but predictions.csv gives accuracy 0\."
+    ):
+        write_card(run)
