@@ -76,7 +76,7 @@ def test_the_largest_models_take_no_time_and_no_memory():
     describe("vit-P/16")  # the first call imports parts of torch
     start = time.process_time()
     info = describe("timesformer-L/16", **PAPER_CLIP)
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 5  # it takes a fraction of a second
     assert info.activation_bytes > 10e9
 
 

@@ -7,7 +7,16 @@ from tiny import VIDEO, clip_for, tiny
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from tubelet.nn import FAMILIES, SIZES, ModelConfig, SpaceTimeTransformer, create_model, list_models
+from tubelet.nn import (
+    FAMILIES,
+    SIZES,
+    Attention,
+    DropPath,
+    ModelConfig,
+    SpaceTimeTransformer,
+    create_model,
+    list_models,
+)
 from tubelet.nn.model import rising
 
 # arXiv 2103.15691 and scenic's code: B/16x2, 32 frames of 224 x 224 px, 400 classes
@@ -158,6 +167,21 @@ def test_regularisation_acts_in_training_only(family, settings):
     assert_close(plain.train()(clip), plain(clip), atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("kind", [torch.nn.Dropout, DropPath, Attention])
+def test_dropout_acts_at_each_of_its_places(kind):
+    model = tiny("vivit2", dropout=0.5, drop_path=0.5)
+    clip = clip_for(model, batch=8)
+    model.encoders[0].blocks[0].drop_path.rate = model.encoders[1].blocks[0].drop_path.rate = 0.5
+    places = [module for module in model.modules() if isinstance(module, kind)]
+    assert len(places) >= 3
+    for place in places:
+        place.training = True
+        torch.manual_seed(0)
+        assert not torch.allclose(model(clip), model(clip))
+        place.training = False
+        assert_close(model(clip), model(clip), atol=0, rtol=0)
+
+
 def test_stochastic_depth_rises_to_its_rate_in_each_encoder():
     assert rising(0.3, 4) == pytest.approx([0.0, 0.1, 0.2, 0.3])
     assert rising(0.3, 1) == [0.0]
@@ -166,22 +190,30 @@ def test_stochastic_depth_rises_to_its_rate_in_each_encoder():
     assert rates == [pytest.approx([0.0, 0.1, 0.2, 0.3]), pytest.approx([0.0, 0.15, 0.3])]
 
 
-@pytest.mark.parametrize("embed", ["tubelet", "space-time", "depthwise", "conv"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_fresh_parameter_has_a_gradient_within_two_steps(family, embed):
+def fresh(family: str, **settings) -> SpaceTimeTransformer:
     torch.manual_seed(0)
     sizes = {"patch": (1, 4, 4), "clip": (1, 8, 12)} if family == "vit" else {"patch": (2, 4, 4), "clip": (6, 8, 12)}
-    config = ModelConfig(family=family, dim=24, depth=2, heads=4, mlp_dim=48, num_classes=5, embed=embed, **sizes)
-    model = SpaceTimeTransformer(config).train()
-    clip, labels = clip_for(model, batch=4), torch.tensor([0, 1, 2, 3])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    still = {name for name, _ in model.named_parameters()}
-    for _ in range(2):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(clip), labels).backward()
-        still -= {name for name, parameter in model.named_parameters() if parameter.grad.abs().max() > 1e-9}
-        optimizer.step()
-    assert not still
+    config = ModelConfig(family=family, dim=24, depth=2, heads=4, mlp_dim=48, num_classes=5, **sizes, **settings)
+    return SpaceTimeTransformer(config).train()
+
+
+@pytest.mark.parametrize("embed", ["tubelet", "space-time", "depthwise", "conv"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_fresh_model_is_undecided_and_every_parameter_has_a_gradient_from_the_first_step(family, embed):
+    model = fresh(family, embed=embed)
+    logits = model(clip_for(model, batch=4))
+    assert 0.01 < logits.std() < 0.3
+    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 3])).backward()
+    assert [name for name, parameter in model.named_parameters() if not parameter.grad.abs().max() > 1e-9] == []
+
+
+def test_queries_keys_and_values_start_each_as_a_layer_by_itself():
+    model = fresh("vivit1")
+    for part in model.encoders[0].blocks[0].attns[0].qkv.weight.chunk(3):
+        bound = (6 / (24 + 24)) ** 0.5
+        assert 0.9 * bound < part.abs().max() <= bound
+    kernel, bound = model.embed.proj.weight, (6 / (24 + 3 * 2 * 4 * 4)) ** 0.5
+    assert 0.9 * bound < kernel.abs().max() <= bound
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -210,7 +210,7 @@ def _render(template: str, **names: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda v: v,  # all that is printed passes through here: no value can be forgotten
+        finalize=_printable,  # all that is printed passes through here: no value can be forgotten
     )
     environment.filters |= {
         "percent": _percent,

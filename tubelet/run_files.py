@@ -24,14 +24,14 @@ _WRITTEN_BY = {
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of predictions.csv. A file that could not be read has its fault as status, and no probabilities."""
+    """One line of predictions.csv. A file that could not be read has its fault as status and no probabilities."""
 
     path: str
     label: str
     predicted: str
     probability: float
     status: str
-    probabilities: tuple[float, ...]
+    probabilities: np.ndarray  # (classes,)
 
 
 @dataclass(frozen=True)
@@ -142,11 +142,11 @@ def _prediction(row: list[str], *, classes: list[str]) -> Prediction:
     if unknown := {label, predicted if status == "ok" else label} - set(classes):
         raise ValueError(f"unknown class {unknown.pop()!r}")
     if status != "ok":
-        return Prediction(path, label, predicted, math.nan, status, ())
-    numbers = tuple(float(share) for share in (probability, *shares))
-    if not all(0 <= number <= 1 for number in numbers):
+        return Prediction(path, label, predicted, math.nan, status, np.empty(0))
+    numbers = np.array([probability, *shares], dtype=np.float64)
+    if not ((numbers >= 0) & (numbers <= 1 + 1e-6)).all():  # a mean over views may round up
         raise ValueError("probability outside 0 to 1")
-    return Prediction(path, label, predicted, numbers[0], status, numbers[1:])
+    return Prediction(path, label, predicted, float(numbers[0]), status, numbers[1:])
 
 
 def _measure(path: Path, *, classes: list[str], predictions: list[Prediction]) -> dict[str, Any]:

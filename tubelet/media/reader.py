@@ -174,7 +174,7 @@ def _index(path: str, size: int, changed_ns: int) -> Index:
     return Index(
         path=path,
         kind="image" if is_image else "video",
-        times=found.times[:1] if is_image else found.times,
+        times=found.times,
         duration_seconds=0.0 if is_image else found.duration_seconds,
         height=height,
         width=width,
@@ -315,8 +315,7 @@ def _by_seeking(
             except av.FFmpegError:
                 return {}
             packets = dropwhile(lambda packet: not packet.is_keyframe, _packets(container, stream))
-            # Frames shown before their key frame refer to what the seek has skipped.
-            frames = dropwhile(lambda frame: frame is None or not frame.key_frame, _decoded(packets, stream))
+            frames = _decoded(packets, stream)  # decoders drop what refers to frames before their key frame
             taken = collect(numbered(frames, found, tick_seconds=tick_seconds), numbers, convert)
             if len(taken) == len(numbers):
                 break

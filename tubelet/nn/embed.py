@@ -126,7 +126,8 @@ class ConvStemEmbed(nn.Module):
         self.patch = self.stride = triple(patch, "patch")
         widths = [channels, max(dim // 4, 16), max(dim // 2, 32), dim]
         strides = list(zip(*(three_factors(size) for size in self.patch), strict=True))
-        layers: list[nn.Module] = []
+        # Each channel of each clip is standardised first: motion is a small change on a large and varying brightness.
+        layers: list[nn.Module] = [nn.GroupNorm(channels, channels, affine=False)]
         for i, stride in enumerate(strides):
             kernel = tuple(max(3, 2 * s - 1) for s in stride)
             padding = tuple(k // 2 for k in kernel)

@@ -1,6 +1,7 @@
 """Before the first step: the run directory and the plan that is printed."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,78 +12,90 @@ from tubelet.data.items import write_split
 from tubelet.info import describe
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.screen import facts, size
-from tubelet.train.config import MAY_CHANGE
+from tubelet.train.config import CHOSEN, MAY_CHANGE
 from tubelet.train.plan import Plan
 from tubelet.train.run import Run
 from tubelet.train.team import Team
 
 
-def open_run(plan: Plan) -> tuple[Run, bool]:
-    """The run directory, and whether it holds a training of these settings that was stopped.
+def open_run(plan: Plan) -> Run:
+    """The run directory: a new one, or one whose training of these settings was stopped.
 
     Raises:
-        ValueError: the directory belongs to other data or other settings.
+        ValueError: the directory belongs to other data or other settings, or is none of ours.
     """
     config = plan.config
-    base = config.out or Path("runs") / config.data.absolute().name.removesuffix(".csv")
-    run, number = Run(base), 1
-    while config.out is None and run.finished:
-        number += 1
-        run = Run(base.with_name(f"{base.name}-{number}"))
-    settings = {"train": config.to_json(), "data": {"fingerprint": plan.fingerprint}}
+    run = Run(config.out) if config.out else next_run(Path("runs") / name_of(config.data))
     if run.config_file.is_file():
-        check_same(run, settings)
-        if any(run.checkpoints()):
-            return run, True
-    elif run.path.is_dir() and any(run.path.iterdir()):
+        if run.finished or any(run.checkpoints()):
+            check_same(plan, run)
+            return run
+    elif run.path.is_file() or (run.path.is_dir() and any(run.path.iterdir())):
         raise ValueError(f"{run.path} holds something that is no run: choose another --out")
     run.path.mkdir(parents=True, exist_ok=True)
     (run.path / "metrics.jsonl").unlink(missing_ok=True)
-    write_config(plan, run)
+    in_words = [f"{name}: {value}" for name, value in plan_rows(plan, run)]
+    run.write_json("config.json", {**settings_of(plan), "plan": in_words})
     write_split(plan.source, run.path / "split.csv")
-    return run, False
+    return run
 
 
-def check_same(run: Run, settings: dict[str, Any]) -> None:
-    """Raises ValueError unless an unfinished run has the same data and settings as are asked for now."""
-    old = run.config()
+def name_of(data: Path) -> str:
+    return Path(os.path.abspath(data)).name.removesuffix(".csv")
+
+
+def next_run(base: Path) -> Run:
+    """`base`, or base-2, base-3 and so on: the first that is not finished."""
+    run, number = Run(base), 1
+    while run.finished:
+        number += 1
+        run = Run(base.with_name(f"{base.name}-{number}"))
+    return run
+
+
+def check_same(plan: Plan, run: Run) -> None:
+    """Raises ValueError unless a run can go on with the data and settings that are asked for now."""
+    old, new = run.config(), json.loads(json.dumps(settings_of(plan)))
+    if old["data"].get("fingerprint") != new["data"]["fingerprint"]:
+        root = old["data"].get("root")
+        raise ValueError(f"{run.path} belongs to other data ({root}, or its files have changed): choose another --out")
     if run.finished:
         raise ValueError(f"{run.path} holds a finished run: choose another --out, or leave --out away for a new one")
-    if old["data"]["fingerprint"] != settings["data"]["fingerprint"]:
-        raise ValueError(
-            f"{run.path} belongs to other data ({old['data']['root']}, or its files have changed): choose another --out"
-        )
-    new = json.loads(json.dumps(settings["train"]))
-    changed = [key for key in new if key not in MAY_CHANGE and new[key] != old["train"].get(key)]
+    was, now = matters(old), matters(new)
+    changed = ", ".join(f"{key}: {was.get(key)} -> {now[key]}" for key in now if now[key] != was.get(key))
     if changed:
-        was = ", ".join(f"{key}: {old['train'].get(key)} -> {new[key]}" for key in changed)
-        raise ValueError(f"{run.path} was begun with other settings ({was}): use those, or choose another --out")
+        raise ValueError(f"{run.path} was begun with other settings ({changed}): use those, or choose another --out")
 
 
-def write_config(plan: Plan, run: Run) -> None:
-    run.write_json(
-        "config.json",
-        {
-            "tubelet": tubelet.__version__,
-            "model": plan.model.to_json(),
-            "model_name": plan.model_name,
-            "clip_spec": plan.spec.to_json(),
-            "classes": list(plan.source.classes),
-            "train": plan.config.to_json(),
-            "data": {
-                "root": str(plan.source.root),
-                "kind": plan.source.kind,
-                "fingerprint": plan.fingerprint,
-                "counts": plan.counts(),
-                "notes": list(plan.source.notes),
-            },
-            "plan": [f"{name}: {value}" for name, value in plan_rows(plan, run)],
+def matters(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a run must go on with, by name: what was asked for and what was chosen for the rest."""
+    asked = {key: value for key, value in settings["train"].items() if key not in (*MAY_CHANGE, *CHOSEN)}
+    model = {f"model's {key}": value for key, value in settings["model"].items() if key != "checkpointing"}
+    spec = {f"clip's {key}": value for key, value in settings["clip_spec"].items()}
+    return {**asked, "model": settings.get("model_name"), **model, **spec}
+
+
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """config.json, but for the plan in words."""
+    return {
+        "tubelet": tubelet.__version__,
+        "model": plan.model.to_json(),
+        "model_name": plan.model_name,
+        "clip_spec": plan.spec.to_json(),
+        "classes": list(plan.source.classes),
+        "train": plan.config.to_json(),
+        "data": {
+            "root": str(plan.source.root),
+            "kind": plan.source.kind,
+            "fingerprint": plan.fingerprint,
+            "counts": plan.counts(),
+            "keep": plan.keep,
+            "notes": list(plan.source.notes),
         },
-    )
+    }
 
 
 def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
-
     spec, config, counts = plan.spec, plan.config, plan.counts()
     with torch.device("meta"):
         info = describe(SpaceTimeTransformer(plan.model))

@@ -1,5 +1,6 @@
 """Settings of a training run: the only definition, from which flags, TOML keys and the stored JSON derive."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -85,19 +86,16 @@ class TrainConfig:
         for name in ("batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 1 or more")
-        for name in ("mixup", "ema", "clip_grad", "drop_path", "dropout", "weight_decay", "label_smoothing", "warmup"):
-            if getattr(self, name) < 0:
+        for name in NOT_NEGATIVE:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 0 or more")
         for name in ("ema", "drop_path", "dropout", "label_smoothing", "val_share"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected less than 1")
-        for name in ("minutes", "epochs", "lr", "frames", "seconds_between_frames", "layer_decay", "val_share"):
+        for name in POSITIVE:
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} = {value}: expected more than 0")
-        part = self.batch // self.accumulate
-        if self.mixup and part % 2:
-            raise ValueError(f"mixup mixes neighbours in pairs, got parts of {part} clips: choose an even number")
 
     def to_json(self) -> dict[str, Any]:
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
@@ -113,6 +111,20 @@ class TrainConfig:
         settings["size"] = None if settings["size"] is None else tuple(settings["size"])
         return cls(**settings)
 
+
+NOT_NEGATIVE = (
+    "mixup",
+    "ema",
+    "clip_grad",
+    "drop_path",
+    "dropout",
+    "weight_decay",
+    "label_smoothing",
+    "warmup",
+    "save_minutes",
+    "seed",
+)
+POSITIVE = ("minutes", "epochs", "lr", "frames", "seconds_between_frames", "layer_decay", "val_share", "workers")
 
 # May differ between the run that stopped and the one that goes on: they change where or how fast it runs, not what.
 MAY_CHANGE = (
@@ -130,3 +142,6 @@ MAY_CHANGE = (
     "baseline",
     "views",
 )
+
+# Left open or not, these end up in the model and the ClipSpec, which are compared instead.
+CHOSEN = ("model", "embed", "frames", "seconds_between_frames", "size", "drop_path", "dropout")

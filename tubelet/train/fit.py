@@ -1,5 +1,6 @@
 """The training loop."""
 
+import math
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 from tubelet.data.dataset import Clips
 from tubelet.data.loader import prefetch
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.train.config import TrainConfig
 from tubelet.train.plan import Plan
 from tubelet.train.recipe import learning_rate, make_optimizer, mix_pairs, soft_targets
 from tubelet.train.run import Tensors
@@ -52,13 +54,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         config, team = self.plan.config, self.team
-        share, rest = divmod(config.batch, team.size * config.accumulate)
-        if rest or share == 0:
-            raise ValueError(
-                f"a batch of {config.batch} clips cannot be shared out over {team.size} processes in "
-                f"{config.accumulate} parts each: choose a multiple of {team.size * config.accumulate}"
-            )
-        self.part = share
+        self.part = part_of_batch(config, team.size)
         self.model.to(team.device)
         self.wrapped = wrap(self.model, team, config.shard)  # before the optimizer: sharding replaces the parameters
         self.optimizer = make_optimizer(self.model, weight_decay=config.weight_decay, layer_decay=self.plan.layer_decay)
@@ -122,23 +118,29 @@ class Fit:
                 (loss / len(parts)).backward()
             loss_sum += loss.detach()
             right += (logits.argmax(1) == labels.to(device)).sum()
-        if config.clip_grad:
-            nn.utils.clip_grad_norm_(self.wrapped.parameters(), config.clip_grad)
+        loss_value = loss_sum.item() / len(parts)
+        norm = whole(nn.utils.clip_grad_norm_(self.wrapped.parameters(), config.clip_grad or math.inf)).item()
+        if not math.isfinite(norm):  # in all processes, whose gradients are the same: none is left waiting
+            self.team.together(lambda: self.give_up(loss_value, norm))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.update_average()
-        loss_value = loss_sum.item() / len(parts)
-        if not np.isfinite(loss_value):
-            raise FloatingPointError(f"the loss became {loss_value} at step {self.step}: use a lower --lr")
         return {"loss": loss_value, "right": right.item() / (len(parts) * self.part), "lr": rate}
+
+    def give_up(self, loss: float, norm: float) -> None:
+        raise ValueError(
+            f"step {self.step}: the loss is {loss:.4g} and its gradient {norm:.4g}, no weights were changed by it: "
+            f"use a lower --lr than {self.plan.lr:g}, or --dtype float32"
+        )
 
     def loss(self, clips: Tensor, labels: Tensor, *, part: int) -> tuple[Tensor, Tensor]:
         config, team, model = self.plan.config, self.team, self.model
         targets = soft_targets(labels, model.config.num_classes, config.label_smoothing)
         if config.mixup:
-            first = (part * team.size + team.rank) * self.part
-            rng = np.random.default_rng([config.seed, self.step, first])
-            clips, targets = mix_pairs(model.normalised(clips), targets, alpha=config.mixup, rng=rng)
+            rng = np.random.default_rng([config.seed, self.step])
+            shares = rng.beta(config.mixup, config.mixup, config.batch // 2)  # for the batch, however it is shared out
+            first = (part * team.size + team.rank) * self.part // 2
+            clips, targets = mix_pairs(model.normalised(clips), targets, shares[first : first + self.part // 2])
         with self.autocast():
             logits = self.wrapped(clips)
         return logits, F.cross_entropy(logits.float(), targets)
@@ -178,7 +180,7 @@ class Fit:
             if name.startswith("optimizer."):
                 parameter, key = name[10:].rsplit(".", 1)
                 moments.setdefault(parameter, {})[key] = value
-        groups = get_optimizer_state_dict(self.wrapped, self.optimizer, options=WHOLE)["param_groups"]
+        groups = get_optimizer_state_dict(self.wrapped, self.optimizer)["param_groups"]  # in every process
         state: dict[str, Any] = {"state": moments, "param_groups": groups}
         set_optimizer_state_dict(self.wrapped, self.optimizer, state, options=WHOLE)
         if self.average is not None:
@@ -191,6 +193,21 @@ class Fit:
         if self.average is not None:
             return {name: whole(value).cpu() for name, value in self.average.items()}
         return whole_weights(self.wrapped)
+
+
+def part_of_batch(config: TrainConfig, team_size: int) -> int:
+    """Clips that a process learns from at once.
+
+    Raises:
+        ValueError: the batch cannot be shared out, or pairs to be mixed would be torn.
+    """
+    share, rest = divmod(config.batch, team_size * config.accumulate)
+    what = f"a batch of {config.batch} clips for {team_size} processes in {config.accumulate} parts each"
+    if rest:
+        raise ValueError(f"{what} cannot be shared out: choose a multiple of {team_size * config.accumulate}")
+    if config.mixup and share % 2:
+        raise ValueError(f"{what}: mixup mixes pairs, choose a multiple of {2 * team_size * config.accumulate}")
+    return share
 
 
 def wrap(model: SpaceTimeTransformer, team: Team, shard: str) -> nn.Module:

@@ -3,26 +3,36 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from tubelet.weights.store import write_tensors
+from tubelet.weights.store import read_tensors, write_tensors
 
 Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a training goes on from: the steps done, the tensors, and the rest of its state."""
+
+    step: int
+    tensors: Tensors
+    state: dict[str, Any]
 
 
 class Run:
     """A run directory.
 
-    config.json (all settings), split.csv, metrics.jsonl, model.safetensors, predictions.csv, results.json, report.html,
-    README.md; checkpoints/step-N/ while it is being trained: state.safetensors and manifest.json with its sha256,
-    written last, so a checkpoint that was cut short is seen and the one before it used.
+    config.json (all settings), split.csv, metrics.jsonl, model.safetensors, predictions.csv, results.json, report.html
+    and README.md, the last to be written; checkpoints/step-N/ until then: state.safetensors, and manifest.json with its
+    sha256, so that a checkpoint that was cut short or damaged is seen and the one before it used.
     """
 
     def __init__(self, path: Path):
@@ -34,7 +44,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return (self.path / "results.json").is_file()
+        return (self.path / "README.md").is_file()
 
     def config(self) -> dict[str, Any]:
         """Raises ValueError where it is missing or damaged."""
@@ -44,15 +54,20 @@ class Run:
             raise ValueError(
                 f"{self.path}: no run (it has no config.json): give a folder made by tubelet train"
             ) from error
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise ValueError(f"{self.config_file}: damaged ({error}): train again with another --out") from error
+        if not (isinstance(values, dict) and {"train", "model", "clip_spec", "data"} <= values.keys()):
+            raise ValueError(f"{self.config_file}: damaged (it lacks settings): train again with another --out")
         return values
 
     def write_json(self, name: str, values: Any) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.write_text(name, json.dumps(values, indent=2))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a file that appears whole or not at all."""
         temporary = self.path / f".{name}.{os.getpid()}.tmp"
         with open(temporary, "w") as handle:
-            json.dump(values, handle, indent=2)
+            handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(temporary, self.path / name)
@@ -62,49 +77,54 @@ class Run:
         with open(self.path / "metrics.jsonl", "a") as handle:
             handle.write(json.dumps(record) + "\n")
 
-    def metrics(self) -> list[dict[str, Any]]:
-        file = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-
     def forget_metrics_after(self, step: int) -> None:
-        """Drops the records of steps that are going to be done again."""
-        kept = [json.dumps(record) for record in self.metrics() if record["step"] <= step]
-        (self.path / "metrics.jsonl").write_text("".join(line + "\n" for line in kept))
+        """Drops the records of steps that are going to be done again, and a line that was cut short."""
+        file, kept = self.path / "metrics.jsonl", []
+        for line in file.read_text().splitlines() if file.is_file() else []:
+            try:
+                kept += [line + "\n"] if json.loads(line)["step"] <= step else []
+            except (json.JSONDecodeError, TypeError, KeyError):
+                break
+        self.write_text("metrics.jsonl", "".join(kept))
 
     def save_checkpoint(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
         """Writes a checkpoint, then removes all but the newest two. It appears whole or not at all."""
         folder = self.path / "checkpoints" / f"step-{step:08d}"
+        for cut_short in folder.parent.glob(".step-*.tmp"):
+            shutil.rmtree(cut_short)
         temporary = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        write_tensors(temporary / "state.safetensors", tensors, state)
-        manifest = {"step": step, "sha256": sha256(temporary / "state.safetensors"), "state": state}
+        write_tensors(temporary / "state.safetensors", tensors, {"step": step, **state})
         with open(temporary / "manifest.json", "w") as handle:
-            json.dump(manifest, handle)
+            json.dump({"sha256": sha256(temporary / "state.safetensors")}, handle)
             handle.flush()
             os.fsync(handle.fileno())
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
+        flush_folder(folder.parent)  # the new one is on the disk before an old one is gone
         for old in list(self.checkpoints())[2:]:
             shutil.rmtree(old)
 
     def checkpoints(self) -> Iterator[Path]:
         """Checkpoint folders, the newest first."""
-        return iter(sorted((self.path / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:]), reverse=True))
+        found = (p for p in (self.path / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d+", p.name))
+        return iter(sorted(found, key=lambda p: int(p.name[5:]), reverse=True))
 
-    def newest_checkpoint(self) -> tuple[int, Tensors, dict[str, Any], list[str]] | None:
-        """Step, tensors and state of the newest whole checkpoint, and what was wrong with newer ones."""
+    def newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest whole checkpoint, if there is one, and what was wrong with newer ones."""
         notes: list[str] = []
         for folder in self.checkpoints():
             try:
-                manifest = json.loads((folder / "manifest.json").read_text())
-                file = folder / "state.safetensors"
+                manifest, file = json.loads((folder / "manifest.json").read_text()), folder / "state.safetensors"
                 if sha256(file) != manifest["sha256"]:
                     raise ValueError("its checksum is wrong")
-                return manifest["step"], load_file(file), manifest["state"], notes
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
+                tensors, state = read_tensors(file)
+                return Checkpoint(state["step"], tensors, state), notes
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 notes.append(f"{folder} is damaged ({error}): going on from the one before it")
-        return None
+        if notes:
+            notes.append("no checkpoint is whole: starting again")
+        return None, notes
 
     def remove_checkpoints(self) -> None:
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
@@ -113,3 +133,13 @@ class Run:
 def sha256(file: Path) -> str:
     with open(file, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def flush_folder(folder: Path) -> None:
+    """Brings the names in a folder to the disk, where the system can."""
+    if os.name == "posix":
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

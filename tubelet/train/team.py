@@ -1,13 +1,19 @@
 """The processes that train together: one, or those that torchrun started."""
 
 import os
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 Value = TypeVar("Value")
+
+
+class Elsewhere(ValueError):
+    """Another process of the team could not go on, and says why; this one stops too."""
 
 
 @dataclass(frozen=True)
@@ -26,24 +32,51 @@ class Team:
             ValueError: the device is unknown or not there.
         """
         rank, size, local = (int(os.environ.get(name, default)) for name, default in TORCHRUN)
-        found = find_device(device, local)
         if size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
-        if found.type == "cuda":
-            torch.cuda.set_device(found)
-        return cls(rank, size, found)
+            dist.init_process_group()
+        team = cls(rank, size, torch.device("cpu"))
+        try:
+            team = replace(team, device=team.together(lambda: find_device(device, local)))
+        except ValueError:
+            team.leave()
+            raise
+        if team.device.type == "cuda":
+            torch.cuda.set_device(team.device)
+        return team
 
     @property
     def first(self) -> bool:
         return self.rank == 0
 
-    def agree(self, value: Value) -> Value:
-        """The first process's value, in every process."""
+    def together(self, work: Callable[[], Value]) -> Value:
+        """Each process does its own work. If it is wrong in one, none goes on, for the others would wait for ever.
+
+        Raises:
+            ValueError: what went wrong, in the first process in which it did.
+            Elsewhere: in all others.
+        """
+        value: list[Value] = []
+        error: ValueError | None = None
+        try:
+            value.append(work())
+        except ValueError as failure:
+            error = failure
+        failed = [rank for rank, wrong in enumerate(self.gather(error is not None)) if wrong]
+        if error is not None and failed[0] == self.rank:
+            raise error
+        if failed:
+            raise Elsewhere(f"process {failed[0]} of {self.size} cannot go on: see what it says")
+        return value[0]
+
+    def first_alone(self, work: Callable[[], Value]) -> Value:
+        """What the first process makes of `work`, which the others leave to it, in every process. Raises as `together`
+        does."""
+        made = self.together(lambda: work() if self.first else None)
         if self.size == 1:
-            return value
-        box = [value]
+            return made  # type: ignore[return-value]  # it is the first
+        box = [made]
         dist.broadcast_object_list(box, src=0)
-        return box[0]
+        return box[0]  # type: ignore[return-value]  # the first one's
 
     def gather(self, value: Value) -> list[Value]:
         """Every process's value, by rank, in every process."""
@@ -54,8 +87,8 @@ class Team:
         return box  # type: ignore[return-value]  # every place is filled now
 
     def leave(self) -> None:
+        """Ends what the processes share; each goes on, or ends, by itself."""
         if self.size > 1 and dist.is_initialized():
-            dist.barrier()
             dist.destroy_process_group()
 
 
@@ -66,14 +99,13 @@ def find_device(name: str, local_rank: int = 0) -> torch.device:
     """The device called `name`; "auto" takes a GPU where there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}: expected auto, cpu, cuda or mps") from error
+    if not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", name):
+        raise ValueError(f"unknown device {name!r}: expected auto, cpu, cuda or mps")
+    device = torch.device(name)
     if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(f"device {name!r} is not there: this torch sees no GPU; use --device cpu")
-        return torch.device("cuda", local_rank if device.index is None else device.index)
+        device = torch.device("cuda", local_rank if device.index is None else device.index)
+        if device.index >= torch.cuda.device_count():
+            raise ValueError(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} GPUs; --device cpu")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device 'mps' is not there: use --device cpu")
     return device

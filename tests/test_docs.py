@@ -1,0 +1,60 @@
+"""Every snippet of the documents runs; every command in them parses."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tyro
+
+from tubelet.cli import COMMANDS
+from tubelet.media.writer import write_video
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with clips/walk and clips/run in it, and, once docs/train.md has run, runs/clips."""
+    folder = tmp_path_factory.mktemp("docs")
+    rng = np.random.default_rng(0)
+    for label in ("walk", "run"):
+        (folder / "clips" / label).mkdir(parents=True)
+        for number in range(3):
+            frames = rng.integers(0, 256, (8, 48, 64, 3), dtype=np.uint8)
+            write_video(folder / "clips" / label / f"{number}.mp4", frames, frames_per_second=8)
+    return folder
+
+
+def test_python_snippets_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    ran = 0
+    for page in sorted(PAGES, key=lambda page: page.name == "predict.md"):  # which uses the run that train.md makes
+        names: dict[str, object] = {}
+        for block in blocks(page, "python"):
+            exec(compile(block, str(page), "exec"), names)
+            ran += 1
+    assert ran >= 6
+
+
+def commands() -> list[str]:
+    lines = [line for page in PAGES for block in blocks(page, "console") for line in block.splitlines()]
+    lines = [re.sub(r"\s#.*", "", line).removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    return [line[line.index("tubelet ") + 8 :] for line in lines if "tubelet " in line]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_parse(command: str) -> None:
+    tyro.extras.subcommand_cli_from_dict(COMMANDS, args=shlex.split(command))
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
