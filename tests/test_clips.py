@@ -122,11 +122,11 @@ def test_random_clips_lie_within_the_item(video: Path) -> None:
 
 
 def test_the_range_of_an_item(video: Path) -> None:
-    assert item_range(video, VIDEO, start_seconds=None, end_seconds=None) == pytest.approx((0, 2))
-    assert item_range(video, VIDEO, start_seconds=0.5, end_seconds=9) == pytest.approx((0.5, 2))
+    assert item_range(video, start_seconds=None, end_seconds=None) == pytest.approx((0, 2))
+    assert item_range(video, start_seconds=0.5, end_seconds=9) == pytest.approx((0.5, 2))
     for start, end in ((2.5, None), (1.5, 1.0)):
-        with pytest.raises(ValueError, match=rf"nothing lies between {start} s and .* mend the times"):
-            item_range(video, VIDEO, start_seconds=start, end_seconds=end)
+        with pytest.raises(ValueError, match=rf"nothing lies between {start} s and .* Mend the times"):
+            item_range(video, start_seconds=start, end_seconds=end)
 
 
 # ---- which part of them

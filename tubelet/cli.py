@@ -1,8 +1,12 @@
 """The command line: parses, calls one function, prints. Nothing heavy is imported before it is needed."""
 
+import dis
+import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import tyro
@@ -105,7 +109,7 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"tubelet {__version__}")
         return
-    command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="tubelet", description=ABOUT)
+    command = parse()
     try:
         code = ACTIONS[type(command)](command)
     except ValueError as error:
@@ -114,53 +118,79 @@ def main() -> None:
         print(f"tubelet: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
+        print("tubelet: interrupted", file=sys.stderr)
         code = 130
     sys.exit(code)
 
 
+def parse() -> object:
+    """The command that was typed; a wrong one is told about once, though each process of a team sees it."""
+    with nullcontext() if in_first_process() else redirect_stderr(StringIO()):
+        return tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="tubelet", description=ABOUT)
+
+
+def in_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def is_ours(error: BaseException) -> bool:
-    """Whether tubelet itself raised an error: then it is written for the user; any other is a bug to be seen whole."""
+    """Whether tubelet itself raised an error: then it is written for the user; any other is a bug to be seen whole.
+
+    A ValueError of int(), say, or of torch, that was called with something wrong, is a bug: no `raise` of ours made it.
+    """
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("tubelet.")
+    if trace is None or not str(trace.tb_frame.f_globals.get("__name__", "")).startswith("tubelet."):
+        return False
+    return dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
 
 
 def demo(command: Demo) -> int:
     from tubelet.demo import ensure_demo
+    from tubelet.train.begin import next_run
 
     clips = ensure_demo(command.out / "clips", clips_per_class=command.clips_per_class, seed=command.seed)
-    return train(
-        TrainConfig(data=clips, out=command.out / "run", minutes=command.minutes, baseline=True, seed=command.seed)
-    )
+    out = next_run(command.out / "run").path
+    return train(TrainConfig(data=clips, out=out, minutes=command.minutes, baseline=True, seed=command.seed))
 
 
 def train(command: TrainConfig) -> int:
+    from tubelet.train.team import Elsewhere
     from tubelet.train.train import Stopped, train_fn
 
     try:
         train_fn(command)
+    except Elsewhere:
+        return 2
     except Stopped as stop:
-        print(f"tubelet: {stop}", file=sys.stderr)
+        if in_first_process():
+            print(f"tubelet: {stop}", file=sys.stderr)
         return 128 + stop.signal
     return 0
 
 
 def evaluate(command: Eval) -> int:
-    from tubelet.evaluate import parse_views
     from tubelet.predict import Predictor
 
-    parse_views(command.views)
+    check_folder(command.csv)
     results = Predictor.load(command.run, device=command.device).evaluate(
         command.data, views=command.views, split=command.split, csv_file=command.csv, workers=command.workers
     )
     return 3 if results["failed"] else 0
 
 
+def check_folder(file: Path | None) -> None:
+    """Raises ValueError, before the work is done, where a file could not be written after it."""
+    if file is not None and (file.is_dir() or not file.parent.is_dir()):
+        raise ValueError(f"{file}: cannot be written: name a file in a folder that exists")
+
+
 def predict(command: Predict) -> int:
     from tubelet.predict import Predictor, find_files
     from tubelet.predict import show as show_predictions
 
+    check_folder(command.csv)
     files = find_files(command.files)
     predictor = Predictor.load(command.run, device=command.device)
     predictions = show_predictions(

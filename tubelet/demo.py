@@ -11,6 +11,8 @@ Classes come in pairs: the second of a pair is the first played backwards. Frame
 two apart.
 """
 
+import os
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -48,7 +50,8 @@ TILE_WAVE_PX = 16.0  # fine enough to sample without interpolation
 def render_demo(folder: Path, *, clips_per_class: int, seed: int = 0, after: Callable[[], None] = lambda: None) -> Path:
     """Write FOLDER/<class>/<number>.mp4, `clips_per_class` H.264 clips of 2 s for each class, and return `folder`.
 
-    The same seed gives the same frames; more clips per class leave the earlier ones as they were.
+    The same seed gives the same frames; more clips per class leave the earlier ones as they were. The folder appears
+    when all is rendered.
 
     Raises ValueError if `clips_per_class` is below 1, or if `folder` already holds something: no file is ever replaced.
     """
@@ -57,12 +60,15 @@ def render_demo(folder: Path, *, clips_per_class: int, seed: int = 0, after: Cal
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not an empty folder. Name a new folder for the demo clips, or empty this one.")
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
     for label, name in enumerate(CLASSES):
-        (folder / name).mkdir(parents=True)
+        (unfinished / name).mkdir(parents=True)
         for number in range(clips_per_class):
             frames = render_clip(name, np.random.default_rng([seed, label, number]))
-            write_video(folder / name / f"{number:04d}.mp4", frames, frames_per_second=FRAMES_PER_SECOND)
+            write_video(unfinished / name / f"{number:04d}.mp4", frames, frames_per_second=FRAMES_PER_SECOND)
             after()
+    os.replace(unfinished, folder)
     return folder
 
 

@@ -1,6 +1,7 @@
 """From files to answers: the one path of evaluation, prediction and the end of training."""
 
 import csv
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from tubelet.data.clips import views
 from tubelet.data.items import Item
 from tubelet.data.loader import prefetch
-from tubelet.data.spec import ClipSpec
+from tubelet.data.spec import ClipSpec, Kind
 from tubelet.media.reader import MediaError
 from tubelet.metrics import summarise
 from tubelet.nn.model import SpaceTimeTransformer
@@ -28,12 +29,19 @@ class Answer:
     probabilities: np.ndarray | None
 
 
-def parse_views(text: str) -> tuple[int, int]:
-    """ "4x3" -> 4 temporal, 3 spatial views."""
-    temporal, _, spatial = text.partition("x")
-    if not (temporal.isdigit() and int(temporal) >= 1 and spatial in ("1", "3")):
+def parse_views(text: str, kind: Kind) -> tuple[int, int]:
+    """ "4x3" -> 4 temporal, 3 spatial views.
+
+    Raises:
+        ValueError: it does not read so, or files of this kind have no such views.
+    """
+    match = re.fullmatch(r"([1-9]\d*)x([13])", text, re.ASCII)
+    if not match:
         raise ValueError(f"views = {text!r}: expected TEMPORALxSPATIAL such as 1x1 or 4x3, with 1 or 3 spatial views")
-    return int(temporal), int(spatial)
+    temporal, spatial = int(match[1]), int(match[2])
+    if (kind == "image" and temporal > 1) or (kind == "sound" and spatial > 1):
+        raise ValueError(f"views = {text!r}: an image has one time (1x1, 1x3), a sound has one place (1x1, 4x1)")
+    return temporal, spatial
 
 
 @torch.inference_mode()
@@ -54,7 +62,7 @@ def answer(
 
     A file that cannot be read keeps its place, without probabilities: nothing is replaced by another clip.
     """
-    temporal, spatial = parse_views(views_text)
+    temporal, spatial = parse_views(views_text, spec.kind)
     device = device or torch.device("cpu")
     model.eval()
 

@@ -11,12 +11,13 @@ from typing import Any
 
 from rich.table import Table
 
-from tubelet.data.items import Item, find_items
+from tubelet.data.items import Item, Source, find_items
 from tubelet.data.spec import ClipSpec
 from tubelet.evaluate import Answer, answer, results_of, write_predictions
 from tubelet.media.reader import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.screen import bar, console, facts
+from tubelet.screen import bar, console, facts, say
+from tubelet.train.run import Run
 from tubelet.train.team import find_device
 from tubelet.weights.store import load, read_about
 
@@ -44,6 +45,7 @@ class Predictor:
     def __init__(self, model: SpaceTimeTransformer, spec: ClipSpec, classes: Sequence[str], *, device: str = "auto"):
         self.device = find_device(device)
         self.model, self.spec, self.classes = model.eval().to(self.device), spec, list(classes)
+        self.run: Path | None = None
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], *, device: str = "auto") -> "Predictor":
@@ -55,13 +57,15 @@ class Predictor:
         about = read_about(run)
         if "classes" not in about or "clip_spec" not in about:
             raise ValueError(f"{run}: weights without class names and ClipSpec: train them with `tubelet train`")
-        return cls(load(run), ClipSpec.from_json(about["clip_spec"]), about["classes"], device=device)
+        found = cls(load(run), ClipSpec.from_json(about["clip_spec"]), about["classes"], device=device)
+        found.run = Path(run)
+        return found
 
     def predict(self, path: str | os.PathLike[str], *, views: str = "1x1") -> Prediction:
         """The answer for one file.
 
         Raises:
-            MediaError (a ValueError): the file cannot be read.
+            ValueError: the file cannot be read; says why.
         """
         prediction = self.predict_files([path], views=views)[0]
         if prediction.label is None:
@@ -104,10 +108,11 @@ class Predictor:
         workers: int = 2,
         show: bool = True,
     ) -> dict[str, Any]:
-        """Metrics over labelled files, laid out as for training; the test split, else val, else all.
+        """Metrics over labelled files, laid out as for training: over `split`, or, left out, over the test split, else
+        val, else all, without the clips that the run was trained on.
 
         Raises:
-            ValueError: labels that the model does not know, or a split that the data does not have.
+            ValueError: labels that the model does not know, or no clips to evaluate.
         """
         source = find_items(Path(data), minimum_classes=1, minimum_clips=1)
         if strangers := sorted(set(source.classes) - set(self.classes)):
@@ -115,11 +120,9 @@ class Predictor:
                 f"{data} has classes the model does not know: {', '.join(strangers)}; "
                 f"it knows {', '.join(self.classes)}"
             )
-        splits = {item.split for item in source.items}
-        split = split or next((name for name in ("test", "val") if name in splits), None)
-        items = [item for item in source.items if split in (None, item.split)]
-        if not items:
-            raise ValueError(f"{data} has no split {split!r}, only {', '.join(sorted(splits)) or 'one without a name'}")
+        split, items = self.choose(source, split)
+        if show and (left_out := sum(split in (None, item.split) for item in source.items) - len(items)):
+            say("note", f"{left_out} clips are left out, the run was trained on them")
         with bar("evaluating", len(items), show=show) as progress:
             answers = answer(
                 self.model,
@@ -137,6 +140,43 @@ class Predictor:
         if show:
             print_evaluation(results, answers, split)
         return results
+
+    def choose(self, source: Source, split: str | None) -> tuple[str | None, list[Item]]:
+        """The split to evaluate on and its items."""
+        splits = {item.split for item in source.items}
+        chosen = split or next((name for name in ("test", "val") if name in splits), None)
+        items = [item for item in source.items if chosen in (None, item.split)]
+        if not items:
+            has = ", ".join(sorted(splits - {""})) or "no splits"
+            raise ValueError(f"{source.root} has no split {chosen!r} but {has}")
+        if split is None:
+            known = trained_on(self.run) if self.run else set()
+            items = [item for item in items if clip_of(source.root, item) not in known]
+            if not items:
+                raise ValueError(f"{source.root}: the run was trained on every one of these clips: give it others")
+        return chosen, items
+
+
+Clip = tuple[str, float | None, float | None]  # file, start and end in seconds
+
+
+def clip_of(root: Path, item: Item) -> Clip:
+    return os.path.realpath(root / item.path), item.start_seconds, item.end_seconds
+
+
+def trained_on(run: Path) -> set[Clip]:
+    """The clips that the model of a run was trained on, where they still are; none where that is not known."""
+    folder = run if run.is_dir() else run.parent
+    if not ((folder / "split.csv").is_file() and (folder / "config.json").is_file()):
+        return set()
+    root = Path(Run(folder).config()["data"]["root"])
+
+    def seconds(text: str) -> float | None:
+        return float(text) if text else None
+
+    with open(folder / "split.csv", newline="", encoding="utf-8", errors="surrogateescape") as table:
+        rows = [row for row in csv.DictReader(table) if row["split"] == "train"]
+    return {clip_of(root, Item(r["path"], r["label"], seconds(r["start"]), seconds(r["end"]))) for r in rows}
 
 
 def print_evaluation(results: dict[str, Any], answers: Sequence[Answer], split: str | None) -> None:
@@ -159,7 +199,7 @@ def print_evaluation(results: dict[str, Any], answers: Sequence[Answer], split: 
     console.print(table)
     for one in answers:
         if one.probabilities is None:
-            console.print(f"[red]{one.status}[/]", markup=True, soft_wrap=True)
+            console.print(one.status, style="red", soft_wrap=True)
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:

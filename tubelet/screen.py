@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
-console = Console(highlight=False)
+# Names of files and classes are shown as they are, also those with [brackets] or :colons:.
+console = Console(highlight=False, markup=False, emoji=False)
 
 
 class Bar:
@@ -69,6 +71,11 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def say(name: str, text: object) -> None:
+    """A line: what it is about, and what is to be said."""
+    console.print(Text.assemble((name, "cyan"), f"  {text}"), soft_wrap=True)
 
 
 def facts(title: str, rows: list[tuple[str, str]]) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tubelet.data.spec import ClipSpec
-from tubelet.media.reader import index, read_frames, read_sound
+from tubelet.data.spec import ClipSpec, Kind
+from tubelet.media.reader import MediaError, index, read_frames, read_sound
 from tubelet.media.sampling import TIME_ROUNDING_SECONDS, clip_times, random_start, view_starts
 from tubelet.media.sound import SMALLEST_POWER, log_mel
 
@@ -23,13 +23,11 @@ def load_frames(
     Sound: float32 (1, 1, mel, columns), normalised, ready for the model. Where the file or the item (end_seconds) ends
     before the clip does, its last frame is held; missing sound is silence.
 
-    Raises: MediaError where the file cannot be read; ValueError where it is not of the spec's kind.
+    Raises: MediaError where the file cannot be read or is not of the spec's kind.
     """
     if spec.kind == "sound":
         return _load_spectrogram(path, spec, start_seconds, end_seconds)
-    kind = index(path).kind
-    if kind != spec.kind:
-        raise ValueError(f"{path}: the file is of kind {kind!r}, the model takes {spec.kind!r}")
+    check_kind(path, spec.kind)
     frames = torch.from_numpy(read_frames(path, _times(path, spec, start_seconds, end_seconds), cover=spec.resize))
     return _to_channels(frames.permute(3, 0, 1, 2), spec)
 
@@ -43,7 +41,7 @@ def load_random(
     end_seconds: float | None = None,
 ) -> torch.Tensor:
     """`load_frames` from a start that `draw`, evenly distributed in [0, 1), picks within the item."""
-    start, end = item_range(path, spec, start_seconds=start_seconds, end_seconds=end_seconds)
+    start, end = item_range(path, start_seconds=start_seconds, end_seconds=end_seconds)
     begin = start + random_start(end - start, spec.span_seconds, draw)
     return load_frames(path, spec, start_seconds=begin, end_seconds=end_seconds)
 
@@ -70,7 +68,7 @@ def views(
         raise ValueError(
             f"views: temporal={temporal}, spatial={spatial} for {spec.kind}; images have one time, sound one place"
         )
-    start, end = item_range(path, spec, start_seconds=start_seconds, end_seconds=end_seconds)
+    start, end = item_range(path, start_seconds=start_seconds, end_seconds=end_seconds)
     positions = (0.5,) if spatial == 1 else (0.0, 0.5, 1.0)
     found = []
     for offset in view_starts(end - start, spec.span_seconds, temporal):
@@ -110,19 +108,23 @@ def normalise(clip: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
     return (clip / 255 - mean) / std
 
 
-def item_range(
-    path: str | Path, spec: ClipSpec, *, start_seconds: float | None, end_seconds: float | None
-) -> tuple[float, float]:
+def check_kind(path: str | Path, kind: Kind) -> None:
+    """Raises MediaError where a file holds something else than its suffix or its place among others promise."""
+    if (found := index(path).kind) != kind:
+        problem = f"the file is of kind {found!r}, the model takes {kind!r}"
+        raise MediaError(str(path), "other-kind", problem, "Leave it out or convert it")
+
+
+def item_range(path: str | Path, *, start_seconds: float | None, end_seconds: float | None) -> tuple[float, float]:
     """Where an item starts and ends, in seconds; None is the file's own start or end.
 
-    Raises: ValueError where nothing lies between the two.
+    Raises: MediaError where nothing lies between the two.
     """
     duration = index(path).duration_seconds
     start, end = start_seconds or 0.0, duration if end_seconds is None else min(end_seconds, duration)
     if start > 0 and start >= end:
-        raise ValueError(
-            f"{path}: nothing lies between {start} s and {end} s of a file of {duration} s; mend the times"
-        )
+        problem = f"nothing lies between {start} s and {end} s of a file of {duration} s"
+        raise MediaError(str(path), "no-frames", problem, "Mend the times")
     return start, end
 
 

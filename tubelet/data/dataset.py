@@ -91,7 +91,7 @@ class Clips:
         """All frames of an item, finer than a clip's, from memory after the first time."""
         if number not in self.kept:
             item, path = self.items[number], self.path(number)
-            start, end = item_range(path, self.spec, start_seconds=item.start_seconds, end_seconds=item.end_seconds)
+            start, end = item_range(path, start_seconds=item.start_seconds, end_seconds=item.end_seconds)
             spec = fine_spec(self.spec, end - start)
             self.kept[number] = load_frames(path, spec, start_seconds=start, end_seconds=item.end_seconds)
         return self.kept[number]

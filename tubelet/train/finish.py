@@ -9,23 +9,26 @@ import numpy as np
 import torch
 
 import tubelet
+from tubelet.data.clips import load_frames
 from tubelet.evaluate import Answer, answer, results_of, write_predictions
-from tubelet.media.reader import read_frames
-from tubelet.media.sampling import clip_times
+from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.report import write_card, write_report
-from tubelet.screen import bar, console, facts
+from tubelet.screen import bar, facts, say
 from tubelet.train.fit import Fit
 from tubelet.train.plan import Plan
 from tubelet.train.run import Run
 from tubelet.train.team import Team
 from tubelet.weights.store import load_strict, save
 
+STRIP_PX = (96, 96)  # at least, of a frame in the report
+
 
 def finish(fit: Fit, run: Run, begun: float, *, show: bool) -> None:
     """Keeps the weights, measures them on the held-out clips, writes the report."""
     plan, team, config = fit.plan, fit.team, fit.plan.config
     weights = fit.final_weights()
+    team.leave()  # the others need not wait
     if not team.first:
         return
     model = SpaceTimeTransformer(plan.model)
@@ -96,16 +99,18 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
 
 def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
     """path -> frames (T, H, W, 3) uint8 for the report; None where there is nothing to see."""
+    items = {item.path: item for item in plan.items(plan.held_out)}
+    spec = replace(plan.spec, resize=STRIP_PX, crop=STRIP_PX) if plan.spec.kind != "sound" else None
 
     def frames(path: str) -> np.ndarray | None:
-        spec = plan.spec
-        if spec.kind == "sound":
+        if spec is None:
             return None
-        times = clip_times(0.0, frames=spec.frames, seconds_between_frames=spec.seconds_between_frames)
+        start, end = items[path].start_seconds or 0.0, items[path].end_seconds
         try:
-            return read_frames(plan.source.root / path, times, cover=(96, 96))
-        except ValueError:
+            clip = load_frames(plan.source.root / path, spec, start_seconds=start, end_seconds=end)
+        except MediaError:
             return None
+        return clip.permute(1, 2, 3, 0).numpy()
 
     return frames
 
@@ -124,5 +129,5 @@ def print_results(results: dict[str, Any], run: Run) -> None:
             1, ("one frame", f"{100 * results['single_frame']['accuracy']:.1f}% by a model given a single frame")
         )
     facts("Result", rows)
-    console.print(f"report  [cyan]{run.path / 'report.html'}[/]", soft_wrap=True)
-    console.print(f"next    [cyan]tubelet predict {run.path} FILE[/]", soft_wrap=True)
+    say("report", run.path / "report.html")
+    say("next  ", f"tubelet predict {run.path} FILE")

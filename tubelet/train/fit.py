@@ -163,9 +163,9 @@ class Fit:
             self.average[name].lerp_(value.detach(), 1 - decay)
 
     def tensors(self) -> tuple[Tensors, dict[str, Any]]:
-        """All that is needed to go on, by name; every process must call this."""
+        """All that is needed to go on, by name; every process must call this, the first one gets it."""
         tensors = {f"model.{name}": value for name, value in whole_weights(self.wrapped).items()}
-        moments: Any = get_optimizer_state_dict(self.wrapped, self.optimizer, options=WHOLE)["state"]
+        moments: Any = get_optimizer_state_dict(self.wrapped, self.optimizer, options=WHOLE).get("state", {})
         tensors |= {f"optimizer.{name}.{key}": value for name, of in moments.items() for key, value in of.items()}
         if self.average is not None:
             tensors |= {f"average.{name}": whole(value) for name, value in self.average.items()}
@@ -213,8 +213,6 @@ def part_of_batch(config: TrainConfig, team_size: int) -> int:
 def wrap(model: SpaceTimeTransformer, team: Team, shard: str) -> nn.Module:
     """The model as its team trains it: as it is, with gradients averaged (DDP), or spread over the team (FSDP2)."""
     if shard == "fsdp2":
-        if team.size == 1:
-            raise ValueError("--shard fsdp2 spreads a model over processes: start it with torchrun --nproc-per-node N")
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 

@@ -3,10 +3,10 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +14,12 @@ import torch.nn.functional as F
 
 from tubelet.data.dataset import Clips
 from tubelet.data.loader import prefetch
-from tubelet.screen import bar, clock, console
+from tubelet.media.reader import MediaError
+from tubelet.screen import bar, clock, say
 from tubelet.train.fit import Fit
 from tubelet.train.plan import Plan
 from tubelet.train.run import Run
+from tubelet.train.team import Team
 
 LOOKS = 20  # times the held-out clips are looked at during training
 LOOK_CLIPS = 256  # how many of them, at most, each time
@@ -42,14 +44,16 @@ def learn(fit: Fit, run: Run, held: Clips, *, title: str, show: bool) -> None:
     look_every = max(1, fit.steps // LOOKS)
     saved = time.monotonic()
     recent: list[dict[str, float]] = []
-    held_accuracy = ""
-    board = open_tensorboard(run) if plan.config.tensorboard and team.first else None
-    with signals() as caught, bar(title, fit.steps, show=show) as progress:
+    held_accuracy, stop = "", 0
+    board = curves(run, wanted=plan.config.tensorboard and team.first)
+    with signals(show=team.first) as caught, board as draw, bar(title, fit.steps, show=show) as progress:
         progress.start_at(fit.step)
         begun, first = time.monotonic(), fit.step
 
         def after(figures: dict[str, float]) -> bool:
-            nonlocal saved, held_accuracy
+            nonlocal saved, held_accuracy, stop
+            due = time.monotonic() - saved > 60 * plan.config.save_minutes
+            figures, stop, due = shared(team, figures, caught[0] if caught else 0, due)
             recent.append(figures)
             step = fit.step
             if step % look_every == 0 or step == fit.steps:
@@ -60,9 +64,7 @@ def learn(fit: Fit, run: Run, held: Clips, *, title: str, show: bool) -> None:
                 if team.first:
                     run.log({"kind": "train", **when, **mean})
                     run.log({"kind": "val", **when, "loss": loss, "accuracy": accuracy})
-                if board:
-                    for name, value in {**mean, "val_loss": loss, "val_accuracy": accuracy}.items():
-                        board.add_scalar(name, value, step)
+                draw({**mean, "val_loss": loss, "val_accuracy": accuracy}, step)
             rate = (time.monotonic() - begun) / (step - first)
             figures = summary(recent or [figures], plan)
             progress.advance(
@@ -70,16 +72,21 @@ def learn(fit: Fit, run: Run, held: Clips, *, title: str, show: bool) -> None:
                 f"{figures['clips_per_second']:.0f} clips/s wait {100 * figures['data_wait']:.0f}% "
                 f"left {clock(rate * (fit.steps - step))}"
             )
-            due = time.monotonic() - saved > 60 * plan.config.save_minutes and step < fit.steps
-            stop, due = (any(flags) for flags in zip(*team.gather((bool(caught), due)), strict=True))
-            if stop or due:
+            if stop or due or step == fit.steps:  # the last, for whoever stops the evaluation
                 save_state(fit, run)
                 saved = time.monotonic()
-            return stop
+            return bool(stop)
 
         fit.run(fit.steps, after=after)
-    if fit.step < fit.steps:
-        raise Stopped(run.path, caught[0] if caught else signal.SIGINT)
+    if stop:
+        raise Stopped(run.path, stop)
+
+
+def shared(team: Team, figures: dict[str, float], stop: int, due: bool) -> tuple[dict[str, float], int, bool]:
+    """Loss and accuracy as means over the processes; the signal that one of them got, and whether one wants to save."""
+    losses, rights, stops, dues = zip(*team.gather((figures["loss"], figures["right"], stop, due)), strict=True)
+    figures = {**figures, "loss": float(np.mean(losses)), "right": float(np.mean(rights))}
+    return figures, max(stops), any(dues)
 
 
 def save_state(fit: Fit, run: Run) -> None:
@@ -103,28 +110,34 @@ def summary(recent: list[dict[str, float]], plan: Plan) -> dict[str, float]:
 @torch.no_grad()
 def look(fit: Fit, held: Clips) -> tuple[float, float]:
     """Loss and accuracy on held-out clips, evenly chosen where there are many; only to be shown, nothing is chosen by
-    it."""
-    chosen = np.unique(np.linspace(0, len(held) - 1, min(len(held), LOOK_CLIPS)).round().astype(int))
+    it. Clips that cannot be read are passed over here, and counted in the end."""
+    chosen = np.unique(np.linspace(0, len(held) - 1, min(len(held), LOOK_CLIPS)).round().astype(int)).tolist()
     fit.wrapped.eval()
-    losses, right = [], 0
-    size_ = max(1, fit.part)
+    losses, right, seen = 0.0, 0, 0
 
-    def read(start: int) -> tuple[torch.Tensor, torch.Tensor]:
-        numbers = chosen[start : start + size_]
-        clips = [held.centre(n) for n in numbers]
-        clips = [clip[:, [clip.shape[1] // 2]] if fit.single_frame else clip for clip in clips]
-        return torch.stack(clips), torch.tensor([held.labels[n] for n in numbers])
+    def read(number: int) -> torch.Tensor | None:
+        try:
+            clip = held.centre(number)
+        except MediaError:
+            return None
+        return clip[:, [clip.shape[1] // 2]] if fit.single_frame else clip
 
-    for clips, labels in prefetch(read, range(0, len(chosen), size_), threads=fit.plan.workers, ahead=4):
+    clips = prefetch(read, chosen, threads=fit.plan.workers, ahead=4 * fit.part)
+    readable = ((clip, held.labels[number]) for number, clip in zip(chosen, clips, strict=True) if clip is not None)
+    while batch := list(islice(readable, fit.part)):
+        labels = torch.tensor([label for _, label in batch])
         with fit.autocast():
-            logits = fit.model(clips.to(fit.team.device)).float().cpu()
-        losses.append(F.cross_entropy(logits, labels, reduction="sum").item())
+            logits = fit.model(torch.stack([clip for clip, _ in batch]).to(fit.team.device)).float().cpu()
+        losses += F.cross_entropy(logits, labels, reduction="sum").item()
         right += int((logits.argmax(1) == labels).sum())
-    return sum(losses) / len(chosen), right / len(chosen)
+        seen += len(batch)
+    if not seen:
+        raise ValueError(f"none of {len(chosen)} held-out clips can be decoded: repair them")
+    return losses / seen, right / seen
 
 
 @contextmanager
-def signals() -> Iterator[list[int]]:
+def signals(*, show: bool) -> Iterator[list[int]]:
     """Signals caught while inside; a second Ctrl-C ends at once."""
     caught: list[int] = []
 
@@ -132,7 +145,8 @@ def signals() -> Iterator[list[int]]:
         if caught:
             raise KeyboardInterrupt
         caught.append(number)
-        console.print("\n[yellow]stopping after this step[/]")
+        if show:
+            say("\nstopping", "after this step")
 
     if threading.current_thread() is not threading.main_thread():
         yield caught
@@ -145,9 +159,18 @@ def signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def open_tensorboard(run: Run) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError("--tensorboard needs TensorBoard: pip install 'tubelet[tensorboard]'") from error
-    return SummaryWriter(run.path / "tensorboard")
+@contextmanager
+def curves(run: Run, *, wanted: bool) -> Iterator[Callable[[dict[str, float], int], None]]:
+    """What adds a step's values to curves for TensorBoard; to nothing unless they are wanted."""
+    if not wanted:
+        yield lambda values, step: None
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(run.path / "tensorboard") as board:
+
+        def draw(values: dict[str, float], step: int) -> None:
+            for name, value in values.items():
+                board.add_scalar(name, value, step)
+
+        yield draw

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tubelet.data.augment import Augmentation
-from tubelet.data.clips import load_frames
+from tubelet.data.clips import check_kind, item_range, load_frames
 from tubelet.data.dataset import Changes, kept_bytes
 from tubelet.data.items import Item, Source, find_items, fingerprint
 from tubelet.data.mirrors import as_indices, find_mirrors
@@ -104,32 +104,41 @@ def look_at_files(source: Source, workers: int) -> tuple[dict[str, Index], Sourc
     """Indexes every file; training goes on without the few that cannot be read, the held-out ones stay and count.
 
     Raises:
-        ValueError: too many training files cannot be read, or all of a class.
+        ValueError: too many training files cannot be read, or all of a class, or nothing is left to be held out.
     """
 
-    def look(path: str) -> Index | MediaError:
+    def look(item: Item) -> Index | MediaError:
+        path = source.root / item.path
         try:
-            return index(source.root / path)
+            if source.kind != "sound":  # sound may come from a video
+                check_kind(path, source.kind)
+            item_range(path, start_seconds=item.start_seconds, end_seconds=item.end_seconds)
+            return index(path)
         except MediaError as error:
             return error
 
-    paths = sorted({item.path for item in source.items})
     with ThreadPoolExecutor(workers) as pool:
-        found = dict(zip(paths, pool.map(look, paths), strict=True))
-    indexes = {path: entry for path, entry in found.items() if isinstance(entry, Index)}
-    errors = {path: entry for path, entry in found.items() if isinstance(entry, MediaError)}
-    if not errors:
-        return indexes, source, []
+        found = dict(zip(source.items, pool.map(look, source.items), strict=True))
+    indexes = {item.path: entry for item, entry in found.items() if isinstance(entry, Index)}
+    errors = {item: entry for item, entry in found.items() if isinstance(entry, MediaError)}
     train = [item for item in source.items if item.split == "train"]
-    bad = [item for item in train if item.path in errors]
+    bad = [item for item in train if item in errors]
     listing = "\n".join(f"  {error}" for error in list(errors.values())[:8])
-    lost = {item.label for item in train} - {item.label for item in train if item.path not in errors}
+    lost = {item.label for item in train} - {item.label for item in train if item not in errors}
     if lost or len(bad) > MOST_BAD * len(train):
         raise ValueError(
-            f"{len(errors)} of {len(paths)} files cannot be read"
+            f"{len(errors)} of {len(found)} files cannot be read"
             f"{' (all of ' + ', '.join(sorted(lost)) + ')' if lost else ''}: repair or remove them\n{listing}"
         )
-    items = tuple(item for item in source.items if item.split != "train" or item.path not in errors)
+    held_out = {item.split for item in source.items} - {"train"}
+    if not held_out:
+        raise ValueError(f"{source.root}: no clips are held out to test on: give some the split val or test")
+    for split in sorted(held_out):
+        if not any(item.split == split and item not in errors for item in source.items):
+            raise ValueError(f"{source.root}: none of the {split} clips can be read: repair them\n{listing}")
+    if not errors:
+        return indexes, source, []
+    items = tuple(item for item in source.items if item.split != "train" or item not in errors)
     without = f"{len(bad)} are left out of training, held-out ones count as wrong"
     return indexes, replace(source, items=items), [f"{len(errors)} files cannot be read: {without}\n{listing}"]
 
@@ -220,7 +229,7 @@ def default_model(config: TrainConfig, kind: str, device: torch.device) -> str:
     if config.init:
         return image_model(config.init, kind)
     if kind == "video":
-        return "vivit2-S/16x2" if device.type == "cuda" else "vivit1-N/12x2"
+        return "vivit2-S/16x2" if device.type == "cuda" else "vivit1-N/12x4"
     return "vit-S/16" if device.type == "cuda" else "vit-N/12"
 
 

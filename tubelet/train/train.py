@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,11 @@ from tubelet.data.dataset import Clips, UserAugmentation
 from tubelet.data.loader import prefetch
 from tubelet.evaluate import parse_views
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.screen import bar, clock, console
+from tubelet.screen import bar, clock, say
 from tubelet.train.begin import open_run, print_plan
 from tubelet.train.config import TrainConfig
 from tubelet.train.finish import finish
-from tubelet.train.fit import Fit
+from tubelet.train.fit import Fit, part_of_batch
 from tubelet.train.learn import Stopped, learn
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.run import Run
@@ -29,7 +30,8 @@ TIMED_STEPS = 5
 
 
 def train_fn(config: TrainConfig, *, user_augmentation: UserAugmentation | None = None, show: bool = True) -> Path:
-    """Trains, evaluates and reports; returns the run directory. Call it under torchrun to train with several processes.
+    """Trains, evaluates and reports; returns the run directory. Call it under torchrun to train with several processes;
+    all but the first return when the training is done, before the evaluation.
 
     user_augmentation: any callable (C, T, H, W) uint8 -> same, applied to each training clip after ours.
 
@@ -45,36 +47,54 @@ def train_fn(config: TrainConfig, *, user_augmentation: UserAugmentation | None 
 
 
 def train(config: TrainConfig, team: Team, user_augmentation: UserAugmentation | None, *, show: bool) -> Path:
-    parse_views(config.views)
-    plan = make_plan(config, team.device)
-    plan = replace(plan, changes=replace(plan.changes, user=user_augmentation))
-    run, resumed = team.agree(open_run(plan) if team.first else (Run(Path()), False))
+    plan = team.together(lambda: settle(config, team))
+    run = team.first_alone(lambda: open_run(plan))
+    # kept or not, clips differ a little: a run that goes on does as it did
+    changes = replace(plan.changes, user=user_augmentation)
+    plan = replace(plan, changes=changes, keep=run.config()["data"].get("keep", plan.keep))
     train_clips, held_clips = clips_of(plan, "train"), clips_of(plan, plan.held_out)
     if show:
         print_plan(plan, run, team)
-    read_all(plan, train_clips, held_clips, show=show)
-    torch.manual_seed(config.seed)
-    model = SpaceTimeTransformer(plan.model)
-    if config.init and not resumed:
-        lines = init_from_image(model, config.init)
-        if show:
-            console.print(f"[cyan]started from[/] {config.init}: {len(lines)} lines in {run.path / 'init.txt'}")
-        if team.first:
-            (run.path / "init.txt").write_text("\n".join(lines) + "\n")
-    checkpoint = run.newest_checkpoint() if resumed else None
-    steps = checkpoint[2]["steps"] if checkpoint else team.agree(decide_steps(plan, train_clips, team, show=show))
+    team.together(lambda: read_all(plan, train_clips, held_clips, show=show))
+    checkpoint, notes = run.newest_checkpoint()
+    model = team.together(lambda: new_model(plan, run, team, init=not checkpoint, show=show))
+    steps = checkpoint.state["steps"] if checkpoint else decide_steps(plan, train_clips, team, show=show)
     fit = Fit(plan=plan, model=model, clips=train_clips, team=team, steps=steps)
     if checkpoint:
-        step, tensors, _, notes = checkpoint
-        fit.resume(step, tensors)
-        if team.first:
-            run.forget_metrics_after(step)
-        if show:
-            console.print(*notes, f"[green]going on from step {step} of {steps}[/]", sep="\n")
+        fit.resume(checkpoint.step, checkpoint.tensors)
+        notes.append(f"from step {fit.step} of {steps}")
+    if team.first:
+        run.forget_metrics_after(fit.step)
+    for note in notes if show else ():
+        say("going on", note)
     begun = time.monotonic()
     learn(fit, run, held_clips, title="training", show=show)
     finish(fit, run, begun, show=show)
     return run.path
+
+
+def settle(config: TrainConfig, team: Team) -> Plan:
+    """The plan. Raises ValueError for all that cannot work and can be known before a run directory is made."""
+    part_of_batch(config, team.size)
+    if config.shard == "fsdp2" and team.size == 1:
+        raise ValueError("--shard fsdp2 spreads a model over processes: start it with torchrun --nproc-per-node N")
+    if config.tensorboard and not find_spec("tensorboard"):
+        raise ValueError("--tensorboard needs TensorBoard: pip install 'tubelet[tensorboard]'")
+    plan = make_plan(config, team.device)
+    parse_views(config.views, plan.spec.kind)
+    return plan
+
+
+def new_model(plan: Plan, run: Run, team: Team, *, init: bool, show: bool) -> SpaceTimeTransformer:
+    torch.manual_seed(plan.config.seed)
+    model = SpaceTimeTransformer(plan.model)
+    if init and plan.config.init:
+        lines = init_from_image(model, plan.config.init)
+        if team.first:
+            run.write_text("init.txt", "\n".join(lines) + "\n")
+        if show:
+            say("started from", f"{plan.config.init}: {len(lines)} lines in {run.path / 'init.txt'}")
+    return model
 
 
 def clips_of(plan: Plan, split: str) -> Clips:
@@ -115,12 +135,10 @@ def decide_steps(plan: Plan, clips: Clips, team: Team, *, show: bool) -> int:
         return False
 
     trial.run(2 + TIMED_STEPS, after=after)
-    step_seconds = float(np.median(seconds[2:]))
-    steps = int(min(config.minutes * 60 / step_seconds, MOST_EPOCHS * per_epoch))
-    steps = max(steps, 1)
+    step_seconds = team.gather(float(np.median(seconds[2:])))[0]
+    steps = max(1, int(min(config.minutes * 60 / step_seconds, MOST_EPOCHS * per_epoch)))
     if show:
-        console.print(
-            f"[cyan]pace[/]  {1000 * step_seconds:.0f} ms a step: {steps} steps, "
-            f"{steps / per_epoch:.3g} epochs, about {clock(steps * step_seconds)}"
-        )
+        time_left = clock(steps * step_seconds)
+        pace = f"{1000 * step_seconds:.0f} ms a step: {steps} steps, {steps / per_epoch:.3g} epochs, about {time_left}"
+        say("pace", pace)
     return steps
