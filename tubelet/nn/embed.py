@@ -117,11 +117,12 @@ class DepthwiseSeparableEmbed(nn.Module):
 class ConvStemEmbed(nn.Module):
     """Three 3-D convolutions whose strides multiply to the patch: overlapping, non-linear tubelets on the same grid.
 
-    It learns motion from few clips sooner than one linear kernel does (docs/results.md has the measurement).
+    It learns motion from few clips sooner than one linear kernel does (docs/results.md has the measurement). For clips
+    of one frame (`still`) its kernels have no depth in time.
     Source: arXiv 2106.14881 (early convolutions), in space and time.
     """
 
-    def __init__(self, channels: int, dim: int, patch: Sequence[int]):
+    def __init__(self, channels: int, dim: int, patch: Sequence[int], *, still: bool = False):
         super().__init__()
         self.patch = self.stride = triple(patch, "patch")
         widths = [channels, max(dim // 4, 16), max(dim // 2, 32), dim]
@@ -129,9 +130,10 @@ class ConvStemEmbed(nn.Module):
         # Each channel of each clip is standardised first: motion is a small change on a large and varying brightness.
         layers: list[nn.Module] = [nn.GroupNorm(channels, channels, affine=False)]
         for i, stride in enumerate(strides):
-            kernel = tuple(max(3, 2 * s - 1) for s in stride)
+            kernel = [max(3, 2 * s - 1) for s in stride]
+            kernel[0] = 1 if still else kernel[0]
             padding = tuple(k // 2 for k in kernel)
-            layers += [nn.Conv3d(widths[i], widths[i + 1], kernel, stride, padding)]
+            layers += [nn.Conv3d(widths[i], widths[i + 1], triple(kernel, "kernel"), stride, padding)]
             layers += [nn.GroupNorm(1, widths[i + 1]), nn.GELU()] if i < 2 else []
         self.layers = nn.Sequential(*layers)
         self.channels = channels
@@ -173,9 +175,16 @@ EMBEDS = {
 
 
 def make_embed(
-    kind: str, channels: int, dim: int, patch: Sequence[int], *, stride: Sequence[int] | None, frames: int | None
+    kind: str,
+    channels: int,
+    dim: int,
+    patch: Sequence[int],
+    *,
+    stride: Sequence[int] | None,
+    frames: int | None,
+    still: bool = False,
 ) -> Embed:
-    """The tokeniser called `kind`; `frames` asks for uniform frame sampling.
+    """The tokeniser called `kind`; `frames` asks for uniform frame sampling, `still` says that clips are one frame.
 
     Raises:
         ValueError: unknown kind, or a setting that this kind does not have.
@@ -191,5 +200,5 @@ def make_embed(
             raise ValueError(
                 f"the convolutional stem steps by its patch {tuple(patch)}, got stride={tuple(stride)}: leave it out"
             )
-        return ConvStemEmbed(channels, dim, patch)
+        return ConvStemEmbed(channels, dim, patch, still=still)
     return EMBEDS[kind](channels, dim, patch, stride)

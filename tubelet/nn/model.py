@@ -96,7 +96,8 @@ class SpaceTimeTransformer(nn.Module):
         c = self.config = config
         if c.num_classes < 1:
             raise ValueError(f"got num_classes={c.num_classes}, expected at least 1 (model.features needs no class)")
-        self.embed = make_embed(c.embed, c.channels, c.dim, c.patch, stride=c.stride, frames=c.frames)
+        still = c.clip[0] == 1
+        self.embed = make_embed(c.embed, c.channels, c.dim, c.patch, stride=c.stride, frames=c.frames, still=still)
         self.input_size: tuple[int, int, int] = c.clip
         block = BlockConfig(dim=c.dim, heads=c.heads, mlp_dim=c.mlp_dim, eps=c.eps, gelu=c.gelu, dropout=c.dropout)
         self.encoders = nn.ModuleList(

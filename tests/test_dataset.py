@@ -1,0 +1,205 @@
+"""The clips of a training: kept in memory or read each time, cut where they may be, changed with their labels."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from media_files import numbered_frames, read_numbers
+from small_sets import write_image, write_sounds
+
+from tubelet.data.augment import Augmentation
+from tubelet.data.clips import crop, load_frames
+from tubelet.data.dataset import FINER, Changes, Clips, fine_spec, kept_bytes
+from tubelet.data.spec import ClipSpec
+from tubelet.data.table import Item
+from tubelet.media.reader import MediaError
+from tubelet.media.writer import write_video
+
+VIDEO = ClipSpec(
+    frames=4,
+    seconds_between_frames=0.2,
+    resize=(20, 40),
+    crop=(20, 40),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+)
+SOUND = replace(
+    VIDEO, kind="sound", frames=1, seconds_between_frames=0.01, resize=(16, 20), crop=(16, 20), mean=(0.0,), std=(1.0,),
+    channels="mel",
+)  # fmt: skip
+IMAGE = replace(VIDEO, kind="image", frames=1, seconds_between_frames=0.0)
+AS_THEY_ARE = Changes(augmentation=None)
+CLASSES = ("left", "right")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """long.mp4: 40 numbered frames in 2 s; short.mp4: 3 in 0.15 s; image.png; low/0.wav and others."""
+    root = tmp_path_factory.mktemp("clips")
+    write_video(root / "long.mp4", numbered_frames(40, 40, 80), frames_per_second=20)
+    write_video(root / "short.mp4", numbered_frames(3, 40, 80), frames_per_second=20)
+    write_image(root / "image.png", numbered_frames(1, 40, 80, first=7)[0])
+    return write_sounds(root, 1, seconds=1.0)
+
+
+def clips_of(root: Path, *items: Item, spec: ClipSpec = VIDEO, keep: bool) -> Clips:
+    return Clips(root, items, CLASSES, spec, keep=keep)
+
+
+def numbers(clip: torch.Tensor) -> list[int]:
+    return read_numbers(clip.permute(1, 2, 3, 0).numpy())
+
+
+LONG = Item("long.mp4", "left")
+MIDDLE = Item("long.mp4", "left", 0.5, 1.5)
+SHORT = Item("short.mp4", "right")
+
+
+# ---- kept and not kept
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.13, 0.5, 0.77, 0.999999])
+@pytest.mark.parametrize("item", [LONG, MIDDLE])
+def test_a_kept_clip_is_frame_for_frame_one_that_is_read(root: Path, item: Item, draw: float) -> None:
+    """Kept frames lie half a step apart, and a kept clip may start half a step nearer to the end: it starts on that
+    grid, from half a step before to a step after the other one, the centre one at most half a step after."""
+    kept = clips_of(root, item, keep=True).cut(0, draw)
+    begin, room = item.start_seconds or 0.0, (1.0 if item is MIDDLE else 2.0) - 4 * 0.2
+    grid = [begin + half * 0.1 for half in range(round(room / 0.1) + 2)]
+    same = [start for start in grid if torch.equal(kept, read_at(root, item, start))]
+    assert len(same) == 1
+    later = same[0] - (begin + draw * room)
+    assert (0 if draw == 0.5 else -0.1) - 1e-9 <= later <= (0.1 if draw == 0.5 else 0.2) + 1e-9
+
+
+def read_at(root: Path, item: Item, start: float) -> torch.Tensor:
+    return load_frames(root / item.path, VIDEO, start_seconds=start, end_seconds=item.end_seconds)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_clips_lie_inside_their_item_and_reach_both_its_ends(root: Path, keep: bool) -> None:
+    clips = clips_of(root, LONG, MIDDLE, keep=keep)
+    for number, (first, last) in enumerate(((0, 39), (10, 29))):
+        seen = [numbers(clips.cut(number, draw)) for draw in np.linspace(0, 0.9999, 30)]
+        assert all(b - a == 4 for one in seen for a, b in pairwise(one))
+        assert min(one[0] for one in seen) == first
+        assert last - 4 <= max(one[-1] for one in seen) <= last
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_item_shorter_than_a_clip_holds_its_last_frame(root: Path, keep: bool) -> None:
+    clips = clips_of(root, SHORT, Item("long.mp4", "left", 1.9), keep=keep)
+    assert numbers(clips.centre(0)) == [0, 2, 2, 2]
+    assert numbers(clips.centre(1)) == [38, 39, 39, 39]
+    for seed in range(5):
+        clip, label = clips.random(0, AS_THEY_ARE, np.random.default_rng(seed))
+        assert clip.shape == (3, 4, 20, 40)
+        assert set(numbers(clip)) <= {0, 1, 2}
+        assert label == 1
+
+
+def test_what_is_kept_is_read_once(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes((root / "long.mp4").read_bytes())
+    items = [Item("a.mp4", "left")]
+    kept, read_each_time = (Clips(tmp_path, items, CLASSES, VIDEO, keep=keep) for keep in (True, False))
+    before = kept.centre(0)
+    (tmp_path / "a.mp4").unlink()
+    assert torch.equal(kept.centre(0), before)
+    with pytest.raises(MediaError, match="a.mp4: it cannot be found"):
+        read_each_time.centre(0)
+
+
+def test_the_memory_for_what_is_kept_is_known_before(root: Path) -> None:
+    clips = clips_of(root, LONG, MIDDLE, SHORT, keep=True)
+    held = sum(clips.timeline(number).numel() for number in range(3))
+    assert kept_bytes(VIDEO, [2.0, 1.0, 0.15]) == held
+    sounds = clips_of(root, Item("low/0.wav", "left"), spec=SOUND, keep=True)
+    assert kept_bytes(SOUND, [1.0]) == 4 * sounds.timeline(0).numel()
+    pictures = clips_of(root, Item("image.png", "left"), spec=IMAGE, keep=True)
+    assert kept_bytes(IMAGE, [0.0]) == pictures.timeline(0).numel()
+
+
+def test_a_kept_item_has_the_frames_of_a_clip_and_those_between() -> None:
+    assert fine_spec(VIDEO, 2.0).frames == 20
+    assert fine_spec(VIDEO, 2.0).seconds_between_frames * FINER == VIDEO.seconds_between_frames
+    assert fine_spec(VIDEO, 0.01).frames == FINER * 3 + 1
+    assert fine_spec(IMAGE, 0.0) == IMAGE
+
+
+# ---- images and sound
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_image_is_a_clip_of_one_frame(root: Path, keep: bool) -> None:
+    clips = clips_of(root, Item("image.png", "left"), spec=IMAGE, keep=keep)
+    assert numbers(clips.centre(0)) == [7]
+    clip, label = clips.random(0, AS_THEY_ARE, np.random.default_rng(0))
+    assert torch.equal(clip, clips.centre(0))
+    assert (clip.dtype, clip.shape, label) == (torch.uint8, (3, 1, 20, 40), 0)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_sound_is_cut_along_its_columns(root: Path, keep: bool) -> None:
+    item = Item("low/0.wav", "right")
+    clips = clips_of(root, item, spec=SOUND, keep=keep)
+    assert clips.centre(0).shape == (1, 1, 16, 20)
+    for draw in (0.0, 0.5):
+        start = 0.8 * draw if not keep else 0.01 * int(81 * draw)
+        torch.testing.assert_close(clips.cut(0, draw), load_frames(root / item.path, SOUND, start_seconds=start))
+    clip, label = clips.random(0, Changes(augmentation=Augmentation()), np.random.default_rng(0))
+    assert (clip.dtype, clip.shape, label) == (torch.float32, (1, 1, 16, 20), 1)
+
+
+# ---- changes
+
+
+def test_labels_follow_what_is_seen(tmp_path: Path) -> None:
+    """In "left" a light is on the left and grows; mirrored it is "right", backwards it shrinks."""
+    frames = np.zeros((8, 20, 40, 3), np.uint8)
+    for t in range(8):
+        frames[t, :, : 4 + 2 * t] = 220
+    write_video(tmp_path / "a.mp4", frames, frames_per_second=5)
+    classes = ("grow left", "grow right", "shrink left", "shrink right")
+    changes = Changes(
+        augmentation=Augmentation(scale=(0.95, 1.0), colour=0.05, reverse=True),
+        flip_labels=(1, 0, 3, 2),
+        reverse_labels=(2, 3, 0, 1),
+    )
+    clips = Clips(tmp_path, [Item("a.mp4", "grow left")], classes, VIDEO, keep=True)
+    seen = set()
+    for seed in range(30):
+        clip, label = clips.random(0, changes, np.random.default_rng(seed))
+        light = clip.float().mean((0, 2))  # (T, W)
+        side = "left" if light[:, :20].mean() > light[:, 20:].mean() else "right"
+        assert classes[label] == f"{'grow' if light[-1].mean() > light[0].mean() else 'shrink'} {side}"
+        seen.add(classes[label])
+    assert seen == set(classes)
+
+
+def test_the_same_draws_give_the_same_clip_and_a_users_change_comes_last(root: Path) -> None:
+    clips = clips_of(root, LONG, keep=True)
+    changes = Changes(augmentation=Augmentation(), flip_labels=(0, 1))
+    one, same, other = (clips.random(0, changes, np.random.default_rng(seed))[0] for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    inverted, _ = clips.random(0, replace(changes, user=lambda clip: 255 - clip), np.random.default_rng(1))
+    assert torch.equal(inverted, 255 - one)
+
+
+def test_without_changes_a_clip_is_cut_from_the_centre(root: Path) -> None:
+    spec = replace(VIDEO, resize=(24, 48))
+    clips = clips_of(root, LONG, spec=spec, keep=True)
+    clip, _ = clips.random(0, AS_THEY_ARE, np.random.default_rng(3))
+    assert torch.equal(clip, crop(clips.cut(0, np.random.default_rng(3).random()), (20, 40)))
+
+
+def test_kept_frames_are_not_written_to(root: Path) -> None:
+    clips = clips_of(root, LONG, keep=True)
+    before = clips.timeline(0).clone()
+    changes = Changes(augmentation=Augmentation(), flip_labels=(0, 1), reverse_labels=(0, 1))
+    for seed in range(10):
+        clips.random(0, changes, np.random.default_rng(seed))[0].zero_()
+    assert torch.equal(clips.timeline(0), before)

@@ -1,0 +1,220 @@
+"""The training loop: which clips it visits, what does not depend on how the work is shared, and going on bit for bit."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_sets import tiny_config, without_key_bias, write_videos
+
+from tubelet.data.dataset import Clips
+from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.train.fit import Fit, part_of_batch
+from tubelet.train.plan import make_plan
+from tubelet.train.team import Team
+
+CPU = torch.device("cpu")
+ALONE = Team(0, 1, CPU)
+# Every source of randomness at once.
+RANDOM: dict[str, Any] = {"dropout": 0.2, "drop_path": 0.2, "mixup": 0.4, "ema": 0.9, "accumulate": 2}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_videos(tmp_path_factory.mktemp("data"), clips=7)
+
+
+def make_fit(data: Path, *, steps: int = 6, team: Team = ALONE, single_frame: bool = False, **settings: Any) -> Fit:
+    """A fit on the 12 training clips of the set; of a larger team's, the share of one process, without the others."""
+    plan = make_plan(tiny_config(data, data, **settings), CPU)
+    clips = Clips(plan.source.root, plan.items("train"), plan.source.classes, plan.spec, keep=True)
+    torch.manual_seed(0)
+    model = SpaceTimeTransformer(plan.model)
+    fit = Fit(plan=plan, model=model, clips=clips, team=ALONE, steps=steps, single_frame=single_frame)
+    fit.team, fit.part = team, part_of_batch(plan.config, team.size)
+    return fit
+
+
+def go(fit: Fit, until: int) -> list[dict[str, float]]:
+    figures: list[dict[str, float]] = []
+    fit.run(until, after=lambda one: bool(figures.append(one)))
+    return figures
+
+
+def weights(fit: Fit) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in fit.model.named_parameters()}
+
+
+# ---- the stream of clips
+
+
+def test_every_clip_is_visited_once_an_epoch_in_an_order_of_its_own(data: Path) -> None:
+    fit = make_fit(data)
+    visits = [fit.shuffled(position) for position in range(5 * 12)]
+    orders = [tuple(number for number, epoch in visits if epoch == e) for e in range(5)]
+    assert all(sorted(order) == list(range(12)) for order in orders)
+    assert len(set(orders)) == 5
+    other = make_fit(data, seed=1)
+    assert [other.shuffled(p) for p in range(12)] != visits[:12]
+    assert [make_fit(data, batch=2).shuffled(p) for p in range(60)] == visits
+
+
+def test_a_run_takes_the_clips_of_the_stream_in_turn(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = make_fit(data, batch=5)
+    taken: list[int] = []
+    whole = Clips.random
+    monkeypatch.setattr(Clips, "random", lambda self, n, *rest: (taken.append(n), whole(self, n, *rest))[1])
+    go(fit, 5)
+    assert taken == [fit.shuffled(position)[0] for position in range(25)]
+    assert set(Counter(taken[:24]).values()) == {2}
+
+
+def test_a_clip_is_varied_anew_each_epoch(data: Path) -> None:
+    fit = make_fit(data, batch=12)
+    first, again = (
+        {fit.shuffled(start + place)[0]: clip for place, clip in enumerate(fit.batch(start)[0])} for start in (0, 12)
+    )
+    assert set(first) == set(again)
+    assert all(not torch.equal(first[number], again[number]) for number in first)
+
+
+@pytest.mark.parametrize(("size", "accumulate"), [(1, 2), (1, 4), (2, 1), (2, 2), (4, 1)])
+def test_clips_do_not_depend_on_how_a_batch_is_shared_out(data: Path, size: int, accumulate: int) -> None:
+    whole = list(make_fit(data).batches(3))
+    shares = [
+        list(make_fit(data, team=Team(rank, size, CPU), accumulate=accumulate).batches(3)) for rank in range(size)
+    ]
+    for step, (clips, labels) in enumerate(whole):
+        parts = [shares[rank][step * accumulate + part] for part in range(accumulate) for rank in range(size)]
+        assert torch.equal(torch.cat([clips for clips, _ in parts]), clips)
+        assert torch.equal(torch.cat([labels for _, labels in parts]), labels)
+
+
+def test_a_single_frame_is_one_of_the_clip(data: Path) -> None:
+    clips, labels = next(make_fit(data).batches(1))
+    frames, same = next(make_fit(data, single_frame=True).batches(1))
+    assert frames.shape == (4, 3, 1, 32, 32)
+    assert torch.equal(labels, same)
+    for clip, frame in zip(clips, frames):
+        assert any(torch.equal(clip[:, [t]], frame) for t in range(4))
+
+
+# ---- sharing a batch out
+
+
+@pytest.mark.parametrize(
+    ("settings", "processes", "expected"),
+    [
+        ({"batch": 4}, 3, "a batch of 4 clips for 3 processes in 1 parts each cannot be shared out.* multiple of 3"),
+        ({"batch": 4, "accumulate": 8}, 1, "for 1 processes in 8 parts each cannot be shared out.* multiple of 8"),
+        ({"batch": 6, "accumulate": 2, "mixup": 0.2}, 1, "mixup mixes pairs, choose a multiple of 4"),
+        ({"batch": 4, "mixup": 0.2}, 4, "mixup mixes pairs, choose a multiple of 8"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_out_is_refused(settings: dict[str, Any], processes: int, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        part_of_batch(tiny_config(Path("x"), Path("y"), **settings), processes)
+
+
+def test_parts_give_the_weights_of_the_whole_batch(data: Path) -> None:
+    whole, parts = make_fit(data, mixup=0.4), make_fit(data, mixup=0.4, accumulate=2)
+    told, told_in_parts = go(whole, 6), go(parts, 6)
+    before, after, after_parts = (without_key_bias(weights(fit)) for fit in (make_fit(data), whole, parts))
+    for name, value in after.items():
+        torch.testing.assert_close(after_parts[name], value, rtol=0, atol=1e-5)
+        assert not torch.equal(value, before[name])
+    for one, same in zip(told, told_in_parts):
+        assert one["loss"] == pytest.approx(same["loss"], abs=1e-4)
+        assert one["right"] == same["right"]
+
+
+# ---- going on
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+@pytest.mark.parametrize("settings", [{}, RANDOM])
+def test_a_stopped_run_goes_on_bit_for_bit(data: Path, stop: int, settings: dict[str, Any]) -> None:
+    straight, begun, goes_on = (make_fit(data, **settings) for _ in range(3))
+    told = go(straight, 6)
+    go(begun, stop)
+    tensors, state = begun.tensors()
+    assert state == {"steps": 6}
+    torch.manual_seed(999)  # what the process did before must not matter
+    goes_on.resume(stop, tensors)
+    told_again = go(goes_on, 6)
+    assert goes_on.step == straight.step == 6
+    (final, _), (same, _) = straight.tensors(), goes_on.tensors()
+    assert set(final) == set(same)
+    assert {name.split(".")[0] for name in final} == {"model", "optimizer", *(["average"] if settings else [])}
+    for name in final:
+        assert torch.equal(final[name], same[name]), name
+    assert [one["loss"] for one in told[stop:]] == [one["loss"] for one in told_again]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(data: Path) -> None:
+    fits = [make_fit(data, seed=seed, **RANDOM) for seed in (3, 3, 4)]
+    for fit in fits:
+        go(fit, 2)
+    one, same, other = (weights(fit)["head.weight"] for fit in fits)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+# ---- steps
+
+
+def test_the_loss_falls(data: Path) -> None:
+    told = go(make_fit(data, steps=12, label_smoothing=0.0), 12)
+    assert told[-1]["loss"] < told[0]["loss"] / 2
+
+
+def test_the_average_follows_the_weights(data: Path) -> None:
+    fit = make_fit(data, ema=0.3)
+    expected = weights(fit)
+    for step in range(4):
+        go(fit, step + 1)
+        decay = min(0.3, (step + 1) / (step + 10))
+        expected = {n: decay * expected[n] + (1 - decay) * value for n, value in weights(fit).items()}
+    for name, value in fit.final_weights().items():
+        torch.testing.assert_close(value, expected[name])
+
+
+def test_the_gradient_is_clipped_unless_that_is_off(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = {}
+    for clip in (0.0, 0.01):
+        fit = make_fit(data, clip_grad=clip)
+        seen: list[float] = []
+
+        def note(fit: Fit = fit, seen: list[float] = seen) -> None:
+            seen.append(math.sqrt(sum(float((p.grad**2).sum()) for p in fit.model.parameters() if p.grad is not None)))
+
+        monkeypatch.setattr(fit.optimizer, "step", note)
+        go(fit, 1)
+        norms[clip] = seen[0]
+    assert norms[0.0] > 0.1
+    assert norms[0.01] == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("clip_grad", [0.0, 1.0])
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(data: Path, clip_grad: float) -> None:
+    fit = make_fit(data, clip_grad=clip_grad)
+    go(fit, 2)
+    with torch.no_grad():
+        fit.model.head.bias[0] = math.inf
+    before = weights(fit)
+    expected = r"step 2: the loss is nan and its gradient nan, .* use a lower --lr than 0\.0005, or --dtype float32"
+    with pytest.raises(ValueError, match=expected):
+        go(fit, 3)
+    assert all(torch.equal(value, before[name]) for name, value in weights(fit).items())
+    assert fit.step == 2
+
+
+def test_a_users_augmentation_comes_last(data: Path) -> None:
+    fit = make_fit(data)
+    fit.plan = replace(fit.plan, changes=replace(fit.plan.changes, user=lambda clip: torch.zeros_like(clip)))
+    clips, _ = next(fit.batches(1))
+    assert clips.dtype == torch.uint8
+    assert clips.abs().max() == 0

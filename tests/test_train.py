@@ -1,0 +1,557 @@
+"""From a data set to a finished run directory: videos, images, sound, tables, bad files, interruptions."""
+
+import csv
+import json
+import math
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_sets import LEVELS, pictures, spoil, tiny_config, write_image, write_images, write_sounds, write_videos
+
+from tubelet.media.writer import write_video
+from tubelet.nn.model import SIZES
+from tubelet.predict import Predictor
+from tubelet.train.config import TrainConfig
+from tubelet.train.fit import Fit
+from tubelet.train.learn import Stopped
+from tubelet.train.run import Run
+from tubelet.train.train import train_fn
+
+FILES = {
+    "README.md",
+    "config.json",
+    "metrics.jsonl",
+    "model.safetensors",
+    "predictions.csv",
+    "report.html",
+    "results.json",
+    "split.csv",
+}
+RANDOM: dict[str, Any] = {"dropout": 0.2, "drop_path": 0.2, "mixup": 0.4, "ema": 0.9}
+
+
+def train(data: Path, out: Path, **settings: Any) -> Path:
+    return train_fn(tiny_config(data, out, **settings), show=False)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as table:
+        return list(csv.DictReader(table))
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_videos(tmp_path_factory.mktemp("videos") / "clips", clips=7)
+
+
+@pytest.fixture(scope="module")
+def video_run(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(videos, tmp_path_factory.mktemp("run") / "run", baseline=True, epochs=4)
+
+
+# ---- what a run leaves
+
+
+def test_every_promised_file_is_there_and_nothing_else(video_run: Path) -> None:
+    assert {path.name for path in video_run.iterdir()} == FILES
+
+
+def test_the_results_are_those_of_the_predictions(video_run: Path) -> None:
+    check_results(video_run)
+    results = read_json(video_run / "results.json")
+    assert (results["split"], results["views"], results["clips"]) == ("val", "1x1", 2)
+    assert 0 <= results["single_frame"]["accuracy"] <= 1
+    assert results["seconds_total"] > 0
+
+
+def check_results(run: Path) -> None:
+    results, rows = read_json(run / "results.json"), read_csv(run / "predictions.csv")
+    read = [row for row in rows if row["status"] == "ok"]
+    assert results["clips"] == len(read)
+    assert results["failed"] == len(rows) - len(read)
+    right = sum(row["label"] == row["predicted"] for row in read)
+    assert results["accuracy"] == pytest.approx(right / len(read))
+    assert results["accuracy_all"] == pytest.approx(right / len(rows))
+    for row in read:
+        chances = {name[2:]: float(chance) for name, chance in row.items() if name.startswith("p:")}
+        assert row["predicted"] == max(chances, key=lambda name: chances[name])
+        assert float(row["probability"]) == max(chances.values())
+        assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_split_covers_every_clip_and_the_predictions_the_held_out_ones(videos: Path, video_run: Path) -> None:
+    split = {row["path"]: (row["label"], row["split"]) for row in read_csv(video_run / "split.csv")}
+    assert set(split) == {path.relative_to(videos).as_posix() for path in videos.glob("*/*.mp4")}
+    assert all(label == path.split("/")[0] for path, (label, _) in split.items())
+    held_out = {path: label for path, (label, which) in split.items() if which == "val"}
+    assert {row["path"]: row["label"] for row in read_csv(video_run / "predictions.csv")} == held_out
+
+
+def test_the_metrics_tell_of_every_look(video_run: Path) -> None:
+    records = read_metrics(video_run)
+    assert [record["step"] for record in records if record["kind"] == "train"] == list(range(1, 13))
+    assert [record["step"] for record in records if record["kind"] == "val"] == list(range(1, 13))
+    assert records[-1]["epoch"] == 4
+    assert all(math.isfinite(value) for record in records for value in record.values() if value != record["kind"])
+    assert all(0 <= record["accuracy"] <= 1 for record in records)
+
+
+def test_the_configuration_can_be_used_again(videos: Path, video_run: Path) -> None:
+    config = read_json(video_run / "config.json")
+    again = TrainConfig.from_json(config["train"])
+    assert (again.data, again.out, again.size, again.baseline) == (videos, video_run, (32, 32), True)
+    assert config["model_name"] == "vivit1-P/16x4"
+    assert config["data"]["counts"] == {"train": {"bright": 6, "dark": 6}, "val": {"bright": 1, "dark": 1}}
+    assert any(line.startswith("memory: about") for line in config["plan"])
+
+
+def test_the_weights_alone_are_enough_to_predict(videos: Path, video_run: Path, tmp_path: Path) -> None:
+    shutil.copy(video_run / "model.safetensors", tmp_path / "w.safetensors")
+    alone, run = Predictor.load(tmp_path / "w.safetensors", device="cpu"), Predictor.load(video_run, device="cpu")
+    file = videos / "bright" / "3.mp4"
+    assert alone.predict(file) == run.predict(file)
+    assert alone.classes == ["bright", "dark"]
+
+
+def test_it_learns_what_one_look_tells(videos: Path, tmp_path: Path) -> None:
+    run = train(videos, tmp_path / "run", epochs=8)
+    assert read_json(run / "results.json")["accuracy"] == 1
+    assert {Predictor.load(run, device="cpu").predict(file).label for file in (videos / "dark").iterdir()} == {"dark"}
+
+
+def test_the_same_training_gives_the_same_weights(videos: Path, tmp_path: Path) -> None:
+    runs = [
+        train(videos, tmp_path / name, workers=workers, **RANDOM) for name, workers in (("a", 1), ("b", 3))
+    ]
+    one, same = (load_file(run / "model.safetensors") for run in runs)
+    assert all(torch.equal(value, same[name]) for name, value in one.items())
+    assert (runs[0] / "predictions.csv").read_bytes() == (runs[1] / "predictions.csv").read_bytes()
+
+
+def test_what_is_shown_keeps_names_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    classes = ("[bold]", ":cat: [/x]")
+    data = write_videos(tmp_path / "clips [red]", clips=2, classes=classes)
+    train_fn(tiny_config(data, tmp_path / "run [blue]", epochs=1), show=True)
+    shown = capsys.readouterr().out
+    assert "classes  2: :cat: [/x], [bold]" in shown
+    assert "clips [red]" in shown.replace("\n", "")
+    assert f"next    tubelet predict {tmp_path / 'run [blue]'} FILE" in shown
+    for name in ("classes", "clips", "clip", "model", "memory", "time", "run", "note", "this model", "majority"):
+        assert f"\n{name} " in shown
+
+
+# ---- other data
+
+
+@pytest.mark.parametrize(
+    ("write", "suffix", "settings"),
+    [
+        (write_images, "png", {"model": "vit-P/16", "frames": None}),
+        (write_sounds, "wav", {"model": "vit-P/16", "frames": None}),
+        (write_images, "png", {"model": None, "frames": None, "size": (36, 36), "baseline": True}),
+        (write_sounds, "wav", {"model": None, "frames": None, "size": (24, 48)}),
+        (write_videos, "mp4", {"model": None, "frames": None, "size": None, "baseline": True}),
+    ],
+)
+def test_images_and_sounds_train_as_videos_do(
+    tmp_path: Path, write: Callable[[Path], Path], suffix: str, settings: dict[str, Any]
+) -> None:
+    data = write(tmp_path / "data")
+    run = train(data, tmp_path / "run", epochs=1, **settings)
+    assert {path.name for path in run.iterdir()} == FILES
+    check_results(run)
+    file = next(data.glob(f"*/*.{suffix}"))
+    assert Predictor.load(run, device="cpu").predict(file).status == "ok"
+    assert (read_json(run / "results.json")["single_frame"] is not None) == (write is write_videos)
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_the_report_shows_mistakes(tmp_path: Path, kind: str) -> None:
+    for name in ("one", "same"):  # two classes of the same look: half of the answers are wrong
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(4):
+            frames = pictures(100, [7])
+            if kind == "image":
+                write_image(tmp_path / "data" / name / f"{number}.png", frames[0])
+            else:
+                write_video(tmp_path / "data" / name / f"{number}.mp4", frames)
+    settings = {} if kind == "video" else {"model": "vit-P/16", "frames": None}
+    run = train(tmp_path / "data", tmp_path / "run", epochs=1, augment=False, **settings)
+    assert read_json(run / "results.json")["accuracy"] == 0.5
+    assert "data:image/" in (run / "report.html").read_text()
+
+
+def test_a_table_gives_splits_and_times(tmp_path: Path) -> None:
+    write_video(tmp_path / "all.mp4", pictures(190, [0], frames=40), frames_per_second=10)
+    write_video(tmp_path / "more.mp4", pictures(60, [1], frames=40), frames_per_second=10)
+    lines = [
+        f"{file},{label},{start},{start + 0.4},{'test' if start > 2.5 else 'train'}"
+        for file, label in (("all.mp4", "day"), ("more.mp4", "night"))
+        for start in (0.0, 0.5, 1.0, 1.5, 2.0, 2.6)
+    ]
+    (tmp_path / "set.csv").write_text("path,label,start,end,split\n" + "\n".join(lines))
+    run = train(tmp_path / "set.csv", tmp_path / "run")
+    check_results(run)
+    config = read_json(run / "config.json")
+    assert config["data"]["counts"] == {"train": {"day": 5, "night": 5}, "test": {"day": 1, "night": 1}}
+    assert config["clip_spec"]["seconds_between_frames"] == pytest.approx(0.1)
+    assert [(row["start"], row["end"]) for row in read_csv(run / "split.csv") if row["split"] == "test"] == [
+        ("2.6", "3.0"),
+        ("2.6", "3.0"),
+    ]
+
+
+def test_the_test_split_is_what_is_reported(tmp_path: Path) -> None:
+    for split, first, clips in (("train", 0, 4), ("val", 10, 2), ("test", 20, 3)):
+        write_videos(tmp_path / "data" / split, clips, first=first)
+    run = train(tmp_path / "data", tmp_path / "run")
+    check_results(run)
+    assert read_json(run / "results.json")["split"] == "test"
+    assert {row["path"] for row in read_csv(run / "predictions.csv")} == {
+        f"test/{name}/{number}.mp4" for name in LEVELS for number in (20, 21, 22)
+    }
+    assert read_json(run / "config.json")["data"]["counts"]["val"] == {"bright": 2, "dark": 2}
+
+
+# ---- starting from an image model
+
+
+def image_vit(file: Path) -> Path:
+    """Weights of a small image ViT in timm's names, for pictures of 64 x 64 px."""
+    (dim, depth, _), patch = SIZES["P"], 16
+    torch.manual_seed(1)
+    shapes = {"cls_token": (1, 1, dim), "pos_embed": (1, 17, dim), "patch_embed.proj.weight": (dim, 3, patch, patch)}
+    shapes |= {"patch_embed.proj.bias": (dim,), "norm.weight": (dim,), "norm.bias": (dim,)}
+    for i in range(depth):
+        for name, (out, into) in {
+            "attn.qkv": (3 * dim, dim),
+            "attn.proj": (dim, dim),
+            "mlp.fc1": (4 * dim, dim),
+            "mlp.fc2": (dim, 4 * dim),
+        }.items():
+            shapes |= {f"blocks.{i}.{name}.weight": (out, into), f"blocks.{i}.{name}.bias": (out,)}
+        for name in ("norm1", "norm2"):
+            shapes |= {f"blocks.{i}.{name}.weight": (dim,), f"blocks.{i}.{name}.bias": (dim,)}
+    save_file({name: 0.05 * torch.randn(shape) for name, shape in shapes.items()}, file)
+    return file
+
+
+def test_a_run_can_start_from_an_image_model(videos: Path, tmp_path: Path) -> None:
+    init = image_vit(tmp_path / "vit.safetensors")
+    run = train(videos, tmp_path / "run", init=str(init), model=None, frames=None, size=None, lr=1e-9, epochs=1)
+    config = read_json(run / "config.json")
+    assert config["model_name"] == "vivit2-P/16x2"
+    assert {path.name for path in run.iterdir()} == FILES | {"init.txt"}
+    assert "4 blocks: taken" in (run / "init.txt").read_text()
+    image, ours = load_file(init), load_file(run / "model.safetensors")
+    taken = ours["encoders.0.blocks.2.mlp.fc1.weight"]
+    torch.testing.assert_close(taken, image["blocks.2.mlp.fc1.weight"], rtol=0, atol=1e-6)
+
+
+def test_an_image_model_is_taken_again_when_no_checkpoint_is_whole(videos: Path, tmp_path: Path) -> None:
+    init = str(image_vit(tmp_path / "vit.safetensors"))
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    train(videos, straight, init=init)
+    with stopping_after(2), pytest.raises(Stopped):
+        train(videos, stopped, init=init)
+    for folder in (stopped / "checkpoints").iterdir():
+        spoil(folder / "state.safetensors")
+    train(videos, stopped, init=init)
+    assert_same_training(straight, stopped)
+
+
+def test_image_models_that_do_not_fit_are_refused(videos: Path, tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    for init, expected in (
+        ("missing.safetensors", r"missing\.safetensors: no such file: expected a \.safetensors file"),
+        (str(tmp_path / "other.safetensors"), "expected an image ViT in timm's names"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            train(videos, tmp_path / "run", init=init, model=None)
+
+
+# ---- files that cannot be read
+
+
+def test_a_few_bad_files_are_left_out_of_training_and_counted_when_held_out(videos: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(videos, tmp_path / "data")
+    split = {row["path"]: row["split"] for row in read_csv(first_split(data, tmp_path))}
+    bad_train = next(path for path, which in split.items() if which == "train")
+    bad_held_out = next(path for path, which in split.items() if which == "val")
+    spoil(data / bad_train)
+    spoil(data / bad_held_out)
+    run = train(data, tmp_path / "run")
+    check_results(run)
+    plan = "\n".join(read_json(run / "config.json")["plan"])
+    assert "note: 2 files cannot be read: 1 are left out of training, held-out ones count as wrong" in plan
+    assert f"{data / bad_train}: its content is no video" in plan
+    assert set(split) - {row["path"] for row in read_csv(run / "split.csv")} == {bad_train}
+    results = read_json(run / "results.json")
+    assert (results["clips"], results["failed"]) == (1, 1)
+    failed = [row for row in read_csv(run / "predictions.csv") if row["status"] != "ok"]
+    assert [(row["path"], row["predicted"]) for row in failed] == [(bad_held_out, "")]
+    assert "its content is no video" in failed[0]["status"]
+
+
+def first_split(data: Path, tmp_path: Path) -> Path:
+    return train(data, tmp_path / "first", epochs=0.1) / "split.csv"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_held_out_file_of_another_kind_counts_as_failed(
+    videos: Path, tmp_path: Path, keep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = shutil.copytree(videos, tmp_path / "data")
+    held_out = next(row["path"] for row in read_csv(first_split(data, tmp_path)) if row["split"] == "val")
+    write_image(tmp_path / "a.png", pictures(100, [0])[0])
+    shutil.copy(tmp_path / "a.png", data / held_out)
+    if not keep:
+        monkeypatch.setattr("tubelet.train.plan.KEEP_SHARE", 0.0)
+    run = train(data, tmp_path / "run")
+    assert read_json(run / "config.json")["data"]["keep"] == keep
+    check_results(run)
+    statuses = {row["path"]: row["status"] for row in read_csv(run / "predictions.csv")}
+    assert "the file is of kind 'image', the model takes 'video'" in statuses[held_out]
+
+
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [
+        ("*/*.mp4", r"14 of 14 files cannot be read \(all of bright, dark\): repair or remove them\n  .*bright/0.mp4: "),
+        ("dark/*.mp4", r"7 of 14 files cannot be read \(all of dark\)"),
+        ("*/[0-2].mp4", r"6 of 14 files cannot be read: repair"),
+    ],
+)
+def test_too_many_bad_files_are_an_error(videos: Path, tmp_path: Path, bad: str, expected: str) -> None:
+    data = shutil.copytree(videos, tmp_path / "data")
+    for file in data.glob(bad):
+        spoil(file)
+    with pytest.raises(ValueError, match=expected):
+        train(data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_test_without_a_file_that_can_be_read_is_an_error(videos: Path, tmp_path: Path) -> None:
+    shutil.copytree(videos, tmp_path / "data" / "train")
+    write_videos(tmp_path / "data" / "test", 1, first=20)
+    for file in (tmp_path / "data" / "test").glob("*/*.mp4"):
+        spoil(file)
+    with pytest.raises(ValueError, match="data: none of the test clips can be read: repair them\n  .*test/bright/20.mp4"):
+        train(tmp_path / "data", tmp_path / "run")
+
+
+def test_data_of_which_nothing_can_be_held_out_is_an_error(tmp_path: Path) -> None:
+    write_videos(tmp_path, 2)
+    rows = [f"{name}/{number}.mp4,{name},{name}" for name in LEVELS for number in (0, 1)]
+    (tmp_path / "set.csv").write_text("path,label,group\n" + "\n".join(rows))
+    with pytest.raises(ValueError, match="no clips are held out to test on: give some the split val or test"):
+        train(tmp_path / "set.csv", tmp_path / "run")
+
+
+def test_times_after_the_end_of_a_file_are_a_bad_clip(videos: Path, tmp_path: Path) -> None:
+    rows = [f"{path},{path.parent.name},," for path in sorted(videos.glob("*/*.mp4"))]
+    rows[0] = rows[0].replace(",,", ",9.5,")
+    (tmp_path / "set.csv").write_text("path,label,start,end\n" + "\n".join(rows))
+    run = train(tmp_path / "set.csv", tmp_path / "run")
+    plan = "\n".join(read_json(run / "config.json")["plan"])
+    assert "bright/0.mp4: nothing lies between 9.5 s and 0.32 s of a file of 0.32 s. Mend the times." in plan
+
+
+# ---- interruptions
+
+
+class stopping_after:  # noqa: N801  # read as a phrase
+    """While inside, a signal comes in the middle of the step after `steps`."""
+
+    def __init__(self, steps: int, number: int = signal.SIGINT):
+        self.steps, self.number, self.patch = steps, number, pytest.MonkeyPatch()
+
+    def __enter__(self) -> None:
+        learn = Fit.learn
+
+        def learn_and_signal(fit: Fit, parts: Any) -> dict[str, float]:
+            if fit.step == self.steps:
+                signal.raise_signal(self.number)
+            return learn(fit, parts)
+
+        self.patch.setattr(Fit, "learn", learn_and_signal)
+
+    def __exit__(self, *_: object) -> None:
+        self.patch.undo()
+
+
+def assert_same_training(one: Path, other: Path) -> None:
+    first, second = (load_file(run / "model.safetensors") for run in (one, other))
+    assert set(first) == set(second)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert (one / "predictions.csv").read_bytes() == (other / "predictions.csv").read_bytes()
+    looks = [[r for r in read_metrics(run) if r["kind"] == "val"] for run in (one, other)]
+    assert looks[0] == looks[1]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 5])
+@pytest.mark.parametrize("settings", [{}, RANDOM])
+def test_a_stopped_training_goes_on_as_if_nothing_had_been(
+    videos: Path, tmp_path: Path, steps: int, settings: dict[str, Any]
+) -> None:
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    train(videos, straight, **settings)
+    with stopping_after(steps), pytest.raises(Stopped, match=f"stopped; the same command goes on from {stopped}") as it:
+        train(videos, stopped, **settings)
+    assert it.value.signal == signal.SIGINT
+    assert [folder.name for folder in Run(stopped).checkpoints()] == [f"step-{steps + 1:08d}"]
+    assert not Run(stopped).finished
+    train(videos, stopped, **{**settings, "minutes": 1.0, "epochs": 9.0})  # the steps are those decided at first
+    assert_same_training(straight, stopped)
+    assert {path.name for path in stopped.iterdir()} == FILES
+
+
+def test_a_training_goes_on_from_the_last_whole_checkpoint(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    train(videos, straight, **RANDOM)
+    with stopping_after(4, signal.SIGTERM), pytest.raises(Stopped) as it:
+        train(videos, stopped, save_minutes=0.0, **RANDOM)
+    assert it.value.signal == signal.SIGTERM
+    newest, before = Run(stopped).checkpoints()
+    assert (newest.name, before.name) == ("step-00000005", "step-00000004")
+    spoil(newest / "state.safetensors")
+    train_fn(tiny_config(videos, stopped, **RANDOM), show=True)
+    shown = capsys.readouterr().out
+    assert f"going on  {newest} is damaged (its checksum is wrong): going on from the one before it" in shown
+    assert "going on  from step 4 of 6" in shown
+    assert_same_training(straight, stopped)
+
+
+def test_a_training_stopped_in_its_evaluation_need_not_learn_again(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    train(videos, straight)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("answer_all", "write_card"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(f"tubelet.train.finish.{name}", interrupt)
+            train(videos, stopped)
+        assert not Run(stopped).finished
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "learn", interrupt)
+        train(videos, stopped)
+    assert_same_training(straight, stopped)
+
+
+def test_clips_stay_kept_or_not_when_a_run_goes_on(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    train(videos, straight)
+    with stopping_after(2), pytest.raises(Stopped):
+        train(videos, stopped)
+    monkeypatch.setattr("tubelet.train.plan.KEEP_SHARE", 0.0)  # as if the memory had been filled meanwhile
+    train(videos, stopped)
+    assert_same_training(straight, stopped)
+
+
+def test_after_a_mistake_the_run_directory_can_be_used(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="missing.safetensors: no such file"):
+        train(videos, tmp_path / "run", init="missing.safetensors")
+    train(videos, tmp_path / "run", epochs=0.1)
+
+
+# ---- the time budget
+
+
+def test_the_steps_fill_the_time_and_no_more_epochs_than_help(videos: Path, tmp_path: Path) -> None:
+    run = train(videos, tmp_path / "run", epochs=None, minutes=0.003)
+    steps = max(record["step"] for record in read_metrics(run))
+    assert 1 <= steps < 100
+    assert read_json(run / "results.json")["seconds_total"] < 10
+
+
+# ---- settings that cannot work
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"model": "vivit9-S/16x2"}, "unknown model 'vivit9-S/16x2': expected .*vivit"),
+        ({"size": (8, 8)}, "16"),
+        ({"frames": 2}, "4"),
+        ({"model": "vivit4-P/16x4"}, "heads"),
+        ({"model": "vit-P/16"}, "sees one frame"),
+        ({"views": "2x2"}, "views = '2x2': expected TEMPORALxSPATIAL"),
+        ({"batch": 5, "accumulate": 2}, "a batch of 5 clips for 1 processes in 2 parts each cannot be shared out"),
+        ({"shard": "fsdp2"}, "--shard fsdp2 spreads a model over processes: start it with torchrun"),
+        ({"device": "tpu"}, "unknown device 'tpu': expected auto, cpu, cuda or mps"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not there: torch sees .* GPUs; --device cpu"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_is_written(
+    videos: Path, tmp_path: Path, settings: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        train(videos, tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_views_that_the_kind_does_not_have_are_refused_before_the_training(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", 2)
+    with pytest.raises(ValueError, match=r"views = '4x1': an image has one time \(1x1, 1x3\), a sound has one place"):
+        train(data, tmp_path / "run", model="vit-P/16", frames=None, views="4x1")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"batch": 0}, "batch = 0: expected 1 or more"),
+        ({"accumulate": 0}, "accumulate = 0: expected 1 or more"),
+        ({"mixup": -0.1}, "mixup = -0.1: expected 0 or more"),
+        ({"ema": 1.0}, "ema = 1.0: expected less than 1"),
+        ({"lr": 0.0}, "lr = 0.0: expected more than 0"),
+        ({"lr": math.nan}, "lr = nan: expected more than 0"),
+        ({"epochs": math.inf}, "epochs = inf: expected more than 0"),
+        ({"minutes": -1}, "minutes = -1: expected more than 0"),
+        ({"workers": 0}, "workers = 0: expected more than 0"),
+        ({"seed": -1}, "seed = -1: expected 0 or more"),
+        ({"val_share": 1.0}, "val_share = 1.0: expected less than 1"),
+        ({"val_share": 0.0}, "val_share = 0.0: expected more than 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(settings: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        TrainConfig(data=Path("x"), **settings)
+
+
+def test_settings_survive_json_and_unknown_ones_are_named() -> None:
+    config = TrainConfig(data=Path("a/b"), out=Path("c"), size=(32, 48), lr=1e-3)
+    values = json.loads(json.dumps(config.to_json()))
+    assert TrainConfig.from_json(values) == config
+    with pytest.raises(ValueError, match="settings that are unknown or missing: learning_rate, lr"):
+        TrainConfig.from_json({("learning_rate" if k == "lr" else k): v for k, v in values.items()})
+
+
+def test_tensorboard_is_asked_for_before_the_training(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tubelet.train.train.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"--tensorboard needs TensorBoard: pip install 'tubelet\[tensorboard\]'"):
+        train(videos, tmp_path / "run", tensorboard=True)
