@@ -6,12 +6,12 @@ import stat
 _OLD_VIDEO_SUFFIXES = {".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".flv", ".wmv", ".asf", ".ogv", ".gif"}
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm"} | _OLD_VIDEO_SUFFIXES)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-SOUND_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma"})
+SOUND_SUFFIXES = frozenset({".wav", ".aif", ".aiff", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma"})
 MAX_PIXELS = 8192 * 8192
 
 # FFmpeg's names. Playlists and scripts, which open other files, are not among the containers.
 IMAGE_CONTAINERS = {"image2", "png_pipe", "jpeg_pipe", "bmp_pipe", "webp_pipe", "tiff_pipe", "ppm_pipe", "pgm_pipe"}
-SOUND_CONTAINERS = {"wav", "flac", "ogg", "mp3", "aac"}
+SOUND_CONTAINERS = {"wav", "aiff", "flac", "ogg", "mp3", "aac"}
 VIDEO_CONTAINERS = {"mov", "mp4", "matroska", "webm", "avi", "flv", "asf", "gif", "h264", "hevc"}
 MPEG_CONTAINERS = {"mpegts", "mpeg", "mpegvideo"}
 IMAGE_CODECS = {"gif", "png", "bmp", "webp", "tiff", "ppm", "pgm", "mjpeg", "ffv1", "huffyuv", "rawvideo"}
@@ -38,7 +38,7 @@ CONTAINERS = frozenset(IMAGE_CONTAINERS | SOUND_CONTAINERS | VIDEO_CONTAINERS | 
 CODECS = frozenset(IMAGE_CODECS | SOUND_CODECS | VIDEO_CODECS | OLD_VIDEO_CODECS | MPEG_CODECS)
 SEEKS_LATE = frozenset(MPEG_CONTAINERS | MPEG_CODECS)
 
-_SIGNATURES = (b"\x1aE\xdf\xa3", b"RIFF", b"OggS", b"fLaC", b"FLV", b"ID3", b"GIF8", b"\x89PNG", b"\xff\xd8\xff")
+_SIGNATURES = (b"\x1aE\xdf\xa3", b"RIFF", b"FORM", b"OggS", b"fLaC", b"FLV", b"ID3", b"GIF8", b"\x89PNG", b"\xff\xd8\xff")
 
 
 class MediaError(ValueError):

@@ -5,6 +5,7 @@ Each is a module with `patch` and `stride` (frames, px, px) and the same `forwar
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -125,10 +126,9 @@ class ConvStemEmbed(nn.Module):
     def __init__(self, channels: int, dim: int, patch: Sequence[int], *, still: bool = False):
         super().__init__()
         self.patch = self.stride = triple(patch, "patch")
-        widths = [channels, max(dim // 4, 16), max(dim // 2, 32), dim]
+        widths = [channels if still else 2 * channels, max(dim // 4, 16), max(dim // 2, 32), dim]
         strides = list(zip(*(three_factors(size) for size in self.patch), strict=True))
-        # Each channel of each clip is standardised first: motion is a small change on a large and varying brightness.
-        layers: list[nn.Module] = [nn.GroupNorm(channels, channels, affine=False)]
+        layers: list[nn.Module] = []
         for i, stride in enumerate(strides):
             kernel = [max(3, 2 * s - 1) for s in stride]
             kernel[0] = 1 if still else kernel[0]
@@ -136,12 +136,17 @@ class ConvStemEmbed(nn.Module):
             layers += [nn.Conv3d(widths[i], widths[i + 1], triple(kernel, "kernel"), stride, padding)]
             layers += [nn.GroupNorm(1, widths[i + 1]), nn.GELU()] if i < 2 else []
         self.layers = nn.Sequential(*layers)
-        self.channels = channels
+        self.channels, self.still = channels, still
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
         check_clip(clip, self.channels)
         grid = grid_of(clip.shape[2:], self.patch, self.stride)
-        return self.layers(clip).flatten(2).transpose(1, 2), grid
+        # Motion is a small change on a large and varying brightness: both are standardised, each channel by itself.
+        pixels = F.group_norm(clip, self.channels)
+        if not self.still:
+            change = F.pad(clip[:, :, 1:] - clip[:, :, :-1], (0, 0, 0, 0, 1, 0))
+            pixels = torch.cat([pixels, F.group_norm(change, self.channels)], 1)
+        return self.layers(pixels).flatten(2).transpose(1, 2), grid
 
 
 def three_factors(number: int) -> list[int]:

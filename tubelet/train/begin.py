@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 
 import tubelet
 from tubelet.data.items import write_split
-from tubelet.info import describe
-from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.info import Info, describe
+from tubelet.nn.model import ModelConfig, SpaceTimeTransformer
 from tubelet.screen import facts, size
 from tubelet.train.config import CHOSEN, MAY_CHANGE
 from tubelet.train.plan import Plan
@@ -97,8 +98,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
 
 def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
     spec, config, counts = plan.spec, plan.config, plan.counts()
-    with torch.device("meta"):
-        info = describe(SpaceTimeTransformer(plan.model))
+    info = info_of(plan.model)
     part = config.batch // config.accumulate
     # weights, gradients and two moments in float32, activations of one part of the batch
     memory = 16 * info.parameters + info.activation_bytes * part // (2 if plan.bfloat16 else 1)
@@ -123,6 +123,12 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
         ("run", str(run.path)),
         *(("note", note) for note in plan.notes),
     ]
+
+
+@cache
+def info_of(model: ModelConfig) -> Info:
+    with torch.device("meta"):
+        return describe(SpaceTimeTransformer(model))
 
 
 def print_plan(plan: Plan, run: Run, team: Team) -> None:

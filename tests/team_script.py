@@ -1,0 +1,42 @@
+"""What each process of a team runs in test_distributed: `team_script.py DATA OUT JOBS`, JOBS as JSON.
+
+A job is [name, settings, steps before it is stopped or null]. What came of each is written to OUT/NAME.RANK.json.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from small_sets import tiny_config
+
+from tubelet.train.fit import Fit
+from tubelet.train.learn import Stopped
+from tubelet.train.train import train_fn
+
+data, out, jobs = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+rank = os.environ["RANK"]
+learn = Fit.learn
+
+
+def stop_at(steps: int | None) -> None:
+    def learn_and_signal(fit: Fit, parts: Any) -> dict[str, float]:
+        if fit.step == steps and rank == "1":  # the others learn of it
+            signal.raise_signal(signal.SIGTERM)
+        return learn(fit, parts)
+
+    Fit.learn = learn_and_signal  # type: ignore[method-assign]
+
+
+for number, (name, settings, steps) in enumerate(jobs):
+    stop_at(steps)
+    try:
+        train_fn(tiny_config(data, out / name, **settings), show=False)
+        came = "finished"
+    except Stopped as stop:
+        came = f"stopped by {stop.signal}"
+    except ValueError as error:
+        came = f"{type(error).__name__}: {error}"
+    (out / f"{number}-{name}.{rank}.json").write_text(json.dumps(came))

@@ -1,0 +1,153 @@
+"""Processes that train together: the same result as one process, and none is left waiting when another cannot go on."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_sets import TINY_FLAGS, tiny_config, without_key_bias, write_videos
+
+from tubelet.train.run import Run
+from tubelet.train.train import train_fn
+
+HERE = Path(__file__).parent
+# A batch is shared by two; mixing, averaging and layer-wise rates too must not depend on how many share it.
+SHARED: dict[str, Any] = {"batch": 8, "mixup": 0.4, "ema": 0.5, "layer_decay": 0.8, "epochs": 4.0}
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), "PYTHONWARNINGS": "error", **more}
+
+
+def together(arguments: Sequence[str], *, processes: int = 2) -> list[subprocess.CompletedProcess[str]]:
+    """Starts Python that many times with the environment that torchrun gives, and waits for all."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    running = [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            env=environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+    try:
+        ends = [process.communicate(timeout=120) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    return [
+        subprocess.CompletedProcess(arguments, process.returncode, *end) for process, end in zip(running, ends)
+    ]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_videos(tmp_path_factory.mktemp("data") / "clips", clips=7)
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_fn(tiny_config(data, tmp_path_factory.mktemp("alone") / "run", **SHARED), show=False)
+
+
+def jobs(*, shard: str) -> list[tuple[str, dict[str, Any], int | None]]:
+    settings = {**SHARED, "shard": shard}
+    return [
+        ("whole", settings, None),
+        ("stopped", settings, 2),
+        ("stopped", {**settings, "accumulate": 2}, None),
+        ("odd", {**settings, "batch": 9}, None),
+        ("whole", settings, None),
+    ]
+
+
+@pytest.fixture(scope="module", params=["none", "fsdp2"])
+def team(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of a team of two."""
+    out = tmp_path_factory.mktemp(request.param)
+    ends = together([str(HERE / "team_script.py"), str(data), str(out), json.dumps(jobs(shard=request.param))])
+    assert [end.returncode for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
+    assert [end.stderr for end in ends] == ["", ""]
+    return out
+
+
+def outcomes(team: Path, job: str) -> list[str]:
+    return [json.loads((team / f"{job}.{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def assert_close(run: Path, other: Path, *, tolerance: float = 1e-5) -> None:
+    weights, others = (without_key_bias(load_file(one / "model.safetensors")) for one in (run, other))
+    assert set(weights) == set(others)
+    for name, value in weights.items():
+        torch.testing.assert_close(value, others[name], rtol=0, atol=tolerance, msg=name)
+
+
+def test_a_team_gives_the_result_of_one_process(team: Path, alone: Path) -> None:
+    assert outcomes(team, "0-whole") == ["finished", "finished"]
+    assert_close(team / "whole", alone)
+    for run in (team / "whole", alone):
+        assert Run(run).finished
+    one, same = (
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (alone, team / "whole")
+    )
+    for record, other in zip(one, same, strict=True):
+        assert {key: record[key] for key in ("kind", "step", "epoch", "accuracy")} == {
+            key: other[key] for key in ("kind", "step", "epoch", "accuracy")
+        }
+        assert record["loss"] == pytest.approx(other["loss"], abs=1e-4)
+
+
+def test_a_signal_to_one_stops_all_and_the_same_call_goes_on(team: Path, alone: Path) -> None:
+    assert outcomes(team, "1-stopped") == ["stopped by 15", "stopped by 15"]
+    assert outcomes(team, "2-stopped") == ["finished", "finished"]
+    assert_close(team / "stopped", alone)
+
+
+def test_what_is_wrong_is_said_by_one_and_stops_all(team: Path) -> None:
+    first, second = outcomes(team, "3-odd")
+    assert first.startswith("ValueError: a batch of 9 clips for 2 processes in 1 parts each cannot be shared out")
+    assert second == "Elsewhere: process 0 of 2 cannot go on: see what it says"
+    first, second = outcomes(team, "4-whole")  # known to the first process alone
+    assert "holds a finished run" in first
+    assert second.startswith("Elsewhere: ")
+
+
+def test_on_the_command_line_one_speaks_and_all_end_alike(data: Path, tmp_path: Path) -> None:
+    train = ["-m", "tubelet", "train", str(data), "--out", str(tmp_path / "run"), *TINY_FLAGS]
+    first, second = together([*train, "--batch", "9"])
+    assert [first.returncode, second.returncode] == [2, 2]
+    assert first.stderr.startswith("tubelet: a batch of 9 clips for 2 processes")
+    assert second.stderr == second.stdout == ""
+    first, second = together([*train, "--bach", "9"])
+    assert [first.returncode, second.returncode] == [2, 2]
+    assert "--bach" in first.stderr
+    assert second.stderr == second.stdout == ""
+
+
+def test_torchrun_trains(data: Path, alone: Path, tmp_path: Path) -> None:
+    flags = [part for name, value in SHARED.items() for part in (f"--{name.replace('_', '-')}", f"{value:g}")]
+    arguments = ["train", str(data), "--out", str(tmp_path / "run"), *TINY_FLAGS, *flags]
+    end = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "tubelet", *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert end.returncode == 0, end.stderr
+    assert end.stdout.count("Plan for") == end.stdout.count("this model") == 1
+    assert "training on cpu x 2 processes" in end.stdout
+    assert_close(tmp_path / "run", alone)
