@@ -1,5 +1,6 @@
 """Data sets small enough to train on in a second, and the settings that go with them."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tubelet.cli import main
 from tubelet.media.reader import av
 from tubelet.media.writer import write_sound, write_video
 from tubelet.train import TrainConfig
@@ -93,3 +95,15 @@ def without_key_bias(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
         name: torch.cat([value.chunk(3)[0], value.chunk(3)[2]]) if name.endswith("qkv.bias") else value
         for name, value in weights.items()
     }
+
+
+def command(*arguments: str | Path) -> int:
+    """Runs `tubelet ARGUMENTS` in this process; returns the exit code."""
+    before, sys.argv = sys.argv, ["tubelet", *map(str, arguments)]
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+    return 0

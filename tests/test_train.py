@@ -134,9 +134,7 @@ def test_it_learns_what_one_look_tells(videos: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_training_gives_the_same_weights(videos: Path, tmp_path: Path) -> None:
-    runs = [
-        train(videos, tmp_path / name, workers=workers, **RANDOM) for name, workers in (("a", 1), ("b", 3))
-    ]
+    runs = [train(videos, tmp_path / name, workers=workers, **RANDOM) for name, workers in (("a", 1), ("b", 3))]
     one, same = (load_file(run / "model.safetensors") for run in runs)
     assert all(torch.equal(value, same[name]) for name, value in one.items())
     assert (runs[0] / "predictions.csv").read_bytes() == (runs[1] / "predictions.csv").read_bytes()
@@ -331,7 +329,10 @@ def test_a_held_out_file_of_another_kind_counts_as_failed(
 @pytest.mark.parametrize(
     ("bad", "expected"),
     [
-        ("*/*.mp4", r"14 of 14 files cannot be read \(all of bright, dark\): repair or remove them\n  .*bright/0.mp4: "),
+        (
+            "*/*.mp4",
+            r"14 of 14 files cannot be read \(all of bright, dark\): repair or remove them\n  .*bright/0.mp4: ",
+        ),
         ("dark/*.mp4", r"7 of 14 files cannot be read \(all of dark\)"),
         ("*/[0-2].mp4", r"6 of 14 files cannot be read: repair"),
     ],
@@ -350,7 +351,9 @@ def test_a_test_without_a_file_that_can_be_read_is_an_error(videos: Path, tmp_pa
     write_videos(tmp_path / "data" / "test", 1, first=20)
     for file in (tmp_path / "data" / "test").glob("*/*.mp4"):
         spoil(file)
-    with pytest.raises(ValueError, match="data: none of the test clips can be read: repair them\n  .*test/bright/20.mp4"):
+    with pytest.raises(
+        ValueError, match="data: none of the test clips can be read: repair them\n  .*test/bright/20.mp4"
+    ):
         train(tmp_path / "data", tmp_path / "run")
 
 
@@ -403,8 +406,7 @@ def assert_same_training(one: Path, other: Path) -> None:
     assert looks[0] == looks[1]
 
 
-@pytest.mark.parametrize("steps", [1, 4, 5])
-@pytest.mark.parametrize("settings", [{}, RANDOM])
+@pytest.mark.parametrize(("steps", "settings"), [(1, RANDOM), (4, {}), (5, RANDOM)])
 def test_a_stopped_training_goes_on_as_if_nothing_had_been(
     videos: Path, tmp_path: Path, steps: int, settings: dict[str, Any]
 ) -> None:

@@ -18,7 +18,7 @@ from tubelet.train.config import TrainConfig
 
 @dataclass(frozen=True)
 class Demo:
-    """Render a small set of clips that only motion tells apart, train on it, evaluate, report."""
+    """Render clips that only motion tells apart, train on them, evaluate, report."""
 
     out: Path = Path("runs/demo")
     """Folder for the clips and the run."""
@@ -31,10 +31,11 @@ class Demo:
 
 @dataclass(frozen=True)
 class Train(TrainConfig):
-    """Train a model on a folder of clips, images or sounds, evaluate it, write a report.
+    """Train a model on a folder of clips, images or sounds; evaluate it; report.
 
-    Stopped with Ctrl-C, the same command goes on where it stopped. Under torchrun, processes share the work:
-    torchrun --nproc-per-node 2 -m tubelet train DIR
+    Stopped with Ctrl-C, the same command goes on where it stopped.
+
+    Processes share the work: torchrun --nproc-per-node 2 -m tubelet train DIR
     """
 
 

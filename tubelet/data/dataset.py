@@ -50,9 +50,13 @@ class Clips:
     def path(self, number: int) -> Path:
         return self.root / self.items[number].path
 
-    def random(self, number: int, changes: Changes, rng: np.random.Generator) -> tuple[Tensor, int]:
-        """One clip of an item, its start drawn at random, changed: (C, T, H, W) and its label."""
+    def random(
+        self, number: int, changes: Changes, rng: np.random.Generator, *, single_frame: bool = False
+    ) -> tuple[Tensor, int]:
+        """One clip of an item, its start drawn at random, changed: (C, T, H, W) and its label; or one frame of it."""
         clip, label = self.cut(number, rng.random()), self.labels[number]
+        if single_frame:
+            clip = clip[:, [rng.integers(clip.shape[1])]]
         if self.spec.kind == "sound":
             return (augment_sound(clip, rng=rng) if changes.augmentation else clip), label
         if changes.augmentation is None:

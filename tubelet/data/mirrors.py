@@ -35,7 +35,7 @@ _DEEDS = (
 class Mirrors:
     """The label of each class after a change of the clip; None where the change must not be made.
 
-    flip: after a horizontal flip. reverse: after playing backwards. notes: what was found, a sentence each.
+    flip: after a horizontal flip. reverse: after playing backwards. notes: what was found, a sentence for each.
     """
 
     flip: dict[str, str] | None
@@ -78,8 +78,8 @@ def _partners(
         if len(found) > 1:
             return None, [f"{change} is off: {label!r} could become {' or '.join(map(repr, found))}"]
         partners[label] = found[0]
-    swaps = [f"{change} swaps {a} <-> {b}" for a, b in sorted(partners.items()) if a < b]
-    return partners, swaps or [f"{change} keeps every label"]
+    swaps = ", ".join(f"{a} <-> {b}" for a, b in sorted(partners.items()) if a < b)
+    return partners, [f"{change} swaps {swaps}" if swaps else f"{change} keeps every label"]
 
 
 def _words(label: str) -> Words:

@@ -28,7 +28,6 @@ def finish(fit: Fit, run: Run, begun: float, *, show: bool) -> None:
     """Keeps the weights, measures them on the held-out clips, writes the report."""
     plan, team, config = fit.plan, fit.team, fit.plan.config
     weights = fit.final_weights()
-    team.leave()  # the others need not wait
     if not team.first:
         return
     model = SpaceTimeTransformer(plan.model)
@@ -64,7 +63,6 @@ def answer_all(
             single_frame=single,
             workers=plan.workers,
             device=team.device,
-            bfloat16=plan.bfloat16,
             after=lambda _: progress.advance(f"{progress.done + 1}/{progress.total} clips"),
         )
     return answers, time.monotonic() - begun

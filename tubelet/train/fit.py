@@ -92,9 +92,7 @@ class Fit:
         for position in range(first, first + self.part):
             number, epoch = self.shuffled(position)
             rng = np.random.default_rng([self.plan.config.seed, epoch, number])
-            clip, label = self.clips.random(number, self.plan.changes, rng)
-            if self.single_frame:
-                clip = clip[:, [rng.integers(clip.shape[1])]]
+            clip, label = self.clips.random(number, self.plan.changes, rng, single_frame=self.single_frame)
             chosen.append((clip, label))
         return torch.stack([clip for clip, _ in chosen]), torch.tensor([label for _, label in chosen])
 

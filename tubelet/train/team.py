@@ -1,5 +1,6 @@
 """The processes that train together: one, or those that torchrun started."""
 
+import atexit
 import os
 import re
 from collections.abc import Callable
@@ -34,12 +35,9 @@ class Team:
         rank, size, local = (int(os.environ.get(name, default)) for name, default in TORCHRUN)
         if size > 1 and not dist.is_initialized():
             dist.init_process_group()
+            atexit.register(dist.destroy_process_group)  # not before: the next training goes on with the same team
         team = cls(rank, size, torch.device("cpu"))
-        try:
-            team = replace(team, device=team.together(lambda: find_device(device, local)))
-        except ValueError:
-            team.leave()
-            raise
+        team = replace(team, device=team.together(lambda: find_device(device, local)))
         if team.device.type == "cuda":
             torch.cuda.set_device(team.device)
         return team
@@ -85,11 +83,6 @@ class Team:
         box: list[Value | None] = [None] * self.size
         dist.all_gather_object(box, value)
         return box  # type: ignore[return-value]  # every place is filled now
-
-    def leave(self) -> None:
-        """Ends what the processes share; each goes on, or ends, by itself."""
-        if self.size > 1 and dist.is_initialized():
-            dist.destroy_process_group()
 
 
 TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

@@ -40,13 +40,7 @@ def train_fn(config: TrainConfig, *, user_augmentation: UserAugmentation | None 
         Stopped: Ctrl-C or SIGTERM; call again with the same settings to go on.
     """
     team = Team.join(config.device)
-    try:
-        return train(config, team, user_augmentation, show=show and team.first)
-    finally:
-        team.leave()
-
-
-def train(config: TrainConfig, team: Team, user_augmentation: UserAugmentation | None, *, show: bool) -> Path:
+    show = show and team.first
     plan = team.together(lambda: settle(config, team))
     run = team.first_alone(lambda: open_run(plan))
     # kept or not, clips differ a little: a run that goes on does as it did

@@ -1,0 +1,335 @@
+"""The command line: its flags, its messages, its exit codes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from small_sets import LEVELS, TINY_FLAGS, command, pictures, spoil, tiny_config, write_videos
+
+import tubelet
+from tubelet.cli import COMMANDS, is_ours
+from tubelet.media.writer import write_video
+from tubelet.train.run import Run
+from tubelet.train.train import train_fn
+
+TRAIN_FLAGS = """
+    --help --out --model --embed --init --frames --seconds-between-frames --size --minutes --epochs --batch --accumulate
+    --lr --weight-decay --warmup --layer-decay --label-smoothing --mixup --ema --clip-grad --drop-path --dropout
+    --checkpointing --augment --dtype --device --shard --baseline --val-share --views --save-minutes --workers
+    --tensorboard --seed
+""".split()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_videos(tmp_path_factory.mktemp("data") / "clips", 4)
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_fn(tiny_config(data, tmp_path_factory.mktemp("run") / "run", epochs=1), show=False)
+
+
+def python(*arguments: str | Path, **settings: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", *map(str, arguments)], capture_output=True, text=True, timeout=60, **settings
+    )
+
+
+# ---- help
+
+
+def test_help_comes_without_torch() -> None:
+    script = """
+        import sys
+        from tubelet.cli import main
+        for arguments in (["--help"], ["train", "--help"], ["predict", "--help"], ["--version"]):
+            sys.argv = ["tubelet", *arguments]
+            try:
+                main()
+            except SystemExit as end:
+                assert end.code == 0
+        heavy = {"torch", "av", "sklearn", "matplotlib", "jinja2", "huggingface_hub", "safetensors"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+    """
+    end = python("-c", "\n".join(line[8:] for line in script.splitlines()))
+    assert end.returncode == 0, end.stderr
+    assert "Begin with `tubelet demo`, then `tubelet train YOUR_FOLDER`." in end.stdout
+    assert f"tubelet {tubelet.__version__}" in end.stdout
+
+
+def test_the_flags_of_train_are_those_promised(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("train", "--help") == 0
+    found = re.findall(r"^[│ ] +(?:-\w, )?(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
+    assert sorted(found) == sorted(TRAIN_FLAGS)
+
+
+@pytest.mark.parametrize("arguments", [[], *([verb] for verb in COMMANDS)])
+def test_help_fits_a_terminal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*arguments, "--help") == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_info_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("info", "vivit2-B/16x2", "--clip", "32", "224", "224") == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "115,06" in shown
+    assert command("info", "list") == 0
+    assert "vivit2-B" in capsys.readouterr().out.splitlines()
+
+
+# ---- bad input: one message, exit code 2
+
+
+def empty(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+def no_videos(folder: Path) -> Path:
+    for name in ("a", "b"):
+        (folder / "texts" / name).mkdir(parents=True)
+        (folder / "texts" / name / "1.txt").write_text("no video")
+    return folder / "texts"
+
+
+def spoilt(folder: Path) -> Path:
+    for file in write_videos(folder / "spoilt", 2).glob("*/*.mp4"):
+        spoil(file)
+    return folder / "spoilt"
+
+
+def loose(folder: Path) -> Path:
+    write_videos(folder, 1)
+    for number, file in enumerate(folder.glob("*/*.mp4")):
+        file.rename(folder / f"{number}.mp4")
+    return folder
+
+
+def one_clip(folder: Path) -> Path:
+    write_videos(folder / "few", 2)
+    (folder / "few" / "dark" / "1.mp4").unlink()
+    return folder / "few"
+
+
+DATA_FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "missing": (lambda folder: folder / "nowhere", "nowhere does not exist; expected a folder for each class"),
+    "empty": (empty, "empty: the folder is empty; expected a folder for each class"),
+    "one class": (lambda folder: write_videos(folder / "one", 2, classes=("a",)), "one: 1 class .'a'., at least 2 are"),
+    "a class with one clip": (one_clip, r"fewer than 2 clips in 'dark \(1\)'; add clips or remove them"),
+    "no videos": (no_videos, "no video, image or sound in 'a', 'b'; fill or remove these folders"),
+    "files that are no videos": (spoilt, r"4 of 4 files cannot be read \(all of bright, dark\): repair or remove them"),
+    "no class folders": (loose, "no video, image or sound in 'bright', 'dark'"),
+    "a file": (lambda folder: write_videos(folder, 1) / "dark" / "0.mp4", r"0\.mp4 is a single file; expected"),
+}
+
+
+@pytest.mark.parametrize("fault", DATA_FAULTS)
+def test_data_that_cannot_be_trained_on(fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, expected = DATA_FAULTS[fault]
+    assert command("train", make(tmp_path), "--out", tmp_path / "run", *TINY_FLAGS) == 2
+    check_message(capsys, expected)
+    assert not (tmp_path / "run").exists()
+
+
+def check_message(capsys: pytest.CaptureFixture[str], expected: str) -> None:
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("tubelet: ")
+    assert "Traceback" not in shown.err
+    assert re.search(expected, shown.err), shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--model", "vivit2-Q/16x2"], "unknown model 'vivit2-Q/16x2': expected .*vivit2-[A-Z][a-z]?/16x2"),
+        (["--model", "vivti2-S/16x2"], "unknown model 'vivti2-S/16x2': expected .*vivit2-S/16x2"),
+        (["--frames", "2"], "clip"),
+        (["--size", "8", "8"], "clip"),
+        (["--model", "vivit4-P/16x4"], "heads"),
+        (["--init", "nowhere.safetensors"], r"nowhere\.safetensors: no such file"),
+        (["--views", "9"], "views = '9': expected TEMPORALxSPATIAL"),
+        (["--device", "gpu"], "unknown device 'gpu': expected auto, cpu, cuda or mps"),
+        (["--shard", "fsdp2"], "start it with torchrun --nproc-per-node N"),
+        (["--batch", "3", "--accumulate", "2"], "a batch of 3 clips for 1 processes in 2 parts"),
+    ],
+)
+def test_settings_that_cannot_work(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    assert command("train", data, "--out", tmp_path / "run", *TINY_FLAGS, *arguments) == 2
+    check_message(capsys, expected)
+
+
+def test_a_run_of_other_data_is_not_gone_on_with(
+    data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_videos(tmp_path / "other", 2)
+    assert command("train", other, "--out", run, *TINY_FLAGS) == 2
+    check_message(capsys, rf"run belongs to other data \({re.escape(str(data))}, or its files have changed\): choose")
+    assert command("train", data, "--out", run, *TINY_FLAGS) == 2
+    check_message(capsys, "run holds a finished run: choose another --out, or leave --out away for a new one")
+
+
+def test_a_clip_shorter_than_a_tubelet_is_no_error(data: Path, tmp_path: Path) -> None:
+    short = write_videos(tmp_path / "short", 2)
+    for file in short.glob("*/*.mp4"):
+        file.unlink()
+        write_video(file, pictures(LEVELS[file.parent.name], [0], frames=1))
+    assert command("train", short, "--out", tmp_path / "run", *TINY_FLAGS, "--seconds-between-frames", "0.5") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["predict", "nowhere", "a.mp4"], "nowhere: no such file: expected a .safetensors file or a folder"),
+        (["predict", "nowhere", "."], "no video, image or sound files in this folder"),
+        (["eval", "nowhere", "."], "nowhere: no such file: expected a .safetensors file or a folder"),
+        (["info", "vivit2-B/16x2", "--clip", "1", "224", "224"], "clip"),
+        (["info", "vivit2-B/16x2", "--clip", "2", "8", "8"], "clip"),
+        (["info", "nothing"], "unknown model 'nothing': expected family-size/patch"),
+        (["info", "vivit2-B/16x2", "--embed", "nothing"], "nothing"),
+    ],
+)
+def test_other_commands_explain_what_is_wrong(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(*arguments) == 2
+    check_message(capsys, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "demo"),
+        (["tarin"], "tarin"),
+        (["train"], "PATH"),
+        (["train", "x", "--leraning-rate", "1"], "--leraning-rate"),
+        (["train", "x", "--batch", "many"], "--batch"),
+        (["train", "x", "--batch", "0"], "batch = 0: expected 1 or more"),
+        (["train", "x", "--embed", "words"], "--embed"),
+        (["train", "x", "--size", "48"], "--size"),
+    ],
+)
+def test_a_wrong_command_line(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert expected in shown.err
+    assert "Traceback" not in shown.err
+
+
+# ---- bugs are seen whole
+
+
+def test_only_what_tubelet_raises_itself_is_a_message() -> None:
+    ours: dict[str, Any] = {"__name__": "tubelet.somewhere"}
+    exec("def explain(): raise ValueError('mend it')\ndef slip(): int('x')\ndef wrong(): {}['x']", ours)
+    theirs: dict[str, Any] = {"__name__": "torch.somewhere"}
+    exec("def check(): raise ValueError('shapes')", theirs)
+
+    def error_of(function: Callable[[], object]) -> Exception:
+        with pytest.raises((ValueError, KeyError)) as caught:
+            function()
+        return caught.value
+
+    assert is_ours(error_of(ours["explain"]))
+    assert not is_ours(error_of(ours["slip"]))
+    assert not is_ours(error_of(theirs["check"]))
+    assert not is_ours(ValueError("never raised"))
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), RuntimeError("a bug"), KeyError("a bug")])
+def test_an_internal_error_keeps_its_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("tubelet.nn.model.create_model", broken)
+    with pytest.raises(type(error), match="a bug"):
+        command("info", "vivit2-B/16x2")
+
+
+# ---- files that could not be read, interruptions
+
+
+def test_unreadable_files_are_told_by_the_exit_code(run: Path, data: Path, tmp_path: Path) -> None:
+    good = data / "dark" / "0.mp4"
+    assert command("predict", run, good, "--device", "cpu") == 0
+    assert command("predict", run, good, tmp_path / "missing.mp4", "--device", "cpu") == 3
+    clips = write_videos(tmp_path / "clips", 2)
+    assert command("eval", run, clips, "--device", "cpu") == 0
+    spoil(clips / "dark" / "1.mp4")
+    assert command("eval", run, clips, "--device", "cpu") == 3
+
+
+def test_ctrl_c_keeps_what_was_learned_and_the_same_command_goes_on(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, straight = tmp_path / "run", tmp_path / "straight"
+    arguments = ["train", str(data), "--out", str(out), *TINY_FLAGS, "--epochs", "40"]
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "tubelet", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    with process:
+        deadline = time.monotonic() + 60
+        while not (out / "metrics.jsonl").is_file() or not (out / "metrics.jsonl").stat().st_size:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        shown, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors == f"tubelet: stopped; the same command goes on from {out}\n"
+    assert "stopping  after this step" in shown
+    found, _ = Run(out).newest_checkpoint()
+    assert found is not None
+    assert 0 < found.step < 60
+    assert command(*arguments) == 0
+    assert f"going on  from step {found.step} of 60" in capsys.readouterr().out
+    train_fn(tiny_config(data, straight, epochs=40.0), show=False)
+    one, same = (load_file(path / "model.safetensors") for path in (out, straight))
+    assert all(value.equal(same[name]) for name, value in one.items())
+
+
+def test_ctrl_c_elsewhere_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tubelet.nn.model.create_model", interrupt)
+    assert command("info", "vivit2-B/16x2") == 130
+    assert capsys.readouterr().err == "tubelet: interrupted\n"
+
+
+def test_the_demo_can_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[Any] = []
+
+    def train(config: Any) -> None:
+        runs.append(config)
+        Run(config.out).path.mkdir()
+        Run(config.out).write_text("README.md", "done")
+
+    monkeypatch.setattr("tubelet.train.train.train_fn", train)
+    for _ in range(2):
+        assert command("demo", "--out", tmp_path / "demo", "--clips-per-class", "1") == 0
+    assert [config.out for config in runs] == [tmp_path / "demo" / "run", tmp_path / "demo" / "run-2"]
+    assert runs[0].data == tmp_path / "demo" / "clips"
+    assert len(list(runs[0].data.glob("*/*.mp4"))) == 8

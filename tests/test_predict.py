@@ -1,0 +1,314 @@
+"""From a run, or its weights alone, to answers: one file or many, evaluation, and what the command line prints."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_sets import LEVELS, command, pictures, spoil, tiny_config, write_image, write_sounds, write_videos
+
+from tubelet.data.clips import views
+from tubelet.evaluate import Answer, answer, parse_views, results_of, write_predictions
+from tubelet.media.reader import MediaError
+from tubelet.media.writer import write_video
+from tubelet.nn.model import create_model
+from tubelet.predict import Predictor, find_files, trained_on
+from tubelet.train.train import train_fn
+from tubelet.weights.store import save
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders with a test split: 4 training clips of each class, 1 in val, 2 in test."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, first, clips in (("train", 0, 4), ("val", 10, 1), ("test", 20, 2)):
+        write_videos(folder / split, clips, first=first)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_fn(tiny_config(data, tmp_path_factory.mktemp("run") / "run", epochs=6), show=False)
+
+
+@pytest.fixture(scope="module")
+def predictor(run: Path) -> Predictor:
+    return Predictor.load(run, device="cpu")
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    (tmp_path / "bad [red].mp4").write_bytes(b"")
+    spoil(tmp_path / "bad [red].mp4")
+    return tmp_path / "bad [red].mp4"
+
+
+# ---- predictions
+
+
+def test_a_prediction_names_the_likeliest_class(predictor: Predictor, data: Path) -> None:
+    for name in LEVELS:
+        found = predictor.predict(data / "test" / name / "20.mp4")
+        assert (found.label, found.status) == (name, "ok")
+        assert list(found.probabilities.values()) == sorted(found.probabilities.values(), reverse=True)
+        assert next(iter(found.probabilities.items())) == (found.label, found.probability)
+        assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert set(found.probabilities) == set(LEVELS)
+
+
+def test_a_prediction_is_the_mean_of_the_logits_of_its_views(predictor: Predictor, data: Path) -> None:
+    file = data / "test" / "dark" / "21.mp4"
+    clips = views(file, predictor.spec, temporal=2, spatial=3)
+    with torch.inference_mode():
+        expected = predictor.model(clips).mean(0).softmax(0)
+    found = predictor.predict(file, views="2x3")
+    for number, name in enumerate(predictor.classes):
+        assert found.probabilities[name] == pytest.approx(float(expected[number]), abs=1e-6)
+    assert found != predictor.predict(file)
+
+
+def test_many_files_keep_their_order_and_bad_ones_their_place(predictor: Predictor, data: Path, bad: Path) -> None:
+    files = [*sorted(data.glob("*/*/*.mp4")), bad, data / "missing.mp4", *sorted(data.glob("test/dark/*.mp4"))]
+    seen: list[str] = []
+    found = predictor.predict_files(files, workers=3, after=lambda one: seen.append(one.path))
+    assert [one.path for one in found] == seen == [str(file) for file in files]
+    unreadable = {one.path: one for one in found if one.label is None}
+    assert set(unreadable) == {str(bad), str(data / "missing.mp4")}
+    assert "its content is no video" in unreadable[str(bad)].status
+    assert unreadable[str(bad)].probability is None
+    assert unreadable[str(bad)].probabilities == {}
+    assert found[-1] == predictor.predict(files[-1])
+
+
+@pytest.mark.parametrize("kind", ["image", "sound"])
+def test_a_file_of_another_kind_is_refused_and_does_not_stop_the_others(
+    predictor: Predictor, data: Path, tmp_path: Path, kind: str
+) -> None:
+    if kind == "image":
+        other = tmp_path / "a.png"
+        write_image(other, pictures(60, [0])[0])
+    else:
+        other = write_sounds(tmp_path, 1) / "low" / "0.wav"
+    good = data / "test" / "dark" / "20.mp4"
+    found = predictor.predict_files([other, good])
+    assert [one.label for one in found] == [None, "dark"]
+    with pytest.raises(ValueError, match=f"the file is of kind '{kind}', the model takes 'video'"):
+        predictor.predict(other)
+
+
+def test_a_clip_shorter_than_the_span_holds_its_last_frame(predictor: Predictor, tmp_path: Path) -> None:
+    still = pictures(60, [3], frames=1)
+    write_video(tmp_path / "one.mp4", still)
+    write_video(tmp_path / "eight.mp4", still.repeat(8, axis=0), crf=0)
+    one, eight = (predictor.predict(tmp_path / name) for name in ("one.mp4", "eight.mp4"))
+    assert one.label == eight.label == "dark"
+    assert one.probability == pytest.approx(eight.probability, abs=0.02)
+
+
+# ---- checkpoints
+
+
+def test_a_bug_while_reading_is_not_taken_for_a_bad_file(
+    predictor: Predictor, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("tubelet.evaluate.views", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        predictor.predict_files([data / "test" / "dark" / "20.mp4"])
+
+
+def test_weights_without_class_names_are_refused(tmp_path: Path) -> None:
+    save(create_model("vivit1-P/16x4", clip=(4, 32, 32), num_classes=2), tmp_path)
+    with pytest.raises(ValueError, match="weights without class names and ClipSpec: train them with `tubelet train`"):
+        Predictor.load(tmp_path, device="cpu")
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors: no such file: expected a \.safetensors file or a folder"
+    ):
+        Predictor.load(tmp_path, device="cpu")
+
+
+# ---- views
+
+
+@pytest.mark.parametrize("text", ["", "1", "x", "0x1", "1x2", "2x", "-1x1", "1.5x1", "1x1x1", "²x1", " 1x1"])
+def test_views_that_do_not_read_so_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected TEMPORALxSPATIAL such as 1x1 or 4x3, with 1 or 3 spatial views"):
+        parse_views(text, "video")
+
+
+def test_views_are_times_and_places() -> None:
+    assert parse_views("4x3", "video") == (4, 3)
+    assert parse_views("1x3", "image") == (1, 3)
+    assert parse_views("12x1", "sound") == (12, 1)
+    for text, kind in (("2x1", "image"), ("1x3", "sound")):
+        with pytest.raises(ValueError, match="an image has one time .*, a sound has one place"):
+            parse_views(text, kind)  # type: ignore[arg-type]
+
+
+# ---- results
+
+
+def test_files_that_could_not_be_read_count_as_wrong_in_all(tmp_path: Path) -> None:
+    chances = np.array([0.8, 0.2])
+    answers = [
+        Answer("a", "x", "ok", chances),
+        Answer("b", "y", "ok", chances),
+        Answer("c", "x", "b: broken, it is.", None),
+    ]
+    results = results_of(answers, ["x", "y"])
+    assert (results["accuracy"], results["accuracy_all"], results["failed"]) == (0.5, 1 / 3, 1)
+    write_predictions(answers, ["x", "y"], tmp_path / "p.csv")
+    rows = read_csv(tmp_path / "p.csv")
+    assert [row["status"] for row in rows] == ["ok", "ok", "b: broken, it is."]
+    assert [row["predicted"] for row in rows] == ["x", "x", ""]
+    with pytest.raises(ValueError, match="none of 1 files could be read:\n  b: broken, it is"):
+        results_of(answers[2:], ["x", "y"])
+
+
+def test_an_answer_is_asked_for_with_valid_views_only(predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match="views = '3'"):
+        answer(predictor.model, predictor.spec, Path(), [], views_text="3")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as table:
+        return list(csv.DictReader(table))
+
+
+# ---- evaluation
+
+
+def test_evaluation_gives_the_results_of_the_run(predictor: Predictor, run: Path, data: Path, tmp_path: Path) -> None:
+    own = json.loads((run / "results.json").read_text())
+    found = predictor.evaluate(data, csv_file=tmp_path / "p.csv", show=False)
+    assert {name: own[name] for name in found} == found
+    assert (tmp_path / "p.csv").read_bytes() == (run / "predictions.csv").read_bytes()
+    assert own["clips"] == 4
+    assert predictor.evaluate(data, split="train", show=False)["clips"] == 8
+    assert predictor.evaluate(data, split="val", views="2x3", show=False)["clips"] == 2
+    with pytest.raises(ValueError, match="has no split 'tset' but test, train, val"):
+        predictor.evaluate(data, split="tset", show=False)
+
+
+def test_a_run_is_not_tested_on_what_it_was_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_videos(tmp_path / "data", 4)
+    run = train_fn(tiny_config(data, tmp_path / "run", epochs=1), show=False)
+    own = json.loads((run / "results.json").read_text())
+    assert len(trained_on(run)) == len(trained_on(run / "model.safetensors")) == 6
+    for start in (run, run / "model.safetensors"):
+        found = Predictor.load(start, device="cpu").evaluate(data, show=True)
+        assert {name: own[name] for name in found} == found
+    assert "note  6 clips are left out, the run was trained on them" in capsys.readouterr().out
+    write_videos(data, 1, first=9)  # new ones are
+    assert Predictor.load(run, device="cpu").evaluate(data, show=False)["clips"] == 4
+    for row in read_csv(run / "predictions.csv"):
+        (data / row["path"]).unlink()
+    for name in LEVELS:
+        (data / name / "9.mp4").unlink()
+    with pytest.raises(ValueError, match="data: the run was trained on every one of these clips: give it others"):
+        Predictor.load(run, device="cpu").evaluate(data, show=False)
+    shutil.copy(run / "model.safetensors", tmp_path / "alone.safetensors")
+    assert trained_on(tmp_path / "alone.safetensors") == set()
+    shutil.rmtree(data)
+    assert len(trained_on(run)) == 6
+
+
+def test_evaluation_needs_classes_that_the_model_knows(predictor: Predictor, tmp_path: Path) -> None:
+    data = write_videos(tmp_path, 1, classes=("dark", "grey"))
+    with pytest.raises(ValueError, match="has classes the model does not know: grey; it knows bright, dark"):
+        predictor.evaluate(data, show=False)
+
+
+def test_one_class_is_enough_to_evaluate(
+    predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_videos(tmp_path / "data", 2, classes=("dark",))
+    spoil(data / "dark" / "1.mp4")
+    found = predictor.evaluate(data, show=True)
+    assert (found["clips"], found["failed"], found["accuracy"], found["accuracy_all"]) == (1, 1, 1.0, 0.5)
+    shown = capsys.readouterr().out
+    for line in ("Evaluation", "accuracy    100.0% of 1", "unreadable  1 files; 50.0% if they count as wrong"):
+        assert line in shown
+    assert f"{data / 'dark' / '1.mp4'}: its content is no video" in shown
+    spoil(data / "dark" / "0.mp4")
+    with pytest.raises(ValueError, match="none of 2 files could be read"):
+        predictor.evaluate(data, show=False)
+
+
+# ---- the command line
+
+
+def test_json_lines(run: Path, data: Path, bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = data / "test" / "dark" / "20.mp4"
+    assert command("predict", run, good, bad, "--json", "--device", "cpu") == 3
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (first["path"], first["label"], first["status"]) == (str(good), "dark", "ok")
+    assert list(first["probabilities"]) == ["dark", "bright"]
+    assert (second["path"], second["label"], second["probability"]) == (str(bad), None, None)
+    assert "its content is no video" in second["status"]
+    assert command("predict", run, good, "--json", "--device", "cpu") == 0
+
+
+def test_a_csv_table(run: Path, data: Path, bad: Path, tmp_path: Path) -> None:
+    arguments = ("predict", run, data / "test", bad, "--csv", tmp_path / "p.csv", "--device", "cpu", "--workers", "1")
+    assert command(*arguments) == 3
+    rows = read_csv(tmp_path / "p.csv")
+    assert [Path(row["path"]).name for row in rows] == ["20.mp4", "21.mp4", "20.mp4", "21.mp4", bad.name]
+    assert [row["predicted"] for row in rows] == ["bright", "bright", "dark", "dark", ""]
+    assert all(float(row[f"p:{row['predicted']}"]) == float(row["probability"]) for row in rows[:4])
+    assert (rows[4]["probability"], rows[4]["p:dark"]) == ("", "")
+
+
+def test_a_table_on_the_screen(run: Path, data: Path, bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("predict", run, data / "test" / "dark" / "20.mp4", bad, "--device", "cpu", "--top", "2") == 3
+    shown = capsys.readouterr()
+    assert "bright" in shown.out
+    assert "unreadable" in shown.out
+    assert "bad [red].mp4" in shown.out.replace("\n", "")
+    assert f"tubelet: {bad}: its content is no video" in shown.err
+
+
+def test_eval_on_the_command_line(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("eval", run, data, "--views", "2x3", "--csv", tmp_path / "p.csv", "--device", "cpu") == 0
+    shown = capsys.readouterr().out
+    assert "Evaluation on test" in shown
+    assert "accuracy  100.0% of 4" in shown
+    assert len(read_csv(tmp_path / "p.csv")) == 4
+    broken = shutil.copytree(data / "test", tmp_path / "broken")
+    spoil(broken / "dark" / "20.mp4")
+    assert command("eval", run, broken, "--device", "cpu") == 3
+
+
+def test_folders_are_searched_for_media(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no media")
+    (tmp_path / ".hidden.mp4").write_text("")
+    assert find_files([data / "test"]) == sorted((data / "test").rglob("*.mp4"))
+    assert find_files([tmp_path / "b.mp4", tmp_path / "a.mp4"]) == [tmp_path / "b.mp4", tmp_path / "a.mp4"]
+    with pytest.raises(ValueError, match="no video, image or sound files in this folder"):
+        find_files([tmp_path])
+    with pytest.raises(ValueError, match="no files to predict: name at least one"):
+        find_files([])
+
+
+@pytest.mark.parametrize("verb", ["eval", "predict"])
+def test_where_the_table_goes_is_looked_at_first(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    for place in (tmp_path / "nowhere" / "p.csv", tmp_path):
+        assert command(verb, run, data, "--csv", place, "--device", "cpu") == 2
+        assert f"tubelet: {place}: cannot be written: name a file in a folder" in capsys.readouterr().err
+
+
+def test_media_errors_say_what_to_do(predictor: Predictor, bad: Path) -> None:
+    with pytest.raises(MediaError, match="Check that it is the file you mean"):
+        views(bad, predictor.spec)
+    with pytest.raises(ValueError, match="its content is no video.* Check that it is the file you mean"):
+        predictor.predict(bad)
