@@ -1,4 +1,4 @@
-"""The training loop: which clips it visits, what does not depend on how the work is shared, and going on bit for bit."""
+"""The training loop: which clips it visits, what does not depend on how the work is shared, going on bit for bit."""
 
 import math
 from collections import Counter

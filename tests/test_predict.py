@@ -149,7 +149,7 @@ def test_views_are_times_and_places() -> None:
     assert parse_views("1x3", "image") == (1, 3)
     assert parse_views("12x1", "sound") == (12, 1)
     for text, kind in (("2x1", "image"), ("1x3", "sound")):
-        with pytest.raises(ValueError, match="an image has one time .*, a sound has one place"):
+        with pytest.raises(ValueError, match=r"an image has one time .*, a sound has one place"):
             parse_views(text, kind)  # type: ignore[arg-type]
 
 
@@ -310,5 +310,5 @@ def test_where_the_table_goes_is_looked_at_first(
 def test_media_errors_say_what_to_do(predictor: Predictor, bad: Path) -> None:
     with pytest.raises(MediaError, match="Check that it is the file you mean"):
         views(bad, predictor.spec)
-    with pytest.raises(ValueError, match="its content is no video.* Check that it is the file you mean"):
+    with pytest.raises(ValueError, match=r"its content is no video.* Check that it is the file you mean"):
         predictor.predict(bad)

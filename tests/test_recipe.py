@@ -1,5 +1,7 @@
 """How weights move: the schedule of the rate, the groups of the optimizer, mixup and targets."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -20,8 +22,8 @@ def test_the_rate_rises_to_its_peak_and_falls_after_it(steps: int, warmup: float
     rates = [learning_rate(step, steps=steps, peak=0.1, warmup=warmup) for step in range(steps)]
     top = int(np.argmax(rates))
     assert max(rates) == pytest.approx(0.1)
-    assert all(early < late for early, late in zip(rates[:top], rates[1 : top + 1]))
-    assert all(early >= late for early, late in zip(rates[top:], rates[top + 1 :]))
+    assert all(early < late for early, late in pairwise(rates[: top + 1]))
+    assert all(early >= late for early, late in pairwise(rates[top:]))
     assert min(rates) > 0
     assert abs(top + 1 - max(1, round(steps * warmup))) < 1
 

@@ -70,7 +70,8 @@ def make_run(
     }
     config = {"tubelet": "0.1.0", "classes": classes, "data": data, "plan": ["time  about 12 minutes", "split 4:1"]}
     config |= {
-        "model": {"name": "vivit2-Ti/16x2"},
+        "model_name": "vivit2-Ti/16x2",
+        "model": {"family": "vivit2"},
         "clip_spec": {"frames": 16},
         "train": {"lr": 0.0005, "augment": True},
     }

@@ -27,6 +27,7 @@ class Demo:
     minutes: float = 1.0
     """Time budget for training."""
     seed: int = 0
+    """Seed of the clips and of the training."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ class Eval:
     csv: Path | None = None
     """Write the answer for every file to this CSV file."""
     device: str = "auto"
+    """cpu, cuda, mps or auto."""
     workers: int = 2
+    """Threads that read files."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ class Predict:
     csv: Path | None = None
     """Write a CSV file instead of a table."""
     device: str = "auto"
+    """cpu, cuda, mps or auto."""
     workers: int = 2
+    """Threads that read files."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,11 @@ class Info:
     clip: tuple[int, int, int] | None = None
     """Frames, height and width."""
     classes: int = 400
+    """Classes to tell apart."""
     channels: int = 3
+    """Channels of a clip."""
     embed: str = "tubelet"
+    """Tokeniser: tubelet, space-time, depthwise or conv."""
     temporal_depth: int = 4
     """Blocks of vivit2's temporal encoder."""
 

@@ -14,12 +14,6 @@ from tubelet.metrics import measure
 
 # What one item of the data is called.
 NOUNS = {"video": "clip", "image": "image", "sound": "recording"}
-_WRITTEN_BY = {
-    "config.json": "tubelet train",
-    "metrics.jsonl": "tubelet train",
-    "predictions.csv": "tubelet eval",
-    "results.json": "tubelet eval",
-}
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ class RunFiles:
 
     @property
     def name(self) -> str:
-        return str(self.config["model"].get("name", "model"))
+        return str(self.config["model_name"])
 
     @property
     def noun(self) -> str:
@@ -69,7 +63,7 @@ class RunFiles:
 
 def read_run_files(path: Path) -> RunFiles:
     """Raises ValueError, naming the file, where one is missing, damaged or does not fit the others."""
-    config_keys = ("tubelet", "model", "clip_spec", "classes", "train", "data", "plan")
+    config_keys = ("tubelet", "model_name", "model", "clip_spec", "classes", "train", "data", "plan")
     config = _read_json(path / "config.json", keys=config_keys)
     data = config["data"]
     if missing := {"kind", "root", "counts"} - set(data):
@@ -87,7 +81,7 @@ def read_run_files(path: Path) -> RunFiles:
 
 
 def _fault(path: Path, what: str) -> ValueError:
-    return ValueError(f"{path} {what}. `{_WRITTEN_BY[path.name]}` writes this file: run it again")
+    return ValueError(f"{path} {what}. `tubelet train` writes this file: run it again")
 
 
 def _read_text(path: Path) -> str:

@@ -26,7 +26,7 @@ from tubelet.weights.image import init_from_image
 __all__ = ["Stopped", "train_fn"]
 
 MOST_EPOCHS = 300  # a small set is not gone through more often, however much time there is
-TIMED_STEPS = 5
+WARM_STEPS, TIMED_STEPS = 3, 9
 
 
 def train_fn(config: TrainConfig, *, user_augmentation: UserAugmentation | None = None, show: bool = True) -> Path:
@@ -128,8 +128,8 @@ def decide_steps(plan: Plan, clips: Clips, team: Team, *, show: bool) -> int:
         seconds.append(figures["seconds"])
         return False
 
-    trial.run(2 + TIMED_STEPS, after=after)
-    step_seconds = team.gather(float(np.median(seconds[2:])))[0]
+    trial.run(WARM_STEPS + TIMED_STEPS, after=after)
+    step_seconds = team.gather(float(np.median(seconds[WARM_STEPS:])))[0]
     steps = max(1, int(min(config.minutes * 60 / step_seconds, MOST_EPOCHS * per_epoch)))
     if show:
         time_left = clock(steps * step_seconds)

@@ -35,6 +35,8 @@ def write_tensors(file: Path, tensors: dict[str, torch.Tensor], header: dict[str
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, temporary, metadata={"tubelet": json.dumps(header)})
+        os.umask(umask := os.umask(0))  # the only way to ask for it
+        temporary.chmod(0o666 & ~umask)  # safetensors leaves files that only their owner can read
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, file)
