@@ -132,6 +132,18 @@ def test_wav_comes_back_as_written(tmp_path):
     )
 
 
+def test_aiff_is_read(tmp_path):
+    samples = np.sin(np.arange(8000) / 7).astype(np.float32) / 2
+    with av.open(str(tmp_path / "a.aiff"), "w") as container:
+        stream = container.add_stream("pcm_s16be", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray((samples * 32767).astype(np.int16)[None], format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert index(tmp_path / "a.aiff").kind == "sound"
+    assert np.abs(read_sound(tmp_path / "a.aiff", sample_rate=8000) - samples).max() < 1e-4
+
+
 def test_a_cut_is_a_slice_of_the_whole(tmp_path):
     write_sound(tmp_path / "noise.wav", np.random.default_rng(0).uniform(-1, 1, 44100), sample_rate=44100)
     whole = read_sound(tmp_path / "noise.wav", sample_rate=16000)

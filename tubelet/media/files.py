@@ -38,7 +38,7 @@ CONTAINERS = frozenset(IMAGE_CONTAINERS | SOUND_CONTAINERS | VIDEO_CONTAINERS | 
 CODECS = frozenset(IMAGE_CODECS | SOUND_CODECS | VIDEO_CODECS | OLD_VIDEO_CODECS | MPEG_CODECS)
 SEEKS_LATE = frozenset(MPEG_CONTAINERS | MPEG_CODECS)
 
-_SIGNATURES = (b"\x1aE\xdf\xa3", b"RIFF", b"FORM", b"OggS", b"fLaC", b"FLV", b"ID3", b"GIF8", b"\x89PNG", b"\xff\xd8\xff")
+_SIGNATURES = (b"\x1aE\xdf\xa3", b"RIFF", b"FORM", b"OggS", b"fLaC", b"FLV", b"ID3", b"GIF8", b"\x89PNG")
 
 
 class MediaError(ValueError):
@@ -86,7 +86,7 @@ def why_not_opened(path: str, error: Exception, *, refused: bool) -> MediaError:
     if refused or head.startswith((b"#EXTM3U", b"ffconcat")):
         problem = "it is a playlist, a script or a rare format, which are not read as they may open other files"
         return MediaError(path, "blocked", problem, "Pass the video itself, as MP4 or Matroska for instance")
-    if head.startswith(_SIGNATURES) or head[4:8] in (b"ftyp", b"moov", b"mdat"):
+    if head.startswith((*_SIGNATURES, b"\xff\xd8\xff")) or head[4:8] in (b"ftyp", b"moov", b"mdat"):
         problem = "it starts like a media file, but a needed part is missing or damaged"
         return MediaError(path, "truncated", problem, "The copy or download was probably cut short: fetch it again")
     problem = f"its content is no video, image or sound that can be read ({type(error).__name__})"

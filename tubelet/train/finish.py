@@ -96,18 +96,19 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
 
 
 def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
-    """path -> frames (T, H, W, 3) uint8 for the report; None where there is nothing to see."""
+    """path -> frames (T, H, W, 3) uint8 for the report, of sound the spectrogram; None where nothing can be read."""
     items = {item.path: item for item in plan.items(plan.held_out)}
-    spec = replace(plan.spec, resize=STRIP_PX, crop=STRIP_PX) if plan.spec.kind != "sound" else None
+    sound = plan.spec.kind == "sound"
+    spec = plan.spec if sound else replace(plan.spec, resize=STRIP_PX, crop=STRIP_PX)
 
     def frames(path: str) -> np.ndarray | None:
-        if spec is None:
-            return None
         start, end = items[path].start_seconds or 0.0, items[path].end_seconds
         try:
             clip = load_frames(plan.source.root / path, spec, start_seconds=start, end_seconds=end)
         except MediaError:
             return None
+        if sound:  # normalised log-mel values, drawn from two deviations below the mean to three above
+            clip = ((clip.flip(2) + 2) / 5 * 255).clamp(0, 255).to(torch.uint8).expand(3, -1, -1, -1)
         return clip.permute(1, 2, 3, 0).numpy()
 
     return frames
@@ -127,5 +128,8 @@ def print_results(results: dict[str, Any], run: Run) -> None:
             1, ("one frame", f"{100 * results['single_frame']['accuracy']:.1f}% by a model given a single frame")
         )
     facts("Result", rows)
+    best = max(results["majority"]["accuracy"], (results["single_frame"] or results["majority"])["accuracy"])
+    if low <= best:
+        say("warning", "not clearly better than that: more clips, more --minutes or --init may help")
     say("report", run.path / "report.html")
     say("next  ", f"tubelet predict {run.path} FILE")
