@@ -18,8 +18,10 @@ from tubelet.media.writer import write_video
 from tubelet.nn.model import SIZES
 from tubelet.predict import Predictor
 from tubelet.train.config import TrainConfig
+from tubelet.train.finish import strip_frames
 from tubelet.train.fit import Fit
 from tubelet.train.learn import Stopped
+from tubelet.train.plan import make_plan
 from tubelet.train.run import Run
 from tubelet.train.train import train_fn
 
@@ -213,6 +215,21 @@ def test_a_table_gives_splits_and_times(tmp_path: Path) -> None:
     ]
 
 
+def test_the_report_shows_the_part_of_a_file_that_was_asked_about(tmp_path: Path) -> None:
+    frames = pictures(100, [0], frames=20)
+    frames[10:] = 250  # the second half is white
+    write_video(tmp_path / "a.mp4", frames, frames_per_second=10)
+    rows = [f"a.mp4,{label},{start},{start + 0.4},{split}" for label, start, split in HALVES]
+    (tmp_path / "set.csv").write_text("path,label,start,end,split\n" + "\n".join(rows))
+    strip = strip_frames(make_plan(tiny_config(tmp_path / "set.csv", tmp_path), torch.device("cpu")))("a.mp4")
+    assert strip is not None
+    assert strip.shape == (4, 96, 120, 3)
+    assert strip.min() > 200
+
+
+HALVES = [("dark", 0.0, "train"), ("dark", 0.4, "train"), ("white", 1.0, "train"), ("white", 1.5, "test")]
+
+
 def test_the_test_split_is_what_is_reported(tmp_path: Path) -> None:
     for split, first, clips in (("train", 0, 4), ("val", 10, 2), ("test", 20, 3)):
         write_videos(tmp_path / "data" / split, clips, first=first)
@@ -307,6 +324,17 @@ def test_a_few_bad_files_are_left_out_of_training_and_counted_when_held_out(vide
 
 def first_split(data: Path, tmp_path: Path) -> Path:
     return train(data, tmp_path / "first", epochs=0.1) / "split.csv"
+
+
+def test_a_training_file_of_another_kind_is_left_out(videos: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(videos, tmp_path / "data")
+    train_path = next(row["path"] for row in read_csv(first_split(data, tmp_path)) if row["split"] == "train")
+    write_sounds(tmp_path / "sounds", 1)
+    shutil.copy(tmp_path / "sounds" / "low" / "0.wav", data / train_path)
+    run = train(data, tmp_path / "run")
+    assert train_path not in (run / "split.csv").read_text()
+    plan = "\n".join(read_json(run / "config.json")["plan"])
+    assert f"{train_path}: the file is of kind 'sound', the model takes 'video'. Leave it out or convert it." in plan
 
 
 @pytest.mark.parametrize("keep", [True, False])
