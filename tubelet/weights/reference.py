@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from tubelet.nn.grid import triple
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.weights import scenic, timesformer, timm
-from tubelet.weights.source import Converted, Source
+from tubelet.weights.source import Converted, Source, Told
 from tubelet.weights.store import load_strict
 
-DIALECTS: dict[str, Callable[..., Converted]] = {
+DIALECTS: dict[str, Callable[[Source, Told], Converted]] = {
     "scenic": scenic.convert,
     "timesformer": timesformer.convert,
     "timm": timm.convert,
@@ -47,10 +48,15 @@ def from_reference(
     if dialect not in DIALECTS:
         raise ValueError(f"unknown dialect {dialect!r}: expected one of {', '.join(DIALECTS)}")
     source = Source(state)
-    t, h, w = clip
-    config, tensors = DIALECTS[dialect](
-        source, heads=heads, clip=(t, h, w), family=family, attend=attend, frames=frames, stride=stride
+    told = Told(
+        heads=heads,
+        clip=triple(clip, "clip"),
+        family=family,
+        attend=attend,
+        frames=frames,
+        stride=None if stride is None else triple(stride, "stride"),
     )
+    config, tensors = DIALECTS[dialect](source, told)
     source.finish(dialect)
     model = SpaceTimeTransformer(config)
     load_strict(model, tensors, what=f"{dialect} weights")

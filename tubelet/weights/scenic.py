@@ -4,36 +4,25 @@ Models 1 and 4 have the same tensors; flax kernels are (in, out), attention kern
 form. The position row of a class token is added to the token itself, which loses nothing.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from tubelet.nn.grid import Grid, grid_of
 from tubelet.nn.model import ModelConfig
-from tubelet.weights.source import Converted, Source, linear, split_positions
+from tubelet.weights.source import Converted, Source, Told, linear, split_positions
 
 
-def convert(
-    source: Source,
-    *,
-    heads: int,
-    clip: tuple[int, int, int],
-    family: str | None,
-    attend: str | None,
-    frames: int | None,
-    stride: Sequence[int] | None,
-) -> Converted:
+def convert(source: Source, told: Told) -> Converted:
     kernel = source.take("embedding/kernel")
     factorised = "cls_SpatialTransformer" in source or "SpatialTransformer/encoder_norm/scale" in source
     root = "SpatialTransformer" if factorised else "Transformer"
     divided = "Transformer/encoderblock_0/LayerNorm_mlp/scale" in source
-    family = detect_family(source, family, factorised=factorised, divided=divided)
+    family = detect_family(source, told.family, factorised=factorised, divided=divided)
     kernel = kernel[None] if kernel.ndim == 4 else kernel  # (t, p, p, C, D)
     patch = (kernel.shape[0], kernel.shape[1], kernel.shape[2])
-    step = tuple(stride) if stride is not None else patch
-    grid = grid_of((min(clip[0], frames or clip[0]), *clip[1:]), patch, step)
-    steps = (attend or "hw,t") if divided else "thw"
+    frames, step = told.frames, told.stride or patch
+    grid = grid_of((min(told.clip[0], frames or told.clip[0]), *told.clip[1:]), patch, step)
+    steps = (told.attend or "hw,t") if divided else "thw"
     with_token = any(name in source for name in ("cls", "cls_SpatialTransformer"))
 
     state: dict[str, Tensor] = {}
@@ -63,11 +52,11 @@ def convert(
         family=family,
         dim=kernel.shape[4],
         depth=depth,
-        heads=heads,
+        heads=told.heads,
         mlp_dim=state["encoders.0.blocks.0.mlp.fc1.bias"].numel(),
         patch=patch,
-        stride=None if stride is None else (step[0], step[1], step[2]),
-        clip=clip,
+        stride=told.stride,
+        clip=told.clip,
         num_classes=state["head.bias"].numel(),
         channels=kernel.shape[3],
         frames=frames,

@@ -1,6 +1,7 @@
 """Foreign weights while they are being converted: what is taken is counted, what is left over is an error."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,19 @@ from torch import Tensor
 
 from tubelet.nn.grid import Grid
 from tubelet.nn.model import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What weights cannot tell of the model they are made for; see `from_reference`."""
+
+    heads: int
+    clip: tuple[int, int, int]
+    family: str | None = None
+    attend: str | None = None
+    frames: int | None = None
+    stride: tuple[int, int, int] | None = None
+
 
 Converted = tuple[ModelConfig, dict[str, Tensor]]
 

@@ -3,31 +3,20 @@
 Its extra linear layer after temporal attention is linear after linear, so it is folded into the projection exactly.
 """
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from tubelet.nn.grid import grid_of
 from tubelet.nn.model import ModelConfig
 from tubelet.weights import timm
-from tubelet.weights.source import Converted, Source, linear, split_positions
+from tubelet.weights.source import Converted, Source, Told, linear, split_positions
 
 
-def convert(
-    source: Source,
-    *,
-    heads: int,
-    clip: tuple[int, int, int],
-    family: str | None,
-    attend: str | None,
-    frames: int | None,
-    stride: Sequence[int] | None,
-) -> Converted:
-    timm.refuse(family=family, attend=attend, frames=frames, stride=stride)
+def convert(source: Source, told: Told) -> Converted:
+    timm.refuse(family=told.family, attend=told.attend, frames=told.frames, stride=told.stride)
     divided = "blocks.0.temporal_attn.qkv.weight" in source
     kernel = source.take("patch_embed.proj.weight")
     patch = (1, kernel.shape[2], kernel.shape[3])
-    grid = grid_of(clip, patch, patch)
+    grid = grid_of(told.clip, patch, patch)
     state: dict[str, Tensor] = {}
     linear(state, "embed.proj", kernel[:, :, None], source.take("patch_embed.proj.bias"))
     rows, state["encoders.0.position.tables.0"] = split_positions(source.take("pos_embed"), grid.along("hw"), prefix=1)
@@ -47,10 +36,10 @@ def convert(
         family="timesformer" if divided else "vidtrans",
         dim=kernel.shape[0],
         depth=depth,
-        heads=heads,
+        heads=told.heads,
         mlp_dim=state["encoders.0.blocks.0.mlp.fc1.bias"].numel(),
         patch=patch,
-        clip=clip,
+        clip=told.clip,
         num_classes=state["head.bias"].numel(),
         channels=kernel.shape[1],
         mean=(0.45,),

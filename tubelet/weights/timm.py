@@ -3,32 +3,21 @@
 LayerScale is linear after linear: it is folded into the layer before it, exactly.
 """
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from tubelet.nn.grid import grid_of
 from tubelet.nn.model import ModelConfig
-from tubelet.weights.source import Converted, Source, linear, split_positions
+from tubelet.weights.source import Converted, Source, Told, linear, split_positions
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def convert(
-    source: Source,
-    *,
-    heads: int,
-    clip: tuple[int, int, int],
-    family: str | None,
-    attend: str | None,
-    frames: int | None,
-    stride: Sequence[int] | None,
-) -> Converted:
-    refuse(family=family, attend=attend, frames=frames)
+def convert(source: Source, told: Told) -> Converted:
+    refuse(family=told.family, attend=told.attend, frames=told.frames)
     kernel = source.take("patch_embed.proj.weight")
     patch = (1, kernel.shape[2], kernel.shape[3])
-    step = (1, stride[-2], stride[-1]) if stride is not None else patch
-    grid = grid_of(clip, patch, step)
+    step = told.stride or patch
+    grid = grid_of(told.clip, patch, step)
     state: dict[str, Tensor] = {}
     linear(state, "embed.proj", kernel[:, :, None], source.take("patch_embed.proj.bias"))
     positions = source.take("pos_embed")
@@ -48,11 +37,11 @@ def convert(
         family="vit",
         dim=kernel.shape[0],
         depth=depth,
-        heads=heads,
+        heads=told.heads,
         mlp_dim=state["encoders.0.blocks.0.mlp.fc1.bias"].numel(),
         patch=patch,
-        stride=None if stride is None else (step[0], step[1], step[2]),
-        clip=clip,
+        stride=told.stride,
+        clip=told.clip,
         num_classes=state["head.bias"].numel(),
         channels=channels,
         pool="cls" if with_token else "mean",
