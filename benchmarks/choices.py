@@ -14,11 +14,10 @@ from pathlib import Path
 from tubelet.train import TrainConfig, train_fn
 
 CHOICES = {
-    "vivit1-N/12x2 conv": {"model": "vivit1-N/12x2", "embed": "conv"},
-    "vivit1-N/12x2 tubelet": {"model": "vivit1-N/12x2", "embed": "tubelet"},
-    "vivit2-N/12x2 conv": {"model": "vivit2-N/12x2", "embed": "conv"},
-    "timesformer-N/12x2 conv": {"model": "timesformer-N/12x2", "embed": "conv"},
-    "vivit1-N/8x2 conv, 32 px": {"model": "vivit1-N/8x2", "embed": "conv", "size": (32, 40)},
+    "vivit1-N/12x4, conv (the default)": {"model": "vivit1-N/12x4", "embed": "conv"},
+    "vivit1-N/12x4, tubelet": {"model": "vivit1-N/12x4", "embed": "tubelet"},
+    "vivit1-N/12x2, conv": {"model": "vivit1-N/12x2", "embed": "conv"},
+    "vivit2-N/12x4, conv": {"model": "vivit2-N/12x4", "embed": "conv"},
 }
 
 

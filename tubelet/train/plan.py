@@ -162,12 +162,12 @@ def choose_spec(
     """The ClipSpec for this data: a clip spans the median item, in the shape of the median frame."""
     train = [item for item in source.items if item.split == "train"]
     seconds = float(np.median([duration_of(item, indexes[item.path]) for item in train]))
+    length, side = patch_of(config, source.kind, device)
     if source.kind == "sound":
-        return sound_spec(config, source, train, seconds, side=patch_of(config, "sound", device)[1])
-    side = int(patch_of(config, source.kind, device)[1])
+        return sound_spec(config, source, train, seconds, side=side)
     aspect = float(np.median([indexes[item.path].width / indexes[item.path].height for item in train]))
     height, width = config.size or rectangle(aspect, short=short_side(config, device, side), multiple=side)
-    frames = 1 if source.kind == "image" else config.frames or (8 if config.init else 16)
+    frames = 1 if source.kind == "image" else config.frames or multiple_near(8 if config.init else 16, length)
     between = config.seconds_between_frames or max(seconds, 0.04) / frames
     grow = 1.1 if config.augment else 1.0
     return ClipSpec(
@@ -184,21 +184,26 @@ def choose_spec(
 def short_side(config: TrainConfig, device: torch.device, side: int) -> int:
     """Short side of a clip in px, a multiple of the patch: what the device can train on within minutes."""
     if config.init:
-        return side * round((224 if device.type == "cuda" else 112) / side)
-    return side * round((112 if device.type == "cuda" else 48) / side)
+        return multiple_near(224 if device.type == "cuda" else 112, side)
+    return multiple_near(112 if device.type == "cuda" else 48, side)
+
+
+def multiple_near(number: float, of: int) -> int:
+    return of * max(1, round(number / of))
 
 
 def rectangle(aspect: float, *, short: int, multiple: int) -> tuple[int, int]:
     """(H, W) in px near the aspect ratio W / H, its short side `short`, filled by whole patches."""
     long = min(max(aspect, 1 / aspect), WIDEST_ASPECT) * short
-    long = max(short, multiple * round(long / multiple))
+    long = max(short, multiple_near(long, multiple))
     return (short, long) if aspect >= 1 else (long, short)
 
 
 def sound_spec(config: TrainConfig, source: Source, train: Sequence[Item], seconds: float, *, side: int) -> ClipSpec:
     """Mel bins x columns of 10 ms that span the median item, normalised by the training data's own statistics."""
     hop = config.seconds_between_frames or SOUND_HOP_SECONDS
-    mel, columns = config.size or (64 // side * side, min(max(round(seconds / hop / side), 4), 1024 // side) * side)
+    columns = min(max(seconds / hop, 4 * side), 1024)
+    mel, columns = config.size or (multiple_near(64, side), multiple_near(columns, side))
     spec = ClipSpec(
         kind="sound",
         frames=1,
@@ -222,7 +227,7 @@ def sound_spec(config: TrainConfig, source: Source, train: Sequence[Item], secon
 def patch_of(config: TrainConfig, kind: str, device: torch.device) -> tuple[int, int]:
     """Tubelet length and patch side, from the model's name or, left out, the default's."""
     match = re.search(r"/(\d+)(?:x(\d+))?$", config.model or default_model(config, kind, device))
-    return (int(match[2] or 1), int(match[1])) if match else (1, 1)
+    return (max(1, int(match[2] or 1)), max(1, int(match[1]))) if match else (1, 1)  # create_model refuses the others
 
 
 def default_model(config: TrainConfig, kind: str, device: torch.device) -> str:
