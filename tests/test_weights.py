@@ -128,15 +128,22 @@ def test_scenic_models_1_and_4_look_alike():
 @pytest.mark.parametrize("family", ["vivit1", "vivit3", "vivit4"])
 def test_a_family_that_the_weights_contradict_is_refused(family):
     state, _, _ = golden("scenic_model2_token")
-    with pytest.raises(ValueError, match=f"got family='{family}', but the weights are those of vivit2"):
+    with pytest.raises(ValueError, match=f"got family='{family}', but the weights say 'vivit2': leave family out"):
         from_reference(state, "scenic", **VIDEO, family=family)
 
 
-@pytest.mark.parametrize("settings", [{"family": "vit"}, {"attend": "thw"}, {"frames": 2}], ids=str)
+@pytest.mark.parametrize("settings", [{"family": "vivit1"}, {"attend": "hw"}, {"frames": 2}], ids=str)
 def test_settings_that_the_weights_tell_themselves_are_refused(settings):
     state, _, _ = golden("timm_vit")
     with pytest.raises(ValueError, match=f"got {next(iter(settings))}=.*leave {next(iter(settings))} out"):
         from_reference(state, "timm", heads=4, clip=(1, 48, 32), **settings)
+
+
+@pytest.mark.parametrize(("name", "attend"), [("scenic_model3_space_time", "thw"), ("scenic_model2_gap", "t,hw")])
+def test_an_order_that_cannot_be_is_refused(name, attend):
+    state, _, _ = golden(name)
+    with pytest.raises(ValueError, match=f"got attend='{attend}', but"):
+        from_reference(state, "scenic", **VIDEO, attend=attend)
 
 
 def test_unknown_and_wrong_dialects_are_refused():

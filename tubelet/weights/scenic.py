@@ -22,7 +22,10 @@ def convert(source: Source, told: Told) -> Converted:
     patch = (kernel.shape[0], kernel.shape[1], kernel.shape[2])
     frames, step = told.frames, told.stride or patch
     grid = grid_of((min(told.clip[0], frames or told.clip[0]), *told.clip[1:]), patch, step)
-    steps = (told.attend or "hw,t") if divided else "thw"
+    steps = (told.attend or "hw,t") if divided else "t|hw" if family == "vivit4" else "thw"
+    if divided and steps not in ("hw,t", "t,hw"):
+        raise ValueError(f"got attend={steps!r}, but Model 3 attends in space and along time: give 'hw,t' or 't,hw'")
+    told.agree(family=family, attend=steps)
     with_token = any(name in source for name in ("cls", "cls_SpatialTransformer"))
 
     state: dict[str, Tensor] = {}
@@ -77,8 +80,6 @@ def detect_family(source: Source, family: str | None, *, factorised: bool, divid
         found = family
     else:
         raise ValueError("scenic's Models 1 and 4 have the same weights: say which with family='vivit1' or 'vivit4'")
-    if family not in (None, found):
-        raise ValueError(f"got family={family!r}, but the weights are those of {found}: leave family out")
     return found
 
 

@@ -23,6 +23,13 @@ class Told:
     frames: int | None = None
     stride: tuple[int, int, int] | None = None
 
+    def agree(self, **found: object) -> None:
+        """Raises ValueError where something else was told than the weights themselves say."""
+        for name, value in found.items():
+            told = getattr(self, name)
+            if told is not None and told != value:
+                raise ValueError(f"got {name}={told!r}, but the weights say {value!r}: leave {name} out")
+
 
 Converted = tuple[ModelConfig, dict[str, Tensor]]
 

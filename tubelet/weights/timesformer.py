@@ -12,8 +12,9 @@ from tubelet.weights.source import Converted, Source, Told, linear, split_positi
 
 
 def convert(source: Source, told: Told) -> Converted:
-    timm.refuse(family=told.family, attend=told.attend, frames=told.frames, stride=told.stride)
     divided = "blocks.0.temporal_attn.qkv.weight" in source
+    family, steps = ("timesformer", "t,hw") if divided else ("vidtrans", "thw")
+    told.agree(family=family, attend=steps, frames=None, stride=None)
     kernel = source.take("patch_embed.proj.weight")
     patch = (1, kernel.shape[2], kernel.shape[3])
     grid = grid_of(told.clip, patch, patch)
@@ -33,7 +34,7 @@ def convert(source: Source, told: Told) -> Converted:
     timm.norm(source, state, "norm", "encoders.0.norm")
     linear(state, "head", source.take("head.weight"), source.take("head.bias"))
     config = ModelConfig(
-        family="timesformer" if divided else "vidtrans",
+        family=family,
         dim=kernel.shape[0],
         depth=depth,
         heads=told.heads,

@@ -13,7 +13,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def convert(source: Source, told: Told) -> Converted:
-    refuse(family=told.family, attend=told.attend, frames=told.frames)
+    told.agree(family="vit", attend="thw", frames=None)
     kernel = source.take("patch_embed.proj.weight")
     patch = (1, kernel.shape[2], kernel.shape[3])
     step = told.stride or patch
@@ -49,12 +49,6 @@ def convert(source: Source, told: Told) -> Converted:
         std=IMAGENET_STD if channels == 3 else (0.5,),
     )
     return config, state
-
-
-def refuse(**settings: object) -> None:
-    for name, value in settings.items():
-        if value is not None:
-            raise ValueError(f"got {name}={value!r}, but these weights tell it themselves: leave {name} out")
 
 
 def block(source: Source, state: dict[str, Tensor], theirs: str, ours: str, *, step: int) -> None:
