@@ -18,6 +18,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+
 from tubelet.media.writer import write_video
 
 try:
