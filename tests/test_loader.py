@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
+import torch
 
 from tubelet.data.loader import prefetch
 
@@ -87,3 +88,17 @@ def test_numbers_below_one_are_refused_at_the_call(threads: int, ahead: int) -> 
 
 def _threads_at_work() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("tubelet-prefetch")]
+
+
+def test_each_thread_computes_by_itself_and_the_others_as_before() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert list(prefetch(lambda _: torch.get_num_threads(), range(4), threads=2, ahead=2)) == [1, 1, 1, 1]
+        later: list[int] = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert (torch.get_num_threads(), later) == (2, [2])
+    finally:
+        torch.set_num_threads(before)

@@ -24,7 +24,7 @@ class Demo:
     """Folder for the clips and the run."""
     clips_per_class: int = 60
     """Clips rendered for each class; a fifth of them is held out."""
-    minutes: float = 0.7
+    minutes: float = 0.6
     """Time budget for training."""
     seed: int = 0
     """Seed of the clips and of the training."""

@@ -3,7 +3,10 @@
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
+
+import torch
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -27,7 +30,9 @@ def prefetch(
 def _prefetch(
     make: Callable[[Request], Result], requests: Iterable[Request], threads: int, ahead: int
 ) -> Generator[Result, None, None]:
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="tubelet-prefetch")
+    # Each thread computes by itself: threads of threads would fight with the model's over the same cores.
+    alone, before = partial(torch.set_num_threads, 1), torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="tubelet-prefetch", initializer=alone)
     begun: deque[Future[Result]] = deque()
     try:
         for request in requests:
@@ -38,3 +43,4 @@ def _prefetch(
             yield begun.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(before)  # for threads that the user may start later; this one never changed

@@ -21,8 +21,9 @@ from tubelet.train.plan import Plan
 from tubelet.train.run import Run
 from tubelet.train.team import Team
 
-LOOKS = 20  # times the held-out clips are looked at during training
+LOOKS = (5, 20)  # fewest and most times that held-out clips are looked at during training
 LOOK_CLIPS = 256  # how many of them, at most, each time
+LOOK_SHARE = 0.1  # of the work that looking may take; a clip looked at is a third of one learned from
 
 
 class Stopped(Exception):
@@ -41,7 +42,8 @@ def learn(fit: Fit, run: Run, held: Clips, *, title: str, show: bool) -> None:
     """
     plan, team = fit.plan, fit.team
     per_epoch = len(fit.clips) / plan.config.batch
-    look_every = max(1, fit.steps // LOOKS)
+    affordable = int(LOOK_SHARE * 3 * fit.steps * plan.config.batch / min(len(held), LOOK_CLIPS))
+    look_every = max(1, fit.steps // min(max(affordable, LOOKS[0]), LOOKS[1]))
     saved = time.monotonic()
     recent: list[dict[str, float]] = []
     held_accuracy, stop = "", 0
