@@ -268,11 +268,8 @@ def choose_model(
             mean=spec.mean,
             std=spec.std,
         )
-    notes = (
-        []
-        if config.model
-        else [f"model {name} with {embed} tokens is the default for {device.type}; choose with --model"]
-    )
+    why = "is the image model's size" if config.init else f"is the default for {device.type}"
+    notes = [] if config.model else [f"model {name} with {embed} tokens {why}; choose with --model"]
     return name, model.config, notes
 
 
