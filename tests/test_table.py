@@ -130,3 +130,9 @@ def test_a_split_written_and_read_is_the_same(tmp_path: Path) -> None:
     source = replace(source, items=(timed, *source.items[1:]), notes=())
     write_split(source, tmp_path / "split.csv")
     assert read_split(tmp_path / "split.csv", tmp_path / "data") == source
+
+
+def test_parts_of_one_file_have_names_of_their_own() -> None:
+    times = [(None, None), (None, 2.0), (1.5, None), (1.5, 4.0)]
+    names = [Item("a.mp4", "walk", start, end).name for start, end in times]
+    assert names == ["a.mp4", "a.mp4#t=,2", "a.mp4#t=1.5", "a.mp4#t=1.5,4"]

@@ -221,7 +221,8 @@ def test_the_report_shows_the_part_of_a_file_that_was_asked_about(tmp_path: Path
     write_video(tmp_path / "a.mp4", frames, frames_per_second=10)
     rows = [f"a.mp4,{label},{start},{start + 0.4},{split}" for label, start, split in HALVES]
     (tmp_path / "set.csv").write_text("path,label,start,end,split\n" + "\n".join(rows))
-    strip = strip_frames(make_plan(tiny_config(tmp_path / "set.csv", tmp_path), torch.device("cpu")))("a.mp4")
+    plan = make_plan(tiny_config(tmp_path / "set.csv", tmp_path), torch.device("cpu"))
+    strip = strip_frames(plan)("a.mp4#t=1.5,1.9")
     assert strip is not None
     assert strip.shape == (4, 96, 120, 3)
     assert strip.min() > 200

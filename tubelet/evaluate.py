@@ -81,12 +81,12 @@ def answer(
     answers = []
     for item, clips in zip(items, prefetch(read, items, threads=workers, ahead=2 * workers), strict=True):
         if isinstance(clips, MediaError):
-            given = Answer(item.path, item.label, str(clips), None)
+            given = Answer(item.name, item.label, str(clips), None)
         else:
             if single_frame:
                 clips = clips[:, :, [clips.shape[2] // 2]]
             logits = model(clips.to(device)).mean(0)  # in float32, also after a training in bfloat16: the same anywhere
-            given = Answer(item.path, item.label, "ok", logits.softmax(0).cpu().numpy())
+            given = Answer(item.name, item.label, "ok", logits.softmax(0).cpu().numpy())
         answers.append(given)
         after(given)
     return answers

@@ -37,6 +37,14 @@ class Item:
     split: str = ""
     group: str = ""
 
+    @property
+    def name(self) -> str:
+        """The path, and the seconds of a part: "a.mp4#t=1.5,4" (the notation of W3C media fragments)."""
+        if self.start_seconds is None and self.end_seconds is None:
+            return self.path
+        start, end = ("" if t is None else f"{t:g}" for t in (self.start_seconds, self.end_seconds))
+        return f"{self.path}#t={start}" + (f",{end}" if end else "")
+
 
 def read_table(table: Path, *, root: Path) -> tuple[list[Item], tuple[str, ...]]:
     """The items of a table, and a note on the columns that were not read.

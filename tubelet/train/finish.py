@@ -96,15 +96,16 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
 
 
 def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
-    """path -> frames (T, H, W, 3) uint8 for the report, of sound the spectrogram; None where nothing can be read."""
-    items = {item.path: item for item in plan.items(plan.held_out)}
+    """Name of an item -> frames (T, H, W, 3) uint8 for the report, of sound its spectrogram; None if unreadable."""
+    items = {item.name: item for item in plan.items(plan.held_out)}
     sound = plan.spec.kind == "sound"
     spec = plan.spec if sound else replace(plan.spec, resize=STRIP_PX, crop=STRIP_PX)
 
-    def frames(path: str) -> np.ndarray | None:
-        start, end = items[path].start_seconds or 0.0, items[path].end_seconds
+    def frames(name: str) -> np.ndarray | None:
+        item = items[name]
+        start, end = item.start_seconds or 0.0, item.end_seconds
         try:
-            clip = load_frames(plan.source.root / path, spec, start_seconds=start, end_seconds=end)
+            clip = load_frames(plan.source.root / item.path, spec, start_seconds=start, end_seconds=end)
         except MediaError:
             return None
         if sound:  # normalised log-mel values, drawn from two deviations below the mean to three above
