@@ -12,7 +12,7 @@ def init_weights(model: nn.Module, head: nn.Linear) -> None:
 
     Position tables and norms keep their own start. Class tokens start as small noise, the head at a tenth of Xavier:
     near-equal class probabilities, yet a gradient for the backbone from the first step.
-    Source: arXiv 2103.15691's code and arXiv 2010.11929's for Xavier; docs/results.md for what it is worth here.
+    Source: the code of arXiv 2103.15691 and arXiv 2010.11929, for Xavier.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear):

@@ -13,7 +13,7 @@ from tubelet.nn.model import SpaceTimeTransformer
 def layer_depths(model: SpaceTimeTransformer) -> dict[str, int]:
     """Parameter name -> layer, counted from the input: 0 for tokeniser, positions and class tokens of the first
     encoder, then one for each block, the last for the head."""
-    depths, start = {}, 0
+    depths = {}
     blocks = [len(encoder.blocks) for encoder in model.encoders]  # type: ignore[arg-type]
     for name, _ in model.named_parameters():
         parts = name.split(".")

@@ -4,12 +4,13 @@ Models 1 and 4 have the same tensors; flax kernels are (in, out), attention kern
 form. The position row of a class token is added to the token itself, which loses nothing.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from tubelet.nn.grid import Grid, grid_of
-from tubelet.nn.model import ModelConfig
-from tubelet.weights.source import Converted, Source, Told, linear, split_positions
+from tubelet.weights.source import Converted, Source, Told, config_of, linear, split_positions
 
 
 def convert(source: Source, told: Told) -> Converted:
@@ -37,8 +38,6 @@ def convert(source: Source, told: Told) -> Converted:
     )
     token = "cls_SpatialTransformer" if factorised else "cls"
     encoder(source, state, root, 0, grid.along("hw") if factorised else grid, token if with_token else None, steps)
-    depth = source_depth(state, 0)
-    temporal_depth = 0
     if factorised and "TemporalTransformer/encoder_norm/scale" in source:
         encoder(
             source,
@@ -49,21 +48,9 @@ def convert(source: Source, told: Told) -> Converted:
             "cls_TemporalTransformer" if with_token else None,
             "thw",
         )
-        temporal_depth = source_depth(state, 1)
     linear(state, "head", source.take("output_projection/kernel").T, source.take("output_projection/bias"))
-    config = ModelConfig(
-        family=family,
-        dim=kernel.shape[4],
-        depth=depth,
-        heads=told.heads,
-        mlp_dim=state["encoders.0.blocks.0.mlp.fc1.bias"].numel(),
-        patch=patch,
-        stride=told.stride,
-        clip=told.clip,
-        num_classes=state["head.bias"].numel(),
-        channels=kernel.shape[3],
-        frames=frames,
-        temporal_depth=temporal_depth,
+    config = replace(
+        config_of(family, state, told),
         attend=steps if divided else None,
         pool="cls" if with_token else "mean",
         gelu="tanh",
@@ -81,10 +68,6 @@ def detect_family(source: Source, family: str | None, *, factorised: bool, divid
     else:
         raise ValueError("scenic's Models 1 and 4 have the same weights: say which with family='vivit1' or 'vivit4'")
     return found
-
-
-def source_depth(state: dict[str, Tensor], stage: int) -> int:
-    return sum(name.startswith(f"encoders.{stage}.blocks.") and name.endswith("mlp_norm.weight") for name in state)
 
 
 def encoder(

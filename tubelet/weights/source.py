@@ -90,5 +90,29 @@ def split_positions(flat: Tensor, grid: Grid, *, prefix: int) -> tuple[Tensor, T
     return flat[:, :prefix], flat[0, prefix:].reshape(*grid, -1)
 
 
+def config_of(family: str, state: dict[str, Tensor], told: Told) -> ModelConfig:
+    """What our tensors, and what was told, say of their model; the rest is as in a fresh one."""
+    kernel = state["embed.embed.proj.weight" if told.frames else "embed.proj.weight"]
+    dim, channels, t, h, w = kernel.shape
+    return ModelConfig(
+        family=family,
+        dim=dim,
+        depth=depth_of(state, 0),
+        heads=told.heads,
+        mlp_dim=state["encoders.0.blocks.0.mlp.fc1.bias"].numel(),
+        patch=(t, h, w),
+        stride=told.stride,
+        clip=told.clip,
+        num_classes=state["head.bias"].numel(),
+        channels=channels,
+        frames=told.frames,
+        temporal_depth=depth_of(state, 1),
+    )
+
+
+def depth_of(state: dict[str, Tensor], stage: int) -> int:
+    return sum(name.startswith(f"encoders.{stage}.blocks.") and name.endswith("mlp_norm.weight") for name in state)
+
+
 def linear(state: dict[str, Tensor], name: str, weight: Tensor, bias: Tensor) -> None:
     state[f"{name}.weight"], state[f"{name}.bias"] = weight.contiguous(), bias.contiguous()

@@ -3,12 +3,13 @@
 Its extra linear layer after temporal attention is linear after linear, so it is folded into the projection exactly.
 """
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from tubelet.nn.grid import grid_of
-from tubelet.nn.model import ModelConfig
 from tubelet.weights import timm
-from tubelet.weights.source import Converted, Source, Told, linear, split_positions
+from tubelet.weights.source import Converted, Source, Told, config_of, linear, split_positions
 
 
 def convert(source: Source, told: Told) -> Converted:
@@ -23,8 +24,7 @@ def convert(source: Source, told: Told) -> Converted:
     rows, state["encoders.0.position.tables.0"] = split_positions(source.take("pos_embed"), grid.along("hw"), prefix=1)
     _, state["encoders.0.position.tables.1"] = split_positions(source.take("time_embed"), grid.along("t"), prefix=0)
     state["encoders.0.prefix"] = source.take("cls_token") + rows
-    depth = source.count("blocks.{}.")
-    for i in range(depth):
+    for i in range(source.count("blocks.{}.")):
         theirs, ours = f"blocks.{i}", f"encoders.0.blocks.{i}"
         if divided:
             timm.norm(source, state, f"{theirs}.temporal_norm1", f"{ours}.attn_norms.0")
@@ -33,20 +33,7 @@ def convert(source: Source, told: Told) -> Converted:
         timm.block(source, state, theirs, ours, step=1 if divided else 0)
     timm.norm(source, state, "norm", "encoders.0.norm")
     linear(state, "head", source.take("head.weight"), source.take("head.bias"))
-    config = ModelConfig(
-        family=family,
-        dim=kernel.shape[0],
-        depth=depth,
-        heads=told.heads,
-        mlp_dim=state["encoders.0.blocks.0.mlp.fc1.bias"].numel(),
-        patch=patch,
-        clip=told.clip,
-        num_classes=state["head.bias"].numel(),
-        channels=kernel.shape[1],
-        mean=(0.45,),
-        std=(0.225,),
-    )
-    return config, state
+    return replace(config_of(family, state, told), mean=(0.45,), std=(0.225,)), state
 
 
 def fold(source: Source, state: dict[str, Tensor], after: str, ours: str) -> None:

@@ -3,11 +3,12 @@
 LayerScale is linear after linear: it is folded into the layer before it, exactly.
 """
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from tubelet.nn.grid import grid_of
-from tubelet.nn.model import ModelConfig
-from tubelet.weights.source import Converted, Source, Told, linear, split_positions
+from tubelet.weights.source import Converted, Source, Told, config_of, linear, split_positions
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -27,26 +28,16 @@ def convert(source: Source, told: Told) -> Converted:
     rows, state["encoders.0.position.tables.0"] = split_positions(positions, grid, prefix=1 if with_row else 0)
     if with_token:
         state["encoders.0.prefix"] = source.take("cls_token") + (rows if with_row else 0)
-    depth = source.count("blocks.{}.")
-    for i in range(depth):
+    for i in range(source.count("blocks.{}.")):
         block(source, state, f"blocks.{i}", f"encoders.0.blocks.{i}", step=0)
     norm(source, state, "norm", "encoders.0.norm")
     linear(state, "head", source.take("head.weight"), source.take("head.bias"))
-    channels = kernel.shape[1]
-    config = ModelConfig(
-        family="vit",
-        dim=kernel.shape[0],
-        depth=depth,
-        heads=told.heads,
-        mlp_dim=state["encoders.0.blocks.0.mlp.fc1.bias"].numel(),
-        patch=patch,
-        stride=told.stride,
-        clip=told.clip,
-        num_classes=state["head.bias"].numel(),
-        channels=channels,
+    colour = kernel.shape[1] == 3
+    config = replace(
+        config_of("vit", state, told),
         pool="cls" if with_token else "mean",
-        mean=IMAGENET_MEAN if channels == 3 else (0.5,),
-        std=IMAGENET_STD if channels == 3 else (0.5,),
+        mean=IMAGENET_MEAN if colour else (0.5,),
+        std=IMAGENET_STD if colour else (0.5,),
     )
     return config, state
 
