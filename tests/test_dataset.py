@@ -179,6 +179,15 @@ def test_labels_follow_what_is_seen(tmp_path: Path) -> None:
     assert seen == set(classes)
 
 
+def test_a_users_change_of_sound_comes_last(root: Path) -> None:
+    sounds = clips_of(root, Item("low/0.wav", "left"), spec=SOUND, keep=True)
+    for augmentation in (None, Augmentation()):
+        changes = Changes(augmentation=augmentation)
+        clip, _ = sounds.random(0, changes, np.random.default_rng(1))
+        turned, _ = sounds.random(0, replace(changes, user=torch.neg), np.random.default_rng(1))
+        assert torch.equal(turned, -clip)
+
+
 def test_the_same_draws_give_the_same_clip_and_a_users_change_comes_last(root: Path) -> None:
     clips = clips_of(root, LONG, keep=True)
     changes = Changes(augmentation=Augmentation(), flip_labels=(0, 1))

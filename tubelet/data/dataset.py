@@ -16,7 +16,7 @@ from tubelet.data.spec import ClipSpec
 # A kept item is sampled this many times finer than a clip, so that clips may begin between two frames of another.
 FINER = 2
 
-UserAugmentation = Callable[[Tensor], Tensor]  # (C, T, H, W) uint8 -> same
+UserAugmentation = Callable[[Tensor], Tensor]  # (C, T, H, W), uint8 or for sound float -> same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +58,8 @@ class Clips:
         if single_frame:
             clip = clip[:, [rng.integers(clip.shape[1])]]
         if self.spec.kind == "sound":
-            return (augment_sound(clip, rng=rng) if changes.augmentation else clip), label
-        if changes.augmentation is None:
+            clip = augment_sound(clip, rng=rng) if changes.augmentation else clip
+        elif changes.augmentation is None:
             clip = crop(clip, self.spec.crop)
         else:
             clip, label = augment(

@@ -49,7 +49,7 @@ class LearnedPosition(nn.Module):
     """Adds learned tables to the tokens, (B, N, D) -> (B, N, D), each resampled to the grid at hand.
 
     One table (t, h, w) is a joint position; (1, h, w) with (t, 1, 1) is space + time. They start at sine-cosine
-    values, from which small data learns sooner than from noise (docs/results.md).
+    values: near positions are alike from the first step, which small data would else have to learn.
     """
 
     def __init__(self, dim: int, tables: Sequence[Grid]):

@@ -33,7 +33,7 @@ def train_fn(config: TrainConfig, *, user_augmentation: UserAugmentation | None 
     """Trains, evaluates and reports; returns the run directory. Call it under torchrun to train with several processes;
     all but the first return when the training is done, before the evaluation.
 
-    user_augmentation: any callable (C, T, H, W) uint8 -> same, applied to each training clip after ours.
+    user_augmentation: any callable from a clip (C, T, H, W), uint8 or for sound float, to the same, after ours.
 
     Raises:
         ValueError: data or settings that cannot work.
