@@ -8,15 +8,22 @@ from torch.testing import assert_close
 from tubelet.nn import (
     ConvStemEmbed,
     DepthwiseSeparableEmbed,
+    ModelConfig,
     SpaceThenTimeEmbed,
     TubeletEmbed,
     UniformFrames,
     uniform_frames,
 )
-from tubelet.nn.embed import make_embed, normalise, three_factors
+from tubelet.nn.embed import normalise, three_factors
+from tubelet.nn.tokeniser import Embed, make_embed
 
 PATCH = (2, 4, 3)
 STRIDES = [None, (1, 4, 3), (2, 2, 3), (1, 3, 2)]
+
+
+def made(kind: str, **settings) -> Embed:
+    numbers = {"family": "vivit1", "dim": 8, "depth": 1, "heads": 1, "mlp_dim": 8, "num_classes": 1}
+    return make_embed(ModelConfig(**numbers, **{"clip": (4, 8, 8), "patch": (2, 4, 4), "embed": kind} | settings))
 
 
 @pytest.fixture
@@ -125,7 +132,7 @@ def test_normalise_is_in_units_of_std_around_the_mean():
 
 @pytest.mark.parametrize("kind", ["tubelet", "space-time", "depthwise", "conv"])
 def test_clips_of_another_rank_or_channels_are_refused(kind):
-    embed = make_embed(kind, 3, 8, (2, 4, 4), stride=None, frames=None)
+    embed = made(kind)
     with pytest.raises(ValueError, match=r"got a tensor of shape \(3, 4, 8, 8\), expected a clip .* unsqueeze"):
         embed(torch.zeros(3, 4, 8, 8))
     with pytest.raises(ValueError, match=r"shape \(1, 4, 3, 8, 8\), .* with C = 3: move the channels"):
@@ -145,4 +152,4 @@ def test_clips_of_another_rank_or_channels_are_refused(kind):
 )
 def test_settings_that_a_tokeniser_does_not_have_are_refused(kind, settings, message):
     with pytest.raises(ValueError, match=message):
-        make_embed(kind, 3, 8, (2, 4, 4), **({"stride": None, "frames": None} | settings))
+        made(kind, **settings)

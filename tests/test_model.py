@@ -76,7 +76,7 @@ def test_tokens_features_and_logits_agree_in_shape_and_value(family):
     model = tiny(family)
     clip = clip_for(model)
     tokens, grid = model.tokens(clip)
-    prefix = 0 if model.encoders[0].prefix is None else 1
+    prefix = 0 if model.encoders[0].prefix is None else model.encoders[0].prefix.shape[1]
     assert grid == model.grid(model.input_size) == ((1, 2, 3) if family == "vit" else (4, 2, 3))
     assert tokens.shape == (2, prefix + grid.size, 24)
     assert model.features(clip).shape == (2, 24)

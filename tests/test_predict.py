@@ -14,7 +14,7 @@ from tubelet.data.clips import views
 from tubelet.evaluate import Answer, answer, parse_views, results_of, write_predictions
 from tubelet.media.reader import MediaError
 from tubelet.media.writer import write_video
-from tubelet.nn.model import create_model
+from tubelet.nn import create_model
 from tubelet.predict import Predictor, find_files, trained_on
 from tubelet.train.train import train_fn
 from tubelet.weights.store import save

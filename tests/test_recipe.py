@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import tiny
 
-from tubelet.nn.model import FAMILIES
+from tubelet.nn import FAMILIES
 from tubelet.train.recipe import layer_depths, learning_rate, make_optimizer, mix_pairs, soft_targets
 
 torch.set_num_threads(1)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from small_sets import LEVELS, pictures, spoil, tiny_config, write_image, write_images, write_sounds, write_videos
 
 from tubelet.media.writer import write_video
-from tubelet.nn.model import SIZES
+from tubelet.nn import SIZES
 from tubelet.predict import Predictor
 from tubelet.train.config import TrainConfig
 from tubelet.train.finish import strip_frames

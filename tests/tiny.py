@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
-from tubelet.nn import FAMILIES, ModelConfig, SpaceTimeTransformer
+from tubelet.nn import FAMILIES, IMAGE_FAMILIES, ModelConfig, SpaceTimeTransformer
 
 torch.set_num_threads(1)
 
-VIDEO = [family for family in FAMILIES if family != "vit"]
+VIDEO = [family for family in FAMILIES if family not in IMAGE_FAMILIES]
 SETTINGS: dict[str, Any] = {
     "dim": 24,
     "depth": 2,
@@ -20,12 +20,13 @@ SETTINGS: dict[str, Any] = {
     "temporal_depth": 1,
 }
 IMAGE: dict[str, Any] = {"patch": (1, 4, 4), "clip": (1, 8, 12)}
+SWIN: dict[str, Any] = {"depth": (2, 1), "heads": (2, 4), "window": (2, 1, 2)}
 
 
 def tiny(family: str, **settings: Any) -> SpaceTimeTransformer:
     """A model in eval mode whose parameters are all random, also those that start at zero or one."""
     torch.manual_seed(0)
-    sizes = SETTINGS | (IMAGE if family == "vit" else {}) | settings
+    sizes = SETTINGS | (IMAGE if family in IMAGE_FAMILIES else {}) | (SWIN if family == "swin2" else {}) | settings
     model = SpaceTimeTransformer(ModelConfig(family=family, **sizes))
     with torch.no_grad():
         for parameter in model.parameters():

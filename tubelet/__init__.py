@@ -11,7 +11,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tubelet import nn, train, weights
     from tubelet.data.spec import ClipSpec
-    from tubelet.nn.model import ModelConfig, SpaceTimeTransformer, create_model, list_models
+    from tubelet.nn.config import ModelConfig
+    from tubelet.nn.create import create_model, list_models
+    from tubelet.nn.model import SpaceTimeTransformer
     from tubelet.predict import Prediction, Predictor
     from tubelet.train.config import TrainConfig
     from tubelet.train.train import train_fn
@@ -21,14 +23,14 @@ if TYPE_CHECKING:
 # public name -> the file it lives in
 HOMES = {
     "ClipSpec": "tubelet.data.spec",
-    "ModelConfig": "tubelet.nn.model",
+    "ModelConfig": "tubelet.nn.config",
     "Prediction": "tubelet.predict",
     "Predictor": "tubelet.predict",
     "SpaceTimeTransformer": "tubelet.nn.model",
     "TrainConfig": "tubelet.train.config",
-    "create_model": "tubelet.nn.model",
+    "create_model": "tubelet.nn.create",
     "init_from_image": "tubelet.weights.image",
-    "list_models": "tubelet.nn.model",
+    "list_models": "tubelet.nn.create",
     "load": "tubelet.weights.store",
     "save": "tubelet.weights.store",
     "train_fn": "tubelet.train.train",

@@ -218,7 +218,7 @@ def info(command: Info) -> int:
     import torch
 
     from tubelet.info import describe, print_info
-    from tubelet.nn.model import create_model, list_models
+    from tubelet.nn.create import create_model, list_models
 
     if command.model == "list":
         print("\n".join(list_models()))

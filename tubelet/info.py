@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from tubelet.nn import Grid, SpaceTimeTransformer, create_model
-from tubelet.nn.model import stages_of
+from tubelet.nn.config import stages_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,9 @@
 """The model: space-time transformers on a token grid with named axes. Pure torch; knows no file and no path."""
 
 from tubelet.nn.attention import Attention, attend
+from tubelet.nn.block import Block, BlockConfig, DropPath, Mlp
+from tubelet.nn.config import FAMILIES, IMAGE_FAMILIES, SIZES, ModelConfig
+from tubelet.nn.create import create_model, list_models
 from tubelet.nn.embed import (
     ConvStemEmbed,
     DepthwiseSeparableEmbed,
@@ -9,15 +12,21 @@ from tubelet.nn.embed import (
     UniformFrames,
     uniform_frames,
 )
-from tubelet.nn.encoder import Block, BlockConfig, DropPath, Encoder, Mlp, Stage
+from tubelet.nn.encoder import Encoder, Stage
 from tubelet.nn.grid import Grid, grid_of
-from tubelet.nn.model import FAMILIES, SIZES, ModelConfig, SpaceTimeTransformer, create_model, list_models
-from tubelet.nn.position import LearnedPosition, resample, sincos
+from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.pool import AttentivePool, Pool
+from tubelet.nn.position import LearnedPosition, RotaryPosition, SinCosPosition, resample, rotary, sincos
+from tubelet.nn.resnet import RESNETS, ResNetEmbed
+from tubelet.nn.windows import SwinBlock, SwinEncoder
 
 __all__ = [
     "FAMILIES",
+    "IMAGE_FAMILIES",
+    "RESNETS",
     "SIZES",
     "Attention",
+    "AttentivePool",
     "Block",
     "BlockConfig",
     "ConvStemEmbed",
@@ -28,9 +37,15 @@ __all__ = [
     "LearnedPosition",
     "Mlp",
     "ModelConfig",
+    "Pool",
+    "ResNetEmbed",
+    "RotaryPosition",
+    "SinCosPosition",
     "SpaceThenTimeEmbed",
     "SpaceTimeTransformer",
     "Stage",
+    "SwinBlock",
+    "SwinEncoder",
     "TubeletEmbed",
     "UniformFrames",
     "attend",
@@ -38,6 +53,7 @@ __all__ = [
     "grid_of",
     "list_models",
     "resample",
+    "rotary",
     "sincos",
     "uniform_frames",
 ]

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from tubelet.nn.grid import AXES, Grid
 
+Turns = tuple[Tensor, Tensor]
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, grid: Grid, axes: str, *, prefix: int = 0, dropout: float = 0.0) -> Tensor:
     """Attention among the tokens that share every grid position outside `axes`. All (B, P + N, n, d).
@@ -36,6 +38,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, grid: Grid, axes: str, *, prefix: in
     return torch.cat([out[:, :, :prefix].mean(1), out[:, :, prefix:].flatten(1, 2)], 1)
 
 
+def turn(x: Tensor, turns: Turns, *, prefix: int = 0) -> Tensor:
+    """Turns the pairs of neighbouring channels of grid tokens, (B, P + N, n, d) -> same. Source: arXiv 2104.09864."""
+    cos, sin = (angle[:, None] for angle in turns)
+    first, second = x[:, prefix:].unflatten(-1, (-1, 2)).unbind(-1)
+    across = torch.stack([-second, first], -1).flatten(-2)
+    return torch.cat([x[:, :prefix], x[:, prefix:] * cos + across * sin], 1)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over `axes`, (B, P + N, D) -> same.
 
@@ -62,12 +72,15 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+    def forward(self, x: Tensor, grid: Grid, turns: Turns | None = None) -> Tensor:
+        """`turns` are the cosines and sines of rotary positions, (N, d) each; prefix tokens are not turned."""
         prefix = x.shape[1] - grid.size
         if prefix and len(self.groups) > 1:
             raise ValueError(f"heads shared out over {self.axes!r} have no place for prefix tokens: use pool='mean'")
         weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
         q, k, v = (F.linear(x, w, b).unflatten(2, (self.heads, -1)) for w, b in zip(weights, biases, strict=True))
+        if turns is not None:
+            q, k = (turn(y, turns, prefix=prefix) for y in (q, k))
         dropout = self.dropout if self.training else 0.0
         shares = zip(*(y.chunk(len(self.groups), 2) for y in (q, k, v)), self.groups, strict=True)
         parts = [attend(q, k, v, grid, axes, prefix=prefix, dropout=dropout) for q, k, v, axes in shares]

@@ -1,6 +1,7 @@
 """Tokenisers: from a clip to tokens on a grid, (B, C, T, H, W) -> (B, N, D), Grid.
 
-Each is a module with `patch` and `stride` (frames, px, px) and the same `forward`, so any of them fits any model.
+Each is a module with `patch` and `stride` (frames, px, px), the `grid` of a clip of (T, H, W), and the same `forward`,
+so any of them fits any model.
 """
 
 from collections.abc import Sequence
@@ -36,9 +37,12 @@ class TubeletEmbed(nn.Module):
         self.patch, self.stride = triple(patch, "patch"), triple(stride or patch, "stride")
         self.proj = nn.Conv3d(channels, dim, self.patch, self.stride)
 
+    def grid(self, size: Sequence[int]) -> Grid:
+        return grid_of(size, self.patch, self.stride)
+
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
         check_clip(clip, self.proj.in_channels)
-        grid = grid_of(clip.shape[2:], self.patch, self.stride)
+        grid = self.grid(clip.shape[2:])
         if self.stride != self.patch:
             return self.proj(clip).flatten(2).transpose(1, 2), grid
         b, c = clip.shape[:2]
@@ -66,6 +70,9 @@ class UniformFrames(nn.Module):
         self.embed = TubeletEmbed(channels, dim, patch)
         self.patch, self.stride = self.embed.patch, self.embed.stride
 
+    def grid(self, size: Sequence[int]) -> Grid:
+        return self.embed.grid((min(size[0], self.frames), *size[1:]))
+
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
         check_clip(clip, self.embed.proj.in_channels)
         return self.embed(clip[:, :, uniform_frames(clip.shape[2], self.frames)])
@@ -92,9 +99,12 @@ class SpaceThenTimeEmbed(nn.Module):
         self.space = nn.Conv3d(channels, dim, (1, kh, kw), (1, sh, sw))
         self.time = nn.Conv3d(dim, dim, (kt, 1, 1), (st, 1, 1))
 
+    def grid(self, size: Sequence[int]) -> Grid:
+        return grid_of(size, self.patch, self.stride)
+
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
         check_clip(clip, self.space.in_channels)
-        grid = grid_of(clip.shape[2:], self.patch, self.stride)
+        grid = self.grid(clip.shape[2:])
         return self.time(self.space(clip)).flatten(2).transpose(1, 2), grid
 
 
@@ -109,9 +119,12 @@ class DepthwiseSeparableEmbed(nn.Module):
         self.depthwise = nn.Conv3d(channels, channels * filters, self.patch, self.stride, groups=channels)
         self.pointwise = nn.Conv3d(channels * filters, dim, 1)
 
+    def grid(self, size: Sequence[int]) -> Grid:
+        return grid_of(size, self.patch, self.stride)
+
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
         check_clip(clip, self.depthwise.in_channels)
-        grid = grid_of(clip.shape[2:], self.patch, self.stride)
+        grid = self.grid(clip.shape[2:])
         return self.pointwise(self.depthwise(clip)).flatten(2).transpose(1, 2), grid
 
 
@@ -138,9 +151,12 @@ class ConvStemEmbed(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.channels, self.still = channels, still
 
+    def grid(self, size: Sequence[int]) -> Grid:
+        return grid_of(size, self.patch, self.stride)
+
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
         check_clip(clip, self.channels)
-        grid = grid_of(clip.shape[2:], self.patch, self.stride)
+        grid = self.grid(clip.shape[2:])
         # Motion is a small change on a large and varying brightness: both are standardised, each channel by itself.
         pixels = F.group_norm(clip, self.channels)
         if not self.still:
@@ -167,43 +183,3 @@ def normalise(clip: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(B, C, T, H, W) uint8 -> float in units of `std` around `mean`, both (C,) for pixels in [0, 1]."""
     shape = (-1, 1, 1, 1)
     return clip.to(mean.dtype).sub(mean.view(shape) * 255).div(std.view(shape) * 255)
-
-
-Embed = TubeletEmbed | UniformFrames | SpaceThenTimeEmbed | DepthwiseSeparableEmbed | ConvStemEmbed
-
-EMBEDS = {
-    "tubelet": TubeletEmbed,
-    "space-time": SpaceThenTimeEmbed,
-    "depthwise": DepthwiseSeparableEmbed,
-    "conv": ConvStemEmbed,
-}
-
-
-def make_embed(
-    kind: str,
-    channels: int,
-    dim: int,
-    patch: Sequence[int],
-    *,
-    stride: Sequence[int] | None,
-    frames: int | None,
-    still: bool = False,
-) -> Embed:
-    """The tokeniser called `kind`; `frames` asks for uniform frame sampling, `still` says that clips are one frame.
-
-    Raises:
-        ValueError: unknown kind, or a setting that this kind does not have.
-    """
-    if kind not in EMBEDS:
-        raise ValueError(f"unknown tokeniser {kind!r}: expected one of {', '.join(EMBEDS)}")
-    if frames is not None:
-        if kind != "tubelet" or stride is not None:
-            raise ValueError("uniform frame sampling (frames=...) goes with embed='tubelet' and no stride of its own")
-        return UniformFrames(channels, dim, patch, frames=frames)
-    if kind == "conv":
-        if stride is not None and tuple(stride) != tuple(patch):
-            raise ValueError(
-                f"the convolutional stem steps by its patch {tuple(patch)}, got stride={tuple(stride)}: leave it out"
-            )
-        return ConvStemEmbed(channels, dim, patch, still=still)
-    return EMBEDS[kind](channels, dim, patch, stride)

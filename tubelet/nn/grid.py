@@ -61,3 +61,9 @@ def grid_of(clip: Sequence[int], patch: Sequence[int], stride: Sequence[int]) ->
                 f"{tuple(stride)} apart: crop or resize it to {below} or {below + s}"
             )
     return Grid(*((size - p) // s + 1 for size, p, s in zip(clip, patch, stride, strict=True)))
+
+
+def whole(clip: Sequence[int], patch: Sequence[int], stride: Sequence[int]) -> Size3:
+    """The smallest (T, H, W), at least `clip`, that tubelets of size `patch`, `stride` apart, fill to the end."""
+    t, h, w = (p + max(0, -(-(size - p) // s)) * s for size, p, s in zip(clip, patch, stride, strict=True))
+    return t, h, w

@@ -4,10 +4,12 @@ import torch
 from torch import nn
 
 from tubelet.nn.attention import Attention
+from tubelet.nn.pool import AttentivePool
+from tubelet.nn.windows import WindowAttention
 
 
 @torch.no_grad()
-def init_weights(model: nn.Module, head: nn.Linear) -> None:
+def init_weights(model: nn.Module, head: nn.Module) -> None:
     """Xavier-uniform for linear layers and kernels (query, key and value each by itself), zero biases.
 
     Position tables and norms keep their own start. Class tokens start as small noise, the head at a tenth of Xavier:
@@ -17,17 +19,19 @@ def init_weights(model: nn.Module, head: nn.Linear) -> None:
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Conv3d):
             bound = (6 / (module.weight[0].numel() + module.weight.shape[0])) ** 0.5
             nn.init.uniform_(module.weight, -bound, bound)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for module in model.modules():
-        if isinstance(module, Attention):
+        if isinstance(module, Attention | AttentivePool | WindowAttention):
             for part in module.qkv.weight.chunk(3):
                 nn.init.xavier_uniform_(part)
     for name, parameter in model.named_parameters():
-        if name.endswith("prefix"):
+        if name.endswith(("prefix", "query")):
             nn.init.trunc_normal_(parameter, std=0.02)
-    head.weight.mul_(0.1)
+    if isinstance(head, nn.Linear):
+        head.weight.mul_(0.1)

@@ -1,5 +1,6 @@
-"""Position tables. A table is a grid too, (t0, h0, w0, D): its shape is the size it was made for."""
+"""Positions on the token grid. A table is a grid too, (t0, h0, w0, D): its shape is the size it was made for."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -8,19 +9,22 @@ from torch import Tensor, nn
 
 from tubelet.nn.grid import Grid
 
+KINDS = ("learned", "fixed", "sincos", "rotary", "rotary-tiled")
+KEPT_SIZES = 8  # resampled tables that a model remembers
 
-def sincos(grid: Grid, dim: int, *, temperature: float = 10_000.0) -> Tensor:
-    """Sine-cosine table (t, h, w, D) of a grid; the channels are shared out equally among its axes longer than one.
+
+def sincos(grid: Grid, dim: int, *, axes: str | None = None, temperature: float = 10_000.0) -> Tensor:
+    """Sine-cosine table (t, h, w, D) of a grid; its channels are shared out equally among `axes`, or, left out, among
+    the axes longer than one.
 
     Each axis uses sines, then cosines, of geometrically falling frequencies; channels left over stay zero.
     Source: arXiv 1706.03762, section 3.5, for each axis.
     """
     table = torch.zeros(*grid, dim)
-    axes = [axis for axis in range(3) if grid[axis] > 1]
-    for slot, axis in enumerate(axes):
-        pairs = dim // (2 * len(axes))
-        frequency = temperature ** -(torch.arange(pairs) / pairs)
-        angle = torch.arange(grid[axis])[:, None] * frequency
+    shares = [axis for axis in range(3) if (grid[axis] > 1 if axes is None else "thw"[axis] in axes)]
+    for slot, axis in enumerate(shares):
+        pairs = dim // (2 * len(shares))
+        angle = torch.arange(grid[axis])[:, None] * falling(pairs, temperature)
         wave = torch.cat([angle.sin(), angle.cos()], 1)
         shape = [1, 1, 1, 2 * pairs]
         shape[axis] = grid[axis]
@@ -28,16 +32,48 @@ def sincos(grid: Grid, dim: int, *, temperature: float = 10_000.0) -> Tensor:
     return table
 
 
-def resample(table: Tensor, grid: Grid) -> Tensor:
+def rotary(
+    grid: Grid, dim: int, *, axes: str = "thw", tiled: bool = False, temperature: float = 10_000.0
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (N, dim) that turn the channels of queries and keys, in pairs, by the position of their token.
+
+    The channels are shared out equally among `axes`, in pairs; those left over are not turned. `tiled` lays the angles
+    out as V-JEPA 2 does, whose two channels of a pair turn by different angles.
+    Source: arXiv 2104.09864, eq. 34, for each axis; arXiv 2506.09985, section 2.1.
+    """
+    pairs = dim // (2 * len(axes))
+    angles = torch.zeros(*grid, dim)
+    for slot, axis in enumerate(axes):
+        steps = torch.arange(grid["thw".index(axis)])
+        angle = steps[:, None] * falling(pairs, temperature)
+        angle = angle.repeat(1, 2) if tiled else angle.repeat_interleave(2, 1)
+        shape = [1, 1, 1, 2 * pairs]
+        shape["thw".index(axis)] = len(steps)
+        angles[..., slot * 2 * pairs : (slot + 1) * 2 * pairs] = angle.view(shape)
+    return angles.flatten(0, 2).cos(), angles.flatten(0, 2).sin()
+
+
+def falling(pairs: int, temperature: float) -> Tensor:
+    return temperature ** -(torch.arange(pairs) / pairs)
+
+
+def resample(table: Tensor, grid: Grid, *, keep_aspect: bool = False) -> Tensor:
     """Table (t0, h0, w0, D) -> (t, h, w, D): bicubic with antialias in space, linear in time, in float32.
 
-    An axis of size 1 is shared along that axis and stays 1. At its own grid a table comes back as it is.
+    An axis of size 1 is shared along that axis and stays 1. At its own grid a table comes back as it is. `keep_aspect`
+    scales height and width alike, just so far that the table covers the grid, and takes the middle.
+    Source for keep_aspect: timm's NaFlexViT, which takes the corner.
     """
-    t0, h0, w0, _ = table.shape
     dtype = table.dtype
-    if h0 * w0 > 1 and (h0, w0) != (grid.h, grid.w):
-        maps = table.float().permute(0, 3, 1, 2)
-        table = F.interpolate(maps, (grid.h, grid.w), mode="bicubic", antialias=True).permute(0, 2, 3, 1).to(dtype)
+    t0, h0, w0, _ = table.shape
+    h, w = (grid.h if h0 > 1 else 1), (grid.w if w0 > 1 else 1)
+    if (h0, w0) != (h, w):
+        scale = max(h / h0, w / w0)
+        size = (math.ceil(h0 * scale - 1e-6), math.ceil(w0 * scale - 1e-6)) if keep_aspect and h0 * w0 > 1 else (h, w)
+        size = (size[0] if h0 > 1 else 1, size[1] if w0 > 1 else 1)
+        maps = F.interpolate(table.float().permute(0, 3, 1, 2), size, mode="bicubic", antialias=True)
+        top, left = (size[0] - h) // 2, (size[1] - w) // 2
+        table = maps[:, :, top : top + h, left : left + w].permute(0, 2, 3, 1).to(dtype)
     if t0 > 1 and t0 != grid.t:
         lines = table.float().permute(1, 2, 3, 0).flatten(0, 1)
         lines = F.interpolate(lines, grid.t, mode="linear").unflatten(0, table.shape[1:3])
@@ -46,17 +82,70 @@ def resample(table: Tensor, grid: Grid) -> Tensor:
 
 
 class LearnedPosition(nn.Module):
-    """Adds learned tables to the tokens, (B, N, D) -> (B, N, D), each resampled to the grid at hand.
+    """Adds tables to the tokens, (B, N, D) -> (B, N, D), each resampled to the grid at hand.
 
-    One table (t, h, w) is a joint position; (1, h, w) with (t, 1, 1) is space + time. They start at sine-cosine
-    values: near positions are alike from the first step, which small data would else have to learn.
+    One table (t, h, w) is a joint position; (1, h, w) with (t, 1, 1) is space + time; (t, 1, 1) with (1, h, 1) and
+    (1, 1, w) is one for each axis. They start at sine-cosine values: near positions are alike from the first step,
+    which small data would else have to learn. Without `trained` they stay as they are.
+
+    Outside training the tables of the last few sizes are remembered, and made anew when the parameters change.
     """
 
-    def __init__(self, dim: int, tables: Sequence[Grid]):
+    def __init__(self, dim: int, tables: Sequence[Grid], *, trained: bool = True, keep_aspect: bool = False):
         super().__init__()
-        self.tables = nn.ParameterList(nn.Parameter(sincos(Grid(*grid), dim)) for grid in tables)
+        self.keep_aspect = keep_aspect
+        self.tables = nn.ParameterList(nn.Parameter(sincos(Grid(*grid), dim), trained) for grid in tables)
+        self.remembered: dict[Grid, tuple[list[tuple[Tensor, int]], Tensor]] = {}
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        for table in self.tables:
-            x = x + resample(table, grid).expand(*grid, -1).reshape(1, grid.size, -1)
+        return x + self.at(grid) if len(self.tables) else x
+
+    def at(self, grid: Grid) -> Tensor:
+        """The sum of the tables at a grid, (1, N, D)."""
+        if torch.compiler.is_compiling() or not all(rememberable(table) for table in self.tables):
+            return self.sum(grid)
+        now = [(table.data_ptr(), table._version) for table in self.tables]
+        source, made = self.remembered.get(grid, ([], None))
+        if made is None or [(alias.data_ptr(), version) for alias, version in source] != now:
+            made = self.sum(grid).detach()
+            while len(self.remembered) >= KEPT_SIZES:
+                self.remembered.pop(next(iter(self.remembered)))
+            # the alias keeps its memory alive, so that no new table can have the same address unseen
+            self.remembered[grid] = [(table.detach(), table._version) for table in self.tables], made
+        return made
+
+    def sum(self, grid: Grid) -> Tensor:
+        first, *rest = (resample(table, grid, keep_aspect=self.keep_aspect).expand(*grid, -1) for table in self.tables)
+        return sum(rest, first).reshape(1, grid.size, -1)
+
+
+def rememberable(table: Tensor) -> bool:
+    """Not while it learns; not for the stand-ins of functional calls, sharding or inference mode."""
+    learning = torch.is_grad_enabled() and table.requires_grad
+    return type(table) is nn.Parameter and not learning and not table.is_inference()
+
+
+class SinCosPosition(nn.Module):
+    """Adds a sine-cosine table made for the grid at hand, (B, N, D) -> (B, N, D): nothing is stored or resampled."""
+
+    def __init__(self, dim: int, axes: str):
+        super().__init__()
+        self.dim, self.axes = dim, axes
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        return x + sincos(grid, self.dim, axes=self.axes).to(x).view(1, grid.size, -1)
+
+
+class RotaryPosition(nn.Module):
+    """Leaves the tokens as they are and gives the turns of queries and keys (`Attention`) for the grid at hand."""
+
+    def __init__(self, head_dim: int, axes: str, *, tiled: bool):
+        super().__init__()
+        self.head_dim, self.axes, self.tiled = head_dim, axes, tiled
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
         return x
+
+    def turns(self, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        cos, sin = rotary(grid, self.head_dim, axes=self.axes, tiled=self.tiled)
+        return cos.to(x), sin.to(x)

@@ -11,7 +11,7 @@ import torch
 import tubelet
 from tubelet.data.items import write_split
 from tubelet.info import Info, describe
-from tubelet.nn.model import ModelConfig, SpaceTimeTransformer
+from tubelet.nn import ModelConfig, SpaceTimeTransformer
 from tubelet.screen import facts, size
 from tubelet.train.config import CHOSEN, MAY_CHANGE
 from tubelet.train.plan import Plan

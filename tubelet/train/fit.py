@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from tubelet.data.dataset import Clips
 from tubelet.data.loader import prefetch
-from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn import Block, SpaceTimeTransformer, SwinBlock
 from tubelet.train.config import TrainConfig
 from tubelet.train.plan import Plan
 from tubelet.train.recipe import learning_rate, make_optimizer, mix_pairs, soft_targets
@@ -215,9 +215,8 @@ def wrap(model: SpaceTimeTransformer, team: Team, shard: str) -> nn.Module:
         from torch.distributed.fsdp import fully_shard
 
         mesh = init_device_mesh(team.device.type, (team.size,))
-        for encoder in model.encoders:
-            for block in encoder.blocks:  # type: ignore[union-attr]  # a ModuleList
-                fully_shard(block, mesh=mesh)
+        for block in [module for module in model.modules() if isinstance(module, Block | SwinBlock)]:
+            fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
         return model
     if team.size > 1:

@@ -19,7 +19,7 @@ from tubelet.data.mirrors import as_indices, find_mirrors
 from tubelet.data.spec import ClipSpec
 from tubelet.data.splits import assign_splits
 from tubelet.media.reader import Index, MediaError, index
-from tubelet.nn.model import SIZES, ModelConfig, create_model
+from tubelet.nn import SIZES, ModelConfig, create_model
 from tubelet.train.config import TrainConfig
 from tubelet.train.recipe import bfloat16_reason
 from tubelet.weights.image import image_config, image_shape

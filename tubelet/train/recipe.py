@@ -7,24 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn import Block, SpaceTimeTransformer, SwinBlock
+
+NO_DECAY = ("prefix", "tables", "query")
 
 
 def layer_depths(model: SpaceTimeTransformer) -> dict[str, int]:
     """Parameter name -> layer, counted from the input: 0 for tokeniser, positions and class tokens of the first
     encoder, then one for each block, the last for the head."""
-    depths = {}
-    blocks = [len(encoder.blocks) for encoder in model.encoders]  # type: ignore[arg-type]
-    for name, _ in model.named_parameters():
-        parts = name.split(".")
-        if parts[0] == "encoders":
-            start = sum(blocks[: int(parts[1])])
-            if parts[2] == "blocks":
-                depths[name] = start + int(parts[3]) + 1
-            else:
-                depths[name] = start + (blocks[int(parts[1])] if parts[2] == "norm" else 0)
-        else:
-            depths[name] = sum(blocks) + 1 if parts[0] == "head" else 0
+    blocks = [name for name, module in model.named_modules() if isinstance(module, Block | SwinBlock)]
+    depths, reached = {}, 0
+    for name, _ in model.named_parameters():  # in the order of the forward pass, but for the head after it
+        inside = [i for i, block in enumerate(blocks) if name.startswith(f"{block}.")]
+        reached = inside[0] + 1 if inside else reached
+        depths[name] = len(blocks) + 1 if name.startswith("head.") else reached
     return depths
 
 
@@ -37,7 +33,7 @@ def make_optimizer(model: SpaceTimeTransformer, *, weight_decay: float, layer_de
     top = max(depths.values())
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        decay = 0.0 if parameter.ndim < 2 or "prefix" in name or "tables" in name else weight_decay
+        decay = 0.0 if parameter.ndim < 2 or any(part in name for part in NO_DECAY) else weight_decay
         scale = layer_decay ** (top - depths[name])
         groups.setdefault((scale, decay), []).append(parameter)
     return torch.optim.AdamW(

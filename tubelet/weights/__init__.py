@@ -1,7 +1,17 @@
 """Checkpoints in and out: our own format, the dialects of others, initialisation from an image ViT."""
 
 from tubelet.weights.image import image_config, init_from_image
-from tubelet.weights.reference import from_reference
+from tubelet.weights.reference import from_reference, read_reference, recognise, to_reference
 from tubelet.weights.store import load, read_about, save
 
-__all__ = ["from_reference", "image_config", "init_from_image", "load", "read_about", "save"]
+__all__ = [
+    "from_reference",
+    "image_config",
+    "init_from_image",
+    "load",
+    "read_about",
+    "read_reference",
+    "recognise",
+    "save",
+    "to_reference",
+]

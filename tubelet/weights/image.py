@@ -16,13 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tubelet.nn.config import stages_of
 from tubelet.nn.embed import SpaceThenTimeEmbed, TubeletEmbed, UniformFrames
 from tubelet.nn.grid import Grid
-from tubelet.nn.model import SpaceTimeTransformer, stages_of
+from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.position import resample
-from tubelet.weights import timm
-from tubelet.weights.source import Source, linear, split_positions
+from tubelet.nn.windows import SwinEncoder
+from tubelet.weights.layers import PREFIX, block
+from tubelet.weights.link import Link, Theirs, split_rows
 from tubelet.weights.store import FILE, load_strict
+from tubelet.weights.timm import NAMES, TOKENS
 
 ImageWeights = str | os.PathLike[str] | Mapping[str, Tensor]
 Kernel = Literal["center", "mean"]
@@ -55,23 +58,24 @@ def init_from_image(
     for what, value, known in (("kernel", kernel, get_args(Kernel)), ("temporal", temporal, get_args(Temporal))):
         if value not in known:
             raise ValueError(f"unknown {what} {value!r}: expected one of {', '.join(known)}")
-    source, state = read(weights), dict[str, Tensor]()
-    report = embed(model, source, state, kernel)
-    report += positions(model, source, state, image_grid)
-    report += blocks(model, source, state, temporal)
-    report += norm_and_rest(model, source, state)
-    source.finish("video")
-    load_strict(model, {**model.state_dict(), **state}, what="image weights")
+    if isinstance(model.encoders[0], SwinEncoder):
+        raise ValueError("an image ViT has no windows, so no Swin model starts from one: choose another family")
+    link = Link(read(weights).tensors, reading=True)
+    report = embed(model, link, kernel)
+    report += positions(model, link, image_grid)
+    report += blocks(model, link, temporal)
+    report += norm_and_rest(model, link)
+    load_strict(model, {**model.state_dict(), **link.finish("video")}, what="image weights")
     return report
 
 
-def embed(model: SpaceTimeTransformer, source: Source, state: dict[str, Tensor], kernel: Kernel) -> list[str]:
+def embed(model: SpaceTimeTransformer, link: Link, kernel: Kernel) -> list[str]:
     tokeniser, channels = model.embed, model.config.channels
     if not isinstance(tokeniser, TubeletEmbed | UniformFrames | SpaceThenTimeEmbed):
         raise ValueError(
             f"an image kernel does not fit {type(tokeniser).__name__}: use embed='tubelet' or 'space-time', or frames="
         )
-    image, bias = source.take("patch_embed.proj.weight"), source.take("patch_embed.proj.bias")
+    image, bias = link.take("patch_embed.proj.weight"), link.take("patch_embed.proj.bias")
     (t, h, w), dim = tokeniser.patch, model.config.dim
     if (image.shape[0], *image.shape[2:]) != (dim, h, w):
         raise ValueError(
@@ -83,13 +87,17 @@ def embed(model: SpaceTimeTransformer, source: Source, state: dict[str, Tensor],
         raise ValueError(f"the image model has {image.shape[1]} channels, the video model {channels}: expected as many")
     image = image.sum(1, keepdim=True) if summed else image
     if isinstance(tokeniser, SpaceThenTimeEmbed):
-        linear(state, "embed.space", image[:, :, None], bias)
-        linear(state, "embed.time", inflate(torch.eye(dim)[:, :, None, None], t, kernel), torch.zeros(dim))
+        put(link, "embed.space", image[:, :, None], bias)
+        put(link, "embed.time", inflate(torch.eye(dim)[:, :, None, None], t, kernel), torch.zeros(dim))
     else:
         name = "embed.embed.proj" if isinstance(tokeniser, UniformFrames) else "embed.proj"
-        linear(state, name, inflate(image, t, kernel), bias)
+        put(link, name, inflate(image, t, kernel), bias)
     where = f"at frame {t // 2} of {t}" if kernel == "center" else f"spread over {t} frames"
     return [f"tokeniser: taken, {where}" + (", colours summed to brightness" if summed else "")]
+
+
+def put(link: Link, ours: str, weight: Tensor, bias: Tensor) -> None:
+    link.result |= {f"{ours}.weight": weight, f"{ours}.bias": bias}
 
 
 def inflate(image: Tensor, frames: int, kernel: Kernel) -> Tensor:
@@ -102,42 +110,69 @@ def inflate(image: Tensor, frames: int, kernel: Kernel) -> Tensor:
     return image[:, :, None] * share.view(-1, 1, 1)
 
 
-def positions(
-    model: SpaceTimeTransformer, source: Source, state: dict[str, Tensor], image_grid: Sequence[int] | None
-) -> list[str]:
-    flat = source.take("pos_embed")
-    token = source.take("cls_token") if "cls_token" in source else None
-    grid, rows = source_grid(flat.shape[1], token is not None, image_grid)
-    row, image = split_positions(flat, grid, prefix=rows)
-    report = []
-    own = model.state_dict()
+def positions(model: SpaceTimeTransformer, link: Link, image_grid: Sequence[int] | None) -> list[str]:
+    flat = link.take("pos_embed")
+    tokens = [(name, link.take(name)) for name in TOKENS if link.has(name)]
+    count = sum(token.shape[1] for _, token in tokens)
+    grid, rows = source_grid(flat.shape[1], count, image_grid)
+    row, image = split_rows(flat, grid, prefix=rows)
+    report, own = [], model.state_dict()
     for i, axes in enumerate(stages_of(model.config)[0].tables):
         name = f"encoders.0.position.tables.{i}"
         wanted = Grid(*own[name].shape[:3])
         if axes == "t":
-            state[name] = torch.zeros(own[name].shape)
+            link.result[name] = torch.zeros(own[name].shape)
             report.append("positions along t: set to zero")
             continue
-        state[name] = resample(image, wanted.along("hw")).expand(*wanted, -1)
+        link.result[name] = along(resample(image, model.grid(model.config.clip).along("hw")), axes).expand(*wanted, -1)
         how = "taken" if (grid.h, grid.w) == (wanted.h, wanted.w) else f"resampled from {grid.h} x {grid.w}"
         shared = f", the same at each of {wanted.t} time steps" if wanted.t > 1 else ""
         report.append(f"positions along {axes}: {how} to {wanted.h} x {wanted.w}{shared}")
-    if "encoders.0.prefix" not in own:
-        return report + (["class token: left, the model pools by mean"] if token is not None else [])
-    if token is None:
-        return [*report, "class token: left fresh, the image model has none"]
-    state["encoders.0.prefix"] = token + row if rows else token
-    return [*report, "class token: taken" + (", its position folded in" if rows else "")]
+    if not report:
+        report = ["positions: left, the model makes its own for each size"]
+    return report + prefix_tokens(model, link, tokens, row if rows else None)
 
 
-def source_grid(count: int, with_token: bool, image_grid: Sequence[int] | None) -> tuple[Grid, int]:
-    """Grid of a flat position table of `count` rows, and how many of them (0 or 1) belong to the class token."""
-    for rows in (1, 0) if with_token else (0,):
-        side = round((count - rows) ** 0.5)
+def along(table: Tensor, axes: str) -> Tensor:
+    """The share of a table (1, h, w, D) that varies along `axes`: of "h" and "w", the nearest sum of two tables."""
+    if axes == "h":
+        return table.mean(2, keepdim=True)
+    if axes == "w":
+        return table.mean(1, keepdim=True) - table.mean((1, 2), keepdim=True)
+    return table
+
+
+def prefix_tokens(
+    model: SpaceTimeTransformer, link: Link, tokens: Sequence[tuple[str, Tensor]], rows: Tensor | None
+) -> list[str]:
+    prefix = model.state_dict().get(PREFIX)
+    names = {"cls_token": "class token", "dist_token": "distillation token", "reg_token": "registers"}
+    if prefix is None:
+        return [f"{names[name]}: left, the model has no prefix" for name, _ in tokens]
+    if not tokens:
+        return ["class token: left fresh, the image model has none"]
+    theirs = torch.cat([token for _, token in tokens], 1)
+    theirs = theirs if rows is None else theirs + rows
+    if prefix.shape[1] not in (1, theirs.shape[1]):
+        raise ValueError(
+            f"the image model has {theirs.shape[1]} prefix tokens, the video model {prefix.shape[1]}: make it with "
+            f"prefix={theirs.shape[1]}, or with 1 for the class token alone"
+        )
+    link.result[PREFIX] = theirs[:, : prefix.shape[1]]
+    taken = tokens if prefix.shape[1] == theirs.shape[1] else tokens[:1]
+    folded = "" if rows is None else ", its position folded in"
+    report = [f"{names[name]}: taken{folded}" for name, _ in taken]
+    return report + [f"{names[name]}: left, the model has no place for it" for name, _ in tokens[len(taken) :]]
+
+
+def source_grid(count: int, prefix: int, image_grid: Sequence[int] | None) -> tuple[Grid, int]:
+    """Grid of a flat position table of `count` rows, and how many of them, all or none, belong to `prefix` tokens."""
+    for rows in dict.fromkeys((prefix, 0)):
+        side = round(max(count - rows, 0) ** 0.5)
         h, w = (side, side) if image_grid is None else image_grid
         if count > rows and h * w == count - rows:
             return Grid(1, h, w), rows
-    of_token = " with the class token" if with_token else ""
+    of_token = " with the class token" if prefix else ""
     square = "no square grid" if image_grid is None else f"not those of image_grid={tuple(image_grid)}"
     raise ValueError(
         f"the image model has {count} position rows{of_token}, {square}: "
@@ -145,8 +180,8 @@ def source_grid(count: int, with_token: bool, image_grid: Sequence[int] | None) 
     )
 
 
-def blocks(model: SpaceTimeTransformer, source: Source, state: dict[str, Tensor], temporal: Temporal) -> list[str]:
-    depth, steps = source.count("blocks.{}."), stages_of(model.config)[0].attend.split(",")
+def blocks(model: SpaceTimeTransformer, link: Link, temporal: Temporal) -> list[str]:
+    depth, steps = Theirs(link.source).count("blocks.{}."), stages_of(model.config)[0].attend.split(",")
     if depth != model.config.depth:
         raise ValueError(f"the image model has {depth} blocks, the video model {model.config.depth}: expected as many")
     spaces = [i for i, axes in enumerate(steps) if axes != "t"]
@@ -154,10 +189,10 @@ def blocks(model: SpaceTimeTransformer, source: Source, state: dict[str, Tensor]
         raise ValueError(f"attend={','.join(steps)!r} has {len(spaces)} steps in space, expected 1 for the image's")
     for i in range(depth):
         ours = f"encoders.0.blocks.{i}"
-        timm.block(source, state, f"blocks.{i}", ours, step=spaces[0])
+        block(link, NAMES, f"blocks.{i}.", ours, step=spaces[0])
         for step, axes in enumerate(steps):
             if axes == "t" and temporal != "fresh":
-                copy_step(state, ours, spaces[0], step, zero_projection=temporal != "copy")
+                copy_step(link.result, ours, spaces[0], step, zero_projection=temporal != "copy")
     report = [f"{depth} blocks: taken"]
     if "t" in steps:
         how = {
@@ -177,27 +212,32 @@ def copy_step(state: dict[str, Tensor], block: str, space: int, time: int, *, ze
             state[f"{block}.{layer.format(time)}.{part}"] = torch.zeros_like(value) if zero else value
 
 
-def norm_and_rest(model: SpaceTimeTransformer, source: Source, state: dict[str, Tensor]) -> list[str]:
+def norm_and_rest(model: SpaceTimeTransformer, link: Link) -> list[str]:
     """The last norm; what the image model has no counterpart for; the image classifier."""
-    name = "norm" if "norm.weight" in source else "fc_norm"
-    timm.norm(source, state, name, "encoders.0.norm")
-    report = ["last norm: taken" + (" (in the image model it comes after mean pooling)" if name == "fc_norm" else "")]
+    theirs = "norm" if link.has("norm.weight") else "fc_norm"
+    ours = next((n for n in ("encoders.0.norm", "encoders.0.pool.norm") if f"{n}.weight" in model.state_dict()), None)
+    if ours is None:
+        link.leave(f"{theirs}.", "the model has no last norm")
+        report = ["last norm: left, the model has none"]
+    else:
+        link.linear(theirs, ours)
+        after = " (in the image model it comes after mean pooling)" if theirs == "fc_norm" else ""
+        report = [f"last norm: taken{after}"]
     if len(model.encoders) > 1:
         report.append("temporal encoder: left fresh")
     report.append("head: left fresh")
-    head = [name for name in source.tensors if name.startswith("head.")]
-    for name in head:
-        source.take(name)
+    head = [name for name in link.source if name.startswith(("head.", "head_dist."))]
+    link.leave("head", "the image model's classes")
     return report + ([f"{', '.join(head)}: left, the image model's classes"] if head else [])
 
 
-def read(weights: ImageWeights) -> Source:
+def read(weights: ImageWeights) -> Theirs:
     if isinstance(weights, Mapping):
-        source, where = Source(weights), "the weights"
+        source, where = Theirs(weights), "the weights"
     else:
         file = local(weights) or download(str(weights), FILE)
         try:
-            source, where = Source(load_file(file)), str(file)
+            source, where = Theirs(load_file(file)), str(file)
         except SafetensorError as error:
             raise ValueError(f"{file}: not a readable safetensors file ({error}): download it again") from error
     if "patch_embed.proj.weight" not in source:

@@ -1,63 +1,166 @@
-"""From the weights of a reference program to our model: one function, one file for each dialect."""
+"""From the weights of a reference program to our model, and back: each dialect says once what corresponds."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-import torch
+from torch import Tensor
 
+from tubelet.nn.config import ModelConfig
 from tubelet.nn.grid import triple
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.weights import scenic, timesformer, timm
-from tubelet.weights.source import Converted, Source, Told
+from tubelet.weights import audiomae, huggingface, metatransformer, scenic, swin, timesformer, timm, vjepa2
+from tubelet.weights.link import Array, Link, Move, Theirs, Told
 from tubelet.weights.store import load_strict
 
-DIALECTS: dict[str, Callable[[Source, Told], Converted]] = {
-    "scenic": scenic.convert,
-    "timesformer": timesformer.convert,
-    "timm": timm.convert,
+
+@dataclass(frozen=True)
+class Dialect:
+    """mark: a tensor that these weights have and none of the dialects before; config: the model they are for; says:
+    raises where the dialect has no words for a model; tie: what corresponds to what."""
+
+    mark: str
+    config: Callable[[Theirs, Told], ModelConfig]
+    says: Callable[[ModelConfig], None]
+    tie: Callable[[Link, ModelConfig], None]
+
+
+def timm_config(theirs: Theirs, told: Told) -> ModelConfig:
+    return (swin if theirs.root("stages.") else timm).config(theirs, told)
+
+
+def timm_says(config: ModelConfig) -> None:
+    (swin if config.family == "swin2" else timm).says(config)
+
+
+def timm_tie(link: Link, config: ModelConfig) -> None:
+    (swin if config.family == "swin2" else timm).tie(link, config)
+
+
+HF = huggingface
+# in the order in which `recognise` looks
+DIALECTS = {
+    "scenic": Dialect("embedding/kernel", scenic.config, scenic.says, scenic.tie),
+    "timesformer": Dialect("time_embed", *timesformer.original),
+    "hf-timesformer": Dialect("timesformer.embeddings.cls_token", *timesformer.hugging_face),
+    "hf-vivit": Dialect("vivit.embeddings.cls_token", HF.vivit_config, HF.vivit_says, HF.vivit_tie),
+    "hf-videomae": Dialect(
+        "videomae.embeddings.patch_embeddings.projection.weight", HF.videomae_config, HF.videomae_says, HF.videomae_tie
+    ),
+    "hf-ast": Dialect("audio_spectrogram_transformer.embeddings.cls_token", HF.ast_config, HF.ast_says, HF.ast_tie),
+    "hf-vjepa2": Dialect("encoder.embeddings.patch_embeddings.proj.weight", vjepa2.config, vjepa2.says, vjepa2.tie),
+    "timm": Dialect("patch_embed.proj.weight", timm_config, timm_says, timm_tie),
+    "metatransformer": Dialect("0.attn.qkv.weight", metatransformer.config, metatransformer.says, metatransformer.tie),
+    "audiomae": Dialect("", audiomae.config, audiomae.says, audiomae.tie),  # timm's names: to be asked for
 }
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A model made from foreign weights, ready to run (eval mode), and the account of their tensors."""
+
+    model: SpaceTimeTransformer
+    moves: list[Move]
+
+
+def recognise(names: Collection[str]) -> str:
+    """The dialect that tensors of these names are in.
+
+    Raises:
+        ValueError: none that we know.
+    """
+    for name, dialect in DIALECTS.items():
+        if dialect.mark and any(tensor == dialect.mark or tensor.endswith(ending(dialect.mark)) for tensor in names):
+            return name
+    some = ", ".join(sorted(names)[:6])
+    raise ValueError(f"tensors of no dialect we know (they begin with {some}): expected one of {', '.join(DIALECTS)}")
+
+
+def ending(mark: str) -> tuple[str, str]:
+    """A mark inside a wrapper of a trainer."""
+    return f".{mark}", f"/{mark}"
+
+
 def from_reference(
-    state: Mapping[str, torch.Tensor | np.ndarray[Any, Any]],
+    state: Mapping[str, Array],
     dialect: str,
     *,
-    heads: int,
+    heads: int | Sequence[int],
     clip: Sequence[int],
     family: str | None = None,
     attend: str | None = None,
     frames: int | None = None,
     stride: Sequence[int] | None = None,
+    window: Sequence[int] | None = None,
 ) -> SpaceTimeTransformer:
     """Our model with the weights of a reference program, ready to run (eval mode).
 
     Args:
         state: name -> tensor or array, as the original stores it.
-        dialect: "scenic" (ViViT 1 to 4), "timesformer" (the original's), "timm" (ViT).
-        heads: attention heads, which weights cannot tell.
-        clip: the (T, H, W) the weights are made for, ((1, mel, time) for sound).
+        dialect: "timm" (ViT, DeiT, DINOv2, registers, hybrids, Swin v2 CR), "scenic" (ViViT 1 to 4), "timesformer" (the
+            original's), "hf-vivit", "hf-timesformer", "hf-videomae", "hf-vjepa2", "hf-ast" (Hugging Face's),
+            "metatransformer", or "audiomae" (timm's names; its rows are time, ours mel).
+        heads: attention heads, which weights cannot tell; for Swin, those of each stage.
+        clip: the (T, H, W) the weights are made for, (1, mel, time) for sound.
         family: for scenic without class token, whose Models 1 and 4 look alike: "vivit1" or "vivit4".
         attend: order of scenic's Model 3, "hw,t" (the paper's) or "t,hw".
         frames: uniform frame sampling: frames embedded of each clip.
         stride: (frames, px, px) between patches, where they overlap.
+        window: Swin's, (1, h, w) in tokens.
 
     Raises:
         ValueError: unknown dialect; a tensor that is missing, left over, or of a shape that does not fit.
     """
-    if dialect not in DIALECTS:
-        raise ValueError(f"unknown dialect {dialect!r}: expected one of {', '.join(DIALECTS)}")
-    source = Source(state)
+    settings = {"family": family, "attend": attend, "frames": frames, "stride": stride, "window": window}
+    return read_reference(state, dialect, heads=heads, clip=clip, **settings).model  # type: ignore[arg-type]
+
+
+def read_reference(
+    state: Mapping[str, Array],
+    dialect: str,
+    *,
+    heads: int | Sequence[int],
+    clip: Sequence[int],
+    family: str | None = None,
+    attend: str | None = None,
+    frames: int | None = None,
+    stride: Sequence[int] | None = None,
+    window: Sequence[int] | None = None,
+) -> Taken:
+    """As `from_reference`, with the account of what became of each tensor."""
     told = Told(
-        heads=heads,
+        heads=heads if isinstance(heads, int) else tuple(heads),
         clip=triple(clip, "clip"),
         family=family,
         attend=attend,
         frames=frames,
         stride=None if stride is None else triple(stride, "stride"),
+        window=None if window is None else triple(window, "window"),
     )
-    config, tensors = DIALECTS[dialect](source, told)
-    source.finish(dialect)
+    spoken, theirs = dialect_of(dialect), Theirs(state)
+    config = spoken.config(theirs, told)
+    link = Link(theirs.tensors, reading=True)
+    spoken.tie(link, config)
+    tensors = link.finish(dialect)
     model = SpaceTimeTransformer(config)
-    load_strict(model, tensors, what=f"{dialect} weights")
-    return model.eval()
+    fresh = {} if dialect != "metatransformer" else {n: t for n, t in model.state_dict().items() if "encoders" not in n}
+    load_strict(model, {**fresh, **tensors}, what=f"{dialect} weights")
+    return Taken(model.eval(), link.moves)
+
+
+def to_reference(model: SpaceTimeTransformer, dialect: str) -> dict[str, Tensor]:
+    """The model's weights under the names of a reference program, which gives the same answers with them.
+
+    Raises:
+        ValueError: unknown dialect, or one that has no words for this model.
+    """
+    spoken = dialect_of(dialect)
+    spoken.says(model.config)
+    link = Link({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, reading=False)
+    spoken.tie(link, model.config)
+    return link.finish(dialect)
+
+
+def dialect_of(name: str) -> Dialect:
+    if name not in DIALECTS:
+        raise ValueError(f"unknown dialect {name!r}: expected one of {', '.join(DIALECTS)}")
+    return DIALECTS[name]

@@ -4,107 +4,154 @@ Models 1 and 4 have the same tensors; flax kernels are (in, out), attention kern
 form. The position row of a class token is added to the token itself, which loses nothing.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
-from tubelet.nn.grid import Grid, grid_of
-from tubelet.weights.source import Converted, Source, Told, config_of, linear, split_positions
+from tubelet.nn.config import ModelConfig, stages_of
+from tubelet.nn.grid import Grid
+from tubelet.weights.layers import grid_for, require
+from tubelet.weights.link import Link, Theirs, Told
 
 
-def convert(source: Source, told: Told) -> Converted:
-    kernel = source.take("embedding/kernel")
-    factorised = "cls_SpatialTransformer" in source or "SpatialTransformer/encoder_norm/scale" in source
+def config(theirs: Theirs, told: Told) -> ModelConfig:
+    factorised = "SpatialTransformer/encoder_norm/scale" in theirs
     root = "SpatialTransformer" if factorised else "Transformer"
-    divided = "Transformer/encoderblock_0/LayerNorm_mlp/scale" in source
-    family = detect_family(source, told.family, factorised=factorised, divided=divided)
-    kernel = kernel[None] if kernel.ndim == 4 else kernel  # (t, p, p, C, D)
-    patch = (kernel.shape[0], kernel.shape[1], kernel.shape[2])
-    frames, step = told.frames, told.stride or patch
-    grid = grid_of((min(told.clip[0], frames or told.clip[0]), *told.clip[1:]), patch, step)
+    divided = "Transformer/encoderblock_0/LayerNorm_mlp/scale" in theirs
+    family = detect_family(theirs, told.family, factorised=factorised, divided=divided)
     steps = (told.attend or "hw,t") if divided else "t|hw" if family == "vivit4" else "thw"
     if divided and steps not in ("hw,t", "t,hw"):
         raise ValueError(f"got attend={steps!r}, but Model 3 attends in space and along time: give 'hw,t' or 't,hw'")
-    told.agree(family=family, attend=steps)
-    with_token = any(name in source for name in ("cls", "cls_SpatialTransformer"))
-
-    state: dict[str, Tensor] = {}
-    linear(
-        state,
-        "embed.embed.proj" if frames else "embed.proj",
-        kernel.permute(4, 3, 0, 1, 2),
-        source.take("embedding/bias"),
-    )
-    token = "cls_SpatialTransformer" if factorised else "cls"
-    encoder(source, state, root, 0, grid.along("hw") if factorised else grid, token if with_token else None, steps)
-    if factorised and "TemporalTransformer/encoder_norm/scale" in source:
-        encoder(
-            source,
-            state,
-            "TemporalTransformer",
-            1,
-            grid.along("t"),
-            "cls_TemporalTransformer" if with_token else None,
-            "thw",
-        )
-    linear(state, "head", source.take("output_projection/kernel").T, source.take("output_projection/bias"))
-    config = replace(
-        config_of(family, state, told),
+    told.agree(family=family, attend=steps, window=None)
+    kernel = theirs.shape("embedding/kernel")  # ([t,] p, p, C, D)
+    patch = (1, *kernel[:2]) if len(kernel) == 4 else kernel[:3]
+    with_token = any(name in theirs for name in ("cls", "cls_SpatialTransformer"))
+    mlp = "MlpBlock" if divided else "MlpBlock_0"
+    return ModelConfig(
+        family=family,
+        dim=kernel[-1],
+        depth=theirs.count(root + "/encoderblock_{}/"),
+        heads=told.heads,
+        mlp_dim=theirs.shape(f"{root}/encoderblock_0/{mlp}/Dense_0/bias")[0],
+        patch=(patch[0], patch[1], patch[2]),
+        stride=told.stride,
+        clip=told.clip,
+        num_classes=theirs.shape("output_projection/bias")[0],
+        channels=kernel[-2],
+        frames=told.frames,
+        temporal_depth=theirs.count("TemporalTransformer/encoderblock_{}/"),
         attend=steps if divided else None,
         pool="cls" if with_token else "mean",
         gelu="tanh",
     )
-    return config, state
 
 
-def detect_family(source: Source, family: str | None, *, factorised: bool, divided: bool) -> str:
+def detect_family(theirs: Theirs, family: str | None, *, factorised: bool, divided: bool) -> str:
     if factorised or divided:
-        found = "vivit2" if factorised else "vivit3"
-    elif "cls" in source:
-        found = "vivit1"  # Model 4 has no class token
-    elif family in ("vivit1", "vivit4"):
-        found = family
-    else:
-        raise ValueError("scenic's Models 1 and 4 have the same weights: say which with family='vivit1' or 'vivit4'")
-    return found
+        return "vivit2" if factorised else "vivit3"
+    if "cls" in theirs:
+        return "vivit1"  # Model 4 has no class token
+    if family in ("vivit1", "vivit4"):
+        return family
+    raise ValueError("scenic's Models 1 and 4 have the same weights: say which with family='vivit1' or 'vivit4'")
 
 
-def encoder(
-    source: Source, state: dict[str, Tensor], root: str, stage: int, grid: Grid, token: str | None, steps: str
-) -> None:
-    """Moves one encoder of `source` into `state`."""
-    ours = f"encoders.{stage}"
-    rows, state[f"{ours}.position.tables.0"] = split_positions(
-        source.take(f"{root}/posembed_input/pos_embedding"), grid, prefix=0 if token is None else 1
+def says(config: ModelConfig) -> None:
+    require(
+        config,
+        "scenic",
+        family=("vivit1", "vivit2", "vivit3", "vivit4"),
+        frames=(config.frames,),
+        pool=("cls", "mean"),
+        norm=("tokens",),
+        gelu=("tanh",),
+        prefix=(None, int(stages_of(config)[0].pool == "cls")),
     )
-    if token is not None:
-        state[f"{ours}.prefix"] = source.take(token) + rows
-    for i in range(source.count(root + "/encoderblock_{}/")):
-        block(source, state, f"{root}/encoderblock_{i}", f"{ours}.blocks.{i}", steps)
-    norm(source, state, f"{root}/encoder_norm", f"{ours}.norm")
+    if config.position is not None:
+        raise ValueError(f"the dialect 'scenic' cannot say a model with position={config.position!r}: choose another")
 
 
-def block(source: Source, state: dict[str, Tensor], theirs: str, ours: str, steps: str) -> None:
+def tie(link: Link, config: ModelConfig) -> None:
+    embed = "embed.embed.proj" if config.frames else "embed.proj"
+    kernel(link, "embedding/kernel", f"{embed}.weight", flat=config.patch[0] == 1 and bool(config.frames))
+    link.same("embedding/bias", f"{embed}.bias")
+    grid, stages = grid_for(config), stages_of(config)
+    if config.family == "vivit2":
+        encoder(link, config, "SpatialTransformer", 0, grid.along("hw"), "cls_SpatialTransformer")
+        if len(stages) > 1:
+            encoder(link, config, "TemporalTransformer", 1, grid.along("t"), "cls_TemporalTransformer")
+    else:
+        encoder(link, config, "Transformer", 0, grid, "cls")
+    dense(link, "output_projection", "head")
+
+
+def kernel(link: Link, theirs: str, ours: str, *, flat: bool) -> None:
+    """([t,] p, p, C, D) -> (D, C, t, p, p); two axes of space alone where frames are sampled uniformly."""
+    if link.has(theirs):
+        flat = link.source[theirs].ndim == 4
+
+    def back(x: Tensor) -> list[Tensor]:
+        x = x.permute(2, 3, 4, 1, 0)
+        return [x[0] if flat else x]
+
+    link.tie([theirs], [ours], lambda x: [(x[None] if flat else x).permute(4, 3, 0, 1, 2)], back)
+
+
+def encoder(link: Link, config: ModelConfig, root: str, stage: int, grid: Grid, token: str) -> None:
+    ours, table = f"encoders.{stage}", f"{root}/posembed_input/pos_embedding"
+    if config.pool == "mean" or stages_of(config)[stage].pool == "mean":
+        link.position(table, f"{ours}.position.tables.0", grid)
+    else:
+        link.positions([(token, 1)], table, f"{ours}.prefix", f"{ours}.position.tables.0", grid)
+    steps = stages_of(config)[stage].attend
+    depth = config.temporal_depth if stage else config.depth
+    assert isinstance(depth, int)
+    assert isinstance(config.heads, int)
+    for i in range(depth):
+        block(link, f"{root}/encoderblock_{i}", f"{ours}.blocks.{i}", steps, config.heads)
+    norm(link, f"{root}/encoder_norm", f"{ours}.norm")
+
+
+def block(link: Link, theirs: str, ours: str, steps: str, heads: int) -> None:
     names = {"hw": "space", "t": "time"}
-    suffixes = [names[axes] for axes in steps.split(",")] if "," in steps else ["0"]
-    for i, suffix in enumerate(suffixes):
-        norm(source, state, f"{theirs}/LayerNorm_{suffix}", f"{ours}.attn_norms.{i}")
-        attention = f"{theirs}/MultiHeadDotProductAttention_{suffix}"
-        parts = [
-            (source.take(f"{attention}/{part}/kernel"), source.take(f"{attention}/{part}/bias"))
-            for part in ("query", "key", "value")
-        ]
-        weight = torch.cat([kernel.flatten(1).T for kernel, _ in parts])
-        linear(state, f"{ours}.attns.{i}.qkv", weight, torch.cat([bias.flatten() for _, bias in parts]))
-        out = source.take(f"{attention}/out/kernel").flatten(0, 1).T
-        linear(state, f"{ours}.attns.{i}.proj", out, source.take(f"{attention}/out/bias"))
-    last, mlp = ("LayerNorm_mlp", "MlpBlock") if "," in steps else ("LayerNorm_1", "MlpBlock_0")
-    norm(source, state, f"{theirs}/{last}", f"{ours}.mlp_norm")
+    divided = "," in steps
+    for i, suffix in enumerate([names[axes] for axes in steps.split(",")] if divided else ["0"]):
+        norm(link, f"{theirs}/LayerNorm_{suffix}", f"{ours}.attn_norms.{i}")
+        attention(link, f"{theirs}/MultiHeadDotProductAttention_{suffix}", f"{ours}.attns.{i}", heads)
+    last, mlp = ("LayerNorm_mlp", "MlpBlock") if divided else ("LayerNorm_1", "MlpBlock_0")
+    norm(link, f"{theirs}/{last}", f"{ours}.mlp_norm")
     for i in (0, 1):
-        dense = f"{theirs}/{mlp}/Dense_{i}"
-        linear(state, f"{ours}.mlp.fc{i + 1}", source.take(f"{dense}/kernel").T, source.take(f"{dense}/bias"))
+        dense(link, f"{theirs}/{mlp}/Dense_{i}", f"{ours}.mlp.fc{i + 1}")
 
 
-def norm(source: Source, state: dict[str, Tensor], theirs: str, ours: str) -> None:
-    linear(state, ours, source.take(f"{theirs}/scale"), source.take(f"{theirs}/bias"))
+def attention(link: Link, theirs: str, ours: str, heads: int) -> None:
+    """Query, key and value (in, heads, d), output (heads, d, out)."""
+    parts = [f"{theirs}/{part}" for part in ("query", "key", "value")]
+    link.tie(
+        [f"{part}/kernel" for part in parts],
+        [f"{ours}.qkv.weight"],
+        lambda *x: [torch.cat([y.flatten(1).T for y in x])],
+        lambda x: [y.T.unflatten(1, (heads, -1)) for y in x.chunk(3)],
+    )
+    link.tie(
+        [f"{part}/bias" for part in parts],
+        [f"{ours}.qkv.bias"],
+        lambda *x: [torch.cat([y.flatten() for y in x])],
+        lambda x: [y.unflatten(0, (heads, -1)) for y in x.chunk(3)],
+    )
+    link.tie(
+        [f"{theirs}/out/kernel"],
+        [f"{ours}.proj.weight"],
+        lambda x: [x.flatten(0, 1).T],
+        lambda x: [x.T.unflatten(0, (heads, -1))],
+    )
+    link.same(f"{theirs}/out/bias", f"{ours}.proj.bias")
+
+
+def dense(link: Link, theirs: str, ours: str) -> None:
+    link.tie([f"{theirs}/kernel"], [f"{ours}.weight"], lambda x: [x.T], lambda x: [x.T])
+    link.same(f"{theirs}/bias", f"{ours}.bias")
+
+
+def norm(link: Link, theirs: str, ours: str) -> None:
+    link.same(f"{theirs}/scale", f"{ours}.weight")
+    link.same(f"{theirs}/bias", f"{ours}.bias")

@@ -9,7 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from tubelet.nn.model import ModelConfig, SpaceTimeTransformer
+from tubelet.nn.config import ModelConfig
+from tubelet.nn.model import SpaceTimeTransformer
 
 FILE = "model.safetensors"
 

@@ -1,42 +1,153 @@
-"""Weights of the original TimeSformer (PyTorch names): divided and joint attention.
+"""Weights of TimeSformer, in the original's names and in Hugging Face's: divided, joint and space-only attention.
 
-Its extra linear layer after temporal attention is linear after linear, so it is folded into the projection exactly.
+The linear layer after attention along time is linear after linear: it is folded into the projection before it.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
-from torch import Tensor
+import torch
 
-from tubelet.nn.grid import grid_of
+from tubelet.nn.config import ModelConfig
 from tubelet.weights import timm
-from tubelet.weights.source import Converted, Source, Told, config_of, linear, split_positions
+from tubelet.weights.layers import (
+    ENCODER,
+    PREFIX,
+    TABLE,
+    Names,
+    block,
+    blocks_of,
+    grid_for,
+    require,
+    vit_config,
+)
+from tubelet.weights.link import Link, Theirs, Told
+
+MEAN, STD = (0.45,), (0.225,)  # of the original; Hugging Face's class says ImageNet's
 
 
-def convert(source: Source, told: Told) -> Converted:
-    divided = "blocks.0.temporal_attn.qkv.weight" in source
-    family, steps = ("timesformer", "t,hw") if divided else ("vidtrans", "thw")
-    told.agree(family=family, attend=steps, frames=None, stride=None)
-    kernel = source.take("patch_embed.proj.weight")
-    patch = (1, kernel.shape[2], kernel.shape[3])
-    grid = grid_of(told.clip, patch, patch)
-    state: dict[str, Tensor] = {}
-    linear(state, "embed.proj", kernel[:, :, None], source.take("patch_embed.proj.bias"))
-    rows, state["encoders.0.position.tables.0"] = split_positions(source.take("pos_embed"), grid.along("hw"), prefix=1)
-    _, state["encoders.0.position.tables.1"] = split_positions(source.take("time_embed"), grid.along("t"), prefix=0)
-    state["encoders.0.prefix"] = source.take("cls_token") + rows
-    for i in range(source.count("blocks.{}.")):
-        theirs, ours = f"blocks.{i}", f"encoders.0.blocks.{i}"
+@dataclass(frozen=True)
+class Wording:
+    """What a dialect calls TimeSformer's parts."""
+
+    dialect: str
+    root: str
+    kernel: str
+    token: str
+    positions: str
+    times: str
+    layers: str
+    space: Names
+    time: Names
+    after_time: str
+    norm: str
+    head: str
+
+
+ORIGINAL = Wording(
+    dialect="timesformer",
+    root="",
+    kernel="patch_embed.proj",
+    token="cls_token",
+    positions="pos_embed",
+    times="time_embed",
+    layers="blocks.{}.",
+    space=timm.NAMES,
+    time=Names("temporal_norm1", ("temporal_attn.qkv",), "temporal_attn.proj", "", "", ""),
+    after_time="temporal_fc",
+    norm="norm",
+    head="head",
+)
+HUGGING_FACE = Wording(
+    dialect="hf-timesformer",
+    root="timesformer.",
+    kernel="embeddings.patch_embeddings.projection",
+    token="embeddings.cls_token",
+    positions="embeddings.position_embeddings",
+    times="embeddings.time_embeddings",
+    layers="encoder.layer.{}.",
+    space=Names(
+        "layernorm_before",
+        ("attention.attention.qkv",),
+        "attention.output.dense",
+        "layernorm_after",
+        "intermediate.dense",
+        "output.dense",
+    ),
+    time=Names(
+        "temporal_layernorm", ("temporal_attention.attention.qkv",), "temporal_attention.output.dense", "", "", ""
+    ),
+    after_time="temporal_dense",
+    norm="layernorm",
+    head="classifier",
+)
+
+
+def config(wording: Wording, theirs: Theirs, told: Told) -> ModelConfig:
+    w, root = wording, theirs.root(wording.root)
+    divided = f"{root}{w.layers.format(0)}{w.time.norm1}.bias" in theirs
+    timeless = f"{root}{w.times}" not in theirs
+    if timeless and w is ORIGINAL:
+        raise ValueError("the original's space-only attention averages frames before its last norm, our models after")
+    family, steps = ("vivit2", "thw") if timeless else ("timesformer", "t,hw") if divided else ("vidtrans", "thw")
+    told.agree(family=family, attend=steps, frames=None, stride=None, window=None)
+    found = vit_config(
+        theirs,
+        told,
+        family,
+        kernel=f"{root}{w.kernel}.weight",
+        layers=root + w.layers,
+        hidden=f"{root}{w.layers.format(0)}{w.space.fc1}.bias",
+        head=w.head,
+    )
+    return replace(found, temporal_depth=0, pool="cls", mean=MEAN, std=STD)
+
+
+def says(wording: Wording, config: ModelConfig) -> None:
+    known = {"timesformer": ("hw", "t"), "vidtrans": ("hw", "t"), "vivit2": ("hw",)}
+    require(
+        config,
+        wording.dialect,
+        family=("timesformer", "vidtrans") if wording is ORIGINAL else tuple(known),
+        attend=("t,hw", "thw"),
+        pool=("cls",),
+        norm=("tokens",),
+        tables=(known.get(config.family, ()),),
+        prefix=(None, 1),
+        patch=((1, *config.patch[1:]),),
+        temporal_depth=(0,) if config.family == "vivit2" else (config.temporal_depth,),
+    )
+
+
+def tie(wording: Wording, link: Link, config: ModelConfig) -> None:
+    w, grid, divided = wording, grid_for(config), config.family == "timesformer"
+    root = w.root if not link.reading or any(name.startswith(w.root) for name in link.source) else ""
+    link.kernel(root + w.kernel, "embed.proj", flat=True)
+    link.positions([(root + w.token, 1)], root + w.positions, PREFIX, TABLE, grid.along("hw"))
+    if config.family != "vivit2":
+        link.position(root + w.times, f"{ENCODER}.position.tables.1", grid.along("t"))
+    for i in blocks_of(config):
+        theirs, ours = root + w.layers.format(i), f"{ENCODER}.blocks.{i}"
         if divided:
-            timm.norm(source, state, f"{theirs}.temporal_norm1", f"{ours}.attn_norms.0")
-            timm.attention(source, state, f"{theirs}.temporal_attn", f"{ours}.attns.0")
-            fold(source, state, f"{theirs}.temporal_fc", f"{ours}.attns.0.proj")
-        timm.block(source, state, theirs, ours, step=1 if divided else 0)
-    timm.norm(source, state, "norm", "encoders.0.norm")
-    linear(state, "head", source.take("head.weight"), source.take("head.bias"))
-    return replace(config_of(family, state, told), mean=(0.45,), std=(0.225,)), state
+            time(link, w, theirs, ours)
+        block(link, w.space, theirs, ours, step=int(divided))
+    link.linear(root + w.norm, f"{ENCODER}.norm")
+    if config.num_classes:
+        link.linear(w.head, "head")
 
 
-def fold(source: Source, state: dict[str, Tensor], after: str, ours: str) -> None:
-    """Replaces the layer `ours` by itself followed by `after`."""
-    weight, bias = source.take(f"{after}.weight"), source.take(f"{after}.bias")
-    linear(state, ours, weight @ state[f"{ours}.weight"], weight @ state[f"{ours}.bias"] + bias)
+def time(link: Link, w: Wording, theirs: str, ours: str) -> None:
+    """Attention along time; the linear layer after it is folded in, and written as one that does nothing."""
+    link.linear(f"{theirs}{w.time.norm1}", f"{ours}.attn_norms.0")
+    link.packed([f"{theirs}{name}" for name in w.time.qkv], f"{ours}.attns.0.qkv")
+    link.tie(
+        [f"{theirs}{layer}.{part}" for layer in (w.time.proj, w.after_time) for part in ("weight", "bias")],
+        [f"{ours}.attns.0.proj.weight", f"{ours}.attns.0.proj.bias"],
+        lambda weight, bias, after, shift: [after @ weight, after @ bias + shift],
+        lambda weight, bias: [weight, bias, torch.eye(len(bias)), torch.zeros_like(bias)],
+        "taken, the linear layer after it folded in",
+    )
+
+
+original = partial(config, ORIGINAL), partial(says, ORIGINAL), partial(tie, ORIGINAL)
+hugging_face = partial(config, HUGGING_FACE), partial(says, HUGGING_FACE), partial(tie, HUGGING_FACE)

@@ -1,73 +1,122 @@
-"""Weights of timm's ViT, also DeiT and DINOv2: class token or mean pooling.
-
-LayerScale is linear after linear: it is folded into the layer before it, exactly.
-"""
+"""Weights of timm's ViT: also DeiT, DINOv2 and registers, and the hybrids on a ResNet."""
 
 from dataclasses import replace
 
-from torch import Tensor
+import torch
 
-from tubelet.nn.grid import grid_of
-from tubelet.weights.source import Converted, Source, Told, config_of, linear, split_positions
+from tubelet.nn.config import ModelConfig
+from tubelet.weights.layers import ENCODER, PREFIX, TABLE, Names, block, blocks_of, grid_for, require, vit_config
+from tubelet.weights.link import Link, Theirs, Told
 
+NAMES = Names("norm1", ("attn.qkv",), "attn.proj", "norm2", "mlp.fc1", "mlp.fc2", ("ls1.gamma", "ls2.gamma"))
+TOKENS = ("cls_token", "dist_token", "reg_token")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BACKBONE = "patch_embed.backbone."
 
 
-def convert(source: Source, told: Told) -> Converted:
-    told.agree(family="vit", attend="thw", frames=None)
-    kernel = source.take("patch_embed.proj.weight")
-    patch = (1, kernel.shape[2], kernel.shape[3])
-    step = told.stride or patch
-    grid = grid_of(told.clip, patch, step)
-    state: dict[str, Tensor] = {}
-    linear(state, "embed.proj", kernel[:, :, None], source.take("patch_embed.proj.bias"))
-    positions = source.take("pos_embed")
-    with_token = "cls_token" in source
-    # timm's no_embed_class: the table has no row for the class token
-    with_row = with_token and positions.shape[1] == grid.size + 1
-    rows, state["encoders.0.position.tables.0"] = split_positions(positions, grid, prefix=1 if with_row else 0)
-    if with_token:
-        state["encoders.0.prefix"] = source.take("cls_token") + (rows if with_row else 0)
-    for i in range(source.count("blocks.{}.")):
-        block(source, state, f"blocks.{i}", f"encoders.0.blocks.{i}", step=0)
-    norm(source, state, "norm", "encoders.0.norm")
-    linear(state, "head", source.take("head.weight"), source.take("head.bias"))
-    colour = kernel.shape[1] == 3
-    config = replace(
-        config_of("vit", state, told),
-        pool="cls" if with_token else "mean",
+def config(theirs: Theirs, told: Told) -> ModelConfig:
+    told.agree(family="vit", attend="thw", frames=None, window=None)
+    found = vit_config(
+        theirs,
+        told,
+        "vit",
+        kernel="patch_embed.proj.weight",
+        layers="blocks.{}.",
+        hidden="blocks.0.mlp.fc1.bias",
+        head="head",
+    )
+    found = hybrid(theirs, found) if theirs.root(BACKBONE) else found
+    after_pooling = "fc_norm.bias" in theirs
+    by_token = "cls,dist" if "dist_token" in theirs else "cls"
+    colour = found.channels == 3
+    return replace(
+        found,
+        pool=by_token if "cls_token" in theirs and not after_pooling else "mean",
+        prefix=sum(theirs.shape(name)[1] for name in TOKENS if name in theirs),
+        norm="pooled" if after_pooling else "tokens",
         mean=IMAGENET_MEAN if colour else (0.5,),
         std=IMAGENET_STD if colour else (0.5,),
     )
-    return config, state
 
 
-def block(source: Source, state: dict[str, Tensor], theirs: str, ours: str, *, step: int) -> None:
-    """Moves a ViT block into ours; its attention becomes attention step `step`."""
-    norm(source, state, f"{theirs}.norm1", f"{ours}.attn_norms.{step}")
-    attention(source, state, f"{theirs}.attn", f"{ours}.attns.{step}")
-    scale(source, state, f"{theirs}.ls1.gamma", f"{ours}.attns.{step}.proj")
-    norm(source, state, f"{theirs}.norm2", f"{ours}.mlp_norm")
-    for layer in ("fc1", "fc2"):
-        copy(source, state, f"{theirs}.mlp.{layer}", f"{ours}.mlp.{layer}")
-    scale(source, state, f"{theirs}.ls2.gamma", f"{ours}.mlp.fc2")
+def hybrid(theirs: Theirs, found: ModelConfig) -> ModelConfig:
+    """With the ResNet before the patch embedding; `found` counts its patch in cells of the ResNet's map."""
+    stages = theirs.count(BACKBONE + "stages.{}.")
+    step = 4 * 2 ** max(stages - 1, 0)
+    stem, channels = theirs.shape(f"{BACKBONE}{'stem.' if stages else ''}conv.weight")[:2]
+    last = [theirs.shape(f"{BACKBONE}stages.{i}.blocks.0.conv3.weight")[0] for i in range(stages)]
+    return replace(
+        found,
+        embed="resnet",
+        channels=channels,
+        patch=(1, step * found.patch[1], step * found.patch[2]),
+        layers=tuple(theirs.count(f"{BACKBONE}stages.{i}.blocks." + "{}.") for i in range(stages)),
+        widths=(stem, *last),
+    )
 
 
-def attention(source: Source, state: dict[str, Tensor], theirs: str, ours: str) -> None:
-    copy(source, state, f"{theirs}.qkv", f"{ours}.qkv")
-    copy(source, state, f"{theirs}.proj", f"{ours}.proj")
+def says(config: ModelConfig) -> None:
+    require(
+        config,
+        "timm",
+        family=("vit",),
+        embed=("tubelet", "resnet"),
+        pool=("cls", "cls,dist", "mean"),
+        norm=("tokens", "pooled"),
+        tables=(("hw",),),
+    )
 
 
-def norm(source: Source, state: dict[str, Tensor], theirs: str, ours: str) -> None:
-    copy(source, state, theirs, ours)
+def tie(link: Link, config: ModelConfig) -> None:
+    if config.embed == "resnet":
+        resnet(link, config.layers)
+    link.kernel("patch_embed.proj", "embed.proj", flat=True)
+    positions(link, config)
+    for i in blocks_of(config):
+        block(link, NAMES, f"blocks.{i}.", f"{ENCODER}.blocks.{i}")
+    if config.norm == "pooled":
+        link.linear("fc_norm", f"{ENCODER}.pool.norm")
+    else:
+        link.linear("norm", f"{ENCODER}.norm")
+    if config.num_classes and config.pool == "cls,dist":
+        two_heads(link)
+    elif config.num_classes:
+        link.linear("head", "head")
 
 
-def copy(source: Source, state: dict[str, Tensor], theirs: str, ours: str) -> None:
-    linear(state, ours, source.take(f"{theirs}.weight"), source.take(f"{theirs}.bias"))
+def positions(link: Link, config: ModelConfig) -> None:
+    """timm has position rows for all prefix tokens or, as for all models with registers, for none."""
+    grid = grid_for(config)
+    count = config.prefix if config.prefix is not None else int(config.pool != "mean")
+    names = ["cls_token", "dist_token"] if config.pool == "cls,dist" else ["cls_token"]
+    tokens = [(name, 1) for name in names[:count]]
+    tokens += [("reg_token", count - len(names))] if count > len(names) else []
+    with_rows = link.source["pos_embed"].shape[1] != grid.size if link.has("pos_embed") else count == len(names)
+    if with_rows:
+        return link.positions(tokens, "pos_embed", PREFIX, TABLE, grid)
+    link.position("pos_embed", TABLE, grid)
+    return link.joined(tokens, PREFIX) if tokens else None
 
 
-def scale(source: Source, state: dict[str, Tensor], gamma: str, ours: str) -> None:
-    """Folds a LayerScale, where there is one, into the layer before it."""
-    if gamma in source:
-        factor = source.take(gamma)
-        linear(state, ours, factor[:, None] * state[f"{ours}.weight"], factor * state[f"{ours}.bias"])
+def two_heads(link: Link) -> None:
+    """DeiT averages the answers of a head on each token; ours is one head on both tokens side by side."""
+    theirs = [f"{head}.{part}" for part in ("weight", "bias") for head in ("head", "head_dist")]
+    link.tie(
+        theirs,
+        ["head.weight", "head.bias"],
+        lambda a, b, bias_a, bias_b: [torch.cat([a, b], 1) / 2, (bias_a + bias_b) / 2],
+        lambda weight, bias: [*(2 * weight).chunk(2, 1), bias, bias],
+        "taken, the mean of both heads",
+    )
+
+
+def resnet(link: Link, layers: tuple[int, ...]) -> None:
+    for name in ("conv.weight", "norm.weight", "norm.bias"):
+        link.same(f"{BACKBONE}{'stem.' if layers else ''}{name}", f"embed.backbone.stem.{name}")
+    for stage, depth in enumerate(layers):
+        for i in range(depth):
+            names = [f"{kind}{j}" for j in (1, 2, 3) for kind in ("conv", "norm")]
+            for name in names + (["downsample.conv", "downsample.norm"] if i == 0 else []):
+                layer = f"stages.{stage}.blocks.{i}.{name}"
+                for part in ("weight",) if "conv" in name else ("weight", "bias"):
+                    link.same(f"{BACKBONE}{layer}.{part}", f"embed.backbone.{layer}.{part}")

@@ -1,0 +1,367 @@
+import json
+import re
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from tubelet.nn.block import BlockConfig
+from tubelet.nn.grid import Grid
+from tubelet.nn.windows import (
+    PatchMerging,
+    SwinBlock,
+    SwinEncoder,
+    WindowAttention,
+    Windows,
+    cuts,
+    layout_of,
+    remembered,
+)
+
+torch.set_num_threads(1)
+
+GOLDEN = Path(__file__).parent / "golden" / "timm_swinv2_cr.safetensors"
+MADE_FOR = Grid(4, 6, 10)
+DEPTHS, HEADS = (2, 3), (2, 4)
+CONFIG = BlockConfig(dim=12, heads=2, mlp_dim=20, eps=1e-5)
+RENAMED = [
+    ("patch_embed.norm", "embed_norm"),
+    ("stages.1.blocks.1.norm3", "stages.1.norm"),
+    ("downsample", "merge"),
+    ("norm1", "attn_norm"),
+    ("norm2", "mlp_norm"),
+    ("meta_mlp", "meta"),
+]
+CASES = {
+    "timm's failing case": (Grid(1, 9, 9), (1, 4, 4)),
+    "no axis a multiple": (Grid(1, 5, 7), (1, 4, 4)),
+    "space-time": (Grid(3, 5, 7), (2, 4, 4)),
+    "odd windows": (Grid(5, 4, 6), (3, 3, 2)),
+    "multiples": (Grid(2, 4, 6), (1, 2, 3)),
+    "one axis covered": (Grid(2, 7, 3), (2, 4, 4)),
+    "all covered": (Grid(2, 3, 4), (9, 9, 9)),
+}
+both_cuts = pytest.mark.parametrize("odd", [False, True], ids=["still", "shifted"])
+all_cases = pytest.mark.parametrize(("grid", "window"), CASES.values(), ids=CASES)
+
+
+def shaken(module):
+    """In eval mode, with all parameters random, also those that start at zero or one."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.5 * torch.randn(parameter.shape))
+    return module.eval()
+
+
+def swin(*, window=(2, 2, 4), grid=MADE_FOR, **settings) -> SwinEncoder:
+    torch.manual_seed(0)
+    settings = {"depths": DEPTHS, "heads": HEADS, "drop_paths": [0.0] * sum(DEPTHS)} | settings
+    return shaken(SwinEncoder(12, window=window, grid=grid, **settings))
+
+
+def may_see(windows: Windows) -> Tensor:
+    """(N, N), query by key: whether two tokens are in one window, by arithmetic on their places alone."""
+    places = product(*map(range, windows.grid))
+    numbers = [tuple((i - s) // n for i, s, n in zip(place, windows.shift, windows.size)) for place in places]
+    return torch.tensor([[query == key for key in numbers] for query in numbers])
+
+
+def attention_one_by_one(attn: WindowAttention, x: Tensor, windows: Windows) -> Tensor:
+    """(N, D) -> (N, D), token by token and head by head."""
+    places = torch.tensor(list(product(*map(range, windows.grid)))).float()
+    see, mlp = may_see(windows), attn.meta
+    q, k, v = (x @ attn.qkv.weight.T + attn.qkv.bias).view(len(x), 3, attn.heads, -1).unbind(1)
+    out = torch.zeros_like(q)
+    for i in range(len(x)):
+        keys = see[i].nonzero()[:, 0]
+        apart = places[i] - places[keys]
+        apart = (apart.sign() * (1 + apart.abs()).log())[:, 3 - attn.coordinates :]
+        bias = (apart @ mlp.fc1.weight.T + mlp.fc1.bias).clamp(min=0) @ mlp.fc2.weight.T + mlp.fc2.bias
+        for head in range(attn.heads):
+            cosine = k[keys, head] @ q[i, head] / (k[keys, head].norm(dim=1) * q[i, head].norm())
+            logits = cosine * min(attn.logit_scale[head].exp(), 100) + bias[:, head]
+            out[i, head] = logits.softmax(0) @ v[keys, head]
+    return out.flatten(1) @ attn.proj.weight.T + attn.proj.bias
+
+
+@all_cases
+@both_cuts
+def test_a_change_of_a_token_reaches_its_window_and_nothing_else(grid, window, odd):
+    torch.manual_seed(0)
+    windows = cuts(grid, window)[odd]
+    block = shaken(SwinBlock(CONFIG, coordinates=3)).double()
+    x = torch.randn(1, grid.size, 12, dtype=torch.double)
+    changed = x + torch.eye(grid.size)[:, :, None] * torch.randn(12)  # row i: token i is another one
+    moved = (block(changed, windows) - block(x, windows)).abs().amax(2).T > 1e-12
+    assert torch.equal(moved, may_see(windows))
+
+
+@all_cases
+@both_cuts
+def test_attention_agrees_with_a_loop_over_tokens(grid, window, odd):
+    torch.manual_seed(0)
+    windows = cuts(grid, window)[odd]
+    attn = shaken(WindowAttention(12, 2, coordinates=2 if windows.size[0] == 1 else 3))
+    x = torch.randn(2, grid.size, 12)
+    one_by_one = torch.stack([attention_one_by_one(attn, sample, windows) for sample in x])
+    assert_close(attn(x, windows), one_by_one, atol=2e-5, rtol=0)
+
+
+def test_one_window_that_covers_the_grid_is_attention_among_all():
+    for windows in cuts(Grid(2, 3, 4), (9, 9, 9)):
+        assert windows.shift == (0, 0, 0)
+        assert may_see(windows).all()
+        assert layout_of(windows, torch.device("cpu")).visible is None
+
+
+def test_windows_are_capped_by_the_grid_and_shifted_by_half_where_they_do_not_cover_it():
+    still, shifted = cuts(Grid(2, 9, 5), (4, 5, 5))
+    assert still == Windows(Grid(2, 9, 5), (2, 5, 5), (0, 0, 0))
+    assert shifted == Windows(Grid(2, 9, 5), (2, 5, 5), (0, 2, 0))
+    assert shifted.padded == (2, 10, 5)
+
+
+@all_cases
+@both_cuts
+def test_joining_inverts_cutting(grid, window, odd):
+    windows = cuts(grid, window)[odd]
+    x = torch.randn(2, grid.size, 3)
+    assert torch.equal(windows.join(windows.cut(x)), x)
+
+
+def test_cosine_attention_stops_sharpening_at_a_hundred():
+    torch.manual_seed(0)
+    attn, x = shaken(WindowAttention(12, 2, coordinates=3)), torch.randn(1, MADE_FOR.size, 12)
+    outs = []
+    for scale in (99.0, 100.0, 1000.0):
+        torch.nn.init.constant_(attn.logit_scale, torch.tensor(scale).log().item())
+        outs.append(attn(x, cuts(MADE_FOR, (2, 2, 4))[1]))
+    assert not torch.allclose(outs[0], outs[1], atol=1e-5)
+    assert_close(outs[1], outs[2])
+
+
+@pytest.mark.parametrize("grid", [Grid(1, 4, 6), Grid(2, 5, 3), Grid(3, 1, 1)])
+def test_merging_joins_two_by_two_neighbours_in_space_column_by_column(grid):
+    torch.manual_seed(0)
+    merging = shaken(PatchMerging(3, eps=1e-5))
+    x = torch.randn(2, grid.size, 3)
+    out, merged = merging(x, grid)
+    assert merged == (grid.t, -(-grid.h // 2), -(-grid.w // 2))
+    tokens = x.view(2, *grid, 3)
+    for i, (t, h, w) in enumerate(product(*map(range, merged))):
+        four = [(2 * h, 2 * w), (2 * h + 1, 2 * w), (2 * h, 2 * w + 1), (2 * h + 1, 2 * w + 1)]
+        parts = [tokens[:, t, a, b] if a < grid.h and b < grid.w else torch.zeros(2, 3) for a, b in four]
+        expected = F.layer_norm(torch.cat(parts, 1), (12,), merging.norm.weight, merging.norm.bias)
+        assert_close(out[:, i], expected @ merging.reduction.weight.T, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stage_norms", [False, True])
+def test_an_encoder_is_its_blocks_in_turn_every_second_one_shifted(stage_norms):
+    model, grid = swin(stage_norms=stage_norms), Grid(4, 9, 10)
+    x = torch.randn(2, grid.size, 12)
+    y = F.layer_norm(x, (12,), model.embed_norm.weight, model.embed_norm.bias)
+    for number, (stage, now) in enumerate(zip(model.stages, [grid, Grid(4, 5, 5)])):
+        if number:
+            y, _ = stage.merge(y, grid)
+        for i, block in enumerate(stage.blocks):
+            windows = cuts(now, (2, 3, 4))[i % 2]
+            y = y + block.attn_norm(block.attn(y, windows))
+            y = y + block.mlp_norm(block.mlp(y))
+        if number or stage_norms:
+            y = F.layer_norm(y, (12 * 2**number,), stage.norm.weight, stage.norm.bias)
+    out, last = model(x, grid)
+    assert last == (4, 5, 5)
+    assert out.shape == (2, 100, model.out_dim)
+    assert_close(out, y)
+
+
+def test_a_window_keeps_its_ratio_to_the_grid():
+    model = swin(window=(2, 2, 4), grid=Grid(4, 6, 10))
+    assert model.window_at(Grid(4, 6, 10)) == (2, 2, 4)
+    assert model.window_at(Grid(8, 18, 5)) == (4, 6, 2)
+    assert model.window_at(Grid(5, 8, 12)) == (2, 3, 5)  # 2.5 rounds to even, 2.67 and 4.8 up
+    assert model.window_at(Grid(1, 1, 1)) == (1, 1, 1)
+    assert swin(window=(1, 2, 4), grid=Grid(1, 6, 10)).window_at(Grid(16, 6, 10)) == (1, 2, 4)
+
+
+def test_weights_made_for_one_grid_are_weights_made_for_every_grid_of_that_ratio():
+    small, large = swin(), swin(window=(4, 4, 8), grid=Grid(8, 12, 20))
+    large.load_state_dict(small.state_dict())
+    x = torch.randn(1, 8 * 12 * 20, 12)
+    assert_close(small(x, Grid(8, 12, 20)), large(x, Grid(8, 12, 20)))
+
+
+def test_the_size_may_change_at_every_call_and_leaves_no_trace():
+    model, grids = swin(), [Grid(4, 6, 10), Grid(3, 5, 7), Grid(1, 11, 2)]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    clips = [torch.randn(2, grid.size, 12) for grid in grids]
+    first = [model(x, grid) for x, grid in zip(clips, grids)]
+    again = [model(x, grid) for x, grid in zip(reversed(clips), reversed(grids))]
+    assert_close(first, again[::-1], atol=0, rtol=0)
+    assert_close(dict(model.state_dict()), before, atol=0, rtol=0)
+    assert not list(model.buffers())
+    for side in range(1, 40):
+        layout_of(Windows(Grid(1, 1, side), (1, 1, 1), (0, 0, 0)), torch.device("cpu"))
+    assert remembered.cache_info().currsize == remembered.cache_info().maxsize == 32
+
+
+def test_training_may_follow_prediction():
+    remembered.cache_clear()
+    model, grid = swin(), Grid(3, 7, 9)
+    x = torch.randn(1, grid.size, 12)
+    with torch.inference_mode():
+        predicted = model(x, grid)
+    out = model(x, grid)
+    out[0].sum().backward()
+    assert_close(predicted, out)
+
+
+def test_an_exported_program_agrees_and_leaves_the_model_as_it_was():
+    remembered.cache_clear()
+    model, grid = swin(), Grid(3, 5, 7)
+    x = torch.randn(1, grid.size, 12)
+    program = torch.export.export(model, (x, grid), strict=False).module()
+    assert remembered.cache_info().currsize == 0
+    assert_close(program(x, grid)[0], model(x, grid)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_samples_of_a_batch_are_independent():
+    model, grid = swin(), Grid(3, 5, 7)
+    x = torch.randn(3, grid.size, 12)
+    alone = torch.cat([model(sample[None], grid)[0] for sample in x])
+    assert_close(model(x, grid)[0], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_frames_stay_apart_in_windows_of_one_time_step():
+    model = swin(window=(1, 2, 4), grid=Grid(1, 6, 10))
+    clip = torch.randn(2, 3 * 60, 12)
+    out, grid = model(clip, Grid(3, 6, 10))
+    assert grid == (3, 3, 5)
+    frames = [model(frame, Grid(1, 6, 10))[0] for frame in clip.chunk(3, 1)]
+    assert_close(out, torch.cat(frames, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_a_clip_of_one_time_step_runs_in_space_time_windows():
+    model = swin()
+    out, grid = model(torch.randn(2, 7 * 5, 12), Grid(1, 7, 5))
+    assert grid == (1, 4, 3)
+    assert out.shape == (2, 12, 24)
+    assert out.isfinite().all()
+
+
+def test_gradients_reach_every_parameter():
+    model, grid = swin().train(), Grid(3, 5, 7)
+    model(torch.randn(2, grid.size, 12), grid)[0].square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        if not name.endswith("meta.fc2.bias"):  # added to all logits of a head alike: no softmax can tell
+            assert parameter.grad.abs().max() > 1e-5, name
+
+
+def test_a_new_block_changes_nothing():
+    block, x = SwinBlock(CONFIG, coordinates=3).eval(), torch.randn(2, MADE_FOR.size, 12)
+    assert torch.equal(block(x, cuts(MADE_FOR, (2, 2, 4))[1]), x)
+
+
+def test_the_position_bias_has_a_dropout_of_its_own_in_training():
+    model, x = swin(), torch.randn(1, MADE_FOR.size, 12)
+    assert torch.equal(model(x, MADE_FOR)[0], model(x, MADE_FOR)[0])
+    model.train()
+    assert not torch.allclose(model(x, MADE_FOR)[0], model(x, MADE_FOR)[0])
+    for stage in model.stages:
+        for block in stage.blocks:
+            block.attn.meta.dropout.eval()
+    assert torch.equal(model(x, MADE_FOR)[0], model(x, MADE_FOR)[0])
+
+
+def test_each_block_has_its_own_drop_path_rate():
+    rates = [0.0, 0.1, 0.2, 0.3, 0.4]
+    model = swin(drop_paths=rates)
+    assert [block.drop_path.rate for stage in model.stages for block in stage.blocks] == rates
+
+
+def trained(x: Tensor, *, checkpointing: bool) -> tuple[list[Tensor], int]:
+    """Output and gradients of a training step, and how often a block was run for it."""
+    model, runs = swin(drop_paths=[0.5] * 5, dropout=0.1, checkpointing=checkpointing).train(), []
+    for stage in model.stages:
+        for block in stage.blocks:
+            block.register_forward_pre_hook(lambda block, _: runs.append(block))
+    torch.manual_seed(1)
+    out, _ = model(x, Grid(3, 5, 7))
+    out.square().sum().backward()
+    return [out, *(parameter.grad for parameter in model.parameters())], len(runs)
+
+
+def test_checkpointing_runs_blocks_again_and_changes_no_output_and_no_gradient():
+    x = torch.randn(3, 3 * 5 * 7, 12)
+    plain, once = trained(x, checkpointing=False)
+    saving, twice = trained(x, checkpointing=True)
+    assert (once, twice) == (5, 10)
+    assert_close(saving, plain)
+
+
+def test_half_precision_is_near_and_finite():
+    model, grid = swin(), Grid(3, 5, 7)
+    x = torch.randn(1, grid.size, 12)
+    exact = model(x, grid)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(x, grid)[0]
+    for out in (mixed, model.bfloat16()(x.bfloat16(), grid)[0]):
+        assert (out - exact).abs().mean() < 0.1 * exact.abs().mean()
+
+
+def test_parity_with_timm():
+    tensors = load_file(GOLDEN)
+    with safe_open(GOLDEN, "pt") as file:
+        meta = json.loads(file.metadata()["meta"])
+    state = {name.removeprefix("weights."): value for name, value in tensors.items()}
+    pixels, logits = state.pop("input"), state.pop("logits")
+    embed, head = (
+        [state.pop(f"{part}.{kind}") for kind in ("weight", "bias")] for part in ("patch_embed.proj", "head.fc")
+    )
+    for theirs, ours in RENAMED:
+        state = {name.replace(theirs, ours): value for name, value in state.items()}
+    model = SwinEncoder(
+        meta["embed_dim"],
+        depths=meta["depths"],
+        heads=meta["num_heads"],
+        window=(1, *meta["window_size"]),
+        grid=Grid(1, 16, 24),
+        drop_paths=[0.0] * sum(meta["depths"]),
+    ).eval()
+    model.load_state_dict(state)
+    tokens = F.conv2d(pixels, *embed, stride=4).flatten(2).transpose(1, 2)
+    out, grid = model(tokens, Grid(1, 16, 24))
+    assert grid == (1, 8, 12)
+    assert_close(F.linear(out.mean(1), *head), logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"heads": (2, 5)}, "5 heads do not divide the width 24: choose a divisor of 24"),
+        ({"heads": (2,)}, "got 1 numbers of heads for 2 stages: give one for each stage"),
+        ({"depths": ()}, "got depths=(), expected at least one stage, each of at least one block"),
+        ({"depths": (2, 0)}, "got depths=(2, 0), expected at least one stage, each of at least one block"),
+        ({"drop_paths": [0.0]}, "got 1 drop path rates for 5 blocks: give one for each block"),
+        ({"window": (4, 4)}, "got window=(4, 4), expected (t, h, w) in tokens, each at least 1"),
+        ({"window": (1, 0, 4)}, "got window=(1, 0, 4), expected (t, h, w) in tokens, each at least 1"),
+    ],
+)
+def test_sizes_that_do_not_fit_together_are_refused(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        swin(**settings)
+
+
+@pytest.mark.parametrize("shape", [(2, 61, 12), (2, 60, 11), (60, 12)])
+def test_tokens_that_do_not_fill_the_grid_are_refused(shape):
+    message = f"got tokens of shape {shape} for the grid (1, 6, 10), expected (B, 60, 12): windows have no place"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        swin()(torch.zeros(shape), Grid(1, 6, 10))

@@ -1,0 +1,100 @@
+"""What most dialects share: the ViT block under different names, and a model's numbers read off its tensors."""
+
+from dataclasses import dataclass
+
+import torch
+
+from tubelet.nn.config import ModelConfig, stages_of
+from tubelet.nn.grid import Grid
+from tubelet.nn.tokeniser import make_embed
+from tubelet.weights.link import Link, Theirs, Told
+
+ENCODER = "encoders.0"
+TABLE = f"{ENCODER}.position.tables.0"
+PREFIX = f"{ENCODER}.prefix"
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a dialect calls the layers of a block: `qkv` is one packed layer, or three; `scales` are LayerScales."""
+
+    norm1: str
+    qkv: tuple[str, ...]
+    proj: str
+    norm2: str
+    fc1: str
+    fc2: str
+    scales: tuple[str, str] = ("", "")
+
+
+def block(link: Link, names: Names, theirs: str, ours: str, *, step: int = 0) -> None:
+    """A ViT block; its attention is attention step `step` of ours."""
+    attention(link, names, theirs, ours, step=step)
+    link.linear(f"{theirs}{names.norm2}", f"{ours}.mlp_norm")
+    link.linear(f"{theirs}{names.fc1}", f"{ours}.mlp.fc1")
+    scaled(link, f"{theirs}{names.scales[1]}", f"{theirs}{names.fc2}", f"{ours}.mlp.fc2")
+
+
+def attention(link: Link, names: Names, theirs: str, ours: str, *, step: int) -> None:
+    """The attention of a block, with its norm."""
+    link.linear(f"{theirs}{names.norm1}", f"{ours}.attn_norms.{step}")
+    link.packed([f"{theirs}{name}" for name in names.qkv], f"{ours}.attns.{step}.qkv")
+    scaled(link, f"{theirs}{names.scales[0]}", f"{theirs}{names.proj}", f"{ours}.attns.{step}.proj")
+
+
+def scaled(link: Link, gamma: str, layer: str, ours: str) -> None:
+    """A linear layer; where the weights have a LayerScale after it, that is folded in, linear after linear."""
+    if not link.has(gamma):
+        return link.linear(layer, ours)
+    return link.tie(
+        [f"{layer}.weight", f"{layer}.bias", gamma],
+        [f"{ours}.weight", f"{ours}.bias"],
+        lambda weight, bias, factor: [factor[:, None] * weight, factor * bias],
+        lambda weight, bias: [weight, bias, torch.ones_like(bias)],
+        "taken, LayerScale folded in",
+    )
+
+
+def vit_config(
+    theirs: Theirs, told: Told, family: str, *, kernel: str, layers: str, hidden: str, head: str
+) -> ModelConfig:
+    """The numbers of a model of ViT blocks: width, channels and patch from the tokeniser's kernel (D, C, [t,] h, w)."""
+    shape = theirs.shape(kernel)
+    patch = shape[2:] if len(shape) == 5 else (1, *shape[2:])
+    return ModelConfig(
+        family=family,
+        dim=shape[0],
+        depth=theirs.count(layers),
+        heads=told.heads,
+        mlp_dim=theirs.shape(hidden)[0],
+        patch=(patch[0], patch[1], patch[2]),
+        stride=told.stride,
+        clip=told.clip,
+        num_classes=theirs.classes(head),
+        channels=shape[1],
+    )
+
+
+def grid_for(config: ModelConfig) -> Grid:
+    """The grid that the position tables are made for."""
+    with torch.device("meta"):
+        return make_embed(config).grid(config.clip)
+
+
+def blocks_of(config: ModelConfig) -> range:
+    assert isinstance(config.depth, int)  # only Swin has several
+    return range(config.depth)
+
+
+def require(config: ModelConfig, dialect: str, **allowed: tuple[object, ...]) -> None:
+    """Raises ValueError where the model has settings that a dialect cannot say; those not named must be ViT's."""
+    stage = stages_of(config)[0]
+    known = {"embed": ("tubelet",), "frames": (None,), "gelu": ("erf",), "position": ("learned",), **allowed}
+    found = {name: getattr(stage if hasattr(stage, name) else config, name) for name in known}
+    wrong = [
+        f"{name}={found[name]!r} (it knows {', '.join(map(repr, values))})"
+        for name, values in known.items()
+        if found[name] not in values
+    ]
+    if wrong:
+        raise ValueError(f"the dialect {dialect!r} cannot say a model with {'; '.join(wrong)}: choose another")

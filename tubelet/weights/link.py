@@ -1,0 +1,199 @@
+"""Between the names of a reference program and ours: a dialect says once what corresponds, a link moves it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tubelet.nn.grid import Grid
+
+Array = Tensor | np.ndarray[Any, Any]
+Ways = Callable[..., Sequence[Tensor]]
+
+WRAPPERS = ("optimizer/target/", "opt/target/", "params/", "param/", "module.", "model.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What weights cannot tell of the model they are made for; see `from_reference`."""
+
+    heads: int | tuple[int, ...]
+    clip: tuple[int, int, int]
+    family: str | None = None
+    attend: str | None = None
+    frames: int | None = None
+    stride: tuple[int, int, int] | None = None
+    window: tuple[int, int, int] | None = None
+
+    def agree(self, **found: object) -> None:
+        """Raises ValueError where something else was told than the weights themselves say."""
+        for name, value in found.items():
+            told = getattr(self, name)
+            if told is not None and told != value:
+                raise ValueError(f"got {name}={told!r}, but the weights say {value!r}: leave {name} out")
+
+
+@dataclass(frozen=True)
+class Move:
+    """A line of the account: tensors of theirs, what they are with us ("" if nothing), and what was done."""
+
+    theirs: str
+    ours: str
+    how: str
+
+
+class Theirs:
+    """Tensors by their original names, without the wrappers that trainers put around them."""
+
+    def __init__(self, state: Mapping[str, Array]):
+        self.tensors = {
+            name: torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value).float()
+            for name, value in state.items()
+        }
+        for wrapper in WRAPPERS:
+            if self.tensors and all(name.startswith(wrapper) for name in self.tensors):
+                self.tensors = {name.removeprefix(wrapper): value for name, value in self.tensors.items()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+    def root(self, prefix: str) -> str:
+        """`prefix` if tensors are called so, else "": the same weights are saved with and without a head on them."""
+        return prefix if any(name.startswith(prefix) for name in self.tensors) else ""
+
+    def find(self, name: str) -> Tensor:
+        if name not in self.tensors:
+            raise ValueError(missing(name, self.tensors))
+        return self.tensors[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.find(name).shape)
+
+    def count(self, pattern: str) -> int:
+        """Number of layers: the first i for which no tensor's name begins with `pattern` filled with i."""
+        i = 0
+        while any(name.startswith(pattern.format(i)) for name in self.tensors):
+            i += 1
+        return i
+
+    def classes(self, head: str) -> int:
+        """Outputs of a linear layer; 0 where there is none."""
+        return self.shape(f"{head}.bias")[0] if f"{head}.bias" in self else 0
+
+
+class Link:
+    """Moves tensors between `theirs` and `ours`: from theirs while reading, from ours while writing.
+
+    Each tensor is taken once; `finish` refuses what is left over. `moves` is the account.
+    """
+
+    def __init__(self, source: Mapping[str, Tensor], *, reading: bool):
+        self.source, self.result = dict(source), dict[str, Tensor]()
+        self.reading = reading
+        self.moves: list[Move] = []
+
+    def has(self, theirs: str) -> bool:
+        """Whether the weights that are read have this tensor; never so while writing."""
+        return self.reading and theirs in self.source
+
+    def take(self, name: str) -> Tensor:
+        if name not in self.source:
+            raise ValueError(missing(name, self.source))
+        return self.source.pop(name)
+
+    def tie(self, theirs: Sequence[str], ours: Sequence[str], forth: Ways, back: Ways, how: str = "taken") -> None:
+        """Tensors that correspond as groups: ours = forth(*theirs), theirs = back(*ours)."""
+        taken, given, way = (theirs, ours, forth) if self.reading else (ours, theirs, back)
+        values = way(*[self.take(name) for name in taken])
+        self.result.update({name: value.contiguous() for name, value in zip(given, values, strict=True)})
+        self.moves.append(Move(" + ".join(theirs), " + ".join(ours), how))
+
+    def same(self, theirs: str, ours: str) -> None:
+        """One tensor as it is."""
+        self.tie([theirs], [ours], alone, alone)
+
+    def linear(self, theirs: str, ours: str) -> None:
+        """Weight and bias of a linear layer or a norm."""
+        for part in ("weight", "bias"):
+            self.same(f"{theirs}.{part}", f"{ours}.{part}")
+
+    def kernel(self, theirs: str, ours: str, *, flat: bool) -> None:
+        """Weight and bias of a tokeniser; `flat`: theirs has no axis of time, ours one of length 1."""
+        weight = f"{theirs}.weight", f"{ours}.weight"
+        if flat:
+            self.tie(weight[:1], weight[1:], lambda x: [x[:, :, None]], lambda x: [x[:, :, 0]])
+        else:
+            self.same(*weight)
+        self.same(f"{theirs}.bias", f"{ours}.bias")
+
+    def packed(self, theirs: Sequence[str], ours: str, *, bias: str = "{}.bias") -> None:
+        """Query, key and value as layers of their own with them, one packed layer with us."""
+        for pattern, part in (("{}.weight", "weight"), (bias, "bias")):
+            names = [pattern.format(name) for name in theirs]
+            self.tie(names, [f"{ours}.{part}"], lambda *x: [torch.cat(x)], lambda x: x.chunk(len(theirs)))
+
+    def position(self, theirs: str, ours: str, grid: Grid) -> None:
+        """A flat table (1, N, D) without prefix rows, ours (t, h, w, D)."""
+        self.tie([theirs], [ours], lambda x: split_rows(x, grid, prefix=0)[1:], lambda x: [x.flatten(0, 2)[None]])
+
+    def positions(self, tokens: Sequence[tuple[str, int]], theirs: str, prefix: str, table: str, grid: Grid) -> None:
+        """Prefix tokens, by name and number, and a flat table with a row for each of them, folded into them with us."""
+        sizes = [size for _, size in tokens]
+
+        def forth(*x: Tensor) -> list[Tensor]:
+            rows, cells = split_rows(x[-1], grid, prefix=sum(sizes))
+            return [torch.cat(x[:-1], 1) + rows, cells]
+
+        def back(prefix: Tensor, cells: Tensor) -> list[Tensor]:
+            flat = torch.cat([torch.zeros_like(prefix), cells.flatten(0, 2)[None]], 1)
+            return [*prefix.split(sizes, 1), flat]
+
+        names = [name for name, _ in tokens]
+        self.tie([*names, theirs], [prefix, table], forth, back, "taken, rows of prefix tokens folded into them")
+
+    def joined(self, theirs: Sequence[tuple[str, int]], ours: str) -> None:
+        """Tokens, by name and number, that are one row of tokens with us."""
+        sizes = [size for _, size in theirs]
+        self.tie([name for name, _ in theirs], [ours], lambda *x: [torch.cat(x, 1)], lambda x: x.split(sizes, 1))
+
+    def leave(self, beginning: str, why: str) -> None:
+        """Tensors of theirs that have no place with us, for a reason."""
+        for name in [name for name in self.source if self.reading and name.startswith(beginning)]:
+            del self.source[name]
+            self.moves.append(Move(name, "", f"left: {why}"))
+
+    def omit(self, beginning: str, why: str) -> None:
+        """Tensors of ours that have no place with them, for a reason."""
+        for name in [name for name in self.source if not self.reading and name.startswith(beginning)]:
+            del self.source[name]
+            self.moves.append(Move("", name, f"left: {why}"))
+
+    def finish(self, what: str) -> dict[str, Tensor]:
+        """Raises ValueError that lists the tensors which nothing took."""
+        if self.source:
+            names = "\n".join(f"  {name} {tuple(value.shape)}" for name, value in sorted(self.source.items())[:20])
+            place = f"our {what} model, nothing was loaded" if self.reading else f"{what} weights, nothing was written"
+            raise ValueError(f"{len(self.source)} tensors have no place in {place}:\n{names}")
+        return self.result
+
+
+def missing(name: str, tensors: Mapping[str, Tensor]) -> str:
+    some = ", ".join(sorted(tensors)[:6])
+    return f"the weights have no tensor {name!r} (they begin with {some}): is the dialect right?"
+
+
+def alone(x: Tensor) -> list[Tensor]:
+    return [x]
+
+
+def split_rows(flat: Tensor, grid: Grid, *, prefix: int) -> tuple[Tensor, Tensor]:
+    """(1, P + N, D) -> the P prefix rows (1, P, D) and the table (t, h, w, D)."""
+    if flat.shape[1] != prefix + grid.size:
+        raise ValueError(
+            f"the position table has {flat.shape[1]} rows, expected {prefix} for prefix tokens and {grid.size} for "
+            f"the grid {tuple(grid)}: is clip=(T, H, W) the size the weights were made for?"
+        )
+    return flat[:, :prefix], flat[0, prefix:].reshape(*grid, -1)

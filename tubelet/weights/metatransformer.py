@@ -1,0 +1,43 @@
+"""Weights of Meta-Transformer's encoder: a bare stack of timm's blocks, without tokeniser, positions or last norm."""
+
+import math
+from dataclasses import replace
+
+from tubelet.nn.config import ModelConfig
+from tubelet.weights.layers import ENCODER, block, blocks_of, require
+from tubelet.weights.link import Link, Theirs, Told
+from tubelet.weights.timm import NAMES
+
+
+def config(theirs: Theirs, told: Told) -> ModelConfig:
+    """The tokeniser is a fresh one, of 16 px (or what else fills the clip) and two frames where the clip has them."""
+    told.agree(family="meta", attend="thw", frames=None, window=None)
+    frames, height, width = told.clip
+    side = math.gcd(height, width, 16)
+    return replace(
+        ModelConfig(
+            family="meta",
+            dim=theirs.shape("0.norm1.bias")[0],
+            depth=theirs.count("{}."),
+            heads=told.heads,
+            mlp_dim=theirs.shape("0.mlp.fc1.bias")[0],
+            patch=(math.gcd(frames, 2), side, side),
+            stride=told.stride,
+            clip=told.clip,
+            num_classes=0,
+        ),
+        eps=1e-5,
+        pool_eps=1e-5,
+    )
+
+
+def says(config: ModelConfig) -> None:
+    require(config, "metatransformer", family=("meta",), attend=("thw",), norm=("none",), position=("sincos",))
+
+
+def tie(link: Link, config: ModelConfig) -> None:
+    for i in blocks_of(config):
+        block(link, NAMES, f"{i}.", f"{ENCODER}.blocks.{i}")
+    if not link.reading:
+        link.omit("embed.", "the released layout has no tokeniser")
+        link.omit("head.", "the released layout has no head")

@@ -1,0 +1,67 @@
+"""Weights of timm's Swin transformer v2 CR."""
+
+from dataclasses import replace
+
+from tubelet.nn.config import ModelConfig
+from tubelet.weights.layers import ENCODER, require
+from tubelet.weights.link import Link, Theirs, Told
+from tubelet.weights.timm import IMAGENET_MEAN, IMAGENET_STD
+
+
+def config(theirs: Theirs, told: Told) -> ModelConfig:
+    told.agree(family="swin2", attend="windows", frames=None, stride=None)
+    if isinstance(told.heads, int) or told.window is None:
+        raise ValueError(
+            f"Swin has a number of heads for each stage and windows, got heads={told.heads}, window={told.window}: "
+            f"give heads=(2, 4, ...) and window=(1, h, w) in tokens"
+        )
+    dim, channels, h, w = theirs.shape("patch_embed.proj.weight")
+    stages = theirs.count("stages.{}.")
+    depth = tuple(theirs.count(f"stages.{i}.blocks." + "{}.") for i in range(stages))
+    found = ModelConfig(
+        family="swin2",
+        dim=dim,
+        depth=depth,
+        heads=told.heads,
+        mlp_dim=theirs.shape("stages.0.blocks.0.mlp.fc1.bias")[0],
+        patch=(1, h, w),
+        clip=told.clip,
+        num_classes=theirs.classes("head.fc"),
+        channels=channels,
+        window=told.window,
+        norm="stages" if f"stages.0.blocks.{depth[0] - 1}.norm3.bias" in theirs and stages > 1 else None,
+        eps=1e-5,
+    )
+    return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if channels == 3 else found
+
+
+def says(config: ModelConfig) -> None:
+    require(config, "timm", family=("swin2",), patch=((1, *config.patch[1:]),), position=("learned",))
+
+
+def tie(link: Link, config: ModelConfig) -> None:
+    link.kernel("patch_embed.proj", "embed.proj", flat=True)
+    link.linear("patch_embed.norm", f"{ENCODER}.embed_norm")
+    assert isinstance(config.depth, tuple)
+    for stage, depth in enumerate(config.depth):
+        theirs, ours = f"stages.{stage}", f"{ENCODER}.stages.{stage}"
+        if stage:
+            link.linear(f"{theirs}.downsample.norm", f"{ours}.merge.norm")
+            link.same(f"{theirs}.downsample.reduction.weight", f"{ours}.merge.reduction.weight")
+        for i in range(depth):
+            block(link, f"{theirs}.blocks.{i}", f"{ours}.blocks.{i}")
+        if config.norm == "stages" or stage == len(config.depth) - 1:
+            link.linear(f"{theirs}.blocks.{depth - 1}.norm3", f"{ours}.norm")
+    if config.num_classes:
+        link.linear("head.fc", "head")
+
+
+def block(link: Link, theirs: str, ours: str) -> None:
+    link.linear(f"{theirs}.attn.qkv", f"{ours}.attn.qkv")
+    link.linear(f"{theirs}.attn.proj", f"{ours}.attn.proj")
+    link.same(f"{theirs}.attn.logit_scale", f"{ours}.attn.logit_scale")
+    for layer in ("fc1", "fc2"):
+        link.linear(f"{theirs}.attn.meta_mlp.{layer}", f"{ours}.attn.meta.{layer}")
+        link.linear(f"{theirs}.mlp.{layer}", f"{ours}.mlp.{layer}")
+    link.linear(f"{theirs}.norm1", f"{ours}.attn_norm")
+    link.linear(f"{theirs}.norm2", f"{ours}.mlp_norm")
