@@ -2,7 +2,7 @@
 
 from tubelet.nn.attention import Attention, attend
 from tubelet.nn.block import Block, BlockConfig, DropPath, Mlp
-from tubelet.nn.config import FAMILIES, IMAGE_FAMILIES, SIZES, ModelConfig
+from tubelet.nn.config import FAMILIES, IMAGE_FAMILIES, SIZES, SWIN_SIZES, ModelConfig
 from tubelet.nn.create import create_model, list_models
 from tubelet.nn.embed import (
     ConvStemEmbed,
@@ -18,6 +18,8 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.pool import AttentivePool, Pool
 from tubelet.nn.position import LearnedPosition, RotaryPosition, SinCosPosition, resample, rotary, sincos
 from tubelet.nn.resnet import RESNETS, ResNetEmbed
+from tubelet.nn.shared import SharedEncoder
+from tubelet.nn.stream import Streamer, classify_steps, encode_steps
 from tubelet.nn.windows import SwinBlock, SwinEncoder
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "IMAGE_FAMILIES",
     "RESNETS",
     "SIZES",
+    "SWIN_SIZES",
     "Attention",
     "AttentivePool",
     "Block",
@@ -40,16 +43,20 @@ __all__ = [
     "Pool",
     "ResNetEmbed",
     "RotaryPosition",
+    "SharedEncoder",
     "SinCosPosition",
     "SpaceThenTimeEmbed",
     "SpaceTimeTransformer",
     "Stage",
+    "Streamer",
     "SwinBlock",
     "SwinEncoder",
     "TubeletEmbed",
     "UniformFrames",
     "attend",
+    "classify_steps",
     "create_model",
+    "encode_steps",
     "grid_of",
     "list_models",
     "resample",

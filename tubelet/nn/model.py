@@ -1,6 +1,6 @@
 """The one place that puts a model together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -86,15 +86,30 @@ class SpaceTimeTransformer(nn.Module):
         first = self.encoders[0]
         return first.tokens(*self.embedded(clip)) if isinstance(first, Encoder) else first(*self.embedded(clip))
 
-    def features(self, clip: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> (B, D): what the head classifies."""
+    def features(self, clip: Tensor | Sequence[Tensor]) -> Tensor:
+        """(B, C, T, H, W) -> (B, D): what the head classifies. Or B clips (C, T, H, W), each of a size of its own."""
+        if not isinstance(clip, Tensor):
+            return each_size(self.features, clip)
         x, grid = self.embedded(clip)
         for encoder in self.encoders:
             x, grid = encoder(x, grid)
         return x.mean(1)
 
-    def forward(self, clip: Tensor) -> Tensor:
+    def forward(self, clip: Tensor | Sequence[Tensor]) -> Tensor:
         return self.head(self.features(clip))
+
+
+def each_size(run: Callable[[Tensor], Tensor], clips: Sequence[Tensor]) -> Tensor:
+    """Runs clips (C, T, H, W) of several sizes, those of one size together: nothing is padded, so nothing is masked."""
+    places: dict[torch.Size, list[int]] = {}
+    for i, clip in enumerate(clips):
+        places.setdefault(clip.shape, []).append(i)
+    rows: dict[int, Tensor] = {}
+    for same in places.values():
+        rows |= dict(zip(same, run(torch.stack([clips[i] for i in same])), strict=True))
+    if not rows:
+        raise ValueError("got no clips, expected a tensor (B, C, T, H, W) or a list of at least one clip (C, T, H, W)")
+    return torch.stack([rows[i] for i in range(len(clips))])
 
 
 def make_encoder(config: ModelConfig, stage: Stage, grid: Grid) -> Encoder | SwinEncoder:

@@ -1,0 +1,153 @@
+"""Answers over a window that slides along an endless clip; where the model allows it, each step is encoded once."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from tubelet.nn.embed import ConvStemEmbed, UniformFrames
+from tubelet.nn.encoder import Encoder
+from tubelet.nn.grid import Grid
+from tubelet.nn.model import SpaceTimeTransformer
+
+TOGETHER = 16  # steps encoded, or windows of steps classified, at a time: bounds memory, whatever is pushed
+
+Answer = tuple[int, Tensor]  # first frame of the window, logits (classes,)
+
+
+def encodes_steps_apart(model: SpaceTimeTransformer) -> bool:
+    """Whether the first encoder sees each step in time by itself, so that a step's code is right in every window."""
+    first = model.encoders[0]
+    apart = isinstance(first, Encoder) and first.over == "hw"
+    return apart and not isinstance(model.embed, ConvStemEmbed | UniformFrames)  # these look at their whole clip
+
+
+@torch.no_grad()
+def encode_steps(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
+    """What the first encoder makes of each tubelet step of a clip, (C, T, H, W) -> (t, D).
+
+    Raises:
+        ValueError: the model does not see its steps one by one, or tubelets do not fill the clip.
+    """
+    if not encodes_steps_apart(model):
+        raise ValueError(f"this {model.config.family} model does not encode its steps one by one: use a vivit2 model")
+    steps, _ = model.encoders[0](*model.embedded(clip[None]))
+    return steps[0]
+
+
+@torch.no_grad()
+def classify_steps(model: SpaceTimeTransformer, steps: Tensor) -> Tensor:
+    """The rest of the model on windows of encoded steps, (B, t, D) -> (B, classes)."""
+    x, grid = steps, Grid(steps.shape[1], 1, 1)
+    for encoder in list(model.encoders)[1:]:
+        x, grid = encoder(x, grid)
+    return model.head(x.mean(1))
+
+
+class Streamer:
+    """Slides a window along frames that are pushed in pieces of any length.
+
+    With a factorised encoder (vivit2) each step is encoded once and only the temporal encoder runs on a window; other
+    models run on each window anew (`recomputes`). Either way the answers are those of the model on the windows cut out
+    of the whole clip, and memory does not grow. The model is put in eval mode.
+
+    >>> streamer = Streamer(model, window=32, hop=8)
+    >>> for first_frame, logits in streamer.push(frames): ...
+
+    Args:
+        window: frames that one answer sees; hop: frames from one window to the next. Both in whole steps of the
+            tokeniser.
+
+    Raises:
+        ValueError: a window or hop that is not whole steps.
+    """
+
+    def __init__(self, model: SpaceTimeTransformer, *, window: int, hop: int):
+        self.length, self.step = model.embed.patch[0], model.embed.stride[0]  # frames
+        for name, frames, least in (("window", window, self.length), ("hop", hop, self.step)):
+            if frames < least or (frames - least) % self.step:
+                raise ValueError(
+                    f"got {name}={frames} frames, but tubelets of {self.length} frames, {self.step} apart, allow "
+                    f"{least}, {least + self.step}, {least + 2 * self.step} and so on"
+                )
+        self.model, self.recomputes = model.eval(), not encodes_steps_apart(model)
+        self.window, self.hop = (window - self.length) // self.step + 1, hop // self.step  # steps
+        self.seen = 0  # frames pushed
+        self.next = 0  # step at which the next window begins
+        self.last: int | None = None  # step at which the last answer's window began
+        self.frames, self.first_frame = torch.empty(0), 0  # those still needed, and the number of the first
+        self.codes, self.first_code = torch.empty(0), 0  # encoded steps likewise
+
+    @property
+    def steps(self) -> int:
+        """Whole steps in the frames pushed so far."""
+        return max(0, (self.seen - self.length) // self.step + 1)
+
+    def push(self, frames: Tensor) -> list[Answer]:
+        """Takes the next frames (C, T, H, W), float or uint8, and answers for the windows that are now whole.
+
+        Raises:
+            ValueError: no such frames, or of another size or kind than before.
+        """
+        self.hold(frames)
+        if not self.recomputes:
+            self.encode()
+        starts = []
+        while self.next + self.window <= self.steps:
+            starts.append(self.next)
+            self.next += self.hop
+        answers = list(self.answers(starts, self.window))
+        self.forget()
+        return answers
+
+    def finish(self) -> list[Answer]:
+        """The answer for the last whole window, where the hops end before it; for all there is, if that is shorter."""
+        start = max(0, self.steps - self.window)
+        if not self.steps or (self.last is not None and self.last >= start):
+            return []
+        return list(self.answers([start], self.steps - start))
+
+    def hold(self, frames: Tensor) -> None:
+        if frames.ndim != 4:
+            raise ValueError(f"got frames of shape {tuple(frames.shape)}, expected (C, T, H, W)")
+        if self.seen:
+            was, now = ((*x.shape[:1], *x.shape[2:], x.dtype, x.device) for x in (self.frames, frames))
+            if was != now:
+                raise ValueError(f"got frames (C, H, W) {now} after {was}: a stream keeps its size, begin another one")
+        self.frames = torch.cat([self.frames, frames], 1) if self.seen else frames
+        self.seen += frames.shape[1]
+
+    def encode(self) -> None:
+        """Encodes the steps that are now whole."""
+        done, codes = self.first_code + len(self.codes), [self.codes] if len(self.codes) else []
+        for start in range(done, self.steps, TOGETHER):
+            codes.append(encode_steps(self.model, self.cut(start, min(start + TOGETHER, self.steps))))
+        self.codes = torch.cat(codes) if codes else self.codes
+
+    def cut(self, start: int, stop: int) -> Tensor:
+        """The frames of steps from `start` to before `stop`."""
+        first, last = start * self.step, (stop - 1) * self.step + self.length
+        return self.frames[:, first - self.first_frame : last - self.first_frame]
+
+    @torch.no_grad()
+    def answers(self, starts: Sequence[int], length: int) -> Iterator[Answer]:
+        """The answers for windows of `length` steps."""
+        together = 1 if self.recomputes else TOGETHER
+        for i in range(0, len(starts), together):
+            some = starts[i : i + together]
+            if self.recomputes:
+                logits = self.model(torch.stack([self.cut(start, start + length) for start in some]))
+            else:
+                places = [start - self.first_code for start in some]
+                logits = classify_steps(self.model, torch.stack([self.codes[k : k + length] for k in places]))
+            self.last = some[-1]
+            yield from zip([start * self.step for start in some], logits, strict=True)
+
+    def forget(self) -> None:
+        """Drops what neither the next window nor the last whole one needs."""
+        needed = min(self.next, max(0, self.steps - self.window))
+        frame = (needed if self.recomputes else self.steps) * self.step
+        drop = max(0, min(frame, self.seen) - self.first_frame)
+        self.frames, self.first_frame = self.frames[:, drop:].clone(), self.first_frame + drop
+        if not self.recomputes and needed > self.first_code:
+            self.codes, self.first_code = self.codes[needed - self.first_code :].clone(), needed
