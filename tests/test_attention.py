@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from tubelet.nn import Attention, Grid, attend
+from tubelet.nn import Attention, Grid, attend, attention
 
 GRIDS = [Grid(3, 2, 4), Grid(1, 2, 3), Grid(4, 1, 1), Grid(2, 3, 1)]
 
@@ -131,3 +131,12 @@ def test_attention_that_cannot_be_is_refused(dim, heads, axes, message):
 def test_shared_out_heads_refuse_prefix_tokens():
     with pytest.raises(ValueError, match="no place for prefix tokens: use pool='mean'"):
         Attention(12, 2, "t|hw")(torch.zeros(1, 7, 12), Grid(1, 2, 3))
+
+
+@pytest.mark.parametrize("axes", ["t", "hw", "thw"])
+def test_more_sequences_than_a_kernel_takes_are_cut_in_parts(axes, monkeypatch):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(5, 2 + 3 * 8, 2, 4) for _ in range(3))
+    whole = attend(q, k, v, Grid(3, 2, 4), axes, prefix=2)
+    monkeypatch.setattr(attention, "MOST_SEQUENCES", 4)
+    assert_close(attend(q, k, v, Grid(3, 2, 4), axes, prefix=2), whole)

@@ -8,6 +8,8 @@ from tubelet.nn.grid import AXES, Grid
 
 Turns = tuple[Tensor, Tensor]
 
+MOST_SEQUENCES = 65_535  # rows, or heads, of one launch of a fused kernel on CUDA; more crash it
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, grid: Grid, axes: str, *, prefix: int = 0, dropout: float = 0.0) -> Tensor:
     """Attention among the tokens that share every grid position outside `axes`. All (B, P + N, n, d).
@@ -18,6 +20,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, grid: Grid, axes: str, *, prefix: in
     """
 
     def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (rows, length, n, d)
+        for axis in (0, 2):
+            if q.shape[axis] > MOST_SEQUENCES:
+                parts = zip(*(x.split(MOST_SEQUENCES, axis) for x in (q, k, v)), strict=True)
+                return torch.cat([sdpa(*part) for part in parts], axis)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2)
 

@@ -45,13 +45,34 @@ class TubeletEmbed(nn.Module):
         grid = self.grid(clip.shape[2:])
         if self.stride != self.patch:
             return self.proj(clip).flatten(2).transpose(1, 2), grid
-        b, c = clip.shape[:2]
-        (t, h, w), (kt, kh, kw) = grid, self.patch
-        pixels = (
-            clip.view(b, c, t, kt, h, kh, w, kw) if clip.is_contiguous() else clip.reshape(b, c, t, kt, h, kh, w, kw)
-        )
-        pixels = pixels.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, t * h * w, c * kt * kh * kw)
-        return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias), grid
+        return self.project(clip, self.proj.weight, self.proj.bias), grid
+
+    def embed_bytes(self, clip: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Grid]:
+        """uint8 pixels as they are: `mean` and `std`, (C,) for pixels in [0, 1], are folded into kernel and bias.
+
+        The bytes are counted from 128, which is near any mean: bfloat16 holds them exactly, and the bias stays small.
+        """
+        check_clip(clip, self.proj.in_channels)
+        grid = self.grid(clip.shape[2:])
+        kernel, dtype = self.proj.weight, self.proj.weight.dtype
+        fine = torch.promote_types(dtype, torch.float32)  # rounded once, after folding
+        mean, std = (value.to(fine).view(-1, 1, 1, 1) for value in (mean, std))
+        weight = kernel.to(fine) / (255 * std)
+        bias = (weight * (128 - 255 * mean)).sum((1, 2, 3, 4))
+        bias = bias if self.proj.bias is None else bias + self.proj.bias
+        return self.project((clip ^ 128).view(torch.int8), weight.to(dtype), bias.to(dtype)), grid
+
+    def project(self, clip: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """One matrix product over all tubelets, which lie in memory as the clip's pixels do: channels first or last."""
+        kernel = self.patch
+        pixels = clip.unflatten(4, (-1, kernel[2])).unflatten(3, (-1, kernel[1])).unflatten(2, (-1, kernel[0]))
+        last = clip.stride(1) == 1 and clip.shape[1] > 1
+        order = (0, 2, 4, 6, 3, 5, 7, 1) if last else (0, 2, 4, 6, 1, 3, 5, 7)
+        device = clip.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        pixels = pixels.permute(order).to(dtype, memory_format=torch.contiguous_format).contiguous()
+        weight = weight.permute(0, 2, 3, 4, 1) if last else weight
+        return F.linear(pixels.flatten(4).flatten(1, 3), weight.flatten(1).to(dtype), bias)
 
 
 class UniformFrames(nn.Module):
