@@ -50,13 +50,13 @@ def test_help_comes_without_torch() -> None:
     script = """
         import sys
         from tubelet.cli import main
-        for arguments in (["--help"], ["train", "--help"], ["predict", "--help"], ["--version"]):
+        for arguments in (["--help"], ["train", "--help"], ["predict", "--help"], ["convert", "--help"], ["--version"]):
             sys.argv = ["tubelet", *arguments]
             try:
                 main()
             except SystemExit as end:
                 assert end.code == 0
-        heavy = {"torch", "av", "sklearn", "matplotlib", "jinja2", "huggingface_hub", "safetensors"}
+        heavy = {"torch", "av", "sklearn", "matplotlib", "jinja2", "huggingface_hub", "safetensors", "msgpack"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
     """
     end = python("-c", "\n".join(line[8:] for line in script.splitlines()))
@@ -75,7 +75,7 @@ def test_the_flags_of_train_are_those_promised(capsys: pytest.CaptureFixture[str
 def test_help_fits_a_terminal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*arguments, "--help") == 0
     usage, *lines = capsys.readouterr().out.splitlines()
-    assert usage.startswith("usage: tubelet")
+    assert usage.startswith("usage: tubelet" if arguments else "tubelet ")
     assert max(map(len, lines)) <= 80
 
 
@@ -267,7 +267,7 @@ def test_an_internal_error_keeps_its_traceback(error: Exception, monkeypatch: py
     def broken(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("tubelet.nn.model.create_model", broken)
+    monkeypatch.setattr("tubelet.nn.create.create_model", broken)
     with pytest.raises(type(error), match="a bug"):
         command("info", "vivit2-B/16x2")
 
@@ -320,7 +320,7 @@ def test_ctrl_c_elsewhere_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsy
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tubelet.nn.model.create_model", interrupt)
+    monkeypatch.setattr("tubelet.nn.create.create_model", interrupt)
     assert command("info", "vivit2-B/16x2") == 130
     assert capsys.readouterr().err == "tubelet: interrupted\n"
 

@@ -1,5 +1,6 @@
 """The command line: parses, calls one function, prints. Nothing heavy is imported before it is needed."""
 
+import difflib
 import dis
 import os
 import sys
@@ -8,6 +9,8 @@ from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from textwrap import fill
+from typing import TextIO
 
 import tyro
 from tyro.conf import Positional
@@ -100,12 +103,48 @@ class Info:
     """Blocks of vivit2's temporal encoder."""
 
 
+@dataclass(frozen=True)
+class Convert:
+    """Take over weights of Hugging Face, timm or scenic, or hand ours to them.
+
+    What no flag says is read from the config.json beside the weights.
+    """
+
+    src: Positional[Path]
+    """Weights (.safetensors, flax msgpack, .npz), or their folder."""
+    dst: Positional[Path]
+    """New folder, or .safetensors file, for the result."""
+    dialect: str | None = None
+    """Whose names the tensors have, such as timm or hf-vivit; recognised if left out."""
+    heads: tuple[int, ...] | None = None
+    """Attention heads; for Swin, those of each stage."""
+    clip: tuple[int, int, int] | None = None
+    """Frames, height and width that the weights are made for; sound: 1, mel bins, columns."""
+    family: str | None = None
+    """Our name of the model, such as vivit4, where weights cannot tell."""
+    attend: str | None = None
+    """Order of attention, such as hw,t, where weights cannot tell."""
+    frames: int | None = None
+    """Uniform frame sampling: frames embedded of each clip."""
+    stride: tuple[int, int, int] | None = None
+    """Frames and px between patches, where they overlap."""
+    window: tuple[int, int, int] | None = None
+    """Swin's windows, in tokens."""
+    classes: Path | None = None
+    """Text file of class names, one a line, in the order of the outputs."""
+    seconds_between_frames: float | None = None
+    """Instead of what is usual for the model."""
+    to: str | None = None
+    """The other way: write a run's weights in the names of this dialect."""
+
+
 COMMANDS: dict[str, Callable[..., object]] = {
     "demo": Demo,
     "train": Train,
     "eval": Eval,
     "predict": Predict,
     "info": Info,
+    "convert": Convert,
 }
 
 ABOUT = f"""tubelet {__version__}: from a folder of clips, images or sounds to a tested model.
@@ -118,7 +157,7 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"tubelet {__version__}")
         return
-    command = parse()
+    command = parse(sys.argv[1:])
     try:
         code = ACTIONS[type(command)](command)
     except ValueError as error:
@@ -132,10 +171,28 @@ def main() -> None:
     sys.exit(code)
 
 
-def parse() -> object:
+def parse(arguments: list[str]) -> object:
     """The command that was typed; a wrong one is told about once, though each process of a team sees it."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        overview(sys.stdout if arguments else sys.stderr)
+        sys.exit(0 if arguments else 2)
+    verb, *rest = arguments
     with nullcontext() if in_first_process() else redirect_stderr(StringIO()):
-        return tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="tubelet", description=ABOUT)
+        if verb not in COMMANDS:
+            near = difflib.get_close_matches(verb, COMMANDS, n=1)
+            hint = f"did you mean `tubelet {near[0]}`?" if near else f"expected one of {', '.join(COMMANDS)}"
+            print(f"tubelet: no command {verb!r}: {hint}", file=sys.stderr)
+            sys.exit(2)
+        return tyro.cli(COMMANDS[verb], args=rest, prog=f"tubelet {verb}")
+
+
+def overview(out: TextIO) -> None:
+    """What there is, without building a parser of all of it: that would take half a second."""
+    print(ABOUT, file=out)
+    for verb, command in COMMANDS.items():
+        about = f"  {verb:<8} {(command.__doc__ or '').splitlines()[0]}"
+        print(fill(about, 80, subsequent_indent=" " * 11), file=out)
+    print("\n`tubelet COMMAND --help` tells more; `tubelet --version` the version.", file=out)
 
 
 def in_first_process() -> bool:
@@ -236,4 +293,25 @@ def info(command: Info) -> int:
     return 0
 
 
-ACTIONS: dict[type, Callable[..., int]] = {Demo: demo, Train: train, Eval: evaluate, Predict: predict, Info: info}
+def convert(command: Convert) -> int:
+    from tubelet.convert import convert as take_over
+    from tubelet.convert import convert_back
+
+    flags = {name: value for name, value in vars(command).items() if name not in ("src", "dst", "to")}
+    if command.to is None:
+        take_over(command.src, command.dst, **flags)
+        return 0
+    if asked := [name for name, value in flags.items() if value is not None]:
+        raise ValueError(f"--to writes weights of ours as they are: leave {', '.join(asked)} out")
+    convert_back(command.src, command.dst, dialect=command.to)
+    return 0
+
+
+ACTIONS: dict[type, Callable[..., int]] = {
+    Demo: demo,
+    Train: train,
+    Eval: evaluate,
+    Predict: predict,
+    Info: info,
+    Convert: convert,
+}

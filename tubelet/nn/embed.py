@@ -69,10 +69,11 @@ class TubeletEmbed(nn.Module):
         last = clip.stride(1) == 1 and clip.shape[1] > 1
         order = (0, 2, 4, 6, 3, 5, 7, 1) if last else (0, 2, 4, 6, 1, 3, 5, 7)
         device = clip.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # not on "meta"
+        dtype = torch.get_autocast_dtype(device) if autocast else weight.dtype
         pixels = pixels.permute(order).to(dtype, memory_format=torch.contiguous_format).contiguous()
         weight = weight.permute(0, 2, 3, 4, 1) if last else weight
-        return F.linear(pixels.flatten(4).flatten(1, 3), weight.flatten(1).to(dtype), bias)
+        return F.linear(pixels.flatten(4).flatten(1, 3), weight.flatten(1), bias)
 
 
 class UniformFrames(nn.Module):
