@@ -10,7 +10,18 @@ import tubelet
 PACKAGE = Path(tubelet.__file__).parent
 
 ROOMS = {"nn": {"nn"}, "weights": {"nn", "weights"}, "media": {"media"}, "data": {"data", "media"}}
-USER_TASKS = {"", "__main__", "cli", "train", "evaluate", "predict", "report", "demo", "info"}  # "" is tubelet itself
+USER_TASKS = {
+    "",
+    "__main__",
+    "cli",
+    "train",
+    "evaluate",
+    "predict",
+    "report",
+    "demo",
+    "info",
+    "convert",
+}  # "" is tubelet itself
 MODEL_SIDE, DATA_SIDE = {"nn", "weights"}, {"data", "media"}
 
 UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

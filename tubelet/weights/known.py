@@ -1,8 +1,10 @@
 """What the settings beside weights of others say, in the words of transformers or of timm."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
+
+from tubelet.weights.huggingface import AUDIOSET_MEAN, AUDIOSET_STD
 
 Json = dict[str, Any]
 Size3 = tuple[int, int, int]
@@ -18,9 +20,11 @@ MODEL_TYPES = {
 
 # Heads of timm's plain and hybrid ViTs, and of the first of four stages of its swinv2_cr, by the size in their names.
 VIT_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16, "giant": 16, "gigantic": 16}
-SWIN_HEADS = {"tiny": 3, "small": 3, "base": 4, "large": 6, "huge": 11, "giant": 16}
+HEADS_OF_SOME = {r"vit_base_patch16_gap_": 16, r"vit_base_patch\d+_plus_": 14, r"vit_giant_.*(dinov2|tipsv2|radio)": 24}
+SWIN_HEADS = {"tiny": 3, "small": 3, "base": 4, "large": 6, "giant": 16}
 SWIN_WINDOW_RATIO = 8  # the grid is so many windows high and wide
-OTHER_GELU = ("so400m", "giantopt", "quickgelu")
+GELU = {"gelu": "erf", "gelu_fast": "tanh", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+OTHER_GELU = r"so400m|giantopt|quickgelu|patch32_siglip|large_patch16_siglip.*_512"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,7 @@ class Known:
     mean, std: one number for each channel, of pixels in [0, 1]; sound: of log-mel values.
     crop_share: side of the crop for each side of the resized picture.
     sample_rate: samples of sound per second.
+    eps, gelu: of the layers; gelu as we call it.
     """
 
     heads: int | tuple[int, ...] | None = None
@@ -43,6 +48,8 @@ class Known:
     std: tuple[float, ...] | None = None
     crop_share: float | None = None
     sample_rate: int | None = None
+    eps: float | None = None
+    gelu: str | None = None
 
 
 def known_from(config: Json, preprocessor: Json, dialect: str) -> Known:
@@ -53,6 +60,10 @@ def known_from(config: Json, preprocessor: Json, dialect: str) -> Known:
     """
     if dialect == "timm":
         return known_from_timm(config)
+    if dialect == "audiomae":  # timm's words; its rows are time, ours mel, and its input is AudioSet's
+        known = known_from_timm(config)
+        clip = known.clip and (1, known.clip[2], known.clip[1])
+        return replace(known, clip=clip, mean=AUDIOSET_MEAN, std=AUDIOSET_STD)
     if dialect not in MODEL_TYPES:
         return Known()
     if config and config.get("model_type") != MODEL_TYPES[dialect]:
@@ -60,7 +71,13 @@ def known_from(config: Json, preprocessor: Json, dialect: str) -> Known:
             f"config.json is of a model {config.get('model_type')!r}, the weights beside it are {dialect}: take the "
             f"config.json of these weights, or remove it"
         )
-    return sound_from_transformers(config, preprocessor) if dialect == "hf-ast" else video_from(config, preprocessor)
+    known = (sound_from if dialect == "hf-ast" else video_from)(config, preprocessor)
+    if dialect == "hf-vivit":  # its processor normalises twice, and published weights were not trained so
+        known = replace(known, mean=None, std=None)
+    act = config.get("hidden_act")
+    return replace(
+        known, eps=number(config, "layer_norm_eps"), gelu=act if act is None else GELU.get(str(act), str(act))
+    )
 
 
 def video_from(config: Json, preprocessor: Json) -> Known:
@@ -75,7 +92,7 @@ def video_from(config: Json, preprocessor: Json) -> Known:
     )
 
 
-def sound_from_transformers(config: Json, preprocessor: Json) -> Known:
+def sound_from(config: Json, preprocessor: Json) -> Known:
     mean, std = number(preprocessor, "mean"), number(preprocessor, "std")
     return Known(
         heads=count(config, "num_attention_heads"),
@@ -91,7 +108,7 @@ def sound_from_transformers(config: Json, preprocessor: Json) -> Known:
 def known_from_timm(config: Json) -> Known:
     args, settings = section(config, "model_args"), section(config, "pretrained_cfg") or config
     architecture = str(config.get("architecture") or settings.get("architecture"))
-    if any(word in architecture for word in OTHER_GELU):
+    if re.search(OTHER_GELU, architecture):
         raise ValueError(f"config.json: {architecture} has another GELU than timm's other ViTs, which tubelet lacks")
     size = settings.get("input_size")
     side = pair({"input_size": size[1:]} if isinstance(size, list) else {}, "input_size")
@@ -118,9 +135,9 @@ def heads_of_timm(architecture: str, args: Json) -> int | tuple[int, ...] | None
     if found := re.match(r"swinv2_cr_([a-z]+)", architecture):
         first = SWIN_HEADS.get(found[1])
         return first and tuple(first * 2**stage for stage in range(4))
-    if architecture.startswith("vit_giant") and "dinov2" in architecture:
-        return 24
-    found = re.match(r"(?:vit|deit3?)_([a-z]+)_(?:distilled_)?(?:patch|r)\d*", architecture)
+    if exception := next((heads for name, heads in HEADS_OF_SOME.items() if re.match(name, architecture)), None):
+        return exception
+    found = re.match(r"(?:vit|deit3?)_([a-z]+)_(?:distilled_)?(?:patch\d+|r\d*)_", architecture)
     return VIT_HEADS.get(found[1]) if found else None
 
 

@@ -1,0 +1,275 @@
+"""Weights of other programs to ours, ready to predict with, and ours to theirs."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from safetensors.torch import save_file
+
+from tubelet.account import show_account
+from tubelet.data.origins import clip_spec
+from tubelet.data.spec import ClipSpec
+from tubelet.info import count_parameters
+from tubelet.nn.config import ModelConfig
+from tubelet.nn.create import sizes_of
+from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.screen import facts
+from tubelet.weights.foreign import Foreign, read_foreign
+from tubelet.weights.known import Known, known_from, labels
+from tubelet.weights.reference import dialect_of, read_reference, recognise, to_reference
+from tubelet.weights.store import FILE, load, model_header, save
+
+EXAMPLES = {"video": "clip.mp4", "image": "picture.jpg", "sound": "sound.wav"}
+WORDS = {"heads": "the number of attention heads", "clip": "the size of clip they are made for"}
+MULTI_LABEL = 527  # classes of AudioSet, of which several hold at once
+
+
+def convert(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    dialect: str | None = None,
+    heads: int | Sequence[int] | None = None,
+    clip: Sequence[int] | None = None,
+    family: str | None = None,
+    attend: str | None = None,
+    frames: int | None = None,
+    stride: Sequence[int] | None = None,
+    window: Sequence[int] | None = None,
+    classes: Sequence[str] | Path | None = None,
+    seconds_between_frames: float | None = None,
+    show: bool = True,
+) -> Path:
+    """Writes weights of another program as ours, with class names and ClipSpec where these are known; returns the file.
+
+    What is left out is taken from the config.json beside the weights (Hugging Face's or timm's).
+
+    Args:
+        src: a .safetensors, flax msgpack or .npz file, or the folder of one.
+        dst: a .safetensors file, or a folder that gets model.safetensors; nothing is overwritten.
+        dialect: recognised by the names of the tensors.
+        heads, clip, family, attend, frames, stride, window: as for `tubelet.weights.from_reference`.
+        classes: names in the order of the model's outputs, or the path of a text file with one a line.
+        seconds_between_frames: instead of what is usual for the model.
+        show: print what was taken, what was left, and what it is.
+
+    Raises:
+        ValueError: weights that cannot be read, do not fit, or need a setting that nobody told.
+    """
+    check_free(dst)
+    refuse_ours(src)
+    foreign = read_foreign(src)
+    dialect = dialect or recognise(foreign.state)
+    told = {"heads": heads, "clip": clip, "stride": stride, "window": window, "classes": classes}
+    dialect_of(dialect)
+    known = settle(foreign, dialect, told)
+    taken = read_reference(
+        foreign.state,
+        dialect,
+        heads=known.heads or ask_for("heads", "--heads N", foreign, dialect),
+        clip=known.clip or ask_for("clip", "--clip T H W", foreign, dialect),
+        family=family,
+        attend=attend,
+        frames=frames,
+        stride=known.stride,
+        window=known.window,
+    )
+    check_agrees(known, taken.model.config, foreign)
+    model = with_statistics(taken.model, known)
+    spec, notes = spec_of(model, dialect, known, seconds_between_frames)
+    names = known.classes if model.config.num_classes else None
+    about: dict[str, Any] = {"converted": {"file": foreign.file.name, "dialect": dialect}}
+    about |= ({"classes": list(names)} if names else {}) | ({"clip_spec": spec.to_json()} if spec else {})
+    file = save(model, dst, about=about)
+    if show:
+        show_account(f"{len(foreign.state)} tensors of {dialect} weights", taken.moves, foreign.dropped)
+        show_model(model, file, spec, names, notes)
+    return file
+
+
+def convert_back(src: str | os.PathLike[str], dst: str | os.PathLike[str], *, dialect: str, show: bool = True) -> Path:
+    """Writes weights of ours under the names of another program; returns the file.
+
+    Args:
+        src: a run, or a model.safetensors file of ours.
+        dst: a .safetensors file, or a folder that gets model.safetensors; nothing is overwritten.
+        dialect: as for `tubelet.weights.to_reference`.
+
+    Raises:
+        ValueError: no weights of ours, or a model that the other program has no words for.
+    """
+    check_free(dst)
+    model = load(src)
+    state = to_reference(model, dialect)
+    file = Path(dst) if Path(dst).suffix == ".safetensors" else Path(dst) / FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, temporary, {"format": "pt"})
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if show:
+        config = model.config
+        said = f"heads {config.heads}, clip {model.input_size}, mean {config.mean}, std {config.std}"
+        rows = [("file", str(file)), ("note", f"weights alone, without a config.json; they do not say: {said}")]
+        facts(f"{len(state)} tensors in the names of {dialect}", rows)
+    return file
+
+
+# ---- before
+
+
+def check_free(dst: str | os.PathLike[str]) -> None:
+    path = Path(dst)
+    empty_folder = path.is_dir() and not any(path.iterdir()) and path.suffix != ".safetensors"
+    if path.exists() and not empty_folder:
+        raise ValueError(f"{path} is there already, and nothing is overwritten: name a new file, or an empty folder")
+    if blocked := next((parent for parent in path.parents if parent.is_file()), None):
+        raise ValueError(f"{path}: {blocked} is a file, not a folder: name another place")
+
+
+def refuse_ours(src: str | os.PathLike[str]) -> None:
+    """Raises ValueError for weights of ours; what else `src` may be, is seen later."""
+    try:
+        model_header(src)
+    except ValueError:
+        return
+    raise ValueError(f"{src}: weights of tubelet itself: add --to DIALECT to write them for another program")
+
+
+def settle(foreign: Foreign, dialect: str, told: dict[str, Any]) -> Known:
+    """What is told, else what the settings beside the weights say, else what the weights themselves do."""
+    known = known_from(foreign.config, foreign.preprocessor, dialect)
+    known = replace(known, **{name: value for name, value in told.items() if value is not None})
+    if isinstance(known.heads, Sequence) and len(known.heads) == 1:
+        known = replace(known, heads=known.heads[0])
+    if told["classes"] is not None:
+        names = read_classes(told["classes"]) if isinstance(told["classes"], Path) else list(told["classes"])
+        known = replace(known, classes=labels(names))
+    return known if known.heads else replace(known, heads=heads_in(foreign))
+
+
+def heads_in(foreign: Foreign) -> int | None:
+    """Heads by the shape of flax's query kernels, (D, heads, D / heads)."""
+    kernels = [tensor for name, tensor in foreign.state.items() if name.endswith("/query/kernel") and tensor.ndim == 3]
+    return kernels[0].shape[1] if kernels else None
+
+
+def ask_for(what: str, flag: str, foreign: Foreign, dialect: str) -> NoReturn:
+    beside = "says it neither" if foreign.config else "is not there"
+    raise ValueError(
+        f"{foreign.file}: {dialect} weights do not tell {WORDS[what]}, and config.json beside them {beside}: "
+        f"add {flag} ({what}= in Python)"
+    )
+
+
+def check_agrees(known: Known, config: ModelConfig, foreign: Foreign) -> None:
+    """Raises ValueError where the settings beside the weights are not those of the model that was made."""
+    for what, said, ours in (("layer_norm_eps", known.eps, config.eps), ("hidden_act", known.gelu, config.gelu)):
+        if said not in (None, ours):
+            raise ValueError(
+                f"{foreign.file.with_name('config.json')}: {what} is {said!r}, and {ours!r} in all published models of "
+                f"this kind, the only ones that tubelet takes"
+            )
+    if known.classes and config.num_classes not in (0, len(known.classes)):
+        raise ValueError(
+            f"{foreign.file}: {len(known.classes)} class names for {config.num_classes} outputs: give --classes FILE, "
+            f"a name a line"
+        )
+
+
+def read_classes(file: Path) -> list[str]:
+    """Class names, one a line.
+
+    Raises:
+        ValueError: no such file, or none in it.
+    """
+    try:
+        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not readable as text ({error}): expected class names, one a line") from error
+    if not any(names) or not all(names[: 1 + max(i for i, name in enumerate(names) if name)]):
+        raise ValueError(f"{file}: empty lines, expected class names, one a line")
+    return [name for name in names if name]
+
+
+# ---- the model and its input
+
+
+def with_statistics(model: SpaceTimeTransformer, known: Known) -> SpaceTimeTransformer:
+    """The model with the mean and std that were found beside its weights, else with those usual for it."""
+    if not (known.mean and known.std):
+        return model
+    other = SpaceTimeTransformer(replace(model.config, mean=known.mean, std=known.std))
+    other.load_state_dict(model.state_dict())
+    return other.eval()
+
+
+def spec_of(
+    model: SpaceTimeTransformer, dialect: str, known: Known, seconds_between_frames: float | None
+) -> tuple[ClipSpec | None, list[str]]:
+    """The ClipSpec of a model's input where it is known, and notes on it."""
+    spec, notes = clip_spec(
+        dialect,
+        model.input_size,
+        mean=model.config.mean,
+        std=model.config.std,
+        channels=model.config.channels,
+        seconds_between_frames=seconds_between_frames,
+        crop_share=known.crop_share,
+        sample_rate=known.sample_rate,
+    )
+    if dialect == "hf-vivit":
+        notes.append("pixels in [-1, 1], as ViViT was trained; transformers' processor would normalise them twice")
+    if spec and dialect == "timm" and not known.mean:
+        notes.append("mean and std are ImageNet's, for nothing beside the weights says others")
+    if spec and spec.kind == "sound" and model.config.num_classes == MULTI_LABEL:
+        notes.append("several of AudioSet's classes hold at once: read the probabilities as an order only")
+    return spec, notes
+
+
+def name_of(config: ModelConfig) -> str:
+    """family-size/patch where there is such a name, else the numbers."""
+    t, h, w = config.patch
+    patch = f"{h}x{w}" if h != w else f"{h}"
+    length = f"x{t}" if t > 1 else ""
+    for size, numbers in sizes_of(config.family).items():
+        if numbers == (config.dim, config.depth, config.heads):
+            return f"{config.family}-{size}/{patch}{length}"
+    return f"{config.family}/{patch}{length} of width {config.dim}, {config.depth} layers, {config.heads} heads"
+
+
+# ---- what is printed
+
+
+def show_model(
+    model: SpaceTimeTransformer, file: Path, spec: ClipSpec | None, names: Sequence[str] | None, notes: Sequence[str]
+) -> None:
+    config = model.config
+    t, h, w = model.input_size
+    size = f"{h} mel bins x {w} columns" if spec and spec.kind == "sound" else f"{h}x{w} px"
+    apart = f", {spec.seconds_between_frames:.3g} s apart" if spec and spec.kind == "video" else ""
+    shown = ", ".join((names or ())[:6]) + (", ..." if names and len(names) > 6 else "")
+    rows = [
+        ("model", f"{name_of(config)}, {count_parameters(model):,} parameters"),
+        ("input", f"{t} frames of {size}{apart}" if t > 1 else size),
+        ("classes", f"{config.num_classes}: {shown or 'without names'}" if config.num_classes else "none: features"),
+        ("file", str(file)),
+        *(("note", note) for note in notes),
+        ("next", next_step(file, config, spec, names)),
+    ]
+    facts("What it is", rows)
+
+
+def next_step(file: Path, config: ModelConfig, spec: ClipSpec | None, names: Sequence[str] | None) -> str:
+    if config.num_classes and spec and not names:
+        return "to predict, convert to another place with --classes FILE, class names, one a line"
+    if spec and names:
+        return f"tubelet predict {shlex.quote(str(file))} {EXAMPLES[spec.kind]}"
+    return f"model = tubelet.load({str(file)!r}) in Python; then " + (
+        "model(clip)" if config.num_classes else "model.features(clip)"
+    )
