@@ -57,5 +57,6 @@ def test_commands_parse(command: str) -> None:
 
 def test_links_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        for target in re.findall(r"\]\(([^)#]+)", text):
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"

@@ -142,8 +142,10 @@ def test_clips_of_another_rank_or_channels_are_refused(kind):
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        ("patch", {}, "unknown tokeniser 'patch': expected one of tubelet, space-time, depthwise, conv"),
-        ("conv", {"stride": (1, 4, 4)}, "steps by its patch"),
+        ("patch", {}, "unknown tokeniser 'patch': expected one of tubelet, space-time, depthwise, conv, resnet"),
+        ("conv", {"stride": (1, 4, 4)}, "the convolutional stem steps by its patch"),
+        ("resnet", {"stride": (1, 4, 4)}, "the ResNet steps by its patch"),
+        ("resnet", {"frames": 3}, "goes with embed='tubelet'"),
         ("conv", {"frames": 3}, "goes with embed='tubelet'"),
         ("tubelet", {"frames": 3, "stride": (1, 4, 4)}, "no stride of its own"),
         ("tubelet", {"frames": 3}, "single frames, got a tubelet of 2: name it /4"),

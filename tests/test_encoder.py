@@ -86,8 +86,8 @@ def test_a_joint_encoder_pools_to_one_token():
     for pool in ("cls", "mean"):
         encoder = encoder_of(Stage(tables=("thw",), pool=pool))
         out, grid = encoder(x, GRID)
-        tokens = encoder.tokens(x, GRID)
-        assert grid == (1, 1, 1)
+        tokens, token_grid = encoder.tokens(x, GRID)
+        assert (grid, token_grid) == ((1, 1, 1), GRID)
         assert tokens.shape == (2, GRID.size + (pool == "cls"), 12)
         assert_close(out[:, 0], tokens[:, 0] if pool == "cls" else tokens.mean(1))
 
@@ -95,17 +95,39 @@ def test_a_joint_encoder_pools_to_one_token():
 def test_the_prefix_of_several_sequences_is_their_mean():
     encoder = encoder_of(Stage(tables=("hw",), over="hw"))
     x = torch.randn(2, GRID.size, 12)
-    tokens = encoder.tokens(x, GRID)
+    tokens, grid = encoder.tokens(x, GRID)
+    assert grid == GRID
     assert_close(tokens[:, 0], encoder(x, GRID)[0].mean(1))
     assert_close(tokens[:, 1:9], encoder.encode(x[:, :8], Grid(1, 2, 4))[:, 1:])
 
 
-def test_unknown_pooling_is_refused():
-    with pytest.raises(ValueError, match="unknown pooling 'max': expected 'cls' or 'mean'"):
-        encoder_of(Stage(tables=("thw",), pool="max"))
+@pytest.mark.parametrize("prefix", [2, 5])
+def test_registers_come_before_the_tokens_and_take_part(prefix):
+    torch.manual_seed(0)
+    encoder = encoder_of(Stage(tables=("thw",), prefix=prefix, pool="mean"))
+    x = torch.randn(2, GRID.size, 12)
+    tokens, _ = encoder.tokens(x, GRID)
+    assert tokens.shape == (2, prefix + GRID.size, 12)
+    assert_close(encoder(x, GRID)[0][:, 0], tokens[:, prefix:].mean(1))
+    with torch.no_grad():
+        encoder.prefix[:, -1].mul_(-9)
+    assert not torch.allclose(encoder(x, GRID)[0], tokens[:, prefix:].mean(1, keepdim=True), atol=1e-3)
 
 
-@pytest.mark.parametrize("family", ["vivit2", "timesformer"])
+@pytest.mark.parametrize("place", ["tokens", "pooled", "both", "none"])
+def test_the_last_norm_stands_where_the_stage_says(place):
+    encoder = encoder_of(Stage(tables=("thw",), pool="mean", norm=place))
+    x = torch.randn(2, GRID.size, 12)
+    y = encoder.position(x, GRID)
+    for block in encoder.blocks:
+        y = block(y, GRID)
+    y = norm(y, encoder.norm) if place in ("tokens", "both") else y
+    y = y.mean(1, keepdim=True)
+    y = norm(y, encoder.pool.norm) if place in ("pooled", "both") else y
+    assert_close(encoder(x, GRID)[0], y, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["vivit2", "timesformer", "vjepa2", "ast", "swin2"])
 def test_checkpointing_changes_no_output_and_no_gradient(family):
     plain, saving = tiny(family, drop_path=0.5), tiny(family, drop_path=0.5, checkpointing=True)
     clip = torch.randn(3, 3, *plain.input_size)

@@ -1,52 +1,48 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from huggingface_hub import constants
 from safetensors.torch import save_file
-from tiny import tiny
+from tiny import FAMILIES, tiny
 from torch import Tensor
 from torch.testing import assert_close
 
-from tubelet.nn import ModelConfig, SpaceTimeTransformer, resample
-from tubelet.weights import from_reference, image_config, init_from_image, save
-from tubelet.weights.image import image_shape
+from tubelet.nn import Grid, ModelConfig, SpaceTimeTransformer, TubeletEmbed, resample
+from tubelet.weights import from_reference, image_config, init_from_image, save, to_reference, with_patch
+from tubelet.weights.image_file import image_shape
 
 GRID = (2, 3)  # of tiny's images, in patches
-SHARED = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-OURS = ("attn_norms.0", "attns.0.qkv", "attns.0.proj", "mlp_norm", "mlp.fc1", "mlp.fc2")
+TABLE, PREFIX = "encoders.0.position.tables.0", "encoders.0.prefix"
 
 
 def timm_state(image: SpaceTimeTransformer) -> dict[str, Tensor]:
-    """The weights of our image ViT in timm's names: what `from_reference` reads, written backwards."""
-    ours = image.state_dict()
-    state = {
-        "patch_embed.proj.weight": ours["embed.proj.weight"][:, :, 0],
-        "pos_embed": ours[TABLE].flatten(0, 2)[None],
-    }
-    pairs = [("patch_embed.proj", "embed.proj"), ("norm", "encoders.0.norm"), ("head", "head")]
-    for i in range(image.config.depth):
-        pairs += [(f"blocks.{i}.{a}", f"encoders.0.blocks.{i}.{b}") for a, b in zip(SHARED, OURS, strict=True)]
-    for theirs, name in pairs:
-        for part in ("weight", "bias"):
-            state.setdefault(f"{theirs}.{part}", ours[f"{name}.{part}"])
-    if image.config.pool != "mean":
-        row = torch.randn(1, 1, image.config.dim)
-        state["cls_token"] = ours["encoders.0.prefix"] - row
-        state["pos_embed"] = torch.cat([row, state["pos_embed"]], 1)
-    return {name: tensor.clone() for name, tensor in state.items()}
+    """The weights of our image ViT in timm's names; of a token with a row of positions, half is in either: exact."""
+    state = {name: tensor.clone() for name, tensor in to_reference(image, "timm").items()}
+    if state["pos_embed"].shape[1] > image.grid(image.config.clip).size:
+        for place, name in enumerate(name for name in ("cls_token", "dist_token") if name in state):
+            state[name] /= 2
+            state["pos_embed"][:, place] = state[name][:, 0]
+    return state
 
 
-TABLE = "encoders.0.position.tables.0"
+def with_settings(model: SpaceTimeTransformer, **settings) -> SpaceTimeTransformer:
+    """The model with other settings and the same weights, as far as it has them."""
+    other = SpaceTimeTransformer(replace(model.config, **settings))
+    weights = model.state_dict()
+    other.load_state_dict({name: weights[name] for name in other.state_dict()})
+    return other.eval()
 
 
-def pair(family: str, *, pool: str = "cls", image: dict | None = None, kernel: str = "center", **settings):
+def pair(family: str, *, image: dict | None = None, kernel: str = "center", **settings):
     """An image ViT and a video model made from it, in double precision."""
-    vit = tiny("vit", pool=pool, **(image or {}))
-    video = tiny(family, pool=pool, **settings)
+    shared = {key: value for key, value in settings.items() if key in ("pool", "norm", "prefix", "keep_aspect")}
+    vit, video = tiny("vit", **shared | (image or {})), tiny(family, **settings)
     init_from_image(video, timm_state(vit), kernel=kernel, image_grid=GRID)
     return vit.double(), video.double()
 
@@ -63,34 +59,111 @@ def equal(a: Tensor, b: Tensor) -> None:
     assert_close(a, b, atol=1e-6, rtol=0)
 
 
+def tokens(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
+    return model.tokens(clip)[0]
+
+
 # --- at first a video model sees what the image model sees ---
 
+# What the image model must be like, and what the video model lacks or makes by itself. Heads shared out between space
+# and time (vivit4) come below; windows (swin2) are refused.
+ONE_STEP = {
+    "vit": ({}, {}),
+    "vivit1": ({}, {}),
+    "vivit2": ({}, {}),
+    "vivit3": ({"pool": "mean"}, {}),
+    "timesformer": ({}, {}),
+    "vidtrans": ({}, {}),
+    "videomae": ({"pool": "mean", "norm": "pooled"}, {}),
+    "vjepa2": ({"pool": "mean"}, {"position": "rotary-tiled"}),
+    "ast": ({"pool": "cls,dist"}, {}),
+    "meta": ({"pool": "mean"}, {"position": "sincos", "norm": "none"}),
+}
+OTHER_POOLING = ("vivit2", "vjepa2", "ast")
 
-@pytest.mark.parametrize("length", [1, 2, 3, 4])
+
+def test_no_family_is_left_out():
+    assert {*ONE_STEP, "vivit4", "swin2"} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("family", ONE_STEP)
+def test_one_time_step_is_the_image_model_on_the_central_frame(family):
+    image, own = ONE_STEP[family]
+    length = 1 if family in ("vit", "ast") else 3
+    vit, video = pair(family, image=image, patch=(length, 4, 4), clip=(length, 8, 12))
+    vit, clip, middle = with_settings(vit, **own).double(), moving(length), length // 2
+    frame = clip[:, :, middle : middle + 1]
+    equal(tokens(video, clip), tokens(vit, frame))
+    if family not in OTHER_POOLING:
+        equal(video.features(clip), vit.features(frame))
+
+
+@pytest.mark.parametrize("length", [1, 2, 4])
 @pytest.mark.parametrize("embed", ["tubelet", "space-time"])
-@pytest.mark.parametrize("family", ["vivit1", "vidtrans", "timesformer"])
-def test_one_time_step_is_the_image_model_on_the_central_frame(family, embed, length):
-    vit, video = pair(family, embed=embed, patch=(length, 4, 4), clip=(length, 8, 12))
+def test_the_central_frame_of_tubelets_of_any_length(embed, length):
+    vit, video = pair("vivit1", embed=embed, patch=(length, 4, 4), clip=(length, 8, 12))
     clip, middle = moving(length), length // 2
     equal(video.features(clip), vit.features(clip[:, :, middle : middle + 1]))
 
 
-@pytest.mark.parametrize("length", [2, 3])
-def test_the_spatial_class_token_of_each_step_is_the_image_models_on_its_central_frame(length):
-    vit, video = pair("vivit2", patch=(length, 4, 4), clip=(4 * length, 8, 12))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prefix": 5},  # registers
+        {"pool": "cls,dist"},  # a distilled DeiT
+        {"pool": "mean", "prefix": 5},
+        {"pool": "mean", "norm": "pooled"},  # timm's fc_norm
+        {"pool": "mean", "norm": "pooled", "prefix": 1},
+    ],
+)
+@pytest.mark.parametrize("family", ["vivit1", "timesformer", "vidtrans"])
+def test_image_models_of_other_tokens_and_norms(family, settings):
+    vit, video = pair(family, clip=(2, 8, 12), **settings)
+    clip = moving(2)
+    equal(tokens(video, clip), tokens(vit, clip[:, :, 1:]))
+    equal(video.features(clip), vit.features(clip[:, :, 1:]))
+
+
+@pytest.mark.parametrize("position", ["sincos", "rotary", "rotary-tiled"])
+def test_positions_that_are_made_for_each_size_are_left(position):
+    vit, video = pair("vivit1", position=position, clip=(2, 8, 12))
+    clip = moving(2)
+    equal(tokens(video, clip), tokens(with_settings(vit, position=position).double(), clip[:, :, 1:]))
+    report = init_from_image(video, timm_state(vit), image_grid=GRID)
+    assert "positions: left, the model makes its own for each size" in report
+
+
+@pytest.mark.parametrize("keep_aspect", [False, True])
+@pytest.mark.parametrize("family", ["vivit1", "vidtrans", "videomae"])
+def test_a_model_of_another_size_is_the_image_model_at_that_size(family, keep_aspect):
+    shared = {"pool": "mean", "norm": "pooled", "keep_aspect": keep_aspect}
+    vit, video = pair(family, clip=(2, 16, 8), **shared)
+    clip = torch.randn(2, 3, 2, 16, 8, dtype=torch.float64)
+    equal(video.features(clip), vit.features(clip[:, :, 1:]))
+
+
+@pytest.mark.parametrize(("length", "pool"), [(2, "cls"), (3, "cls"), (3, "mean")])
+def test_the_spatial_token_of_each_step_is_the_image_models_on_its_central_frame(length, pool):
+    vit, video = pair("vivit2", pool=pool, patch=(length, 4, 4), clip=(4 * length, 8, 12))
     clip = moving(4 * length)
-    tokens, grid = video.encoders[0](*video.embed(clip))
+    spatial, grid = video.encoders[0](*video.embed(clip))
     assert grid == (4, 1, 1)
     for step in range(4):
         frame = clip[:, :, step * length + length // 2][:, :, None]
-        equal(tokens[:, step], vit.features(frame))
+        equal(spatial[:, step], vit.features(frame))
+
+
+def test_a_factorised_encoder_that_averages_is_the_mean_over_frames():
+    vit, video = pair("vivit2", temporal_depth=0, prefix=5)
+    clip = moving(8)
+    equal(video.features(clip), torch.stack([vit.features(clip[:, :, i : i + 1]) for i in (1, 3, 5, 7)]).mean(0))
 
 
 @pytest.mark.parametrize("kernel", ["center", "mean"])
 @pytest.mark.parametrize("embed", ["tubelet", "space-time"])
-@pytest.mark.parametrize("family", ["vivit1", "vivit3", "timesformer", "vidtrans"])
+@pytest.mark.parametrize("family", ["vivit1", "vivit3", "timesformer", "vidtrans", "videomae"])
 def test_a_still_clip_is_its_frame_where_there_is_no_class_token(family, embed, kernel):
-    vit, video = pair(family, pool="mean", embed=embed, kernel=kernel)
+    vit, video = pair(family, pool="mean", norm="pooled", embed=embed, kernel=kernel)
     clip = still(8)
     equal(video.features(clip), vit.features(clip[:, :, :1]))
 
@@ -101,24 +174,70 @@ def test_a_still_clip_of_uniform_frames_is_its_frame():
     equal(video.features(clip), vit.features(clip[:, :, :1]))
 
 
-def test_a_still_clip_is_its_frame_for_divided_attention_with_a_class_token():
-    vit, video = pair("timesformer")
+@pytest.mark.parametrize("prefix", [1, 5])
+def test_a_still_clip_is_its_frame_for_divided_attention_with_a_class_token(prefix):
+    vit, video = pair("timesformer", prefix=prefix)
     clip = still(8)
     equal(video.features(clip), vit.features(clip[:, :, :1]))
 
 
+@pytest.mark.parametrize("attend", ["hw,t", "t,hw"])
 @pytest.mark.parametrize("family", ["vivit3", "timesformer"])
-def test_factorised_attention_starts_as_the_image_model_on_each_frame(family):
-    vit, video = pair(family, pool="mean")
+def test_factorised_attention_starts_as_the_image_model_on_each_frame(family, attend):
+    vit, video = pair(family, pool="mean", attend=attend)
     clip = moving(8)
-    frames = [vit.features(clip[:, :, middle : middle + 1]) for middle in (1, 3, 5, 7)]
-    equal(video.features(clip), torch.stack(frames).mean(0))
+    frames = torch.stack([tokens(vit, clip[:, :, middle : middle + 1]) for middle in (1, 3, 5, 7)], 1)
+    equal(tokens(video, clip), frames.flatten(1, 2))
+
+
+def half_of_the_heads_see_their_own_patch(vit: SpaceTimeTransformer, frame: Tensor) -> Tensor:
+    """What becomes of the time heads of Model 4 where there is nothing to see along time: they give their value."""
+    encoder = vit.encoders[0]
+    x = encoder.position(*vit.embed(frame))
+    for block in encoder.blocks:
+        attn = block.attns[0]
+        q, k, v = (y.unflatten(2, (4, -1)).transpose(1, 2) for y in attn.qkv(block.attn_norms[0](x)).chunk(3, 2))
+        seen = torch.cat([v[:, :2], F.scaled_dot_product_attention(q, k, v)[:, 2:]], 1)
+        x = x + attn.proj(seen.transpose(1, 2).flatten(2))
+        x = x + block.mlp(block.mlp_norm(x))
+    return encoder.norm(x)
+
+
+def test_shared_out_heads_on_one_time_step_or_a_still_clip():
+    vit, video = pair("vivit4", image={"pool": "mean"})
+    clip = still(8)
+    wanted = half_of_the_heads_see_their_own_patch(vit, clip[:, :, :1])
+    equal(tokens(video, clip[:, :, :2]), wanted)
+    equal(tokens(video, clip), wanted.repeat(1, 4, 1))
 
 
 def test_a_grey_clip_of_one_channel_is_the_image_model_on_three_equal_ones():
     vit, video = pair("vivit1", channels=1, clip=(2, 8, 12))
     clip = moving(2, channels=1)
     equal(video.features(clip), vit.features(clip[:, :, 1:].expand(-1, 3, -1, -1, -1)))
+
+
+def test_a_spectrogram_model_of_overlapping_patches_starts_from_a_distilled_image_model():
+    stride = (1, 2, 3)
+    vit, sound = pair("ast", image={"pool": "cls,dist"}, channels=1, stride=stride)
+    overlapping = TubeletEmbed(3, 24, (1, 4, 4), stride).double()
+    overlapping.load_state_dict(vit.embed.state_dict())
+    mel = moving(1, channels=1)
+    wanted, grid = vit.encoders[0].tokens(*overlapping(mel.expand(-1, 3, -1, -1, -1)))
+    assert grid == (1, 3, 3)
+    equal(tokens(sound, mel), wanted)
+
+
+@pytest.mark.parametrize("length", [2, 3, 4, 7])
+def test_rank_pooling_is_blind_to_a_still_clip_and_sees_the_order_of_frames(length):
+    """Its answer is the image kernel on a difference: what comes late, weighed against what comes early."""
+    _, video = pair("vivit1", kernel="rank-pooling", patch=(length, 4, 4), clip=(length, 8, 12))
+    seen, _ = video.embed(still(length))
+    assert_close(seen, video.embed.proj.bias.expand_as(seen), atol=1e-5, rtol=0)
+    brighter = torch.arange(float(length), dtype=torch.float64).view(1, 1, -1, 1, 1).expand(2, 3, -1, 8, 12)
+    forth, back = (video.embed(clip)[0] - video.embed.proj.bias for clip in (brighter, brighter.flip(2)))
+    assert_close(forth, -back, atol=1e-5, rtol=0)
+    assert forth.abs().max() > 0.1
 
 
 @pytest.mark.parametrize("family", ["vivit1", "vivit4", "timesformer"])
@@ -131,11 +250,41 @@ def test_positions_are_resampled_to_the_models_own_grid(family):
     assert any("resampled from 2 x 3 to 4 x 1" in line for line in report)
 
 
+@pytest.mark.parametrize("family", ["vivit1", "vivit2"])
+def test_a_table_for_each_axis_gets_the_nearest_sum(family):
+    vit, video = tiny("vit"), tiny(family, position="t+h+w", clip=(8, 12, 16))
+    report = init_from_image(video, timm_state(vit), image_grid=GRID)
+    h, w = 3, 4
+    table = resample(vit.state_dict()[TABLE], Grid(1, h, w)).flatten(0, 2)
+    rows, columns = torch.eye(h).repeat_interleave(w, 0), torch.eye(w).repeat(h, 1)
+    sums = torch.cat([rows, columns], 1)
+    nearest = sums @ torch.linalg.lstsq(sums, table, driver="gelsd").solution
+    position = video.encoders[0].position
+    assert_close(position.at(Grid(1, h, w))[0], nearest, atol=1e-5, rtol=0)
+    lines = [f"positions along {axis}: resampled from 2 x 3 to 3 x 4, the share of {axis} in" for axis in "hw"]
+    assert [line for line in report if line.startswith("positions along ") and "to zero" not in line] == [
+        f"{line} the nearest sum" for line in lines
+    ]
+
+
 def test_a_square_grid_is_found():
     vit = tiny("vit", clip=(1, 12, 12))
     video = tiny("vivit1", clip=(8, 12, 12))
     init_from_image(video, timm_state(vit))
     assert_close(video.state_dict()[TABLE][3:4], vit.state_dict()[TABLE])
+
+
+@pytest.mark.parametrize("embed", ["tubelet", "space-time"])
+def test_an_image_model_of_another_patch(embed):
+    image = timm_state(tiny("vit"))
+    same = tiny("vivit3", prefix=1)
+    init_from_image(same, image, image_grid=GRID)
+    wanted = with_patch(same, (2, 6, 8))
+    video = tiny("vivit3", prefix=1, patch=(2, 6, 8), clip=wanted.config.clip, embed=embed)
+    report = init_from_image(video, image, image_grid=GRID, resize_patch=True)
+    assert report[0] == "tokeniser: taken, at frame 1 of 2, resized from 4 x 4 to 6 x 8 px"
+    clip = torch.randn(2, 3, *wanted.config.clip)
+    assert_close(tokens(video, clip), tokens(wanted, clip), atol=1e-4, rtol=0)
 
 
 # --- and from there it learns ---
@@ -194,27 +343,96 @@ def test_attention_along_time_starts_as_it_is_told(family):
 # --- what is taken, and what is not ---
 
 
-@pytest.mark.parametrize("model", ["model1", "model3"])
-def test_the_reference_program_fills_the_model_alike(model):
-    """Scenic's own result (central frame, tiled positions); its head and its attention along time are left out."""
+def scenic_model(name: str, clip: tuple[int, int, int], **told) -> SpaceTimeTransformer:
+    return from_reference(scenic_tensors(name), "scenic", heads=4, clip=clip, **told)
 
-    def scenic(name, clip):
-        with np.load(Path(__file__).parent / "golden" / f"scenic_init_{name}.npz") as file:
-            return from_reference({key: file[key] for key in file.files}, "scenic", heads=4, clip=clip)
 
-    theirs = scenic(model, (9, 32, 32))
+def scenic_tensors(name: str) -> dict[str, np.ndarray]:
+    with np.load(Path(__file__).parent / "golden" / f"scenic_init_{name}.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+def scenic_image() -> dict[str, Tensor]:
+    """Scenic's image ViT in timm's names; its class token and the token's row of positions as they were."""
+    image = scenic_model("image_vit", (1, 32, 32))
+    state = to_reference(with_settings(image, family="vit", gelu="erf"), "timm")
+    tensors = scenic_tensors("image_vit")
+    state["cls_token"] = torch.from_numpy(tensors["cls"])
+    state["pos_embed"] = torch.from_numpy(tensors["Transformer/posembed_input/pos_embedding"])
+    return state
+
+
+def from_scenic_image(theirs: SpaceTimeTransformer, **options) -> dict[str, tuple[Tensor, Tensor]]:
+    """What we make of it and what scenic made of it, for all tensors but the head, which scenic sets to zero."""
     ours = SpaceTimeTransformer(theirs.config)
-    init_from_image(ours, timm_state(scenic("image_vit", (1, 32, 32))))
-    for name, value in ours.state_dict().items():
-        if not re.match(r"head\.|.*\.attns\.1|.*\.attn_norms\.1", name):
-            assert_close(value, theirs.state_dict()[name], atol=1e-6, rtol=0)
+    init_from_image(ours, scenic_image(), **options)
+    return {n: (v, theirs.state_dict()[n]) for n, v in ours.state_dict().items() if not n.startswith("head.")}
+
+
+def different(pairs: dict[str, tuple[Tensor, Tensor]]) -> set[str]:
+    return {name for name, (a, b) in pairs.items() if (a - b).abs().max() > 1e-6}
+
+
+@pytest.mark.parametrize("parity", [None, "scenic"])
+@pytest.mark.parametrize(
+    ("name", "told", "kernel"),
+    [("model1", {}, "center"), ("model1_rank_pooling", {"family": "vivit1"}, "rank-pooling")],
+)
+def test_scenic_fills_model_1_alike(name, told, kernel, parity):
+    theirs = scenic_model(name, (9, 32, 32), **told)
+    assert different(from_scenic_image(theirs, kernel=kernel, parity=parity)) == set()
+
+
+def test_scenic_fills_model_3_alike_and_sets_all_of_its_attention_along_time_to_zero():
+    theirs = scenic_model("model3", (9, 32, 32))
+    pairs = from_scenic_image(theirs, temporal="zero", parity="scenic")
+    assert different(pairs) == set()
+    assert not any(ours.any() for name, (ours, _) in pairs.items() if ".attns.1." in name)
+    along_time = {name for name in pairs if re.search(r"\.(attns|attn_norms)\.1\.", name)}
+    ours = different(from_scenic_image(theirs))
+    assert ours < along_time
+    assert {name for name in along_time if "proj" not in name} == ours  # the projection is zero with us, too
+
+
+def test_scenic_copies_attention_along_time_if_not_told_but_not_its_norm():
+    theirs = scenic_model("model3", (9, 32, 32))
+    ours = {name: a for name, (a, _) in from_scenic_image(theirs, parity="scenic").items()}
+    for name, value in ours.items():
+        if ".attns.1." in name:
+            assert_close(value, ours[name.replace(".attns.1.", ".attns.0.")], atol=0, rtol=0)
+        if ".attn_norms.1." in name:
+            assert_close(value, torch.full_like(value, float(name.endswith("weight"))), atol=0, rtol=0)
+
+
+def test_scenic_fills_model_2_alike_and_drops_the_class_token_but_not_its_position():
+    theirs = scenic_model("model2_resized", (9, 48, 48))
+
+    def first_encoder(pairs):
+        return different({name: pair for name, pair in pairs.items() if not name.startswith("encoders.1.")})
+
+    assert first_encoder(from_scenic_image(theirs, parity="scenic")) == set()
+    pairs = from_scenic_image(theirs)
+    assert first_encoder(pairs) == {TABLE, PREFIX}  # resampled bicubic, and the class token is taken
+    ours, row = pairs[PREFIX]
+    assert_close(ours - row, torch.from_numpy(scenic_tensors("image_vit")["cls"]))
+
+
+def test_parity_says_what_it_does():
+    image = timm_state(tiny("vit", clip=(1, 12, 12)))
+    report = init_from_image(tiny("vivit2", clip=(8, 16, 16)), image, parity="scenic")
+    assert "class token: set to zero as scenic does, its position folded in" in report
+    video = tiny("vivit3", clip=(8, 12, 12))
+    line = "attention along t in 2 blocks: {}; its norm left fresh"
+    assert line.format("copied from space") in init_from_image(video, image, parity="scenic")
+    assert line.format("set to zero") in init_from_image(video, image, parity="scenic", temporal="zero")
+    assert line.format("left fresh") in init_from_image(video, image, parity="scenic", temporal="fresh")
 
 
 def test_the_report_names_every_piece():
     image = timm_state(tiny("vit"))
     assert init_from_image(tiny("vivit2"), image, image_grid=GRID) == [
         "tokeniser: taken, at frame 1 of 2",
-        "positions along hw: taken to 2 x 3",
+        "positions along hw: taken, 2 x 3",
         "class token: taken, its position folded in",
         "2 blocks: taken",
         "last norm: taken",
@@ -225,12 +443,50 @@ def test_the_report_names_every_piece():
     report = init_from_image(tiny("timesformer", pool="mean"), image, kernel="mean", image_grid=GRID)
     assert report[:5] == [
         "tokeniser: taken, spread over 2 frames",
-        "positions along hw: taken to 2 x 3",
+        "positions along hw: taken, 2 x 3",
         "positions along t: set to zero",
-        "class token: left, the model pools by mean",
+        "class token: left, the model has no prefix",
         "2 blocks: taken",
     ]
     assert report[5] == "attention along t and its norm in 2 blocks: copied from space, their projection set to zero"
+
+
+@pytest.mark.parametrize(
+    ("family", "image", "lines"),
+    [
+        ("vivit1", {"prefix": 5}, ["class token: taken", "registers: left, the model has no place for it"]),
+        (
+            "vivit1",
+            {"pool": "cls,dist"},
+            ["class token: taken, its position folded in", "distillation token: left, the"],
+        ),
+        ("vivit3", {"prefix": 5}, ["class token: left, the model has no prefix", "registers: left, the model has no"]),
+        (
+            "ast",
+            {"pool": "cls,dist"},
+            ["distillation token: taken, its position", "last norm: taken", "norm after pooling: left fresh"],
+        ),
+        (
+            "vjepa2",
+            {},
+            ["class token: left, the model has no prefix", "last norm: taken", "attentive pooling: left fresh"],
+        ),
+        ("meta", {}, ["last norm: left, the model has none"]),
+        ("videomae", {}, ["last norm: taken (in the image model it comes before pooling)"]),
+        ("vivit1", {}, ["positions along thw: taken, 2 x 3, the same at each of 4 time steps"]),
+        ("vit", {}, ["positions along hw: taken, 2 x 3"]),
+    ],
+)
+def test_the_report_says_what_was_left(family, image, lines):
+    report = init_from_image(tiny(family), timm_state(tiny("vit", **image)), image_grid=GRID)
+    for line in lines:
+        assert [found for found in report if found.startswith(line)], line
+
+
+def test_the_class_token_alone_is_taken_from_an_image_model_with_registers():
+    vit, video = tiny("vit", prefix=5), tiny("vivit1")
+    init_from_image(video, timm_state(vit), image_grid=GRID)
+    assert_close(video.state_dict()[PREFIX], vit.state_dict()[PREFIX][:, :1])
 
 
 def test_a_class_token_that_the_image_model_lacks_stays_fresh():
@@ -268,7 +524,7 @@ def test_layer_scale_is_folded_and_a_norm_after_pooling_is_the_norm():
 @pytest.mark.parametrize(
     ("settings", "options", "message"),
     [
-        ({}, {"kernel": "central"}, "unknown kernel 'central': expected one of center, mean"),
+        ({}, {"kernel": "central"}, "unknown kernel 'central': expected one of center, mean, rank-pooling"),
         (
             {},
             {"temporal": "zero"},
@@ -281,29 +537,75 @@ def test_layer_scale_is_folded_and_a_norm_after_pooling_is_the_norm():
         ({"channels": 4}, {}, "the image model has 3 channels, the video model 4: expected as many"),
         ({"depth": 3}, {}, "the image model has 2 blocks, the video model 3: expected as many"),
         ({"depth": 1}, {}, "the image model has 2 blocks, the video model 1: expected as many"),
-        ({"dim": 48}, {}, "the image model has width 24 and patches of (4, 4) px, the video model 48 and (4, 4)"),
+        ({"dim": 48}, {}, "the image model has width 24, the video model 48: choose the same size"),
         (
             {"patch": (2, 8, 4)},
             {},
-            "the image model has width 24 and patches of (4, 4) px, the video model 24 and (8, 4)",
+            "the video model (8, 4): choose the patch of the image model, such as vivit2-B/16x2, or resize its",
         ),
+        ({}, {"image_grid": (2, 3, 1)}, "not those of image_grid=(2, 3, 1): give image_grid=(h, w)"),
+        (
+            {"patch": (1, 4, 4)},
+            {"kernel": "rank-pooling"},
+            "rank pooling weighs frames against each other, got tubelets of",
+        ),
+        (
+            {"prefix": 2},
+            {},
+            "1 prefix tokens, the video model 2: make it with prefix=1, or choose an image model with 2",
+        ),
+        ({}, {"parity": "keras"}, "unknown parity 'keras': expected 'scenic', or None"),
+        (
+            {},
+            {"parity": "scenic", "temporal": "copy-attention-zero-projection"},
+            "unknown temporal 'copy-attention-zero-projection' with parity='scenic': expected one of copy, zero, fresh",
+        ),
+        (
+            {"clip": (8, 16, 4)},
+            {"parity": "scenic"},
+            "scenic resizes square tables of positions only, got 2 x 3 to 4 x 1: leave parity out",
+        ),
+        ({"family": "vidtrans"}, {"parity": "scenic"}, "scenic has no 'vidtrans', only vivit1, vivit2, vivit3, vivit4"),
+        (
+            {"family": "swin2"},
+            {},
+            "an image ViT has no windows, so no Swin model starts from one: choose another family",
+        ),
+        ({"family": "ast"}, {}, "has 1 prefix tokens, the video model 2"),
         ({"mlp_dim": 41}, {}, "shape: encoders.0.blocks.0.mlp.fc1.weight is (40, 24), the model has (41, 24)"),
         ({"attend": "t"}, {}, "attend='t' has 0 steps in space, expected 1 for the image's"),
         ({"attend": "hw,thw"}, {}, "attend='hw,thw' has 2 steps in space"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(settings, options, message):
-    video = tiny("vivit1", **settings)
+    video = tiny(**({"family": "vivit1"} | settings))
     before = {name: tensor.clone() for name, tensor in video.state_dict().items()}
     with pytest.raises(ValueError, match=re.escape(message)):
         init_from_image(video, timm_state(tiny("vit")), **({"image_grid": GRID} | options))
     assert_close(video.state_dict(), before, atol=0, rtol=0)
 
 
+def test_an_image_model_has_more_or_fewer_prefix_tokens():
+    image = timm_state(tiny("vit", prefix=5))
+    message = (
+        "5 prefix tokens, the video model 3: make it with prefix=5, or with 1 for the class token alone, or choose"
+    )
+    with pytest.raises(ValueError, match=message):
+        init_from_image(tiny("vivit1", prefix=3), image, image_grid=GRID)
+
+
+def test_a_hybrid_is_no_plain_image_model():
+    image = timm_state(tiny("vit")) | {"patch_embed.backbone.conv.weight": torch.zeros(8, 3, 7, 7)}
+    with pytest.raises(
+        ValueError, match="the weights: a hybrid, whose patches are those of a ResNet's map: expected a"
+    ):
+        init_from_image(tiny("vivit1"), image, image_grid=GRID)
+
+
 def test_tensors_that_have_no_place_or_are_missing_are_named():
     image = timm_state(tiny("vit"))
-    extra = {"dist_token": torch.zeros(1, 1, 24), "norm_pre.bias": torch.zeros(24)}
-    message = r"2 tensors have no place .*\n  dist_token \(1, 1, 24\)\n  norm_pre.bias \(24,\)"
+    extra = {"blocks.0.attn.q_norm.bias": torch.zeros(6), "norm_pre.bias": torch.zeros(24)}
+    message = r"2 tensors have no place .*\n  blocks.0.attn.q_norm.bias \(6,\)\n  norm_pre.bias \(24,\)"
     with pytest.raises(ValueError, match=message):
         init_from_image(tiny("vivit1"), image | extra, image_grid=GRID)
     for name in image:

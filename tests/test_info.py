@@ -2,10 +2,10 @@ import time
 
 import pytest
 import torch
-from tiny import VIDEO, clip_for, tiny
+from tiny import FAMILIES, clip_for, prefix_of, tiny
 
 from tubelet.info import describe, print_info
-from tubelet.nn import FAMILIES
+from tubelet.nn import create_model
 
 PAPER_CLIP = {"clip": (32, 224, 224), "num_classes": 400}
 
@@ -32,7 +32,7 @@ def test_the_shadow_keeps_the_bytes_that_a_real_model_keeps(family, checkpointin
     assert describe(model).activation_bytes == kept_bytes(model)
 
 
-@pytest.mark.parametrize("family", VIDEO)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_checkpointing_keeps_less(family):
     plain, saving = (describe(tiny(family, checkpointing=choice)) for choice in (False, True))
     assert saving.activation_bytes < plain.activation_bytes / 2
@@ -48,7 +48,48 @@ def test_the_parts_add_up_to_the_model(family):
     assert sum(part.gmacs for part in info.parts) == pytest.approx(info.gmacs)
     assert all(part.gmacs > 0 for part in info.parts)
     assert info.tokens == model.grid(model.input_size)
-    assert info.prefix == (0 if model.encoders[0].prefix is None else 1)
+    assert info.prefix == prefix_of(model)
+    assert [part.name for part in info.parts] == [
+        "embed",
+        *(f"encoders.{i}" for i in range(len(model.encoders))),
+        "head",
+    ]
+
+
+@pytest.mark.parametrize(("settings", "prefix"), [({}, 1), ({"prefix": 5}, 5), ({"pool": "mean"}, 0)], ids=str)
+def test_the_prefix_is_counted_as_it_is(settings, prefix):
+    info = describe(tiny("vivit1", **settings))
+    assert info.prefix == prefix
+    assert info.parts[1].what == f"2 x thw, 1 x {24 + prefix} tokens"
+
+
+@pytest.mark.parametrize("model", ["vivit1-P/16x2", None], ids=["by name", "a model"])
+def test_a_model_without_head_has_no_such_part(model, capsys):
+    info = describe(model, num_classes=0) if model else describe(tiny("vivit1", num_classes=0))
+    assert [part.name for part in info.parts] == ["embed", "encoders.0"]
+    assert info.num_classes == 0
+    print_info(info)
+    printed = capsys.readouterr().out
+    assert "no head" in printed
+    assert "classes" not in printed
+
+
+def test_macs_of_attentive_pooling_by_hand():
+    """One block on 6 tokens of width 8, then one query: its projection, that of 6 keys and values, scores, mix, MLP."""
+    numbers = {"dim": 8, "heads": 1, "depth": 1, "mlp_dim": 20, "pool_depth": 1}
+    with_query, plain = (describe(tiny("vit", pool=pool, **numbers)) for pool in ("attentive", "mean"))
+    block = 6 * 4 * 8 * 8 + 2 * 6 * 6 * 8 + 6 * 2 * 8 * 20
+    query = (1 + 6 + 6) * 8 * 8 + 2 * 6 * 8 + 2 * 8 * 20
+    assert round(1e9 * (with_query.gmacs - plain.gmacs)) == block + query
+
+
+def test_macs_of_windows_by_hand():
+    """One block of windows of 1 x 2 x 2 on 1 x 4 x 6 tokens of width 8: 6 windows of 4, and the MLP of their bias."""
+    model = tiny(
+        "swin2", dim=8, depth=(1,), heads=(1,), window=(1, 2, 2), patch=(1, 4, 4), clip=(1, 16, 24), mlp_dim=20
+    )
+    bias = (3 * 3) * 384 * (2 + 1)  # each offset (h, w) once
+    assert round(1e9 * describe(model).parts[1].gmacs) == 24 * 4 * 8 * 8 + 2 * 6 * 4 * 4 * 8 + 24 * 2 * 8 * 20 + bias
 
 
 def test_macs_by_hand():
@@ -68,6 +109,12 @@ def test_the_parts_say_what_attends_to_what():
         "encoders.1": "4 x t, 1 x 17 tokens",
         "head": "400 classes",
     }
+    assert describe("swin2-Ti/4x2", clip=(32, 224, 224)).parts[1].what == (
+        "2 + 2 + 6 + 2 x windows of 8 x 7 x 7, 1 x 50176 tokens"
+    )
+    vjepa2 = "4 x thw, 1 x 24 tokens, then 3 blocks and a query"
+    assert describe("vjepa2-P/16x2", clip=(8, 32, 48)).parts[1].what == vjepa2
+    assert describe("ast-P/16", clip=(1, 32, 48)).parts[1].what == "4 x hw, 1 x 10 tokens"  # 2 x 4 overlap, 2 before
     assert describe("timesformer-P/16", clip=(8, 32, 48)).parts[1].what == "4 x t,hw, 1 x 49 tokens"
     assert describe("vivit4-N/16x2", clip=(8, 32, 48)).parts[1].what == "4 x t|hw, 1 x 24 tokens"
 
@@ -100,11 +147,13 @@ def test_what_cannot_be_described_is_refused():
         describe(tiny("vivit1"), num_classes=7)
 
 
-@pytest.mark.parametrize("name", ["vivit2-L/16x2", "timesformer-L/16"])
+@pytest.mark.parametrize("name", ["vivit2-L/16x2", "timesformer-L/16", "swin2-L/4x2", "vjepa2-L/16x2", "ast-B/16"])
 def test_the_table_fits_80_columns_and_says_the_numbers(capsys, name):
-    info = describe(name, **PAPER_CLIP)
+    info = describe(name, clip=(1, 128, 1024)) if name == "ast-B/16" else describe(name, **PAPER_CLIP)
     print_info(info)
     printed = capsys.readouterr().out
     assert max(len(line) for line in printed.splitlines()) <= 80
+    prefix = f", prefix of {info.prefix}" if info.prefix else ""
+    assert f"{info.tokens.t} x {info.tokens.h} x {info.tokens.w} tokens{prefix} " in printed
     for number in (name, f"{info.parameters:,}", f"{info.gmacs:.3f}", f"{info.activation_bytes / 1e6:,.1f} MB"):
         assert number in printed

@@ -3,13 +3,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import VIDEO, clip_for, tiny
+from tiny import IMAGE, SETTINGS, SWIN, VIDEO, blocks_of, clip_for, prefix_of, tiny, without_bias_dropout
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from tubelet.nn import (
     FAMILIES,
+    IMAGE_FAMILIES,
     SIZES,
+    SWIN_SIZES,
     Attention,
     DropPath,
     ModelConfig,
@@ -47,9 +49,11 @@ def test_every_listed_model_can_be_made():
     with torch.device("meta"):
         for name in list_models():
             family, size = name.split("-")
-            model = create_model(f"{name}/16", clip=(1 if family == "vit" else 2, 32, 48), num_classes=3)
-            assert (model.config.dim, model.config.depth, model.config.heads) == SIZES[size]
+            sizes = SWIN_SIZES if family == "swin2" else SIZES
+            model = create_model(f"{name}/16", clip=(1 if family in IMAGE_FAMILIES else 2, 32, 48), num_classes=3)
+            assert (model.config.dim, model.config.depth, model.config.heads) == sizes[size]
             assert model.config.family == family
+    assert {name.split("-")[0] for name in list_models()} == set(FAMILIES)
     assert "vivit2-B" in list_models()
     assert "vivit4-Ti" not in list_models()  # three heads cannot be shared out
 
@@ -59,16 +63,9 @@ def test_the_name_says_patch_and_tubelet():
         assert create_model("vivit1-P/16x4").config.patch == (4, 16, 16)
         assert create_model("vivit1-P/8").config.patch == (1, 8, 8)
         assert create_model("vit-P/16").config.clip == (1, 224, 224)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_any_rectangular_size_runs(family):
-    model, length = tiny(family), 1 if family == "vit" else 2
-    for steps, rows, columns in ((1, 1, 1), (1, 5, 2), (3, 2, 7), (6, 4, 1)):
-        clip = torch.randn(2, 3, length if family == "vit" else length * steps, 4 * rows, 4 * columns)
-        out = model(clip)
-        assert out.shape == (2, 5)
-        assert out.isfinite().all()
+        assert create_model("ast-P/16").config.stride == (1, 10, 10)  # arXiv 2104.01778, section 2.1: 6 px overlap
+        assert create_model("swin2-P/4", clip=(1, 256, 192)).config.window == (1, 8, 6)
+        assert create_model("swin2-P/4x2", clip=(32, 64, 64)).config.window == (8, 2, 2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -76,12 +73,38 @@ def test_tokens_features_and_logits_agree_in_shape_and_value(family):
     model = tiny(family)
     clip = clip_for(model)
     tokens, grid = model.tokens(clip)
-    prefix = 0 if model.encoders[0].prefix is None else model.encoders[0].prefix.shape[1]
-    assert grid == model.grid(model.input_size) == ((1, 2, 3) if family == "vit" else (4, 2, 3))
-    assert tokens.shape == (2, prefix + grid.size, 24)
-    assert model.features(clip).shape == (2, 24)
+    assert model.grid(model.input_size) == ((1, 2, 3) if family in IMAGE_FAMILIES else (4, 2, 3))
+    # Swin's second stage halves height and width and doubles the channels
+    assert grid == ((4, 1, 2) if family == "swin2" else model.grid(model.input_size))
+    dim = 48 if family == "swin2" else 24
+    assert prefix_of(model) == {"vit": 1, "vivit1": 1, "vivit2": 1, "timesformer": 1, "vidtrans": 1, "ast": 2}.get(
+        family, 0
+    )
+    assert tokens.shape == (2, prefix_of(model) + grid.size, dim)
+    assert model.features(clip).shape == (2, dim)
     assert_close(model(clip), model.head(model.features(clip)))
     assert_close(model(clip)[:1], model(clip[:1]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["vivit1", "vivit3", "vivit4", "timesformer", "vidtrans", "videomae", "meta", "ast"])
+def test_features_are_pooled_from_the_tokens(family):
+    """Where one encoder does it all and pooling has no parameters but a norm: the kinds are in test_pool."""
+    model = tiny(family)
+    clip = clip_for(model)
+    tokens, _ = model.tokens(clip)
+    first = model.encoders[0]
+    assert_close(model.features(clip), first.pool(tokens)[:, 0], atol=1e-5, rtol=1e-5)
+    kinds = {"vivit1": "cls", "timesformer": "cls", "vidtrans": "cls", "ast": "cls+dist"}
+    assert first.pool.kind == kinds.get(family, "mean")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_without_head_gives_its_features(family):
+    headless, model = tiny(family, num_classes=0), tiny(family)
+    body = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("head.")}
+    headless.load_state_dict(body)
+    clip = clip_for(model)
+    assert_close(headless(clip), model.features(clip), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("family", VIDEO)
@@ -91,7 +114,7 @@ def test_the_order_of_the_frames_matters(family):
     assert not torch.allclose(model(clip), model(clip.flip(2)), atol=1e-3)
 
 
-@pytest.mark.parametrize("family", ["vivit2", "vivit3", "vivit4", "timesformer", "vidtrans"])
+@pytest.mark.parametrize("family", ["vivit1", "vivit2", "vivit3", "vivit4", "timesformer", "vidtrans", "videomae"])
 def test_without_positions_along_time_the_order_of_the_tubelets_does_not_matter(family):
     model = tiny(family)
     with torch.no_grad():
@@ -101,19 +124,6 @@ def test_without_positions_along_time_the_order_of_the_tubelets_does_not_matter(
     clip = clip_for(model)
     moved = clip.unflatten(2, (4, 2))[:, :, [2, 0, 3, 1]].flatten(2, 3)
     assert_close(model(moved), model(clip), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_setting_the_input_size_is_lossless(family):
-    model = tiny(family)
-    clip, parameters = clip_for(model), list(model.parameters())
-    before = model(clip)
-    native = model.input_size
-    model.set_input_size((native[0], 16, 4))
-    assert model.input_size == (native[0], 16, 4)
-    model.set_input_size(native)
-    assert_close(model(clip), before, atol=0, rtol=0)
-    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -127,37 +137,75 @@ def test_uint8_clips_are_normalised_with_the_models_own_mean_and_std(channels):
 
 
 SETTINGS_THAT_ACT = [
-    {"attend": "hw,t"},
-    {"attend": "t|hw", "pool": "mean"},
-    {"pool": "mean"},
-    {"temporal_depth": 0},
-    {"temporal_depth": 2},
-    {"embed": "space-time"},
-    {"embed": "depthwise"},
-    {"embed": "conv"},
-    {"stride": (1, 4, 4)},
-    {"patch": (1, 4, 4), "frames": 3},
-    {"eps": 1e-2},
-    {"gelu": "tanh"},
-    {"mean": (0.1,)},
-    {"std": (0.1, 0.2, 0.3)},
+    ("vivit2", {"attend": "hw,t"}),
+    ("vivit2", {"attend": "t|hw", "pool": "mean"}),
+    ("vivit2", {"pool": "mean"}),
+    ("vivit2", {"pool": "attentive"}),
+    ("vivit2", {"prefix": 3}),
+    ("vivit2", {"norm": "both"}),
+    ("vivit2", {"norm": "none"}),
+    ("vivit2", {"norm": "both", "pool_eps": 1e-2}),
+    ("vivit2", {"temporal_depth": 0}),
+    ("vivit2", {"temporal_depth": 2}),
+    ("vivit2", {"embed": "space-time"}),
+    ("vivit2", {"embed": "depthwise"}),
+    ("vivit2", {"embed": "conv"}),
+    ("vivit2", {"embed": "resnet", "widths": (32,)}),
+    ("vivit2", {"stride": (1, 4, 4)}),
+    ("vivit2", {"patch": (1, 4, 4), "frames": 3}),
+    ("vivit2", {"eps": 1e-2}),
+    ("vivit2", {"gelu": "tanh"}),
+    ("vivit2", {"mean": (0.1,)}),
+    ("vivit2", {"std": (0.1, 0.2, 0.3)}),
+    ("vivit2", {"position": "sincos"}),
+    ("vivit2", {"position": "rotary"}),
+    ("vivit2", {"position": "rotary-tiled"}),
+    ("vivit2", {"position": "t+h+w"}),
+    ("vivit1", {"position": "space+time"}),
+    ("vidtrans", {"position": "joint"}),
+    ("vidtrans", {"position": "t+h+w"}),
+    ("timesformer", {"position": "rotary"}),
+    ("meta", {"position": "fixed"}),
+    ("meta", {"position": "joint"}),
+    ("vjepa2", {"pool_depth": 1}),
+    ("vjepa2", {"pool": "mean"}),
+    ("ast", {"pool": "cls", "prefix": 2}),
+    ("ast", {"pool": "cls,dist"}),
+    ("ast", {"norm": "tokens"}),
+    ("ast", {"pool_eps": 1e-2}),
+    ("ast", {"stride": (1, 2, 3)}),
+    ("vivit3", {"norm": "pooled"}),
+    ("videomae", {"norm": "none"}),
+    ("videomae", {"position": "sincos"}),
+    ("swin2", {"window": (1, 2, 2)}),
+    ("swin2", {"window": (2, 2, 2)}),
+    ("swin2", {"norm": "stages"}),
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS_THAT_ACT, ids=str)
-def test_each_setting_changes_the_answer(settings):
-    plain, changed = tiny("vivit2"), tiny("vivit2", **settings)
+@pytest.mark.parametrize(("family", "settings"), SETTINGS_THAT_ACT, ids=str)
+def test_each_setting_changes_the_answer(family, settings):
+    plain, changed = tiny(family), tiny(family, **settings)
     shapes = {name: tensor.shape for name, tensor in changed.state_dict().items()}
-    if shapes == {name: tensor.shape for name, tensor in plain.state_dict().items()}:
-        changed.load_state_dict(plain.state_dict())  # so that nothing but the setting differs
+    fitting = {name: tensor for name, tensor in plain.state_dict().items() if shapes.get(name) == tensor.shape}
+    changed.load_state_dict(fitting, strict=False)  # so that what is in both does not differ
     clip = torch.randint(0, 256, (2, 3, *plain.input_size), dtype=torch.uint8)
-    assert not torch.allclose(plain(clip), changed(clip), atol=1e-6)
+    theirs, ours = plain(clip), changed(clip)
+    assert ours.shape == theirs.shape
+    assert not torch.allclose(theirs, ours, atol=1e-6)
+
+
+def test_keeping_the_aspect_acts_where_the_shape_changes():
+    plain, kept = tiny("vivit1"), tiny("vivit1", keep_aspect=True)
+    for size, same in ((plain.input_size, True), ((8, 16, 24), True), ((8, 16, 12), False)):
+        clip = torch.randn(2, 3, *size)
+        assert torch.allclose(plain(clip), kept(clip), atol=1e-6) == same
 
 
 @pytest.mark.parametrize("settings", [{"dropout": 0.5}, {"drop_path": 0.5}], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_regularisation_acts_in_training_only(family, settings):
-    plain, model = tiny(family), tiny(family, **settings)
+    plain, model = without_bias_dropout(tiny(family)), without_bias_dropout(tiny(family, **settings))
     clip = clip_for(model, batch=8)
     assert_close(model(clip), plain(clip), atol=0, rtol=0)
     torch.manual_seed(0)
@@ -192,19 +240,38 @@ def test_stochastic_depth_rises_to_its_rate_in_each_encoder():
 
 def fresh(family: str, **settings) -> SpaceTimeTransformer:
     torch.manual_seed(0)
-    sizes = {"patch": (1, 4, 4), "clip": (1, 8, 12)} if family == "vit" else {"patch": (2, 4, 4), "clip": (6, 8, 12)}
-    config = ModelConfig(family=family, dim=24, depth=2, heads=4, mlp_dim=48, num_classes=5, **sizes, **settings)
-    return SpaceTimeTransformer(config).train()
+    clip = {"clip": (1, 8, 12)} if family in IMAGE_FAMILIES else {"clip": (6, 8, 12)}
+    sizes = SETTINGS | (IMAGE if family in IMAGE_FAMILIES else {}) | (SWIN if family == "swin2" else {}) | clip
+    return SpaceTimeTransformer(ModelConfig(family=family, **sizes | {"mlp_dim": 48} | settings)).train()
+
+
+def without_gradient(model: SpaceTimeTransformer, clip: torch.Tensor) -> set[str]:
+    model.zero_grad()
+    torch.nn.functional.cross_entropy(model(clip), torch.tensor([0, 1, 2, 3])).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {name for name, grad in gradients.items() if grad is None or not grad.abs().max() > 1e-9}
 
 
 @pytest.mark.parametrize("embed", ["tubelet", "space-time", "depthwise", "conv"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_fresh_model_is_undecided_and_every_parameter_has_a_gradient_from_the_first_step(family, embed):
     model = fresh(family, embed=embed)
-    logits = model(clip_for(model, batch=4))
-    assert 0.01 < logits.std() < 0.3
-    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 3])).backward()
-    assert [name for name, parameter in model.named_parameters() if not parameter.grad.abs().max() > 1e-9] == []
+    clip = clip_for(model, batch=4)
+    assert 0.01 < model(clip).std() < 0.3
+    lacking = without_gradient(model, clip)
+    if family == "swin2":  # its norms start at weight 0, so that new blocks change nothing: these learn first
+        blocks = [f"{name}.{part}." for name in blocks_of(model) for part in ("attn", "mlp")]
+        assert lacking == {name for name, _ in model.named_parameters() if name.startswith(tuple(blocks))}
+        torch.optim.AdamW(model.parameters(), lr=1e-2).step()
+        # from the second step on all learn but what is added to all logits of a head alike: no softmax can tell
+        lacking = {name for name in without_gradient(model, clip) if not name.endswith("meta.fc2.bias")}
+    assert lacking == set()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_fixed_tables_do_not_learn(family):
+    still = {name for name, parameter in fresh(family).named_parameters() if not parameter.requires_grad}
+    assert still == ({"encoders.0.position.tables.0"} if family == "videomae" else set())
 
 
 def test_queries_keys_and_values_start_each_as_a_layer_by_itself():
@@ -274,7 +341,28 @@ def test_an_unknown_name_is_told_the_nearest(name, near):
         ("vivit2-P/16x2", {"embed": "patch"}, "unknown tokeniser 'patch'"),
         ("vivit2-P/16x2", {"pool": "max"}, "unknown pooling 'max'"),
         ("vivit2-P/16x2", {"attend": "x"}, "unknown attention axes 'x'"),
-        ("vivit2-P/16x2", {"num_classes": 0}, "got num_classes=0, expected at least 1"),
+        (
+            "vivit2-P/16x2",
+            {"num_classes": -1},
+            "got num_classes=-1, expected at least 1, or 0 for a model without head",
+        ),
+        (
+            "vivit2-P/16x2",
+            {"position": "joint+time"},
+            "unknown position 'joint+time': expected one of joint, space+time",
+        ),
+        ("vivit2-P/16x2", {"pad": "zeros"}, "unknown pad 'zeros': expected 'mean', or None"),
+        ("vivit2-P/16x2", {"prefix": 0}, "pool='cls' needs 1 prefix tokens, got prefix=0: leave prefix out"),
+        ("vivit2-P/16x2", {"pool": "cls,dist"}, "pool='cls,dist' makes two tokens of a frame"),
+        ("vivit2-P/16x2", {"window": (1, 2, 2)}, "vivit2 has one depth, one number of heads and no window"),
+        ("ast-P/16", {"prefix": 1}, "pool='cls+dist' needs 2 prefix tokens, got prefix=1: leave prefix out"),
+        ("ast-P/16", {"clip": (16, 224, 224)}, "'ast-P/16' sees one frame, got clip=(16, 224, 224)"),
+        ("swin2-P/4", {"position": "sincos"}, "windows make their own positions, have no prefix and are pooled by"),
+        ("swin2-P/4", {"keep_aspect": True}, "keep_aspect=True, prefix=None, pool='mean': leave these out"),
+        ("swin2-P/4", {"prefix": 1}, "prefix=1, pool='mean': leave these out"),
+        ("swin2-P/4", {"pool": "cls"}, "pool='cls': leave these out"),
+        ("swin2-P/4", {"attend": "thw"}, "swin2 has one depth, one number of heads and no window, got (1, 1, 2, 1)"),
+        ("swin2-P/4", {"window": (1, 0, 4)}, "got window=(1, 0, 4), expected (T, H, W)"),
         ("vivit2-P/16x2", {"mean": (0.5, 0.5)}, "got mean=(0.5, 0.5) for 3 channels"),
         ("vivit2-P/16x2", {"std": (0.0,)}, "got std=(0.0,) for 3 channels, expected one number or one for each, all"),
         ("vivit2-P/16x2", {"drop_path": 1.0}, "got a drop path rate of 1.0"),
@@ -294,6 +382,17 @@ def test_heads_that_do_not_divide_the_width_are_refused():
         SpaceTimeTransformer(config)
     with pytest.raises(ValueError, match=r"unknown family 'vivit5': expected one of vit, vivit1"):
         SpaceTimeTransformer(replace(config, family="vivit5"))
+
+
+def test_settings_that_no_name_gives_are_checked_too():
+    config = tiny("vivit1").config
+    with pytest.raises(ValueError, match="unknown norm 'rms': expected one of tokens, pooled, both, none"):
+        SpaceTimeTransformer(replace(config, norm="rms"))
+    message = "rotary positions turn pairs of channels along 'thw', got 4 channels in a head: .* at least 6"
+    with pytest.raises(ValueError, match=message):
+        SpaceTimeTransformer(replace(config, heads=6, position="rotary"))
+    with pytest.raises(ValueError, match="swin2 needs window=.* depth and heads for each stage: make it by name"):
+        SpaceTimeTransformer(replace(config, family="swin2"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])

@@ -84,14 +84,14 @@ def test_where_seeking_works_most_of_the_file_is_skipped(tmp_path, name, monkeyp
     codec, codec_options, _ = PAIRS[name]
     path = write_numbered(tmp_path / name, 240, codec=codec, codec_options=codec_options)
     found = index(path)
-    read, packets = [], reader._packets
+    read, packets = [], reader.packets_of
 
     def counting(container, stream):
         for packet in packets(container, stream):
             read.append(packet.pts)
             yield packet
 
-    monkeypatch.setattr(reader, "_packets", counting)
+    monkeypatch.setattr(reader, "packets_of", counting)
     assert read_numbers(read_frames(path, found.times[[100, 230]])) == [100, 230]
     assert len(read) <= 2 * 20
 
@@ -133,7 +133,7 @@ def test_a_late_seek_costs_time_and_never_a_wrong_frame(
 ):
     """A group lasts 480 ms: half a second late is mended by one step back, more by reading from the start."""
     path = write_numbered(tmp_path / "a.mkv", 120, codec=codec, codec_options=codec_options)
-    times, opened, openings = index(path).times, reader._opened, []
+    times, opened, openings = index(path).times, reader.open_media, []
 
     @contextmanager
     def opened_late(path):
@@ -141,7 +141,7 @@ def test_a_late_seek_costs_time_and_never_a_wrong_frame(
             openings.append(path)
             yield LateContainer(container, late_ms, any_frame)
 
-    monkeypatch.setattr(reader, "_opened", opened_late)
+    monkeypatch.setattr(reader, "open_media", opened_late)
     for wanted in ([36], [45], [46], [47], [50, 106]):
         openings.clear()
         assert read_numbers(read_frames(path, times[wanted])) == wanted
@@ -689,7 +689,7 @@ def test_lost_and_damaged_frames_are_told_apart_from_good_ones():
     class Stream:
         codec_context = Context()
 
-    assert list(reader._decoded(["good", "bad"], Stream())) == [Frame(1), None, None, Frame(9)]
+    assert list(reader.decode(["good", "bad"], Stream())) == [Frame(1), None, None, Frame(9)]
 
 
 def test_frames_are_numbered_by_time_or_by_counting():

@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from tiny import tiny
+from tiny import blocks_of, tiny
 
-from tubelet.nn import FAMILIES
+from tubelet.nn import FAMILIES, SpaceTimeTransformer
 from tubelet.train.recipe import layer_depths, learning_rate, make_optimizer, mix_pairs, soft_targets
 
 torch.set_num_threads(1)
@@ -38,18 +38,37 @@ def test_the_rate_rises_in_equal_steps_and_falls_as_half_a_cosine() -> None:
 # ---- groups
 
 
+def deep(family: str) -> SpaceTimeTransformer:
+    return tiny(family, depth=(3, 2) if family == "swin2" else 3)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_depth_grows_from_the_tokeniser_to_the_head(family: str) -> None:
-    model = tiny(family, depth=3)
+    model = deep(family)
     depths = layer_depths(model)
     assert set(depths) == {name for name, _ in model.named_parameters()}
-    blocks = sum(len(encoder.blocks) for encoder in model.encoders)  # type: ignore[arg-type]
+    blocks = list(blocks_of(model))
+    assert len(blocks) == {"vivit2": 3 + 1, "vjepa2": 3 + 3, "swin2": 3 + 2}.get(family, 3)
     assert {depths[name] for name in depths if name.startswith("embed.")} == {0}
-    assert {depths[name] for name in depths if name.startswith("head.")} == {blocks + 1}
-    assert set(depths.values()) == set(range(blocks + 2))
-    for number in range(3):
-        assert {depths[name] for name in depths if name.startswith(f"encoders.0.blocks.{number}.")} == {number + 1}
+    assert {depths[name] for name in depths if name.startswith("head.")} == {len(blocks) + 1}
+    assert set(depths.values()) == set(range(len(blocks) + 2))
+    for number, block in enumerate(blocks):
+        assert {depths[name] for name in depths if name.startswith(f"{block}.")} == {number + 1}
     assert {depths[name] for name in depths if ".prefix" in name or ".tables" in name} <= {0, 3}
+
+
+@pytest.mark.parametrize(
+    ("family", "parts"),
+    [
+        ("vjepa2", ["pool.blocks.2.", "pool.query", "pool.qkv.", "pool.mlp.", "pool.norm."]),  # after its last block
+        ("swin2", ["stages.0.blocks.2.", "stages.1.merge."]),  # merging comes before the next stage's first block
+        ("ast", ["blocks.2.", "norm.", "pool.norm."]),
+    ],
+)
+def test_what_follows_a_block_moves_with_it(family: str, parts: list[str]) -> None:
+    depths = layer_depths(deep(family))
+    found = [{depths[name] for name in depths if name.startswith(f"encoders.0.{part}")} for part in parts]
+    assert found == [{6 if family == "vjepa2" else 3}] * len(parts)
 
 
 def test_the_temporal_encoder_lies_above_the_spatial_one() -> None:
@@ -64,7 +83,7 @@ def test_the_temporal_encoder_lies_above_the_spatial_one() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_layer_decay_is_a_factor_for_each_layer_below_the_head(family: str) -> None:
-    model = tiny(family, depth=3)
+    model = deep(family)
     optimizer = make_optimizer(model, weight_decay=0.05, layer_decay=0.5)
     scales = {id(p): group["scale"] for group in optimizer.param_groups for p in group["params"]}
     depths = layer_depths(model)

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from tubelet.nn import FAMILIES, IMAGE_FAMILIES, ModelConfig, SpaceTimeTransformer
+from tubelet.nn import FAMILIES, IMAGE_FAMILIES, Block, Encoder, ModelConfig, SpaceTimeTransformer, SwinBlock
+from tubelet.nn.windows import PositionMlp
 
 torch.set_num_threads(1)
 
@@ -32,6 +33,24 @@ def tiny(family: str, **settings: Any) -> SpaceTimeTransformer:
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape))
     return model.eval()
+
+
+def blocks_of(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """All blocks, by name, in the order of the forward pass: also those of Swin's stages and of attentive pooling."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Block | SwinBlock)}
+
+
+def prefix_of(model: SpaceTimeTransformer) -> int:
+    first = model.encoders[0]
+    return first.prefix.shape[1] if isinstance(first, Encoder) and first.prefix is not None else 0
+
+
+def without_bias_dropout(model: SpaceTimeTransformer) -> SpaceTimeTransformer:
+    """Swin's position bias has a dropout of its own in training, whatever the configuration says; here it is off."""
+    for module in model.modules():
+        if isinstance(module, PositionMlp):
+            module.dropout.p = 0.0
+    return model
 
 
 def clip_for(model: SpaceTimeTransformer, batch: int = 2) -> torch.Tensor:

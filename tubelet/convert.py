@@ -14,7 +14,7 @@ from tubelet.data.origins import clip_spec
 from tubelet.data.spec import ClipSpec
 from tubelet.info import count_parameters
 from tubelet.nn.config import ModelConfig
-from tubelet.nn.create import sizes_of
+from tubelet.nn.create import name_of
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.screen import facts
 from tubelet.weights.foreign import Foreign, read_foreign
@@ -230,17 +230,6 @@ def spec_of(
     if spec and spec.kind == "sound" and model.config.num_classes == MULTI_LABEL:
         notes.append("several of AudioSet's classes hold at once: read the probabilities as an order only")
     return spec, notes
-
-
-def name_of(config: ModelConfig) -> str:
-    """family-size/patch where there is such a name, else the numbers."""
-    t, h, w = config.patch
-    patch = f"{h}x{w}" if h != w else f"{h}"
-    length = f"x{t}" if t > 1 else ""
-    for size, numbers in sizes_of(config.family).items():
-        if numbers == (config.dim, config.depth, config.heads):
-            return f"{config.family}-{size}/{patch}{length}"
-    return f"{config.family}/{patch}{length} of width {config.dim}, {config.depth} layers, {config.heads} heads"
 
 
 # ---- what is printed

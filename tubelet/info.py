@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from tubelet.nn import Grid, SpaceTimeTransformer, create_model
+from tubelet.nn import AttentivePool, Encoder, Grid, SpaceTimeTransformer, SwinEncoder, create_model
 from tubelet.nn.config import stages_of
 
 
@@ -29,7 +29,8 @@ class Part:
 @dataclass(frozen=True, kw_only=True)
 class Info:
     """The cost of a model for one clip: gmacs (10^9 multiply-adds) of its forward pass, bytes of float32 activations
-    that one clip keeps for the backward pass. Attention counts in gmacs, not in bytes: fused kernels keep no matrix."""
+    that one clip keeps for the backward pass. Attention counts in gmacs, not in bytes: fused kernels keep no matrix;
+    but for Swin, whose windows learn a bias of their matrix."""
 
     name: str
     clip: tuple[int, int, int]
@@ -53,7 +54,7 @@ def describe(
 
     Args:
         model: a name as for `create_model`, or a model (its weights are not touched).
-        clip: the model's own size if left out; num_classes: for a name, 400 if left out.
+        clip: the model's own size if left out; num_classes: for a name, 400 if left out, 0 for a model without head.
 
     Raises:
         ValueError: unknown name, a clip that whole tubelets do not fill, or num_classes for a model that has its own.
@@ -64,7 +65,10 @@ def describe(
         )
     with torch.device("meta"):
         if isinstance(model, str):
-            name, shadow = name or model, create_model(model, clip=clip, num_classes=num_classes or 400)
+            name, shadow = (
+                name or model,
+                create_model(model, clip=clip, num_classes=400 if num_classes is None else num_classes),
+            )
         else:
             name, shadow = name or model.config.family, SpaceTimeTransformer(model.config)
             shadow.set_input_size(clip or model.input_size)
@@ -78,7 +82,7 @@ def describe(
         parameters=count_parameters(shadow),
         gmacs=work("SpaceTimeTransformer"),
         tokens=grid,
-        prefix=int(stages_of(shadow.config)[0].pool == "cls"),
+        prefix=prefix_of(shadow.encoders[0]),
         activation_bytes=count_activation_bytes(shadow, pixels),
         parts=tuple(parts_of(shadow, grid, work)),
     )
@@ -88,26 +92,46 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def prefix_of(encoder: nn.Module) -> int:
+    """Tokens before those of the grid: class token, distillation token, registers."""
+    return 0 if not isinstance(encoder, Encoder) or encoder.prefix is None else encoder.prefix.shape[1]
+
+
 def parts_of(model: SpaceTimeTransformer, grid: Grid, work: Callable[[str], float]) -> list[Part]:
     patch = " x ".join(map(str, model.embed.patch))
     found: list[tuple[str, str, nn.Module]] = [("embed", f"{type(model.embed).__name__} {patch}", model.embed)]
     for i, (stage, encoder) in enumerate(zip(stages_of(model.config), model.encoders, strict=True)):
-        sequence = grid.along(stage.over)
-        length = sequence.size + (stage.pool == "cls")
-        depth = model.config.temporal_depth if stage.temporal else model.config.depth
-        what = f"{depth} x {spanned(stage.attend, sequence)}, {grid.size // sequence.size} x {length} tokens"
-        found.append((f"encoders.{i}", what, encoder))
+        seen = windowed if isinstance(encoder, SwinEncoder) else sequences
+        found.append((f"encoders.{i}", seen(encoder, stage.attend, grid), encoder))
         grid = grid.along("t") if stage.over == "hw" else Grid(1, 1, 1)
-    found.append(("head", f"{model.config.num_classes} classes", model.head))
+    if model.config.num_classes:
+        found.append(("head", f"{model.config.num_classes} classes", model.head))
     return [
         Part(name=name, what=what, parameters=count_parameters(module), gmacs=work(f"SpaceTimeTransformer.{name}"))
         for name, what, module in found
     ]
 
 
+def sequences(encoder: Any, attend: str, grid: Grid) -> str:
+    """How many blocks see how many sequences of how many tokens."""
+    sequence = grid.along(encoder.over)
+    length = sequence.size + prefix_of(encoder)
+    what = f"{len(encoder.blocks)} x {spanned(attend, sequence)}, {grid.size // sequence.size} x {length} tokens"
+    if isinstance(encoder.pool, AttentivePool):
+        what += f", then {len(encoder.pool.blocks)} blocks and a query"
+    return what
+
+
 def spanned(attend: str, sequence: Grid) -> str:
     """The attention steps, without the axes along which there is one token."""
     return "".join(letter for letter in attend if letter not in "thw" or getattr(sequence, letter) > 1)
+
+
+def windowed(encoder: Any, attend: str, grid: Grid) -> str:
+    """The blocks of each stage, and the windows of the first."""
+    depths = " + ".join(str(len(stage.blocks)) for stage in encoder.stages)
+    t, h, w = (min(size, n) for size, n in zip(encoder.window_at(grid), grid, strict=True))
+    return f"{depths} x {attend} of {t} x {h} x {w}, 1 x {grid.size} tokens"
 
 
 def count_gmacs(model: SpaceTimeTransformer, pixels: Tensor) -> Callable[[str], float]:
@@ -119,10 +143,11 @@ def count_gmacs(model: SpaceTimeTransformer, pixels: Tensor) -> Callable[[str], 
 
 
 class FusedAttention(TorchFunctionMode):
-    """On the meta device, attention would be counted step by step; every real device runs it as one kernel."""
+    """On the meta device, attention would be counted step by step; every real device runs it as one kernel, unless a
+    bias is learned with it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.scaled_dot_product_attention:
+        if func is F.scaled_dot_product_attention and len(args) == 3:
             return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args)[0]
         return func(*args, **(kwargs or {}))
 
@@ -146,7 +171,8 @@ def count_activation_bytes(model: SpaceTimeTransformer, pixels: Tensor) -> int:
 def print_info(info: Info) -> None:
     """A table of at most 80 columns."""
     t, h, w = info.clip
-    table = Table(title=f"{info.name}: {t} frames of {h} x {w} px, {info.num_classes} classes", width=80)
+    classes = f"{info.num_classes} classes" if info.num_classes else "no head"
+    table = Table(title=f"{info.name}: {t} frame{'s' if t > 1 else ''} of {h} x {w} px, {classes}", width=80)
     table.add_column("part")
     table.add_column("", overflow="fold")
     table.add_column("parameters", justify="right")
@@ -154,7 +180,9 @@ def print_info(info: Info) -> None:
     for part in info.parts:
         table.add_row(part.name, part.what, f"{part.parameters:,}", f"{part.gmacs:.3f}")
     table.add_section()
-    grid = f"{info.tokens.t} x {info.tokens.h} x {info.tokens.w} tokens" + (" + class token" if info.prefix else "")
+    grid = f"{info.tokens.t} x {info.tokens.h} x {info.tokens.w} tokens"
+    if info.prefix:
+        grid += f", prefix of {info.prefix}"
     table.add_row("all", grid, f"{info.parameters:,}", f"{info.gmacs:.3f}")
     memory = f"training keeps {info.activation_bytes / 1e6:,.1f} MB of activations for each clip (float32)"
     Console(width=80).print(table, memory)

@@ -29,7 +29,7 @@ def load_frames(
         return _load_spectrogram(path, spec, start_seconds, end_seconds)
     check_kind(path, spec.kind)
     frames = torch.from_numpy(read_frames(path, _times(path, spec, start_seconds, end_seconds), cover=spec.resize))
-    return _to_channels(frames.permute(3, 0, 1, 2), spec)
+    return to_channels(frames.permute(3, 0, 1, 2), spec)
 
 
 def load_random(
@@ -140,7 +140,7 @@ def _times(path: str | Path, spec: ClipSpec, start_seconds: float, end_seconds: 
     return np.minimum(times, max(start_seconds, inside[-1] if len(inside) else 0.0))
 
 
-def _to_channels(rgb: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
+def to_channels(rgb: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
     """uint8 (3, T, H, W) rgb -> (C, T, H, W) in the spec's channels, contiguous."""
     if spec.channels == "bgr":
         return rgb.flip(0)

@@ -98,16 +98,13 @@ def read_frames(
     if not np.isfinite(times).all():
         raise ValueError(f"times_seconds holds {times[~np.isfinite(times)][0]}: pass finite seconds")
     found = index(path)
-    if found.kind == "sound":
-        raise MediaError(found.path, "no-picture", "it holds sound but no video", "Read it with read_sound")
-    size = cover_size(found.height, found.width, cover) if cover else (found.height, found.width)
+    size = shown_size(found, cover)
     numbers = displayed_frames(found.times, times)
     wanted = np.unique(numbers).tolist()
     pictures = _pictures(found, wanted, size, threads)
     for number in wanted:
         if number not in pictures:
-            problem = f"no good frame comes before second {found.times[number]:.3f}"
-            raise MediaError(found.path, "damaged", problem, "Copy the file again or leave it out")
+            raise nothing_before(found, number)
     return np.stack([pictures[number] for number in numbers]) if wanted else np.empty((0, *size, 3), np.uint8)
 
 
@@ -131,10 +128,10 @@ def read_sound(
     last = None if seconds is None else first + round(seconds * sample_rate)
     pieces: list[np.ndarray] = []
     done = 0
-    with _opened(absolute) as container:
+    with open_media(absolute) as container:
         stream = _sound(absolute, container)
         resampler = av.AudioResampler(format="fltp", rate=sample_rate)  # FFmpeg's own mixing down can overflow
-        good = (frame for frame in _decoded(_packets(container, stream), stream) if frame is not None)
+        good = (frame for frame in decode(packets_of(container, stream), stream) if frame is not None)
         for frame in chain(good, [None]):  # None: hand out what the resampler still holds
             if frame is not None:
                 frame.pts = None  # samples follow each other; a jump of the clock must not upset the resampler
@@ -150,16 +147,28 @@ def read_sound(
     return np.clip(np.concatenate(pieces)[: None if last is None else last - first], -1, 1)
 
 
+def shown_size(found: Index, cover: tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) of the pictures handed out."""
+    if found.kind == "sound":
+        raise MediaError(found.path, "no-picture", "it holds sound but no video", "Read it with read_sound")
+    return cover_size(found.height, found.width, cover) if cover else (found.height, found.width)
+
+
+def nothing_before(found: Index, number: int) -> MediaError:
+    problem = f"no good frame comes before second {found.times[number]:.3f}"
+    return MediaError(found.path, "damaged", problem, "Copy the file again or leave it out")
+
+
 @lru_cache(maxsize=16384)
 def _index(path: str, size: int, changed_ns: int) -> Index:
     """The size and the time of the last change are there for the cache alone."""
-    with _opened(path) as container:
+    with open_media(path) as container:
         if not _streams(container, "video") and _streams(container, "audio"):
             return _sound_index(path, container)
-        stream = _video(path, container, threads=1)
+        stream = video_stream(path, container, threads=1)
         notes: list[Packet] = []
-        noted = _noting(_packets(container, stream), notes)
-        first = next((frame for frame in _decoded(noted, stream) if frame is not None), None)
+        noted = _noting(packets_of(container, stream), notes)
+        first = next((frame for frame in decode(noted, stream) if frame is not None), None)
         if first is None:
             raise MediaError(path, "no-frames", "not one picture can be decoded", "Copy the file again or leave it out")
         deque(noted, maxlen=0)  # the rest is listed, not decoded
@@ -189,7 +198,7 @@ def _sound_index(path: str, container: InputContainer) -> Index:
     stream = _sound(path, container)
     spans = [
         (packet.pts, packet.pts + (packet.duration or 0))
-        for packet in _packets(container, stream)
+        for packet in packets_of(container, stream)
         if packet.pts is not None
     ]
     ticks = max(end for _, end in spans) - min(start for start, _ in spans) if spans else 0
@@ -199,7 +208,7 @@ def _sound_index(path: str, container: InputContainer) -> Index:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[InputContainer]:
+def open_media(path: str) -> Iterator[InputContainer]:
     """Opens a file; whatever the decoder raises inside the `with` leaves as a MediaError, not from FFmpeg alone."""
     try:
         container = av.open(f"file:{path}", options=_OPEN_OPTIONS)
@@ -222,7 +231,7 @@ def _streams(container: InputContainer, kind: str) -> list[Any]:
     return [stream for stream in container.streams if stream.type == kind and not stream.disposition & cover]
 
 
-def _video(path: str, container: InputContainer, threads: int) -> Any:
+def video_stream(path: str, container: InputContainer, threads: int) -> Any:
     streams = _streams(container, "video")
     if not streams:
         raise MediaError(path, "no-picture", "there is no video in it", "Check that it is the file you mean")
@@ -251,7 +260,7 @@ def _check_codec(path: str, stream: Any) -> None:
         raise MediaError(path, "blocked", f"the codec {name} is not read", "Convert it, to H.264 for instance")
 
 
-def _packets(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
+def packets_of(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
     """Yields packets with something in them, from where the container stands, until the end or what looks like it."""
     try:
         for packet in container.demux(stream):
@@ -267,7 +276,7 @@ def _noting(packets: Iterable[av.Packet], notes: list[Packet]) -> Iterator[av.Pa
         yield packet
 
 
-def _decoded(packets: Iterable[av.Packet], stream: Any) -> Iterator[Any]:
+def decode(packets: Iterable[av.Packet], stream: Any) -> Iterator[Any]:
     """Yields frames in the order of display, None for one that is lost or marked as damaged."""
     for packet in chain(packets, [None]):  # None: hand out what the decoder still holds
         try:
@@ -284,16 +293,16 @@ def _pictures(found: Index, wanted: list[int], size: tuple[int, int], threads: i
     reformatter = VideoReformatter()
 
     def convert(frame: av.VideoFrame) -> np.ndarray:
-        return _rgb(frame, reformatter, size)
+        return upright_rgb(frame, reformatter, size)
 
     if worth_seeking(found, wanted):
-        with _opened(found.path) as container:
-            pictures = _by_seeking(container, _video(found.path, container, threads), found, wanted, convert)
+        with open_media(found.path) as container:
+            pictures = _by_seeking(container, video_stream(found.path, container, threads), found, wanted, convert)
         if pictures:
             return pictures
-    with _opened(found.path) as container:
-        stream = _video(found.path, container, threads)
-        frames = _decoded(_packets(container, stream), stream)
+    with open_media(found.path) as container:
+        stream = video_stream(found.path, container, threads)
+        frames = decode(packets_of(container, stream), stream)
         return collect(numbered(frames, found, tick_seconds=float(stream.time_base)), wanted, convert)
 
 
@@ -314,8 +323,8 @@ def _by_seeking(
                 container.seek(round(seconds / tick_seconds), stream=stream)
             except av.FFmpegError:
                 return {}
-            packets = dropwhile(lambda packet: not packet.is_keyframe, _packets(container, stream))
-            frames = _decoded(packets, stream)  # decoders drop what refers to frames before their key frame
+            packets = dropwhile(lambda packet: not packet.is_keyframe, packets_of(container, stream))
+            frames = decode(packets, stream)  # decoders drop what refers to frames before their key frame
             taken = collect(numbered(frames, found, tick_seconds=tick_seconds), numbers, convert)
             if len(taken) == len(numbers):
                 break
@@ -331,7 +340,7 @@ def _turn(frame: Any) -> Turn:
     return Turn() if matrix is None or len(matrix) < 9 else turn(matrix)
 
 
-def _rgb(frame: Any, reformatter: VideoReformatter, size: tuple[int, int]) -> np.ndarray:
+def upright_rgb(frame: Any, reformatter: VideoReformatter, size: tuple[int, int]) -> np.ndarray:
     """Scales, converts and turns one frame to the size it is displayed at, `(H, W, 3)` uint8."""
     turned = _turn(frame)
     height, width = turned.of_size(*size)

@@ -5,10 +5,11 @@ packets    K    .    .    K    .    .    K    .    .        K: a key frame, a de
 decoded    |----|                        |----|             two runs, a seek before each
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -132,27 +133,35 @@ def numbered(frames: Iterable[Any], found: Index, *, tick_seconds: float) -> Ite
                 yield int(np.searchsorted(middles, seconds)), frame
 
 
+def displayed(numbered: Iterable[tuple[int, Frame]], wanted: list[int]) -> Iterator[tuple[int, int, Frame]]:
+    """Takes the wanted frames, sorted, out of a row in display order; for a missing one the last good one before it.
+
+    Reads no further than the last wanted frame, and stops early where the row starts too late or ends too soon.
+
+    Yields:
+        (wanted number, number of the frame that is shown for it, that frame).
+    """
+    waiting = deque(wanted)
+    shown: tuple[int, Frame] | None = None
+    for number, frame in numbered:
+        while waiting and waiting[0] < number and shown is not None:
+            yield waiting.popleft(), *shown
+        if waiting and waiting[0] == number:
+            yield waiting.popleft(), number, frame
+        if not waiting or waiting[0] < number:
+            return
+        shown = number, frame
+
+
 def collect(
     numbered: Iterable[tuple[int, Frame]], wanted: list[int], convert: Callable[[Frame], np.ndarray]
 ) -> dict[int, np.ndarray]:
-    """Takes the wanted frames, sorted, out of a row in display order; for a missing one the last good one before it.
+    """The wanted frames by number, converted; a frame that is missing at the end too is the last good one before it.
 
-    Reads no further than the last wanted frame. Returns less than what is wanted when the row starts too late.
+    Returns less than what is wanted when the row starts too late.
     """
-    pictures: dict[int, np.ndarray] = {}
-    waiting = deque(wanted)
-    shown: Frame | None = None
-    for number, frame in numbered:
-        while waiting and waiting[0] < number and shown is not None:
-            pictures[waiting.popleft()] = convert(shown)
-        if waiting and waiting[0] == number:
-            pictures[waiting.popleft()] = convert(frame)
-        if not waiting or waiting[0] < number:
-            return pictures
-        shown = frame
-    if shown is not None:
-        pictures.update({number: convert(shown) for number in waiting})
-    return pictures
+    end: tuple[int, Any] = (sys.maxsize, None)  # holds the last good frame for all that are still wanted
+    return {number: convert(frame) for number, _, frame in displayed(chain(numbered, [end]), wanted)}
 
 
 def _groups(found: Index, wanted: list[int]) -> list[int]:

@@ -20,8 +20,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, grid: Grid, axes: str, *, prefix: in
     """
 
     def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (rows, length, n, d)
-        for axis in (0, 2):
-            if q.shape[axis] > MOST_SEQUENCES:
+        for axis in (0, 2):  # not while tracing: a program of any batch size would be bound to the limit
+            if not torch.compiler.is_compiling() and q.shape[axis] > MOST_SEQUENCES:
                 parts = zip(*(x.split(MOST_SEQUENCES, axis) for x in (q, k, v)), strict=True)
                 return torch.cat([sdpa(*part) for part in parts], axis)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)

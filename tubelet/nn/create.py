@@ -11,7 +11,8 @@ from tubelet.nn.resnet import RESNETS
 
 Sizes = tuple[int, int | tuple[int, ...], int | tuple[int, ...]]  # width, depth, heads
 
-EPS = {"meta": 1e-5, "swin2": 1e-5}  # where a family's layer norms differ from ViT's
+# Of layer norms, where a family's published models differ from ViT's: all, and the one after pooling.
+EPS = {"meta": (1e-5, 1e-5), "swin2": (1e-5, 1e-5), "ast": (1e-12, 1e-12)}
 
 
 def sizes_of(family: str) -> dict[str, Sizes]:
@@ -90,6 +91,7 @@ def create_model(
     layers, widths = RESNETS.get(embed, ((), ()))
     if window is None and family == "swin2":
         window = window_of(size, patch)
+    eps, pool_eps = EPS.get(family, (1e-6, 1e-6))
     config = ModelConfig(
         family=family,
         dim=dim,
@@ -113,8 +115,8 @@ def create_model(
         keep_aspect=keep_aspect,
         prefix=prefix,
         pool=pool,
-        eps=EPS.get(family, 1e-6),
-        pool_eps=EPS.get(family, 1e-6),
+        eps=eps,
+        pool_eps=pool_eps,
         drop_path=drop_path,
         dropout=dropout,
         checkpointing=checkpointing,
@@ -138,6 +140,17 @@ def parse(name: str) -> tuple[str, Sizes, Size3]:
     if side < 1 or length < 1:
         raise ValueError(f"model {name!r} has a patch of size 0: give at least 1")
     return match[1], sizes_of(match[1])[match[2]], (length, side, side)
+
+
+def name_of(config: ModelConfig) -> str:
+    """The inverse of `parse`: family-size/patch where there is such a name, else the numbers."""
+    t, h, w = config.patch
+    patch = f"{h}x{w}" if h != w else f"{h}"
+    length = f"x{t}" if t > 1 else ""
+    for size, numbers in sizes_of(config.family).items():
+        if numbers == (config.dim, config.depth, config.heads):
+            return f"{config.family}-{size}/{patch}{length}"
+    return f"{config.family}/{patch}{length} of width {config.dim}, {config.depth} layers, {config.heads} heads"
 
 
 def window_of(clip: Size3, patch: Size3) -> Size3:

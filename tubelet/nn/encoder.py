@@ -66,7 +66,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=config.eps) if stage.norm in ("tokens", "both") else nn.Identity()
         self.pool: AttentivePool | Pool
         if stage.pool == "attentive":
-            self.pool = AttentivePool(config, depth=pool_depth)
+            self.pool = AttentivePool(config, depth=pool_depth, checkpointing=checkpointing)
         else:
             self.pool = Pool(config, stage.pool, prefix=prefix, norm=stage.norm in ("pooled", "both"), eps=pool_eps)
         self.out_dim = self.pool.out_dim

@@ -64,6 +64,11 @@ def grid_of(clip: Sequence[int], patch: Sequence[int], stride: Sequence[int]) ->
 
 
 def whole(clip: Sequence[int], patch: Sequence[int], stride: Sequence[int]) -> Size3:
-    """The smallest (T, H, W), at least `clip`, that tubelets of size `patch`, `stride` apart, fill to the end."""
-    t, h, w = (p + max(0, -(-(size - p) // s)) * s for size, p, s in zip(clip, patch, stride, strict=True))
+    """The (T, H, W), at least `clip`, that tubelets of size `patch`, `stride` apart, fill to the end.
+
+    No tubelet lies wholly beyond the clip. So where tubelets stand apart (stride > patch) and the clip ends in the gap
+    after one, the size is that up to the gap: no tubelet sees what is left out.
+    """
+    axes = zip(clip, patch, stride, strict=True)
+    t, h, w = (p + max(0, -(-(size - max(p, s)) // s)) * s for size, p, s in axes)
     return t, h, w

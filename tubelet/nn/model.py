@@ -1,6 +1,7 @@
 """The one place that puts a model together."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from tubelet.nn.block import BlockConfig
 from tubelet.nn.config import ModelConfig, stages_of
-from tubelet.nn.embed import check_clip, normalise
+from tubelet.nn.embed import TubeletEmbed, check_clip, normalise
 from tubelet.nn.encoder import Encoder, Stage
 from tubelet.nn.grid import Grid, Size3, triple, whole
 from tubelet.nn.init import init_weights
@@ -38,6 +39,8 @@ class SpaceTimeTransformer(nn.Module):
         self.input_size: Size3 = c.clip
         grid = self.grid(c.clip)
         self.encoders = nn.ModuleList(make_encoder(c, stage, grid) for stage in stages_of(c))
+        if any(encoder.out_dim != c.dim for encoder in self.encoders[:-1]):
+            raise ValueError(f"pool={c.pool!r} makes two tokens of a frame, its next encoder takes one: use 'cls+dist'")
         self.head: nn.Linear | nn.Identity = nn.Identity()
         if c.num_classes:
             self.head = nn.Linear(self.encoders[-1].out_dim, c.num_classes)  # type: ignore[arg-type]  # an int
@@ -71,10 +74,14 @@ class SpaceTimeTransformer(nn.Module):
 
     def embedded(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """The clip's tokens before the first encoder, (B, N, D), Grid."""
-        clip = self.normalised(clip)
+        check_clip(clip, self.config.channels)
         t, h, w = clip.shape[2:]
         to_t, to_h, to_w = self.padded_size((t, h, w))
-        if (to_t, to_h, to_w) != (t, h, w):
+        whole_tubelets = (to_t, to_h, to_w) == (t, h, w)
+        if clip.dtype == torch.uint8 and whole_tubelets and takes_bytes(self.embed):
+            return self.embed.embed_bytes(clip, self.mean, self.std)
+        clip = self.normalised(clip)
+        if not whole_tubelets:
             clip = F.pad(clip, (0, to_w - w, 0, to_h - h, 0, to_t - t))  # 0 is the mean colour of a normalised clip
         return self.embed(clip)
 
@@ -112,6 +119,10 @@ def each_size(run: Callable[[Tensor], Tensor], clips: Sequence[Tensor]) -> Tenso
     return torch.stack([rows[i] for i in range(len(clips))])
 
 
+def takes_bytes(embed: nn.Module) -> TypeGuard[TubeletEmbed]:
+    return isinstance(embed, TubeletEmbed) and embed.stride == embed.patch
+
+
 def make_encoder(config: ModelConfig, stage: Stage, grid: Grid) -> Encoder | SwinEncoder:
     """The encoder of a stage; `grid` is the one its tables or windows are made for.
 
@@ -122,6 +133,11 @@ def make_encoder(config: ModelConfig, stage: Stage, grid: Grid) -> Encoder | Swi
     if stage.attend == "windows":
         if c.window is None or isinstance(c.depth, int) or isinstance(c.heads, int):
             raise ValueError(f"{c.family} needs window=(t, h, w), and depth and heads for each stage: make it by name")
+        if c.position is not None or c.keep_aspect or c.prefix or stage.pool != "mean":
+            raise ValueError(
+                f"windows make their own positions, have no prefix and are pooled by their mean, got position="
+                f"{c.position!r}, keep_aspect={c.keep_aspect}, prefix={c.prefix}, pool={stage.pool!r}: leave these out"
+            )
         return SwinEncoder(
             c.dim,
             depths=c.depth,

@@ -1,8 +1,11 @@
 """How the tokens of a sequence become one."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tubelet.nn.block import Block, BlockConfig, Mlp
 from tubelet.nn.grid import Grid
@@ -47,12 +50,14 @@ class Pool(nn.Module):
 class AttentivePool(nn.Module):
     """Blocks of joint attention, then one learned query that attends to all tokens: (B, P + N, D) -> (B, 1, D).
 
+    Its MLPs are four times as wide as its tokens, also where those of the encoder (`config`) are not.
     Source: arXiv 2506.09985, section 4 (V-JEPA 2); its attention of the query has no projection of its output.
     """
 
-    def __init__(self, config: BlockConfig, *, depth: int):
+    def __init__(self, config: BlockConfig, *, depth: int, checkpointing: bool = False):
         super().__init__()
-        self.heads, self.out_dim = config.heads, config.dim
+        config = replace(config, mlp_dim=4 * config.dim)
+        self.heads, self.out_dim, self.checkpointing = config.heads, config.dim, checkpointing
         self.blocks = nn.ModuleList(Block(config) for _ in range(depth))
         self.query = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
@@ -61,8 +66,12 @@ class AttentivePool(nn.Module):
         self.mlp = Mlp(config.dim, config.mlp_dim, gelu=config.gelu, dropout=config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        grid = Grid(1, 1, x.shape[1])
         for block in self.blocks:
-            x = block(x, Grid(1, 1, x.shape[1]))
+            if self.checkpointing and self.training:
+                x = checkpoint(block, x, grid, use_reentrant=False)
+            else:
+                x = block(x, grid)
         weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
         query, seen = self.query.expand(x.shape[0], -1, -1), self.norm(x)
         q, k, v = (

@@ -68,8 +68,8 @@ def resample(table: Tensor, grid: Grid, *, keep_aspect: bool = False) -> Tensor:
     t0, h0, w0, _ = table.shape
     h, w = (grid.h if h0 > 1 else 1), (grid.w if w0 > 1 else 1)
     if (h0, w0) != (h, w):
-        scale = max(h / h0, w / w0)
-        size = (math.ceil(h0 * scale - 1e-6), math.ceil(w0 * scale - 1e-6)) if keep_aspect and h0 * w0 > 1 else (h, w)
+        scale = max(now / source for now, source in ((h, h0), (w, w0)) if source > 1)
+        size = (math.ceil(h0 * scale - 1e-6), math.ceil(w0 * scale - 1e-6)) if keep_aspect else (h, w)
         size = (size[0] if h0 > 1 else 1, size[1] if w0 > 1 else 1)
         maps = F.interpolate(table.float().permute(0, 3, 1, 2), size, mode="bicubic", antialias=True)
         top, left = (size[0] - h) // 2, (size[1] - w) // 2

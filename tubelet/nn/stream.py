@@ -75,8 +75,9 @@ class Streamer:
         self.seen = 0  # frames pushed
         self.next = 0  # step at which the next window begins
         self.last: int | None = None  # step at which the last answer's window began
-        self.frames, self.first_frame = torch.empty(0), 0  # those still needed, and the number of the first
+        self.frames, self.first_frame = torch.empty(0, 0), 0  # those still needed, and the number of the first
         self.codes, self.first_code = torch.empty(0), 0  # encoded steps likewise
+        self.fresh = torch.empty(0)  # steps that the last push encoded, (t, D): to be kept for `push_codes`
 
     @property
     def steps(self) -> int:
@@ -92,6 +93,26 @@ class Streamer:
         self.hold(frames)
         if not self.recomputes:
             self.encode()
+        return self.whole_windows()
+
+    def push_codes(self, codes: Tensor) -> list[Answer]:
+        """The same for the next steps as another stream has encoded them (`fresh`), (t, D): instead of their frames.
+
+        Raises:
+            ValueError: a model that recomputes has no codes; codes of another width.
+        """
+        if self.recomputes:
+            raise ValueError(f"this {self.model.config.family} model does not encode its steps one by one: push frames")
+        dim = self.model.config.dim
+        if codes.ndim != 2 or codes.shape[1] != dim:
+            raise ValueError(f"got codes of shape {tuple(codes.shape)}, expected (t, {dim})")
+        steps = self.steps + len(codes)
+        self.codes = torch.cat([self.codes, codes]) if len(self.codes) else codes
+        self.seen = (steps - 1) * self.step + self.length if steps else 0
+        return self.whole_windows()
+
+    def whole_windows(self) -> list[Answer]:
+        """Answers for the windows that are whole and have not had one; forgets what no later one needs."""
         starts = []
         while self.next + self.window <= self.steps:
             starts.append(self.next)
@@ -119,10 +140,10 @@ class Streamer:
 
     def encode(self) -> None:
         """Encodes the steps that are now whole."""
-        done, codes = self.first_code + len(self.codes), [self.codes] if len(self.codes) else []
-        for start in range(done, self.steps, TOGETHER):
-            codes.append(encode_steps(self.model, self.cut(start, min(start + TOGETHER, self.steps))))
-        self.codes = torch.cat(codes) if codes else self.codes
+        starts = range(self.first_code + len(self.codes), self.steps, TOGETHER)
+        clips = [self.cut(start, min(start + TOGETHER, self.steps)) for start in starts]
+        self.fresh = torch.cat([encode_steps(self.model, clip) for clip in clips]) if clips else self.fresh[:0]
+        self.codes = torch.cat([self.codes, self.fresh]) if len(self.codes) else self.fresh
 
     def cut(self, start: int, stop: int) -> Tensor:
         """The frames of steps from `start` to before `stop`."""

@@ -22,7 +22,7 @@ from tubelet.media.reader import Index, MediaError, index
 from tubelet.nn import SIZES, ModelConfig, create_model
 from tubelet.train.config import TrainConfig
 from tubelet.train.recipe import bfloat16_reason
-from tubelet.weights.image import image_config, image_shape
+from tubelet.weights.image_file import image_config, image_shape
 
 MOST_BAD = 0.1  # share of unreadable training files beyond which the data, not a file, is at fault
 KEEP_SHARE = 0.4  # of the free memory that decoded frames may take

@@ -19,7 +19,9 @@ def layer_depths(model: SpaceTimeTransformer) -> dict[str, int]:
     depths, reached = {}, 0
     for name, _ in model.named_parameters():  # in the order of the forward pass, but for the head after it
         inside = [i for i, block in enumerate(blocks) if name.startswith(f"{block}.")]
-        reached = inside[0] + 1 if inside else reached
+        if name.endswith(".query"):  # of attentive pooling: a module's own parameters come first, but it acts last
+            inside = [i for i, block in enumerate(blocks) if block.startswith(name.removesuffix("query"))]
+        reached = inside[-1] + 1 if inside else reached
         depths[name] = len(blocks) + 1 if name.startswith("head.") else reached
     return depths
 

@@ -1,6 +1,8 @@
 """Checkpoints in and out: our own format, the dialects of others, initialisation from an image ViT."""
 
-from tubelet.weights.image import image_config, init_from_image
+from tubelet.weights.image import init_from_image
+from tubelet.weights.image_file import image_config
+from tubelet.weights.kernel import resize_kernel, with_patch
 from tubelet.weights.reference import from_reference, read_reference, recognise, to_reference
 from tubelet.weights.store import load, read_about, save
 
@@ -12,6 +14,8 @@ __all__ = [
     "read_about",
     "read_reference",
     "recognise",
+    "resize_kernel",
     "save",
     "to_reference",
+    "with_patch",
 ]

@@ -7,19 +7,22 @@ from torch import Tensor
 
 from tubelet.nn.config import ModelConfig
 from tubelet.weights import timm
-from tubelet.weights.layers import TABLE
+from tubelet.weights.layers import TABLE, require
 from tubelet.weights.link import Link, Theirs, Told
 
 KERNEL = "embed.proj.weight"
 
 
 def config(theirs: Theirs, told: Told) -> ModelConfig:
+    if theirs.root(timm.BACKBONE):
+        raise ValueError("AudioMAE has no ResNet before its patches, and these weights have: take dialect='timm'")
     stride = None if told.stride is None else swapped(told.stride)
     return turned(timm.config(theirs, replace(told, clip=swapped(told.clip), stride=stride)))
 
 
 def says(config: ModelConfig) -> None:
     timm.says(config)
+    require(config, "audiomae")  # no ResNet
 
 
 def tie(link: Link, config: ModelConfig) -> None:

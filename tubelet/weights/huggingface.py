@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tubelet.nn.config import ModelConfig
+from tubelet.nn.config import ModelConfig, stages_of
 from tubelet.weights.layers import ENCODER, PREFIX, TABLE, Names, block, blocks_of, grid_for, require, vit_config
 from tubelet.weights.link import Link, Theirs, Told
 from tubelet.weights.timm import IMAGENET_MEAN, IMAGENET_STD
@@ -28,36 +28,28 @@ IN_MEMORY = Names(
     "mlp.fc1",
     "mlp.fc2",
 )
-# VideoMAE: a key bias changes no attention, so there is none
-QUERY_VALUE = ("attention.attention.query.bias", "attention.attention.value.bias")
-QUERY_VALUE_OLD = ("attention.attention.q_bias", "attention.attention.v_bias")
+# VideoMAE: a key bias changes no attention, so there is none; on disk, and in the memory of transformers 5
+QUERY_VALUE = ("attention.attention.q_bias", "attention.attention.v_bias")
+QUERY_VALUE_IN_MEMORY = ("attention.attention.query.bias", "attention.attention.value.bias")
 
 AUDIOSET_MEAN, AUDIOSET_STD = (-4.2677393,), (2 * 4.5689974,)  # AST divides by twice the deviation
 
 
 def wording(names: Theirs | Link, root: str) -> tuple[str, Names]:
     """How the names of the layers begin, and what their parts are called."""
-    memory = any(name.startswith(f"{root}layers.0.attention.q_proj") for name in tensors_of(names))
-    return (f"{root}layers.{{}}.", IN_MEMORY) if memory else (f"{root}encoder.layer.{{}}.", ON_DISK)
+    if any(name.startswith(f"{root}layers.") for name in names.names):
+        return f"{root}layers.{{}}.", IN_MEMORY
+    return f"{root}encoder.layer.{{}}.", ON_DISK
 
 
-def tensors_of(names: Theirs | Link) -> dict[str, Tensor]:
-    return names.tensors if isinstance(names, Theirs) else names.source if names.reading else {}
-
-
-def root_of(names: Theirs | Link, prefix: str) -> str:
-    """`prefix`, which a model without head is saved without."""
-    found = tensors_of(names)
-    return prefix if not found or any(name.startswith(prefix) for name in found) else ""
-
-
-def config_of(theirs: Theirs, told: Told, family: str, root: str, head: str) -> ModelConfig:
+def config_of(theirs: Theirs, told: Told, family: str, root: str, *, flat: bool, head: str) -> ModelConfig:
     layers, names = wording(theirs, root)
     return vit_config(
         theirs,
         told,
         family,
         kernel=f"{root}embeddings.patch_embeddings.projection.weight",
+        flat=flat,
         layers=layers,
         hidden=f"{layers.format(0)}{names.fc1}.bias",
         head=head,
@@ -66,7 +58,7 @@ def config_of(theirs: Theirs, told: Told, family: str, root: str, head: str) -> 
 
 def vivit_config(theirs: Theirs, told: Told) -> ModelConfig:
     told.agree(family="vivit1", attend="thw", frames=None, stride=None, window=None)
-    found = config_of(theirs, told, "vivit1", root_of(theirs, "vivit."), "classifier")
+    found = config_of(theirs, told, "vivit1", theirs.root("vivit."), flat=False, head="classifier")
     return replace(found, pool="cls", gelu="tanh")  # its processor scales to [-1, 1]
 
 
@@ -75,7 +67,6 @@ def vivit_says(config: ModelConfig) -> None:
         config,
         "hf-vivit",
         family=("vivit1",),
-        attend=("thw",),
         pool=("cls",),
         norm=("tokens",),
         prefix=(None, 1),
@@ -85,7 +76,7 @@ def vivit_says(config: ModelConfig) -> None:
 
 
 def vivit_tie(link: Link, config: ModelConfig) -> None:
-    root = root_of(link, "vivit.")
+    root = link.root("vivit.")
     layers, names = wording(link, root)
     link.kernel(f"{root}embeddings.patch_embeddings.projection", "embed.proj", flat=False)
     token, table = f"{root}embeddings.cls_token", f"{root}embeddings.position_embeddings"
@@ -100,8 +91,8 @@ def vivit_tie(link: Link, config: ModelConfig) -> None:
 
 def videomae_config(theirs: Theirs, told: Told) -> ModelConfig:
     told.agree(family="videomae", attend="thw", frames=None, stride=None, window=None)
-    root = root_of(theirs, "videomae.")
-    found = config_of(theirs, told, "videomae", root, "classifier")
+    root = theirs.root("videomae.")
+    found = config_of(theirs, told, "videomae", root, flat=False, head="classifier")
     by_mean = "fc_norm.bias" in theirs
     if found.num_classes and not by_mean:
         raise ValueError(
@@ -118,27 +109,29 @@ def videomae_says(config: ModelConfig) -> None:
         config,
         "hf-videomae",
         family=("videomae",),
-        attend=("thw",),
         pool=("mean",),
-        norm=("pooled", "tokens"),
+        norm=("pooled",) if config.num_classes else ("pooled", "tokens", "none"),
         prefix=(None, 0),
         position=("fixed",),
         tables=(("thw",),),
+        eps=(1e-12,),
+        pool_eps=(1e-5,),
     )
 
 
 def videomae_tie(link: Link, config: ModelConfig) -> None:
-    root, grid = root_of(link, "videomae."), grid_for(config)
+    root, grid = link.root("videomae."), grid_for(config)
     layers, names = wording(link, root)
     link.kernel(f"{root}embeddings.patch_embeddings.projection", "embed.proj", flat=False)
     fixed_table(link, counted(grid.size, config.dim).view(*grid, -1))
-    old = link.has(f"{layers.format(0)}{QUERY_VALUE_OLD[0]}")
-    biases = QUERY_VALUE_OLD if old else QUERY_VALUE
+    in_memory = any(name.endswith(QUERY_VALUE_IN_MEMORY) for name in link.names)
+    biases = QUERY_VALUE_IN_MEMORY if in_memory else QUERY_VALUE
     for i in blocks_of(config):
         without_key_bias(link, names, layers.format(i), f"{ENCODER}.blocks.{i}", biases)
-    if config.norm == "tokens":
+    norm = stages_of(config)[0].norm
+    if norm == "tokens":
         link.linear(f"{root}layernorm", f"{ENCODER}.norm")
-    if config.norm == "pooled":
+    if norm == "pooled":
         link.linear("fc_norm", f"{ENCODER}.pool.norm")
     for beginning in ("decoder.", "encoder_to_decoder.", "mask_token", "position_embeddings"):
         link.leave(beginning, "the decoder is for pretraining")
@@ -168,7 +161,10 @@ def fixed_table(link: Link, table: Tensor) -> None:
     if link.reading:
         link.result[TABLE] = table
     elif not torch.allclose(link.source.pop(TABLE), table, atol=1e-6):
-        raise ValueError("VideoMAE has fixed sine-cosine positions, and this model has others: choose another dialect")
+        raise ValueError(
+            "VideoMAE's positions are sines and cosines of a token's number, and this model has others, such as those of "
+            "each axis that a model made by name starts with: only models read from VideoMAE can be written for it"
+        )
 
 
 def counted(rows: int, dim: int) -> Tensor:
@@ -180,7 +176,10 @@ def counted(rows: int, dim: int) -> Tensor:
 
 def ast_config(theirs: Theirs, told: Told) -> ModelConfig:
     told.agree(family="ast", attend="thw", frames=None, window=None)
-    found = config_of(theirs, told, "ast", root_of(theirs, "audio_spectrogram_transformer."), "classifier.dense")
+    root = theirs.root("audio_spectrogram_transformer.")
+    found = config_of(theirs, told, "ast", root, flat=True, head="classifier.dense")
+    if found.channels != 1:
+        raise ValueError(f"AST's spectrograms have one channel, these weights {found.channels}: is the dialect right?")
     norm = "both" if "classifier.layernorm.bias" in theirs else "tokens"
     found = replace(found, pool="cls+dist", norm=norm, eps=1e-12, pool_eps=1e-12)
     return replace(found, mean=AUDIOSET_MEAN, std=AUDIOSET_STD)
@@ -191,16 +190,20 @@ def ast_says(config: ModelConfig) -> None:
         config,
         "hf-ast",
         family=("ast",),
-        attend=("thw",),
+        patch=((1, *config.patch[1:]),),
+        stride=(config.stride,),
+        channels=(1,),
         pool=("cls+dist",),
-        norm=("both", "tokens"),
+        norm=("both",) if config.num_classes else ("both", "tokens"),
         prefix=(None, 2),
         tables=(("hw",),),
+        eps=(1e-12,),
+        pool_eps=(1e-12,),
     )
 
 
 def ast_tie(link: Link, config: ModelConfig) -> None:
-    root = root_of(link, "audio_spectrogram_transformer.")
+    root = link.root("audio_spectrogram_transformer.")
     layers, names = wording(link, root)
     link.kernel(f"{root}embeddings.patch_embeddings.projection", "embed.proj", flat=True)
     tokens = [(f"{root}embeddings.{name}", 1) for name in ("cls_token", "distillation_token")]
@@ -208,7 +211,7 @@ def ast_tie(link: Link, config: ModelConfig) -> None:
     for i in blocks_of(config):
         block(link, names, layers.format(i), f"{ENCODER}.blocks.{i}")
     link.linear(f"{root}layernorm", f"{ENCODER}.norm")
-    if config.norm == "both":
+    if stages_of(config)[0].norm == "both":
         link.linear("classifier.layernorm", f"{ENCODER}.pool.norm")
     if config.num_classes:
         link.linear("classifier.dense", "head")

@@ -24,30 +24,30 @@ class Names:
     norm2: str
     fc1: str
     fc2: str
-    scales: tuple[str, str] = ("", "")
+    scales: tuple[str, ...] = ()
 
 
 def block(link: Link, names: Names, theirs: str, ours: str, *, step: int = 0) -> None:
-    """A ViT block; its attention is attention step `step` of ours."""
-    attention(link, names, theirs, ours, step=step)
-    link.linear(f"{theirs}{names.norm2}", f"{ours}.mlp_norm")
-    link.linear(f"{theirs}{names.fc1}", f"{ours}.mlp.fc1")
-    scaled(link, f"{theirs}{names.scales[1]}", f"{theirs}{names.fc2}", f"{ours}.mlp.fc2")
+    """A ViT block; its attention is attention step `step` of ours.
 
-
-def attention(link: Link, names: Names, theirs: str, ours: str, *, step: int) -> None:
-    """The attention of a block, with its norm."""
+    A LayerScale is folded into the linear layer before it; weights have them all or none.
+    """
+    scaled = any(name.endswith(names.scales) for name in link.names)
+    gammas = [f"{theirs}{gamma}" for gamma in names.scales] if scaled else ["", ""]
     link.linear(f"{theirs}{names.norm1}", f"{ours}.attn_norms.{step}")
     link.packed([f"{theirs}{name}" for name in names.qkv], f"{ours}.attns.{step}.qkv")
-    scaled(link, f"{theirs}{names.scales[0]}", f"{theirs}{names.proj}", f"{ours}.attns.{step}.proj")
+    last_linear(link, f"{theirs}{names.proj}", gammas[0], f"{ours}.attns.{step}.proj")
+    link.linear(f"{theirs}{names.norm2}", f"{ours}.mlp_norm")
+    link.linear(f"{theirs}{names.fc1}", f"{ours}.mlp.fc1")
+    last_linear(link, f"{theirs}{names.fc2}", gammas[1], f"{ours}.mlp.fc2")
 
 
-def scaled(link: Link, gamma: str, layer: str, ours: str) -> None:
-    """A linear layer; where the weights have a LayerScale after it, that is folded in, linear after linear."""
-    if not link.has(gamma):
-        return link.linear(layer, ours)
+def last_linear(link: Link, theirs: str, gamma: str, ours: str) -> None:
+    """A linear layer, and the LayerScale after it if there is one: linear after linear."""
+    if not gamma:
+        return link.linear(theirs, ours)
     return link.tie(
-        [f"{layer}.weight", f"{layer}.bias", gamma],
+        [f"{theirs}.weight", f"{theirs}.bias", gamma],
         [f"{ours}.weight", f"{ours}.bias"],
         lambda weight, bias, factor: [factor[:, None] * weight, factor * bias],
         lambda weight, bias: [weight, bias, torch.ones_like(bias)],
@@ -56,17 +56,18 @@ def scaled(link: Link, gamma: str, layer: str, ours: str) -> None:
 
 
 def vit_config(
-    theirs: Theirs, told: Told, family: str, *, kernel: str, layers: str, hidden: str, head: str
+    theirs: Theirs, told: Told, family: str, *, kernel: str, flat: bool, layers: str, hidden: str, head: str
 ) -> ModelConfig:
-    """The numbers of a model of ViT blocks: width, channels and patch from the tokeniser's kernel (D, C, [t,] h, w)."""
-    shape = theirs.shape(kernel)
-    patch = shape[2:] if len(shape) == 5 else (1, *shape[2:])
+    """The numbers of a model of ViT blocks: width, channels and patch from the tokeniser's kernel, (D, C, t, h, w), or
+    (D, C, h, w) where it is `flat`."""
+    shape = theirs.shape(kernel, 4 if flat else 5)
+    patch = (1, *shape[2:]) if flat else shape[2:]
     return ModelConfig(
         family=family,
         dim=shape[0],
         depth=theirs.count(layers),
         heads=told.heads,
-        mlp_dim=theirs.shape(hidden)[0],
+        mlp_dim=theirs.shape(hidden, 1)[0],
         patch=(patch[0], patch[1], patch[2]),
         stride=told.stride,
         clip=told.clip,
@@ -89,7 +90,16 @@ def blocks_of(config: ModelConfig) -> range:
 def require(config: ModelConfig, dialect: str, **allowed: tuple[object, ...]) -> None:
     """Raises ValueError where the model has settings that a dialect cannot say; those not named must be ViT's."""
     stage = stages_of(config)[0]
-    known = {"embed": ("tubelet",), "frames": (None,), "gelu": ("erf",), "position": ("learned",), **allowed}
+    vit: dict[str, tuple[object, ...]] = {
+        "embed": ("tubelet",),
+        "stride": (None, config.patch),
+        "frames": (None,),
+        "position": ("learned",),
+        "attend": ("thw",),
+        "gelu": ("erf",),
+        "eps": (1e-6,),
+    }
+    known = vit | allowed
     found = {name: getattr(stage if hasattr(stage, name) else config, name) for name in known}
     wrong = [
         f"{name}={found[name]!r} (it knows {', '.join(map(repr, values))})"

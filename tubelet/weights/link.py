@@ -1,6 +1,6 @@
 """Between the names of a reference program and ours: a dialect says once what corresponds, a link moves it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from tubelet.nn.grid import Grid
 Array = Tensor | np.ndarray[Any, Any]
 Ways = Callable[..., Sequence[Tensor]]
 
-WRAPPERS = ("optimizer/target/", "opt/target/", "params/", "param/", "module.", "model.")
+WRAPPERS = ("optimizer/target/", "opt/target/", "params/", "param/", "module.", "model.", "_orig_mod.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +53,15 @@ class Theirs:
             name: torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value).float()
             for name, value in state.items()
         }
-        for wrapper in WRAPPERS:
-            if self.tensors and all(name.startswith(wrapper) for name in self.tensors):
-                self.tensors = {name.removeprefix(wrapper): value for name, value in self.tensors.items()}
+        wrapper = wrapper_of(self.tensors)
+        self.tensors = {name.removeprefix(wrapper): value for name, value in self.tensors.items()}
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
+
+    @property
+    def names(self) -> Collection[str]:
+        return self.tensors
 
     def root(self, prefix: str) -> str:
         """`prefix` if tensors are called so, else "": the same weights are saved with and without a head on them."""
@@ -69,8 +72,12 @@ class Theirs:
             raise ValueError(missing(name, self.tensors))
         return self.tensors[name]
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.find(name).shape)
+    def shape(self, name: str, axes: int | None = None) -> tuple[int, ...]:
+        """Raises ValueError unless there are so many `axes`, where that is said."""
+        shape = tuple(self.find(name).shape)
+        if axes is not None and len(shape) != axes:
+            raise ValueError(f"the tensor {name!r} has shape {shape}, expected {axes} axes: is the dialect right?")
+        return shape
 
     def count(self, pattern: str) -> int:
         """Number of layers: the first i for which no tensor's name begins with `pattern` filled with i."""
@@ -81,23 +88,29 @@ class Theirs:
 
     def classes(self, head: str) -> int:
         """Outputs of a linear layer; 0 where there is none."""
-        return self.shape(f"{head}.bias")[0] if f"{head}.bias" in self else 0
+        return self.shape(f"{head}.bias", 1)[0] if f"{head}.bias" in self else 0
 
 
 class Link:
     """Moves tensors between `theirs` and `ours`: from theirs while reading, from ours while writing.
 
-    Each tensor is taken once; `finish` refuses what is left over. `moves` is the account.
+    Each tensor is taken once; `finish` refuses what is left over. `moves` is the account, `names` is what the weights
+    that are read call their tensors (none while writing).
     """
 
     def __init__(self, source: Mapping[str, Tensor], *, reading: bool):
         self.source, self.result = dict(source), dict[str, Tensor]()
         self.reading = reading
+        self.names: Collection[str] = tuple(source) if reading else ()
         self.moves: list[Move] = []
 
     def has(self, theirs: str) -> bool:
         """Whether the weights that are read have this tensor; never so while writing."""
-        return self.reading and theirs in self.source
+        return theirs in self.names
+
+    def root(self, prefix: str) -> str:
+        """`prefix`, or "" where weights are read that call no tensor so."""
+        return prefix if not self.names or any(name.startswith(prefix) for name in self.names) else ""
 
     def take(self, name: str) -> Tensor:
         if name not in self.source:
@@ -105,9 +118,14 @@ class Link:
         return self.source.pop(name)
 
     def tie(self, theirs: Sequence[str], ours: Sequence[str], forth: Ways, back: Ways, how: str = "taken") -> None:
-        """Tensors that correspond as groups: ours = forth(*theirs), theirs = back(*ours)."""
-        taken, given, way = (theirs, ours, forth) if self.reading else (ours, theirs, back)
-        values = way(*[self.take(name) for name in taken])
+        """Tensors that correspond as groups: ours = forth(*theirs), theirs = back(*ours).
+
+        Raises:
+            ValueError: a tensor is missing, or of a shape that the way back would not give it.
+        """
+        taken, given = (theirs, ours) if self.reading else (ours, theirs)
+        tensors = {name: self.take(name) for name in taken}
+        values = moved(tensors, forth, back) if self.reading else moved(tensors, back, forth)
         self.result.update({name: value.contiguous() for name, value in zip(given, values, strict=True)})
         self.moves.append(Move(" + ".join(theirs), " + ".join(ours), how))
 
@@ -178,6 +196,28 @@ class Link:
             place = f"our {what} model, nothing was loaded" if self.reading else f"{what} weights, nothing was written"
             raise ValueError(f"{len(self.source)} tensors have no place in {place}:\n{names}")
         return self.result
+
+
+def wrapper_of(names: Collection[str]) -> str:
+    """What trainers have put before every name."""
+    wrapper = ""
+    while longer := [w for w in WRAPPERS if names and all(name.startswith(wrapper + w) for name in names)]:
+        wrapper += longer[0]
+    return wrapper
+
+
+def moved(tensors: Mapping[str, Tensor], way: Ways, back: Ways) -> Sequence[Tensor]:
+    """Raises ValueError where the way back does not give the same shapes: nothing is broadcast, cut or regrouped."""
+    shapes = [tensor.shape for tensor in tensors.values()]
+    try:
+        values = way(*tensors.values())
+        whole = [tensor.shape for tensor in back(*values)] == shapes
+    except (RuntimeError, IndexError):
+        whole = False
+    if not whole:
+        found = "\n".join(f"  {name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(f"tensors of shapes that do not go together, nothing was loaded:\n{found}")
+    return values
 
 
 def missing(name: str, tensors: Mapping[str, Tensor]) -> str:

@@ -17,10 +17,10 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
     return replace(
         ModelConfig(
             family="meta",
-            dim=theirs.shape("0.norm1.bias")[0],
+            dim=theirs.shape("0.norm1.bias", 1)[0],
             depth=theirs.count("{}."),
             heads=told.heads,
-            mlp_dim=theirs.shape("0.mlp.fc1.bias")[0],
+            mlp_dim=theirs.shape("0.mlp.fc1.bias", 1)[0],
             patch=(math.gcd(frames, 2), side, side),
             stride=told.stride,
             clip=told.clip,
@@ -32,7 +32,19 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
 
 
 def says(config: ModelConfig) -> None:
-    require(config, "metatransformer", family=("meta",), attend=("thw",), norm=("none",), position=("sincos",))
+    require(
+        config,
+        "metatransformer",
+        family=("meta",),
+        embed=(config.embed,),
+        stride=(config.stride,),
+        frames=(config.frames,),
+        position=("sincos",),
+        pool=("mean",),
+        prefix=(None, 0),
+        norm=("none",),
+        eps=(1e-5,),
+    )
 
 
 def tie(link: Link, config: ModelConfig) -> None:

@@ -9,16 +9,16 @@ from tubelet.nn.config import ModelConfig
 from tubelet.nn.grid import triple
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.weights import audiomae, huggingface, metatransformer, scenic, swin, timesformer, timm, vjepa2
-from tubelet.weights.link import Array, Link, Move, Theirs, Told
+from tubelet.weights.link import Array, Link, Move, Theirs, Told, wrapper_of
 from tubelet.weights.store import load_strict
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """mark: a tensor that these weights have and none of the dialects before; config: the model they are for; says:
-    raises where the dialect has no words for a model; tie: what corresponds to what."""
+    """marks: of these names the weights have one, and none of those before it in DIALECTS; config: the model they are
+    for; says: raises where the dialect has no words for a model; tie: what corresponds to what."""
 
-    mark: str
+    marks: tuple[str, ...]
     config: Callable[[Theirs, Told], ModelConfig]
     says: Callable[[ModelConfig], None]
     tie: Callable[[Link, ModelConfig], None]
@@ -37,20 +37,36 @@ def timm_tie(link: Link, config: ModelConfig) -> None:
 
 
 HF = huggingface
-# in the order in which `recognise` looks
+# In the order in which `recognise` looks. Hugging Face's models without a head have no prefix before their names; those
+# of image models are the same then, and refused by the shape of their kernel.
 DIALECTS = {
-    "scenic": Dialect("embedding/kernel", scenic.config, scenic.says, scenic.tie),
-    "timesformer": Dialect("time_embed", *timesformer.original),
-    "hf-timesformer": Dialect("timesformer.embeddings.cls_token", *timesformer.hugging_face),
-    "hf-vivit": Dialect("vivit.embeddings.cls_token", HF.vivit_config, HF.vivit_says, HF.vivit_tie),
-    "hf-videomae": Dialect(
-        "videomae.embeddings.patch_embeddings.projection.weight", HF.videomae_config, HF.videomae_says, HF.videomae_tie
+    "scenic": Dialect(("embedding/kernel",), scenic.config, scenic.says, scenic.tie),
+    "timesformer": Dialect(("time_embed",), *timesformer.original),
+    "hf-timesformer": Dialect(
+        ("timesformer.embeddings.cls_token", "encoder.layer.0.attention.attention.qkv.weight"),
+        *timesformer.hugging_face,
     ),
-    "hf-ast": Dialect("audio_spectrogram_transformer.embeddings.cls_token", HF.ast_config, HF.ast_says, HF.ast_tie),
-    "hf-vjepa2": Dialect("encoder.embeddings.patch_embeddings.proj.weight", vjepa2.config, vjepa2.says, vjepa2.tie),
-    "timm": Dialect("patch_embed.proj.weight", timm_config, timm_says, timm_tie),
-    "metatransformer": Dialect("0.attn.qkv.weight", metatransformer.config, metatransformer.says, metatransformer.tie),
-    "audiomae": Dialect("", audiomae.config, audiomae.says, audiomae.tie),  # timm's names: to be asked for
+    "hf-ast": Dialect(
+        ("audio_spectrogram_transformer.embeddings.cls_token", "embeddings.distillation_token"),
+        *(HF.ast_config, HF.ast_says, HF.ast_tie),
+    ),
+    "hf-vivit": Dialect(
+        ("vivit.embeddings.cls_token", "embeddings.cls_token"),
+        *(HF.vivit_config, HF.vivit_says, HF.vivit_tie),
+    ),
+    "hf-videomae": Dialect(
+        tuple(f"{root}embeddings.patch_embeddings.projection.weight" for root in ("videomae.", "")),
+        *(HF.videomae_config, HF.videomae_says, HF.videomae_tie),
+    ),
+    "hf-vjepa2": Dialect(
+        tuple(f"{root}encoder.embeddings.patch_embeddings.proj.weight" for root in ("vjepa2.", "")),
+        *(vjepa2.config, vjepa2.says, vjepa2.tie),
+    ),
+    "timm": Dialect(("patch_embed.proj.weight",), timm_config, timm_says, timm_tie),
+    "metatransformer": Dialect(
+        ("0.attn.qkv.weight",), *(metatransformer.config, metatransformer.says, metatransformer.tie)
+    ),
+    "audiomae": Dialect((), audiomae.config, audiomae.says, audiomae.tie),  # timm's names: to be asked for
 }
 
 
@@ -68,16 +84,12 @@ def recognise(names: Collection[str]) -> str:
     Raises:
         ValueError: none that we know.
     """
+    wrapper = wrapper_of(names)
     for name, dialect in DIALECTS.items():
-        if dialect.mark and any(tensor == dialect.mark or tensor.endswith(ending(dialect.mark)) for tensor in names):
+        if any(wrapper + mark in names for mark in dialect.marks):
             return name
     some = ", ".join(sorted(names)[:6])
     raise ValueError(f"tensors of no dialect we know (they begin with {some}): expected one of {', '.join(DIALECTS)}")
-
-
-def ending(mark: str) -> tuple[str, str]:
-    """A mark inside a wrapper of a trainer."""
-    return f".{mark}", f"/{mark}"
 
 
 def from_reference(
@@ -157,7 +169,7 @@ def to_reference(model: SpaceTimeTransformer, dialect: str) -> dict[str, Tensor]
     spoken.says(model.config)
     link = Link({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, reading=False)
     spoken.tie(link, model.config)
-    return link.finish(dialect)
+    return {name: tensor.clone() for name, tensor in link.finish(dialect).items()}  # none shares memory
 
 
 def dialect_of(name: str) -> Dialect:

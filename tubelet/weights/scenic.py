@@ -21,8 +21,11 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
     steps = (told.attend or "hw,t") if divided else "t|hw" if family == "vivit4" else "thw"
     if divided and steps not in ("hw,t", "t,hw"):
         raise ValueError(f"got attend={steps!r}, but Model 3 attends in space and along time: give 'hw,t' or 't,hw'")
-    told.agree(family=family, attend=steps, window=None)
+    told.agree(family=family, attend=steps, stride=None, window=None)
+    check_heads(theirs, told, f"{root}/encoderblock_0/MultiHeadDotProductAttention_{'space' if divided else 0}")
     kernel = theirs.shape("embedding/kernel")  # ([t,] p, p, C, D)
+    if len(kernel) not in (4, 5):
+        raise ValueError(f"the tensor 'embedding/kernel' has shape {kernel}, expected ([t,] p, p, C, D)")
     patch = (1, *kernel[:2]) if len(kernel) == 4 else kernel[:3]
     with_token = any(name in theirs for name in ("cls", "cls_SpatialTransformer"))
     mlp = "MlpBlock" if divided else "MlpBlock_0"
@@ -31,11 +34,10 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
         dim=kernel[-1],
         depth=theirs.count(root + "/encoderblock_{}/"),
         heads=told.heads,
-        mlp_dim=theirs.shape(f"{root}/encoderblock_0/{mlp}/Dense_0/bias")[0],
+        mlp_dim=theirs.shape(f"{root}/encoderblock_0/{mlp}/Dense_0/bias", 1)[0],
         patch=(patch[0], patch[1], patch[2]),
-        stride=told.stride,
         clip=told.clip,
-        num_classes=theirs.shape("output_projection/bias")[0],
+        num_classes=theirs.shape(bias, 1)[0] if (bias := "output_projection/bias") in theirs else 0,
         channels=kernel[-2],
         frames=told.frames,
         temporal_depth=theirs.count("TemporalTransformer/encoderblock_{}/"),
@@ -55,19 +57,35 @@ def detect_family(theirs: Theirs, family: str | None, *, factorised: bool, divid
     raise ValueError("scenic's Models 1 and 4 have the same weights: say which with family='vivit1' or 'vivit4'")
 
 
+def check_heads(theirs: Theirs, told: Told, attention: str) -> None:
+    """Raises ValueError where the number of heads is not that of the kernels, (in, heads, d)."""
+    heads = theirs.shape(f"{attention}/query/kernel", 3)[1]
+    if told.heads != heads:
+        raise ValueError(f"got heads={told.heads!r}, but the weights have {heads}: give heads={heads}")
+
+
 def says(config: ModelConfig) -> None:
+    kinds = {
+        "vivit1": (("thw",), ("thw",), ("cls", "mean")),
+        "vivit2": (("thw",), ("hw",), ("cls", "mean")),
+        "vivit3": (("hw,t", "t,hw"), ("thw",), ("mean",)),
+        "vivit4": (("t|hw",), ("thw",), ("mean",)),
+    }
+    attend, tables, pool = kinds.get(config.family, ((), (), ()))
     require(
         config,
         "scenic",
-        family=("vivit1", "vivit2", "vivit3", "vivit4"),
+        family=tuple(kinds),
         frames=(config.frames,),
-        pool=("cls", "mean"),
+        attend=attend,
+        tables=(tables,),
+        pool=pool,
         norm=("tokens",),
-        gelu=("tanh",),
         prefix=(None, int(stages_of(config)[0].pool == "cls")),
+        gelu=("tanh",),
     )
-    if config.position is not None:
-        raise ValueError(f"the dialect 'scenic' cannot say a model with position={config.position!r}: choose another")
+    if config.family == "vivit2" and config.temporal_depth == 0:
+        raise ValueError("the dialect 'scenic' cannot say a model with temporal_depth=0: choose another")
 
 
 def tie(link: Link, config: ModelConfig) -> None:
@@ -81,7 +99,8 @@ def tie(link: Link, config: ModelConfig) -> None:
             encoder(link, config, "TemporalTransformer", 1, grid.along("t"), "cls_TemporalTransformer")
     else:
         encoder(link, config, "Transformer", 0, grid, "cls")
-    dense(link, "output_projection", "head")
+    if config.num_classes:
+        dense(link, "output_projection", "head")
 
 
 def kernel(link: Link, theirs: str, ours: str, *, flat: bool) -> None:
@@ -98,7 +117,7 @@ def kernel(link: Link, theirs: str, ours: str, *, flat: bool) -> None:
 
 def encoder(link: Link, config: ModelConfig, root: str, stage: int, grid: Grid, token: str) -> None:
     ours, table = f"encoders.{stage}", f"{root}/posembed_input/pos_embedding"
-    if config.pool == "mean" or stages_of(config)[stage].pool == "mean":
+    if stages_of(config)[stage].pool == "mean":
         link.position(table, f"{ours}.position.tables.0", grid)
     else:
         link.positions([(token, 1)], table, f"{ours}.prefix", f"{ours}.position.tables.0", grid)

@@ -15,7 +15,7 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
             f"Swin has a number of heads for each stage and windows, got heads={told.heads}, window={told.window}: "
             f"give heads=(2, 4, ...) and window=(1, h, w) in tokens"
         )
-    dim, channels, h, w = theirs.shape("patch_embed.proj.weight")
+    dim, channels, h, w = theirs.shape("patch_embed.proj.weight", 4)
     stages = theirs.count("stages.{}.")
     depth = tuple(theirs.count(f"stages.{i}.blocks." + "{}.") for i in range(stages))
     found = ModelConfig(
@@ -23,7 +23,7 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
         dim=dim,
         depth=depth,
         heads=told.heads,
-        mlp_dim=theirs.shape("stages.0.blocks.0.mlp.fc1.bias")[0],
+        mlp_dim=theirs.shape("stages.0.blocks.0.mlp.fc1.bias", 1)[0],
         patch=(1, h, w),
         clip=told.clip,
         num_classes=theirs.classes("head.fc"),
@@ -36,7 +36,16 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
 
 
 def says(config: ModelConfig) -> None:
-    require(config, "timm", family=("swin2",), patch=((1, *config.patch[1:]),), position=("learned",))
+    require(
+        config,
+        "timm",
+        family=("swin2",),
+        patch=((1, *config.patch[1:]),),
+        clip=((1, *config.clip[1:]),),
+        attend=("windows",),
+        norm=("none", "stages"),
+        eps=(1e-5,),
+    )
 
 
 def tie(link: Link, config: ModelConfig) -> None:

@@ -88,7 +88,10 @@ def config(wording: Wording, theirs: Theirs, told: Told) -> ModelConfig:
     divided = f"{root}{w.layers.format(0)}{w.time.norm1}.bias" in theirs
     timeless = f"{root}{w.times}" not in theirs
     if timeless and w is ORIGINAL:
-        raise ValueError("the original's space-only attention averages frames before its last norm, our models after")
+        raise ValueError(
+            f"the weights have no tensor {w.times!r}: they are cut, or those of the original's space-only attention, "
+            f"which averages frames before its last norm, our models after"
+        )
     family, steps = ("vivit2", "thw") if timeless else ("timesformer", "t,hw") if divided else ("vidtrans", "thw")
     told.agree(family=family, attend=steps, frames=None, stride=None, window=None)
     found = vit_config(
@@ -96,6 +99,7 @@ def config(wording: Wording, theirs: Theirs, told: Told) -> ModelConfig:
         told,
         family,
         kernel=f"{root}{w.kernel}.weight",
+        flat=True,
         layers=root + w.layers,
         hidden=f"{root}{w.layers.format(0)}{w.space.fc1}.bias",
         head=w.head,
@@ -109,7 +113,7 @@ def says(wording: Wording, config: ModelConfig) -> None:
         config,
         wording.dialect,
         family=("timesformer", "vidtrans") if wording is ORIGINAL else tuple(known),
-        attend=("t,hw", "thw"),
+        attend=("t,hw",) if config.family == "timesformer" else ("thw",),
         pool=("cls",),
         norm=("tokens",),
         tables=(known.get(config.family, ()),),
@@ -121,7 +125,7 @@ def says(wording: Wording, config: ModelConfig) -> None:
 
 def tie(wording: Wording, link: Link, config: ModelConfig) -> None:
     w, grid, divided = wording, grid_for(config), config.family == "timesformer"
-    root = w.root if not link.reading or any(name.startswith(w.root) for name in link.source) else ""
+    root = link.root(w.root)
     link.kernel(root + w.kernel, "embed.proj", flat=True)
     link.positions([(root + w.token, 1)], root + w.positions, PREFIX, TABLE, grid.along("hw"))
     if config.family != "vivit2":

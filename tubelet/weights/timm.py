@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from tubelet.nn.config import ModelConfig
+from tubelet.nn.config import ModelConfig, stages_of
+from tubelet.nn.pool import PREFIXES
 from tubelet.weights.layers import ENCODER, PREFIX, TABLE, Names, block, blocks_of, grid_for, require, vit_config
 from tubelet.weights.link import Link, Theirs, Told
 
@@ -21,18 +22,20 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
         told,
         "vit",
         kernel="patch_embed.proj.weight",
+        flat=True,
         layers="blocks.{}.",
         hidden="blocks.0.mlp.fc1.bias",
         head="head",
     )
     found = hybrid(theirs, found) if theirs.root(BACKBONE) else found
     after_pooling = "fc_norm.bias" in theirs
-    by_token = "cls,dist" if "dist_token" in theirs else "cls"
+    # without heads a distilled DeiT gives the mean of both tokens
+    by_token = "cls" if "dist_token" not in theirs else "cls,dist" if found.num_classes else "cls+dist"
     colour = found.channels == 3
     return replace(
         found,
         pool=by_token if "cls_token" in theirs and not after_pooling else "mean",
-        prefix=sum(theirs.shape(name)[1] for name in TOKENS if name in theirs),
+        prefix=sum(theirs.shape(name, 3)[1] for name in TOKENS if name in theirs),
         norm="pooled" if after_pooling else "tokens",
         mean=IMAGENET_MEAN if colour else (0.5,),
         std=IMAGENET_STD if colour else (0.5,),
@@ -43,8 +46,8 @@ def hybrid(theirs: Theirs, found: ModelConfig) -> ModelConfig:
     """With the ResNet before the patch embedding; `found` counts its patch in cells of the ResNet's map."""
     stages = theirs.count(BACKBONE + "stages.{}.")
     step = 4 * 2 ** max(stages - 1, 0)
-    stem, channels = theirs.shape(f"{BACKBONE}{'stem.' if stages else ''}conv.weight")[:2]
-    last = [theirs.shape(f"{BACKBONE}stages.{i}.blocks.0.conv3.weight")[0] for i in range(stages)]
+    stem, channels = theirs.shape(f"{BACKBONE}{'stem.' if stages else ''}conv.weight", 4)[:2]
+    last = [theirs.shape(f"{BACKBONE}stages.{i}.blocks.0.conv3.weight", 4)[0] for i in range(stages)]
     return replace(
         found,
         embed="resnet",
@@ -56,13 +59,16 @@ def hybrid(theirs: Theirs, found: ModelConfig) -> ModelConfig:
 
 
 def says(config: ModelConfig) -> None:
+    stage = stages_of(config)[0]
     require(
         config,
         "timm",
         family=("vit",),
         embed=("tubelet", "resnet"),
-        pool=("cls", "cls,dist", "mean"),
-        norm=("tokens", "pooled"),
+        patch=((1, *config.patch[1:]),),
+        pool=("cls", "cls,dist" if config.num_classes else "cls+dist", "mean"),
+        norm=("tokens", "pooled") if stage.pool == "mean" else ("tokens",),
+        pool_eps=(1e-6,) if stage.norm == "pooled" else (config.pool_eps,),
         tables=(("hw",),),
     )
 
@@ -74,28 +80,41 @@ def tie(link: Link, config: ModelConfig) -> None:
     positions(link, config)
     for i in blocks_of(config):
         block(link, NAMES, f"blocks.{i}.", f"{ENCODER}.blocks.{i}")
-    if config.norm == "pooled":
+    stage = stages_of(config)[0]
+    if stage.norm == "pooled":
         link.linear("fc_norm", f"{ENCODER}.pool.norm")
     else:
         link.linear("norm", f"{ENCODER}.norm")
-    if config.num_classes and config.pool == "cls,dist":
+    if config.num_classes and stage.pool == "cls,dist":
         two_heads(link)
     elif config.num_classes:
         link.linear("head", "head")
 
 
 def positions(link: Link, config: ModelConfig) -> None:
-    """timm has position rows for all prefix tokens or, as for all models with registers, for none."""
-    grid = grid_for(config)
-    count = config.prefix if config.prefix is not None else int(config.pool != "mean")
-    names = ["cls_token", "dist_token"] if config.pool == "cls,dist" else ["cls_token"]
-    tokens = [(name, 1) for name in names[:count]]
-    tokens += [("reg_token", count - len(names))] if count > len(names) else []
-    with_rows = link.source["pos_embed"].shape[1] != grid.size if link.has("pos_embed") else count == len(names)
-    if with_rows:
+    """timm has position rows for all prefix tokens or, as for all its models with registers, for none."""
+    grid, tokens = grid_for(config), tokens_of(link, config)
+    if link.has("pos_embed"):
+        with_rows = link.source["pos_embed"].shape[1:2] != (grid.size,)
+    else:
+        with_rows = "reg_token" not in dict(tokens)
+    if tokens and with_rows:
         return link.positions(tokens, "pos_embed", PREFIX, TABLE, grid)
     link.position("pos_embed", TABLE, grid)
     return link.joined(tokens, PREFIX) if tokens else None
+
+
+def tokens_of(link: Link, config: ModelConfig) -> list[tuple[str, int]]:
+    """Names and numbers of the prefix tokens. Written, those that pooling does not use are registers, but for a single
+    one, which is a class token, as in AudioMAE."""
+    needed = PREFIXES[stages_of(config)[0].pool]
+    count = needed if config.prefix is None else config.prefix
+    if link.reading:
+        first = [name for name in TOKENS[:2] if link.has(name)]
+    else:
+        first = list(TOKENS[: 1 if (needed, count) == (0, 1) else needed])
+    registers = count - len(first)
+    return [(name, 1) for name in first] + ([(TOKENS[2], registers)] if registers else [])
 
 
 def two_heads(link: Link) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tubelet.nn.config import ModelConfig
+from tubelet.nn.config import ModelConfig, stages_of
 from tubelet.weights.layers import ENCODER, Names, block, blocks_of, require, vit_config
 from tubelet.weights.link import Link, Theirs, Told
 from tubelet.weights.timm import IMAGENET_MEAN, IMAGENET_STD
@@ -33,6 +33,7 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
         told,
         "vjepa2",
         kernel=f"{root}encoder.embeddings.patch_embeddings.proj.weight",
+        flat=False,
         layers=root + "encoder.layer.{}.",
         hidden=f"{root}encoder.layer.0.mlp.fc1.bias",
         head="classifier",
@@ -51,7 +52,6 @@ def says(config: ModelConfig) -> None:
         config,
         "hf-vjepa2",
         family=("vjepa2",),
-        attend=("thw",),
         position=("rotary-tiled",),
         pool=("attentive",) if config.num_classes else ("attentive", "mean"),
         norm=("tokens",),
@@ -60,9 +60,8 @@ def says(config: ModelConfig) -> None:
 
 
 def tie(link: Link, config: ModelConfig) -> None:
-    pooled = config.pool in (None, "attentive")
-    bare = link.has("encoder.layernorm.bias") or (not link.reading and not pooled)
-    root = "" if bare else "vjepa2."
+    pooled = stages_of(config)[0].pool == "attentive"
+    root = link.root("vjepa2.") if link.reading or pooled else ""
     link.kernel(f"{root}encoder.embeddings.patch_embeddings.proj", "embed.proj", flat=False)
     for i in blocks_of(config):
         block(link, NAMES, f"{root}encoder.layer.{i}.", f"{ENCODER}.blocks.{i}")
