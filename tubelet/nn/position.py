@@ -58,24 +58,24 @@ def falling(pairs: int, temperature: float) -> Tensor:
 
 
 def resample(table: Tensor, grid: Grid, *, keep_aspect: bool = False) -> Tensor:
-    """Table (t0, h0, w0, D) -> (t, h, w, D): bicubic with antialias in space, linear in time, in float32.
+    """Table (t0, h0, w0, D) -> (t, h, w, D): bicubic with antialias in space, linear in time, at least in float32.
 
     An axis of size 1 is shared along that axis and stays 1. At its own grid a table comes back as it is. `keep_aspect`
     scales height and width alike, just so far that the table covers the grid, and takes the middle.
     Source for keep_aspect: timm's NaFlexViT, which takes the corner.
     """
-    dtype = table.dtype
+    dtype, fine = table.dtype, torch.promote_types(table.dtype, torch.float32)
     t0, h0, w0, _ = table.shape
     h, w = (grid.h if h0 > 1 else 1), (grid.w if w0 > 1 else 1)
     if (h0, w0) != (h, w):
         scale = max(now / source for now, source in ((h, h0), (w, w0)) if source > 1)
         size = (math.ceil(h0 * scale - 1e-6), math.ceil(w0 * scale - 1e-6)) if keep_aspect else (h, w)
         size = (size[0] if h0 > 1 else 1, size[1] if w0 > 1 else 1)
-        maps = F.interpolate(table.float().permute(0, 3, 1, 2), size, mode="bicubic", antialias=True)
+        maps = F.interpolate(table.to(fine).permute(0, 3, 1, 2), size, mode="bicubic", antialias=True)
         top, left = (size[0] - h) // 2, (size[1] - w) // 2
         table = maps[:, :, top : top + h, left : left + w].permute(0, 2, 3, 1).to(dtype)
     if t0 > 1 and t0 != grid.t:
-        lines = table.float().permute(1, 2, 3, 0).flatten(0, 1)
+        lines = table.to(fine).permute(1, 2, 3, 0).flatten(0, 1)
         lines = F.interpolate(lines, grid.t, mode="linear").unflatten(0, table.shape[1:3])
         table = lines.permute(3, 0, 1, 2).to(dtype)
     return table
@@ -88,14 +88,15 @@ class LearnedPosition(nn.Module):
     (1, 1, w) is one for each axis. They start at sine-cosine values: near positions are alike from the first step,
     which small data would else have to learn. Without `trained` they stay as they are.
 
-    Outside training the tables of the last few sizes are remembered, and made anew when the parameters change.
+    Outside training the tables of the last few sizes are remembered for as long as the parameters hold the same values.
     """
 
     def __init__(self, dim: int, tables: Sequence[Grid], *, trained: bool = True, keep_aspect: bool = False):
         super().__init__()
         self.keep_aspect = keep_aspect
         self.tables = nn.ParameterList(nn.Parameter(sincos(Grid(*grid), dim), trained) for grid in tables)
-        self.remembered: dict[Grid, tuple[list[tuple[Tensor, int]], Tensor]] = {}
+        self.seen: list[Tensor] = []  # the tables' values that the remembered ones are made from
+        self.remembered: dict[Grid, Tensor] = {}
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         return x + self.at(grid) if len(self.tables) else x
@@ -104,14 +105,16 @@ class LearnedPosition(nn.Module):
         """The sum of the tables at a grid, (1, N, D)."""
         if torch.compiler.is_compiling() or not all(rememberable(table) for table in self.tables):
             return self.sum(grid)
-        now = [(table.data_ptr(), table._version) for table in self.tables]
-        source, made = self.remembered.get(grid, ([], None))
-        if made is None or [(alias.data_ptr(), version) for alias, version in source] != now:
+        # The values are compared: fused optimizers and writes through `.data` leave the version counter as it is.
+        if len(self.seen) != len(self.tables) or not all(map(same, self.seen, self.tables)):
+            self.seen = [table.detach().clone() for table in self.tables]
+            self.remembered.clear()
+        made = self.remembered.get(grid)
+        if made is None:
             made = self.sum(grid).detach()
             while len(self.remembered) >= KEPT_SIZES:
                 self.remembered.pop(next(iter(self.remembered)))
-            # the alias keeps its memory alive, so that no new table can have the same address unseen
-            self.remembered[grid] = [(table.detach(), table._version) for table in self.tables], made
+            self.remembered[grid] = made
         return made
 
     def sum(self, grid: Grid) -> Tensor:
@@ -120,9 +123,16 @@ class LearnedPosition(nn.Module):
 
 
 def rememberable(table: Tensor) -> bool:
-    """Not while it learns; not for the stand-ins of functional calls, sharding or inference mode."""
+    """On the CPU alone, where comparing is quick and resampling slow; elsewhere the answer would have to be waited for.
+
+    Not while it learns; not for the stand-ins of functional calls and sharding.
+    """
     learning = torch.is_grad_enabled() and table.requires_grad
-    return type(table) is nn.Parameter and not learning and not table.is_inference()
+    return type(table) is nn.Parameter and table.device.type == "cpu" and not learning
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 class SinCosPosition(nn.Module):

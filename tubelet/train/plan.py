@@ -19,10 +19,10 @@ from tubelet.data.mirrors import as_indices, find_mirrors
 from tubelet.data.spec import ClipSpec
 from tubelet.data.splits import assign_splits
 from tubelet.media.reader import Index, MediaError, index
-from tubelet.nn import SIZES, ModelConfig, create_model
+from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
 from tubelet.train.config import TrainConfig
 from tubelet.train.recipe import bfloat16_reason
-from tubelet.weights.image_file import image_config, image_shape
+from tubelet.train.start import Start, find_start
 
 MOST_BAD = 0.1  # share of unreadable training files beyond which the data, not a file, is at fault
 KEEP_SHARE = 0.4  # of the free memory that decoded frames may take
@@ -37,6 +37,7 @@ class Plan:
     config: TrainConfig
     source: Source
     fingerprint: str
+    start: Start | None
     spec: ClipSpec
     model: ModelConfig
     model_name: str
@@ -69,14 +70,15 @@ class Plan:
 def make_plan(config: TrainConfig, device: torch.device) -> Plan:
     """Raises ValueError for data or settings that cannot work; MediaError is one."""
     source = assign_splits(find_items(config.data), val_share=config.val_share, seed=config.seed)
+    start = find_start(config, source.kind)
     workers = config.workers or min(8, os.cpu_count() or 1)
     indexes, source, notes = look_at_files(source, workers)
-    image = image_config(config.init) if config.init else {}
-    spec = choose_spec(config, source, indexes, device, image)
-    name, model, model_notes = choose_model(config, spec, len(source.classes), device)
+    spec = choose_spec(config, source, indexes, device, start)
+    name, model, model_notes = choose_model(config, spec, len(source.classes), device, start)
     changes, change_notes = choose_changes(config, source)
     durations = [duration_of(item, indexes[item.path]) for item in source.items if item.path in indexes]
     size = kept_bytes(spec, durations)
+    tuned = start is not None and not config.freeze  # what learns has learned before
     bfloat16, why = bfloat16_reason(device)
     if config.dtype != "auto":
         bfloat16, why = config.dtype == "bfloat16", "as told"
@@ -85,14 +87,15 @@ def make_plan(config: TrainConfig, device: torch.device) -> Plan:
         config=config,
         source=source,
         fingerprint=fingerprint(source),
+        start=start,
         spec=spec,
         model=model,
         model_name=name,
         changes=changes,
-        lr=config.lr or (3e-4 if config.init else 1e-3) * (config.batch / 16) ** 0.5,
-        layer_decay=config.layer_decay or (0.75 if config.init else 1.0),
+        lr=config.lr or (3e-4 if tuned else 1e-3) * (config.batch / 16) ** 0.5,
+        layer_decay=config.layer_decay or (0.75 if tuned else 1.0),
         bfloat16=bfloat16,
-        keep=size < KEEP_SHARE * free_memory(),
+        keep=size < KEEP_SHARE * free_memory() and not config.freeze,
         workers=workers,
         kept_bytes=size,
         clip_seconds=float(np.median(durations)) if durations else 0.0,
@@ -157,12 +160,18 @@ def free_memory() -> int:
 
 
 def choose_spec(
-    config: TrainConfig, source: Source, indexes: dict[str, Index], device: torch.device, image: dict[str, Any]
+    config: TrainConfig, source: Source, indexes: dict[str, Index], device: torch.device, start: Start | None
 ) -> ClipSpec:
-    """The ClipSpec for this data: a clip spans the median item, in the shape of the median frame."""
+    """The ClipSpec of the weights to start from; else one for this data: a clip spans the median item, in the shape of
+    the median frame."""
+    if start and start.spec:
+        return like(start.spec, config)
+    if start and start.model:
+        t, h, w = start.model.clip
+        config = replace(config, frames=config.frames or t, size=config.size or (h, w))
     train = [item for item in source.items if item.split == "train"]
     seconds = float(np.median([duration_of(item, indexes[item.path]) for item in train]))
-    length, side = patch_of(config, source.kind, device)
+    length, side = patch_of(config, source.kind, device, start)
     if source.kind == "sound":
         return sound_spec(config, source, train, seconds, side=side)
     aspect = float(np.median([indexes[item.path].width / indexes[item.path].height for item in train]))
@@ -176,8 +185,20 @@ def choose_spec(
         seconds_between_frames=0.0 if source.kind == "image" else between,
         resize=(round(height * grow), round(width * grow)),
         crop=(height, width),
-        mean=tuple(image.get("mean", (0.5, 0.5, 0.5))),
-        std=tuple(image.get("std", (0.5, 0.5, 0.5) if config.init else (0.25, 0.25, 0.25))),
+        mean=start.mean if start else (0.5, 0.5, 0.5),
+        std=start.std if start else (0.25, 0.25, 0.25),
+    )
+
+
+def like(spec: ClipSpec, config: TrainConfig) -> ClipSpec:
+    """The spec of a model that learned before, but for the frames and the size asked for now."""
+    height, width = config.size or spec.crop
+    return replace(
+        spec,
+        frames=config.frames or spec.frames,
+        seconds_between_frames=config.seconds_between_frames or spec.seconds_between_frames,
+        crop=(height, width),
+        resize=(round(height * spec.resize[0] / spec.crop[0]), round(width * spec.resize[1] / spec.crop[1])),
     )
 
 
@@ -224,50 +245,39 @@ def sound_spec(config: TrainConfig, source: Source, train: Sequence[Item], secon
     return replace(spec, mean=(round(values.mean().item(), 4),), std=(round(max(values.std().item(), 1e-3), 4),))
 
 
-def patch_of(config: TrainConfig, kind: str, device: torch.device) -> tuple[int, int]:
-    """Tubelet length and patch side, from the model's name or, left out, the default's."""
-    match = re.search(r"/(\d+)(?:x(\d+))?$", config.model or default_model(config, kind, device))
+def patch_of(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> tuple[int, int]:
+    """Tubelet length and patch side, from the model's name."""
+    match = re.search(r"/(\d+)(?:x(\d+))?$", name_for(config, kind, device, start))
     return (max(1, int(match[2] or 1)), max(1, int(match[1]))) if match else (1, 1)  # create_model refuses the others
 
 
-def default_model(config: TrainConfig, kind: str, device: torch.device) -> str:
-    if config.init:
-        return image_model(config.init, kind)
+def name_for(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> str:
+    if start or config.model:
+        return start.name if start else str(config.model)
     if kind == "video":
         return "vivit2-S/16x2" if device.type == "cuda" else "vivit1-N/12x4"
     return "vit-S/16" if device.type == "cuda" else "vit-N/12"
 
 
-def image_model(init: str, kind: str) -> str:
-    """The name of the model that starts from an image ViT: its size, its patch, a factorised encoder for video."""
-    dim, depth, patch = image_shape(init)
-    size = next((name for name, (d, layers, _) in SIZES.items() if (d, layers) == (dim, depth)), None)
-    if size is None:
-        known = ", ".join(f"{name} {d} x {layers}" for name, (d, layers, _) in SIZES.items())
-        raise ValueError(
-            f"{init}: width {dim}, {depth} layers is none of our sizes ({known}): choose another image ViT"
-        )
-    return f"vivit2-{size}/{patch}x2" if kind == "video" else f"vit-{size}/{patch}"
-
-
 def choose_model(
-    config: TrainConfig, spec: ClipSpec, num_classes: int, device: torch.device
+    config: TrainConfig, spec: ClipSpec, num_classes: int, device: torch.device, start: Start | None
 ) -> tuple[str, ModelConfig, list[str]]:
-    name = config.model or default_model(config, spec.kind, device)
+    """Name, settings and notes. Raises ValueError for a model that there is not, or that clips do not fit."""
+    name = name_for(config, spec.kind, device, start)
     embed = config.embed or ("tubelet" if config.init or config.model else "conv")
+    rates = {"drop_path": config.drop_path, "dropout": config.dropout, "checkpointing": config.checkpointing}
+    settings: dict[str, Any] = {"clip": spec.clip_size, "num_classes": num_classes, **rates}
+    settings |= {"mean": spec.mean, "std": spec.std}
+    if start and start.model:
+        if start.model.channels != spec.num_channels:
+            raise ValueError(
+                f"{start.init}: its model takes clips of {start.model.channels} channels, the data give "
+                f"{spec.num_channels}: choose other weights"
+            )
+        with torch.device("meta"):
+            return name, SpaceTimeTransformer(replace(start.model, **settings)).config, [f"model {name} as in --init"]
     with torch.device("meta"):
-        model = create_model(
-            name,
-            clip=spec.clip_size,
-            num_classes=num_classes,
-            channels=spec.num_channels,
-            embed=embed,
-            drop_path=config.drop_path,
-            dropout=config.dropout,
-            checkpointing=config.checkpointing,
-            mean=spec.mean,
-            std=spec.std,
-        )
+        model = create_model(name, channels=spec.num_channels, embed=embed, **settings)
     why = "is the image model's size" if config.init else f"is the default for {device.type}"
     notes = [] if config.model else [f"model {name} with {embed} tokens {why}; choose with --model"]
     return name, model.config, notes

@@ -93,13 +93,13 @@ def videomae_config(theirs: Theirs, told: Told) -> ModelConfig:
     told.agree(family="videomae", attend="thw", frames=None, stride=None, window=None)
     root = theirs.root("videomae.")
     found = config_of(theirs, told, "videomae", root, flat=False, head="classifier")
-    by_mean = "fc_norm.bias" in theirs
+    by_mean = bool(theirs.root("fc_norm."))
     if found.num_classes and not by_mean:
         raise ValueError(
             "the weights classify VideoMAE's first patch token (use_mean_pooling=False), which our models do not: "
             "leave the classifier out to take the encoder"
         )
-    norm = "pooled" if by_mean else "tokens" if f"{root}layernorm.bias" in theirs else "none"
+    norm = "pooled" if by_mean else "tokens" if theirs.root(f"{root}layernorm.") else "none"
     found = replace(found, pool="mean", norm=norm, eps=1e-12, pool_eps=1e-5)
     return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if found.channels == 3 else found
 
@@ -180,7 +180,7 @@ def ast_config(theirs: Theirs, told: Told) -> ModelConfig:
     found = config_of(theirs, told, "ast", root, flat=True, head="classifier.dense")
     if found.channels != 1:
         raise ValueError(f"AST's spectrograms have one channel, these weights {found.channels}: is the dialect right?")
-    norm = "both" if "classifier.layernorm.bias" in theirs else "tokens"
+    norm = "both" if theirs.root("classifier.layernorm.") else "tokens"
     found = replace(found, pool="cls+dist", norm=norm, eps=1e-12, pool_eps=1e-12)
     return replace(found, mean=AUDIOSET_MEAN, std=AUDIOSET_STD)
 

@@ -103,12 +103,8 @@ def embed(model: SpaceTimeTransformer, link: Link, kernel: Kernel, *, resize_pat
         put(link, "embed.space", image[:, :, None], bias)
         put(link, "embed.time", inflate(torch.eye(dim)[:, :, None, None], share), torch.zeros(dim))
     else:
-        put(
-            link,
-            "embed.embed.proj" if isinstance(tokeniser, UniformFrames) else "embed.proj",
-            inflate(image, share),
-            bias,
-        )
+        name = "embed.embed.proj" if isinstance(tokeniser, UniformFrames) else "embed.proj"
+        put(link, name, inflate(image, share), bias)
     return [f"tokeniser: taken, {where}{resized}{colours}"]
 
 

@@ -50,7 +50,7 @@ class Theirs:
 
     def __init__(self, state: Mapping[str, Array]):
         self.tensors = {
-            name: torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value).float()
+            name: value.float() if isinstance(value, Tensor) else torch.from_numpy(np.array(value, np.float32))
             for name, value in state.items()
         }
         wrapper = wrapper_of(self.tensors)
@@ -88,7 +88,7 @@ class Theirs:
 
     def classes(self, head: str) -> int:
         """Outputs of a linear layer; 0 where there is none."""
-        return self.shape(f"{head}.bias", 1)[0] if f"{head}.bias" in self else 0
+        return self.shape(f"{head}.bias", 1)[0] if self.root(f"{head}.") else 0
 
 
 class Link:
@@ -114,7 +114,7 @@ class Link:
 
     def take(self, name: str) -> Tensor:
         if name not in self.source:
-            raise ValueError(missing(name, self.source))
+            raise ValueError(missing(name, self.names or self.source))
         return self.source.pop(name)
 
     def tie(self, theirs: Sequence[str], ours: Sequence[str], forth: Ways, back: Ways, how: str = "taken") -> None:
@@ -220,8 +220,8 @@ def moved(tensors: Mapping[str, Tensor], way: Ways, back: Ways) -> Sequence[Tens
     return values
 
 
-def missing(name: str, tensors: Mapping[str, Tensor]) -> str:
-    some = ", ".join(sorted(tensors)[:6])
+def missing(name: str, names: Collection[str]) -> str:
+    some = ", ".join(sorted(names)[:6])
     return f"the weights have no tensor {name!r} (they begin with {some}): is the dialect right?"
 
 

@@ -14,9 +14,9 @@ from tubelet.weights.link import Link, Theirs, Told
 
 
 def config(theirs: Theirs, told: Told) -> ModelConfig:
-    factorised = "SpatialTransformer/encoder_norm/scale" in theirs
+    factorised = bool(theirs.root("SpatialTransformer/"))
     root = "SpatialTransformer" if factorised else "Transformer"
-    divided = "Transformer/encoderblock_0/LayerNorm_mlp/scale" in theirs
+    divided = bool(theirs.root("Transformer/encoderblock_0/LayerNorm_mlp/"))
     family = detect_family(theirs, told.family, factorised=factorised, divided=divided)
     steps = (told.attend or "hw,t") if divided else "t|hw" if family == "vivit4" else "thw"
     if divided and steps not in ("hw,t", "t,hw"):
@@ -37,7 +37,7 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
         mlp_dim=theirs.shape(f"{root}/encoderblock_0/{mlp}/Dense_0/bias", 1)[0],
         patch=(patch[0], patch[1], patch[2]),
         clip=told.clip,
-        num_classes=theirs.shape(bias, 1)[0] if (bias := "output_projection/bias") in theirs else 0,
+        num_classes=theirs.shape("output_projection/bias", 1)[0] if theirs.root("output_projection/") else 0,
         channels=kernel[-2],
         frames=told.frames,
         temporal_depth=theirs.count("TemporalTransformer/encoderblock_{}/"),

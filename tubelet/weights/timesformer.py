@@ -85,7 +85,7 @@ HUGGING_FACE = Wording(
 
 def config(wording: Wording, theirs: Theirs, told: Told) -> ModelConfig:
     w, root = wording, theirs.root(wording.root)
-    divided = f"{root}{w.layers.format(0)}{w.time.norm1}.bias" in theirs
+    divided = bool(theirs.root(f"{root}{w.layers.format(0)}{w.time.norm1}."))
     timeless = f"{root}{w.times}" not in theirs
     if timeless and w is ORIGINAL:
         raise ValueError(

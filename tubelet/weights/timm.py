@@ -28,7 +28,7 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
         head="head",
     )
     found = hybrid(theirs, found) if theirs.root(BACKBONE) else found
-    after_pooling = "fc_norm.bias" in theirs
+    after_pooling = bool(theirs.root("fc_norm."))
     # without heads a distilled DeiT gives the mean of both tokens
     by_token = "cls" if "dist_token" not in theirs else "cls,dist" if found.num_classes else "cls+dist"
     colour = found.channels == 3

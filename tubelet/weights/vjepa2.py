@@ -40,7 +40,7 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
     )
     return replace(
         found,
-        pool="attentive" if "pooler.query_tokens" in theirs else "mean",
+        pool="attentive" if theirs.root("pooler.") else "mean",
         pool_depth=theirs.count("pooler.self_attention_layers.{}."),
         mean=IMAGENET_MEAN if found.channels == 3 else (0.5,),
         std=IMAGENET_STD if found.channels == 3 else (0.5,),
