@@ -49,6 +49,7 @@ def create_model(
     keep_aspect: bool = False,
     prefix: int | None = None,
     pool: str | None = None,
+    gelu: str = "erf",
     drop_path: float = 0.0,
     dropout: float = 0.0,
     checkpointing: bool = False,
@@ -74,6 +75,7 @@ def create_model(
             size anew: "sincos", "rotary".
         keep_aspect: tables are resampled by the same factor along height and width.
         prefix: tokens before those of the grid, such as a class token and four registers: 5.
+        gelu: "erf" (exact), or "tanh", as ViViT's own weights have it.
         drop_path: stochastic depth of the last block; dropout: in attention and MLP; checkpointing: recompute
             activations in the backward pass.
         mean, std: for uint8 clips, per channel, of pixels in [0, 1].
@@ -115,6 +117,7 @@ def create_model(
         keep_aspect=keep_aspect,
         prefix=prefix,
         pool=pool,
+        gelu=gelu,
         eps=eps,
         pool_eps=pool_eps,
         drop_path=drop_path,

@@ -64,13 +64,13 @@ class SpaceTimeTransformer(nn.Module):
         self.input_size = triple(clip, "clip")
 
     def normalised(self, clip: Tensor) -> Tensor:
-        """uint8 -> float, normalised with the model's mean and std; a float clip comes back as it is."""
+        """uint8 (normalised here, with the model's mean and std) or float (normalised already) -> the model's dtype."""
         check_clip(clip, self.config.channels)
         if clip.dtype == torch.uint8:
             return normalise(clip, self.mean, self.std)
         if not clip.is_floating_point():
             raise ValueError(f"got a clip of {clip.dtype}, expected float (normalised) or uint8 (0 to 255): convert it")
-        return clip
+        return clip.to(self.mean.dtype)
 
     def embedded(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """The clip's tokens before the first encoder, (B, N, D), Grid."""

@@ -27,6 +27,11 @@ class Rest(nn.Module):
         self.encoders = nn.ModuleDict({str(i): encoder for i, encoder in enumerate(model.encoders) if i > 0})
         self.head = model.head
 
+    @property
+    def what(self) -> str:
+        """In words."""
+        return "the temporal encoder and the head" if self.encoders else "the head"
+
     def forward(self, codes: Tensor) -> Tensor:
         x, grid = codes, Grid(codes.shape[1], 1, 1)
         for encoder in self.encoders.values():

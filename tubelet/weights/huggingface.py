@@ -162,8 +162,8 @@ def fixed_table(link: Link, table: Tensor) -> None:
         link.result[TABLE] = table
     elif not torch.allclose(link.source.pop(TABLE), table, atol=1e-6):
         raise ValueError(
-            "VideoMAE's positions are sines and cosines of a token's number, and this model has others, such as those of "
-            "each axis that a model made by name starts with: only models read from VideoMAE can be written for it"
+            "VideoMAE's positions are sines and cosines of a token's number, and this model has others (one made by "
+            "name has those of each axis): only models that were read from VideoMAE can be written for it"
         )
 
 

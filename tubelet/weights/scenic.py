@@ -14,6 +14,9 @@ from tubelet.weights.link import Link, Theirs, Told
 
 
 def config(theirs: Theirs, told: Told) -> ModelConfig:
+    kernel = theirs.shape("embedding/kernel")  # ([t,] p, p, C, D)
+    if len(kernel) not in (4, 5):
+        raise ValueError(f"the tensor 'embedding/kernel' has shape {kernel}, expected ([t,] p, p, C, D)")
     factorised = bool(theirs.root("SpatialTransformer/"))
     root = "SpatialTransformer" if factorised else "Transformer"
     divided = bool(theirs.root("Transformer/encoderblock_0/LayerNorm_mlp/"))
@@ -23,9 +26,6 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
         raise ValueError(f"got attend={steps!r}, but Model 3 attends in space and along time: give 'hw,t' or 't,hw'")
     told.agree(family=family, attend=steps, stride=None, window=None)
     check_heads(theirs, told, f"{root}/encoderblock_0/MultiHeadDotProductAttention_{'space' if divided else 0}")
-    kernel = theirs.shape("embedding/kernel")  # ([t,] p, p, C, D)
-    if len(kernel) not in (4, 5):
-        raise ValueError(f"the tensor 'embedding/kernel' has shape {kernel}, expected ([t,] p, p, C, D)")
     patch = (1, *kernel[:2]) if len(kernel) == 4 else kernel[:3]
     with_token = any(name in theirs for name in ("cls", "cls_SpatialTransformer"))
     mlp = "MlpBlock" if divided else "MlpBlock_0"
@@ -148,8 +148,8 @@ def attention(link: Link, theirs: str, ours: str, heads: int) -> None:
     link.tie(
         [f"{part}/kernel" for part in parts],
         [f"{ours}.qkv.weight"],
-        lambda *x: [torch.cat([y.flatten(1).T for y in x])],
-        lambda x: [y.T.unflatten(1, (heads, -1)) for y in x.chunk(3)],
+        lambda *x: [torch.cat([y.flatten(1).t() for y in x])],
+        lambda x: [y.t().unflatten(1, (heads, -1)) for y in x.chunk(3)],
     )
     link.tie(
         [f"{part}/bias" for part in parts],
@@ -160,14 +160,14 @@ def attention(link: Link, theirs: str, ours: str, heads: int) -> None:
     link.tie(
         [f"{theirs}/out/kernel"],
         [f"{ours}.proj.weight"],
-        lambda x: [x.flatten(0, 1).T],
-        lambda x: [x.T.unflatten(0, (heads, -1))],
+        lambda x: [x.flatten(0, 1).t()],
+        lambda x: [x.t().unflatten(0, (heads, -1))],
     )
     link.same(f"{theirs}/out/bias", f"{ours}.proj.bias")
 
 
 def dense(link: Link, theirs: str, ours: str) -> None:
-    link.tie([f"{theirs}/kernel"], [f"{ours}.weight"], lambda x: [x.T], lambda x: [x.T])
+    link.tie([f"{theirs}/kernel"], [f"{ours}.weight"], lambda x: [x.t()], lambda x: [x.t()])
     link.same(f"{theirs}/bias", f"{ours}.bias")
 
 

@@ -1,0 +1,164 @@
+"""Models of ours under the names of reference programs: read again they answer the same, or a dialect has no words."""
+
+import pytest
+from goldens import TOLERANCE
+from tiny import clip_for, tiny
+from torch.testing import assert_close
+
+from tubelet.nn import SpaceTimeTransformer, create_model
+from tubelet.weights import from_reference, recognise, to_reference
+
+VIVIT = {"gelu": "tanh"}
+STILL = {"patch": (1, 4, 4), "clip": (3, 8, 12)}
+OURS = {
+    "vit": ("timm", "vit", {}),
+    "vit, mean": ("timm", "vit", {"pool": "mean"}),
+    "vit, mean with norm": ("timm", "vit", {"pool": "mean", "norm": "pooled", "prefix": 1}),
+    "vit, registers": ("timm", "vit", {"prefix": 4}),
+    "vit, mean, registers": ("timm", "vit", {"pool": "mean", "prefix": 3}),
+    "vit, distilled": ("timm", "vit", {"pool": "cls,dist"}),
+    "vit, distilled, registers": ("timm", "vit", {"pool": "cls,dist", "prefix": 5}),
+    "vit, distilled, no head": ("timm", "vit", {"pool": "cls+dist", "num_classes": 0}),
+    "vit, no head": ("timm", "vit", {"num_classes": 0}),
+    "vit, sound": ("audiomae", "vit", {"channels": 1, "pool": "mean", "norm": "pooled", "prefix": 1}),
+    "swin2": ("timm", "swin2", {"patch": (1, 4, 4), "clip": (1, 16, 24), "window": (1, 1, 2), "eps": 1e-5}),
+    "swin2, norms": (
+        "timm",
+        "swin2",
+        {"patch": (1, 4, 4), "clip": (1, 16, 24), "window": (1, 2, 3), "eps": 1e-5, "norm": "stages"},
+    ),
+    "vivit1": ("scenic", "vivit1", VIVIT),
+    "vivit1, mean": ("scenic", "vivit1", VIVIT | {"pool": "mean"}),
+    "vivit1, frames": ("scenic", "vivit1", VIVIT | {"frames": 3, "patch": (1, 4, 4)}),
+    "vivit1, no head": ("scenic", "vivit1", VIVIT | {"num_classes": 0}),
+    "vivit2": ("scenic", "vivit2", VIVIT),
+    "vivit2, mean": ("scenic", "vivit2", VIVIT | {"pool": "mean"}),
+    "vivit3": ("scenic", "vivit3", VIVIT),
+    "vivit3, time first": ("scenic", "vivit3", VIVIT | {"attend": "t,hw"}),
+    "vivit4": ("scenic", "vivit4", VIVIT),
+    "vivit1 for transformers": ("hf-vivit", "vivit1", VIVIT),
+    "timesformer": ("timesformer", "timesformer", STILL),
+    "vidtrans": ("timesformer", "vidtrans", STILL),
+    "timesformer for transformers": ("hf-timesformer", "timesformer", STILL),
+    "vidtrans for transformers": ("hf-timesformer", "vidtrans", STILL),
+    "vivit2, frames averaged": ("hf-timesformer", "vivit2", STILL | {"temporal_depth": 0}),
+    "vjepa2": ("hf-vjepa2", "vjepa2", {"pool_depth": 1}),
+    "vjepa2, no head": ("hf-vjepa2", "vjepa2", {"num_classes": 0}),
+    "vjepa2, mean": ("hf-vjepa2", "vjepa2", {"num_classes": 0, "pool": "mean"}),
+    "ast": ("hf-ast", "ast", {"channels": 1, "stride": (1, 3, 2), "eps": 1e-12, "pool_eps": 1e-12}),
+    "ast, no head": ("hf-ast", "ast", {"channels": 1, "num_classes": 0, "eps": 1e-12, "pool_eps": 1e-12}),
+}
+
+
+@pytest.mark.parametrize("what", OURS)
+def test_a_model_of_ours_is_written_and_read_to_the_same_answers(what):
+    dialect, family, settings = OURS[what]
+    model = tiny(family, **settings)
+    written = to_reference(model, dialect)
+    told = {"heads": model.config.heads, "clip": model.config.clip} | told_for(model, dialect)
+    again = from_reference(written, dialect, **told)
+    clip = clip_for(model)
+    assert_close(again(clip), model(clip), atol=TOLERANCE, rtol=0)
+    assert again.config.family == family
+
+
+def told_for(model: SpaceTimeTransformer, dialect: str) -> dict[str, object]:
+    """What the weights of this model cannot tell."""
+    c = model.config
+    told: dict[str, object] = {"frames": c.frames, "window": c.window}
+    if dialect == "scenic" and c.family in ("vivit1", "vivit4") and c.pool != "cls":
+        told["family"] = c.family
+    if c.family == "vivit3":
+        told["attend"] = c.attend
+    return told | ({"stride": c.stride} if c.family == "ast" else {})
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect", "settings"),
+    [
+        ("vit-P/8", "timm", {"clip": (1, 16, 24)}),
+        ("swin2-P/4", "timm", {"clip": (1, 64, 96)}),
+        ("timesformer-P/8", "timesformer", {"clip": (4, 16, 24)}),
+        ("timesformer-P/8", "hf-timesformer", {"clip": (4, 16, 24)}),
+        ("vjepa2-P/8x2", "hf-vjepa2", {"clip": (4, 16, 24)}),
+        ("ast-P/8", "hf-ast", {"clip": (1, 16, 40), "channels": 1}),
+        ("meta-P/8x2", "metatransformer", {"clip": (4, 16, 24)}),
+    ],
+)
+def test_a_fresh_model_made_by_name_can_be_written(name, dialect, settings):
+    model = create_model(name, num_classes=5, **settings)
+    assert recognise(to_reference(model, dialect)) == dialect
+
+
+def refused(model: SpaceTimeTransformer, dialect: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        to_reference(model, dialect)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "family", "settings", "said"),
+    [
+        ("timm", "vivit1", {}, r"family='vivit1' \(it knows 'vit'\)"),
+        ("timm", "vit", {"embed": "conv"}, r"embed='conv' \(it knows 'tubelet', 'resnet'\)"),
+        ("timm", "vit", {"patch": (2, 4, 4), "clip": (2, 8, 12)}, r"patch=\(2, 4, 4\) \(it knows \(1, 4, 4\)\)"),
+        ("timm", "vit", {"stride": (1, 2, 2)}, r"stride=\(1, 2, 2\) \(it knows None, \(1, 4, 4\)\)"),
+        ("timm", "vit", {"gelu": "tanh", "eps": 1e-5}, r"gelu='tanh' \(it knows 'erf'\); eps=1e-05 \(it knows 1e-06\)"),
+        ("timm", "vit", {"position": "sincos"}, r"position='sincos' \(it knows 'learned'\)"),
+        ("timm", "vit", {"position": "t+h+w"}, r"tables=\('t', 'h', 'w'\) \(it knows \('hw',\)\)"),
+        ("timm", "vit", {"pool": "attentive"}, r"pool='attentive' \(it knows 'cls', 'cls,dist', 'mean'\)"),
+        ("timm", "vit", {"pool": "cls+dist"}, r"pool='cls\+dist'"),
+        (
+            "timm",
+            "vit",
+            {"pool": "cls,dist", "num_classes": 0},
+            r"pool='cls,dist' \(it knows 'cls', 'cls\+dist', 'mean'",
+        ),
+        ("timm", "vit", {"norm": "pooled"}, r"norm='pooled' \(it knows 'tokens'\)"),
+        ("timm", "vit", {"attend": "t,hw"}, r"attend='t,hw' \(it knows 'thw'\)"),
+        ("timm", "swin2", {"eps": 1e-5}, r"patch=\(2, 4, 4\).*; clip=\(8, 8, 12\) \(it knows \(1, 8, 12\)\)"),
+        ("audiomae", "vit", {"embed": "resnet", "layers": (), "widths": (32,), "patch": (1, 4, 4)}, "embed='resnet'"),
+        ("scenic", "vivit1", {}, r"gelu='erf' \(it knows 'tanh'\)"),
+        ("scenic", "timesformer", VIVIT, r"family='timesformer' \(it knows 'vivit1', 'vivit2', 'vivit3', 'vivit4'\)"),
+        ("scenic", "vivit1", VIVIT | {"attend": "hw,t"}, r"attend='hw,t' \(it knows 'thw'\)"),
+        ("scenic", "vivit3", VIVIT | {"pool": "cls"}, r"pool='cls' \(it knows 'mean'\)"),
+        ("scenic", "vivit1", VIVIT | {"position": "space+time"}, r"tables=\('hw', 't'\) \(it knows \('thw',\)\)"),
+        ("scenic", "vivit1", VIVIT | {"prefix": 3}, r"prefix=3 \(it knows None, 1\)"),
+        ("scenic", "vivit2", VIVIT | {"temporal_depth": 0}, "temporal_depth=0"),
+        ("hf-vivit", "vivit1", {}, r"gelu='erf' \(it knows 'tanh'\)"),
+        ("hf-vivit", "vivit1", VIVIT | {"pool": "mean"}, r"pool='mean' \(it knows 'cls'\)"),
+        ("timesformer", "timesformer", {}, r"patch=\(2, 4, 4\) \(it knows \(1, 4, 4\)\)"),
+        ("timesformer", "timesformer", STILL | {"attend": "thw"}, r"attend='thw' \(it knows 't,hw'\)"),
+        (
+            "timesformer",
+            "vivit2",
+            STILL | {"temporal_depth": 0},
+            r"family='vivit2' \(it knows 'timesformer', 'vidtrans'",
+        ),
+        ("hf-timesformer", "vivit2", STILL, r"temporal_depth=1 \(it knows 0\)"),
+        ("hf-videomae", "videomae", {}, r"eps=1e-06 \(it knows 1e-12\); pool_eps=1e-06 \(it knows 1e-05\)"),
+        ("hf-videomae", "videomae", {"norm": "tokens"}, r"norm='tokens' \(it knows 'pooled'\)"),
+        ("hf-vjepa2", "vjepa2", {"pool": "mean"}, r"pool='mean' \(it knows 'attentive'\)"),
+        ("hf-vjepa2", "vjepa2", {"position": "rotary"}, r"position='rotary' \(it knows 'rotary-tiled'\)"),
+        ("hf-ast", "ast", {}, r"channels=3 \(it knows 1\)"),
+        ("hf-ast", "ast", {"channels": 1, "norm": "tokens"}, r"norm='tokens' \(it knows 'both'\)"),
+        ("metatransformer", "meta", {}, r"eps=1e-06 \(it knows 1e-05\)"),
+        ("metatransformer", "meta", {"pool": "cls"}, r"pool='cls' \(it knows 'mean'\)"),
+    ],
+    ids=str,
+)
+def test_what_a_dialect_cannot_say_is_refused_with_what_it_knows(dialect, family, settings, said):
+    refused(tiny(family, **settings), dialect, f"the dialect '{dialect}' cannot say a model with .*{said}")
+
+
+def test_positions_that_are_not_videomaes_are_refused():
+    model = tiny("videomae", eps=1e-12, pool_eps=1e-5)
+    refused(
+        model, "hf-videomae", "VideoMAE's positions are sines and cosines of a token's number, and this model has o"
+    )
+
+
+def test_an_unknown_dialect_is_refused():
+    message = "unknown dialect 'torch': expected one of scenic, timesformer, hf-timesformer"
+    refused(tiny("vit"), "torch", message)
+    with pytest.raises(ValueError, match=message):
+        from_reference({}, "torch", heads=4, clip=(1, 48, 32))

@@ -1,0 +1,227 @@
+"""What is wrong with weights of others is said: nothing is filled in, broadcast, cut or ignored."""
+
+import re
+
+import pytest
+import torch
+from goldens import CASES, golden, loaded
+from torch import Tensor
+from torch.testing import assert_close
+
+from tubelet.weights import from_reference, read_reference
+
+every_case = pytest.mark.parametrize("name", CASES)
+
+# What another kind of model is whole without. Tensors that are left have no part in the model.
+OTHER_MODELS = {
+    "timm_vit_no_embed_class": {"cls_token"},  # mean pooling
+    "timm_vit_registers": {"cls_token", "reg_token"},
+    "timm_vit_registers_gap": {"reg_token"},
+    "hf_timesformer_joint_space_time": {"timesformer.embeddings.time_embeddings"},  # space only
+}
+
+
+@every_case
+def test_every_tensor_is_needed(name):
+    state, case = golden(name)[0], CASES[name]
+    moves = read_reference(state, case.dialect, **case.settings()).moves
+    left = {move.theirs for move in moves if not move.ours}
+    for missing in set(state) - left - OTHER_MODELS.get(name, set()):
+        rest = {key: value for key, value in state.items() if key != missing}
+        # without its token a model looks like one that pools by mean
+        message = rf"no tensor '{re.escape(missing)}'|the position table has|family=|\d+ tensors have no place"
+        with pytest.raises(ValueError, match=message):
+            case.read(rest)
+
+
+@every_case
+def test_a_tensor_that_is_left_over_is_an_error(name):
+    state, case = golden(name)[0], CASES[name]
+    message = f"1 tensors have no place in our {case.dialect} model, nothing was loaded:\n  extra (3,)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        case.read(state | {"extra": torch.zeros(3)})
+
+
+def misshapen(tensor: Tensor) -> list[Tensor]:
+    """One longer along its last axis; one axis more; one number, which would be broadcast."""
+    longer = torch.zeros(*tensor.shape[:-1], tensor.shape[-1] + 1)
+    return [longer, tensor.expand(2, *tensor.shape), torch.zeros([1] * tensor.ndim)]
+
+
+def new_names() -> dict[str, list[str]]:
+    """Of each golden file the tensors whose names, but for numbers, no file before it has in the same dialect."""
+    seen: set[tuple[str, str]] = set()
+    found: dict[str, list[str]] = {}
+    for name, case in CASES.items():
+        for tensor in loaded(name)[0]:
+            kind = case.dialect, re.sub(r"\d+", "0", tensor)
+            if kind not in seen and not tensor.startswith(LEFT):
+                seen.add(kind)
+                found.setdefault(name, []).append(tensor)
+    return found
+
+
+LEFT = ("predictor.", "vjepa2.predictor.", "decoder.", "encoder_to_decoder.", "mask_token", "pooler.dense.")
+
+
+@pytest.mark.parametrize(("name", "tensors"), new_names().items(), ids=list(new_names()))
+def test_a_tensor_of_another_shape_is_an_error(name, tensors):
+    state, case = golden(name)[0], CASES[name]
+    for tensor in tensors:
+        for wrong in misshapen(state[tensor]):
+            if wider_kernel(name, tensor) and wrong.ndim == state[tensor].ndim:
+                continue  # patches that overlap more
+            with pytest.raises(ValueError, match=SHAPES):
+                case.read(state | {tensor: wrong})
+
+
+def wider_kernel(name: str, tensor: str) -> bool:
+    return name.startswith("hf_ast") and tensor.endswith("projection.weight")
+
+
+SHAPES = "|".join(
+    [
+        "shapes that do not go together, nothing was loaded",
+        "the weights do not fit the model:\n  shape",
+        r"has shape \(.*\), expected",
+        "the position table has",
+        "is not filled by",
+        "heads do not divide the width",
+        "rotary positions turn pairs",
+        "got heads=",
+        "got widths=",
+        "no tensor 'reg_token'",
+        "AST's spectrograms have one channel",
+        "smaller than",
+        "embeds single frames, got a tubelet of 2",
+    ]
+)
+
+
+def test_the_error_of_a_shape_names_the_tensors():
+    state, case = golden("timm_vit")[0], CASES["timm_vit"]
+    message = "shape: encoders.0.blocks.1.mlp.fc1.weight is (128, 31), the model has (128, 32)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        case.read(state | {"blocks.1.mlp.fc1.weight": torch.zeros(128, 31)})
+    state, case = golden("hf_vivit")[0], CASES["hf_vivit"]
+    key = "vivit.layers.1.attention.k_proj.weight"
+    message = f"shapes that do not go together, nothing was loaded:\n  {key.replace('k_proj', 'q_proj')} (32, 32)\n"
+    with pytest.raises(ValueError, match=re.escape(message + f"  {key} (32, 31)\n")):
+        case.read(state | {key: torch.zeros(32, 31)})
+
+
+@pytest.mark.parametrize("name", ["timm_vit", "scenic_model2_token", "hf_vjepa2_pooled", "timm_swinv2_cr"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_an_error(name, value):
+    state, case = golden(name)[0], CASES[name]
+    for tensor in ("norm.bias", "Transformer/encoder_norm/bias", "classifier.bias", "patch_embed.norm.bias"):
+        if tensor in state or (tensor := f"Spatial{tensor}") in state:
+            state[tensor][3] = value
+            with pytest.raises(ValueError, match=r"the weights do not fit the model:\n  not finite: \w+"):
+                case.read(state)
+
+
+@pytest.mark.parametrize(
+    ("name", "clip", "message"),
+    [
+        ("scenic_model1_token", (6, 32, 48), r"97 rows, expected 1 for prefix tokens and 72 for the grid \(3, 4, 6\)"),
+        ("hf_vivit", (8, 32, 48), r"65 rows, expected 1 for prefix tokens and 96 for the grid \(4, 4, 6\)"),
+        (
+            "hf_timesformer_divided_space_time",
+            (8, 32, 32),
+            r"4 rows, expected 0 for prefix .* 8 for the grid \(8, 1, 1",
+        ),
+        ("timm_vit", (1, 32, 32), r"25 rows, expected 1 for prefix tokens and 16 for the grid \(1, 4, 4\): is clip="),
+        ("timm_deit_distilled", (1, 24, 24), r"14 rows, expected 2 for prefix tokens and 9 for the grid \(1, 3, 3\)"),
+        ("timm_vit", (1, 50, 32), r"H = 50 of the clip \(1, 50, 32\) \(T, H, W\) is not filled by tubelets"),
+        ("timm_vit", (48, 32), r"got clip=\(48, 32\), expected \(T, H, W\)"),
+    ],
+)
+def test_the_clip_must_be_the_one_the_weights_are_made_for(name, clip, message):
+    case = CASES[name]
+    with pytest.raises(ValueError, match=message):
+        from_reference(golden(name)[0], case.dialect, **case.settings() | {"clip": clip})
+
+
+# ---- what is told
+
+
+def told_wrong(name: str, message: str, **told: object) -> None:
+    case = CASES[name]
+    with pytest.raises(ValueError, match=message):
+        from_reference(golden(name)[0], case.dialect, **case.settings() | told)
+
+
+def test_scenics_models_1_and_4_look_alike():
+    told_wrong("scenic_model4", "Models 1 and 4 have the same weights: say which with family='vivit1' or ", family=None)
+
+
+@pytest.mark.parametrize("family", ["vivit1", "vivit3", "vivit4"])
+def test_a_family_that_the_weights_contradict_is_refused(family):
+    message = f"got family='{family}', but the weights say 'vivit2': leave family out"
+    told_wrong("scenic_model2_token", message, family=family)
+
+
+OTHERS = {"family": "vivit3", "attend": "hw", "frames": 2, "stride": (1, 2, 2), "window": (1, 2, 2)}
+TELLABLE = {  # what the weights of a dialect do not tell
+    "scenic": {"family", "attend", "frames"},
+    "timm": {"stride", "window"},
+    "hf-ast": {"stride"},
+    "metatransformer": {"stride"},
+}
+
+
+@every_case
+def test_what_the_weights_tell_themselves_must_not_be_told_otherwise(name):
+    for setting in set(OTHERS) - TELLABLE.get(CASES[name].dialect, set()):
+        message = f"got {setting}=.*but the weights say .*: leave {setting} out"
+        told_wrong(name, message, **{setting: OTHERS[setting]})
+
+
+def test_what_the_weights_tell_themselves_may_be_told_as_it_is():
+    case, told = CASES["hf_vivit"], {"family": "vivit1", "attend": "thw"}
+    assert_close(
+        from_reference(golden("hf_vivit")[0], "hf-vivit", **case.settings(), **told).state_dict(),
+        case.read(golden("hf_vivit")[0]).state_dict(),
+    )
+
+
+@pytest.mark.parametrize(("name", "attend"), [("scenic_model3_space_time", "thw"), ("scenic_model2_gap", "t,hw")])
+def test_an_order_that_cannot_be_is_refused(name, attend):
+    told_wrong(name, f"got attend='{attend}', but", attend=attend)
+
+
+@pytest.mark.parametrize("heads", [2, 8, (2, 4)])
+def test_scenics_kernels_tell_the_heads(heads):
+    message = re.escape(f"got heads={heads}, but the weights have 4: give heads=4")
+    told_wrong("scenic_model1_token", message, heads=heads)
+    told_wrong("scenic_model3_space_time", message, heads=heads)
+
+
+def test_heads_that_cannot_be_are_refused():
+    told_wrong("hf_vivit", "5 heads do not divide the width 32", heads=5)
+    told_wrong("timm_vit", r"one number of heads and no window, got 2, \(2, 4\)", heads=(2, 4))
+    told_wrong("timm_swinv2_cr", r"shape: .*logit_scale is \(2,\), the model has \(4,\)", heads=(4, 4))
+
+
+@pytest.mark.parametrize("told", [{"heads": 4}, {"window": None}])
+def test_swin_needs_heads_of_each_stage_and_windows(told):
+    told_wrong("timm_swinv2_cr", "Swin has a number of heads for each stage and windows, got heads=", **told)
+
+
+def test_a_dialect_that_is_not_that_of_the_weights():
+    state = golden("timm_vit")[0]
+    with pytest.raises(ValueError, match=r"no tensor 'embedding/kernel' \(they begin with .*\): is the dialect right"):
+        from_reference(state, "scenic", heads=4, clip=(1, 48, 32))
+    with pytest.raises(ValueError, match=r"40 tensors have no place in our timm model"):
+        from_reference(golden("hf_vivit")[0] | state, "timm", heads=4, clip=(1, 48, 32))
+
+
+def test_weights_that_our_models_do_not_have():
+    state = {key: value for key, value in golden("hf_videomae")[0].items() if not key.startswith("fc_norm")}
+    with pytest.raises(ValueError, match=r"classify VideoMAE's first patch token \(use_mean_pooling=False\)"):
+        CASES["hf_videomae"].read(state)
+    state = golden("timesformer_original_divided")[0]
+    del state["time_embed"]
+    with pytest.raises(ValueError, match=r"no tensor 'time_embed': they are cut, or .* space-only attention"):
+        CASES["timesformer_original_divided"].read(state)
