@@ -391,7 +391,7 @@ def test_settings_that_no_name_gives_are_checked_too():
     message = "rotary positions turn pairs of channels along 'thw', got 4 channels in a head: .* at least 6"
     with pytest.raises(ValueError, match=message):
         SpaceTimeTransformer(replace(config, heads=6, position="rotary"))
-    with pytest.raises(ValueError, match="swin2 needs window=.* depth and heads for each stage: make it by name"):
+    with pytest.raises(ValueError, match=r"swin2 needs window=.* depth and heads for each stage: make it by name"):
         SpaceTimeTransformer(replace(config, family="swin2"))
 
 
@@ -418,6 +418,14 @@ def test_clips_of_whole_numbers_other_than_uint8_are_refused():
     model = tiny("vivit1")
     with pytest.raises(ValueError, match=r"got a clip of torch.int64, expected float \(normalised\) or uint8"):
         model(torch.zeros(1, 3, 8, 8, 12, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("settings", [{}, {"stride": (1, 2, 4)}, {"embed": "conv"}, {"embed": "space-time"}], ids=str)
+def test_float_clips_of_any_precision_are_taken_in_that_of_the_model(settings):
+    model = tiny("vivit1", **settings)
+    clip = clip_for(model).half()
+    for shown in (clip, clip.double(), clip.float()):
+        assert torch.equal(model(shown), model(clip.float()))
 
 
 def test_an_input_size_that_does_not_fit_leaves_the_model_as_it_is():

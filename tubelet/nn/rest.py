@@ -7,6 +7,9 @@ from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
 
 
+LEAST_STD = 0.01  # of the mean deviation: a channel that hardly varies is not blown up
+
+
 @torch.no_grad()
 def encode(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
     """The codes of clips, (B, C, T, H, W) -> (B, t, D): those of each step in time where a second encoder follows that
@@ -18,14 +21,20 @@ def encode(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
 class Rest(nn.Module):
     """What comes after a model's first encoder: codes (B, t, D) -> logits (B, classes).
 
-    Its parameters are those of the model, under the same names: what learns here has learned there.
+    Its parameters are those of the model, under the same names. The head sees features standardised, once they were
+    measured (`standardise`); `folded` gives its weights for features as they are.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, model: SpaceTimeTransformer):
         super().__init__()
         self.config = model.config
         self.encoders = nn.ModuleDict({str(i): encoder for i, encoder in enumerate(model.encoders) if i > 0})
         self.head = model.head
+        self.register_buffer("mean", torch.zeros(1), persistent=False)
+        self.register_buffer("std", torch.ones(1), persistent=False)
 
     @property
     def what(self) -> str:
@@ -36,7 +45,19 @@ class Rest(nn.Module):
         x, grid = codes, Grid(codes.shape[1], 1, 1)
         for encoder in self.encoders.values():
             x, grid = encoder(x, grid)
-        return self.head(x.mean(1))
+        return self.head((x.mean(1) - self.mean) / self.std)
+
+    def standardise(self, features: Tensor) -> None:
+        """Takes mean and deviation of each channel from features (N, t, D): a head alone learns sooner from such. Not
+        for codes that another encoder sees, whose layers have norms of their own."""
+        self.mean, std = features.mean((0, 1)), features.std((0, 1))
+        self.std = std.clamp(min=LEAST_STD * std.mean().item())
+
+    def folded(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights that learned on standardised features -> those that give the same on features as they are."""
+        weight, bias = weights["head.weight"], weights["head.bias"]
+        weight = weight / self.std.to(weight)
+        return {**weights, "head.weight": weight, "head.bias": bias - (weight * self.mean.to(weight)).sum(1)}
 
     def normalised(self, codes: Tensor) -> Tensor:
         """Codes are as they should be."""
