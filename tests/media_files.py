@@ -89,3 +89,13 @@ def write_numbered(
             container.mux(tone.encode(frame))
             container.mux(tone.encode())
     return Path(path)
+
+
+def spoil_packets(path: Path, numbers: Sequence[int]) -> None:
+    """Writes zeroes over packets, counted in the order of the file; each packet of Motion JPEG is a picture."""
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for place, size in (places[number] for number in numbers):
+        data[place : place + size] = bytes(size)
+    path.write_bytes(data)

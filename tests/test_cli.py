@@ -23,7 +23,7 @@ TRAIN_FLAGS = """
     --help --out --model --embed --init --frames --seconds-between-frames --size --minutes --epochs --batch --accumulate
     --lr --weight-decay --warmup --layer-decay --label-smoothing --mixup --ema --clip-grad --drop-path --dropout
     --checkpointing --augment --dtype --device --shard --baseline --val-share --views --save-minutes --workers
-    --tensorboard --seed
+    --tensorboard --seed --freeze --freeze-views --cache --compare
 """
 
 

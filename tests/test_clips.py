@@ -9,7 +9,8 @@ import torch
 
 from tubelet.data.clips import crop, item_range, load_frames, load_random, normalise, views
 from tubelet.data.spec import ClipSpec
-from tubelet.media.reader import MediaError, read_frames, read_sound
+from tubelet.media import reader
+from tubelet.media.reader import MediaError, index, read_frames, read_sound
 from tubelet.media.sound import log_mel
 from tubelet.media.writer import write_sound, write_video
 
@@ -282,3 +283,16 @@ def test_a_missing_file_is_a_media_error(tmp_path: Path) -> None:
 def test_views_that_do_not_exist(spec: ClipSpec, temporal: int, spatial: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         views("unread", spec, temporal=temporal, spatial=spatial)
+
+
+def test_views_of_a_file_are_read_in_one_pass(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine views that overlap: the file is opened once, and no packet is decoded twice."""
+    index(video)
+    decoded: list[object] = []
+    opened: list[str] = []
+    decode, open_media = reader.decode, reader.open_media
+    monkeypatch.setattr(reader, "decode", lambda row, stream: decode((decoded.append(p) or p for p in row), stream))
+    monkeypatch.setattr(reader, "open_media", lambda path: opened.append(path) or open_media(path))
+    views(video, VIDEO, temporal=9)
+    assert len(opened) == 1
+    assert 10 <= len(decoded) <= FRAMES

@@ -590,7 +590,7 @@ def test_ctrl_c_passes(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(reader, "_rgb", interrupted)
+    monkeypatch.setattr(reader, "upright_rgb", interrupted)
     with pytest.raises(KeyboardInterrupt):
         read_frames(path, np.array([0.0]))
 
@@ -604,7 +604,7 @@ def test_other_exceptions_of_the_decoder_are_mapped(tmp_path, monkeypatch, error
     def fails(*_):
         raise error
 
-    monkeypatch.setattr(reader, "_rgb", fails)
+    monkeypatch.setattr(reader, "upright_rgb", fails)
     check_error(path, "damaged", f"the decoder gave up ({type(error).__name__}")
     monkeypatch.setattr(av, "open", lambda *_, **__: fails())
     check_error(path, "truncated", "a needed part is missing or damaged")
@@ -714,33 +714,45 @@ def test_a_missing_frame_is_the_good_one_before_it(good, wanted):
         assert [number for number, _ in row] == read_on, "nothing is decoded after the last wanted frame"
 
 
-def plan_of(key_places: list[int], count: int) -> timeline.Index:
-    times = np.arange(count) / 25
-    return timeline.Index("", "video", times, count / 25, 48, 80, False, times[key_places], 0.0, False)
+def plan_of(key_places: list[int], count: int, *, linear_only: bool = False) -> timeline.Index:
+    """Frames in display order in the file, 25 a second, a hundred ticks a second."""
+    ticks, keys = np.arange(count) * 4, np.array(key_places, dtype=np.int64)
+    way = (ticks, np.arange(count), keys, False)
+    return timeline.Index(
+        "", "video", ticks / 100, count / 25, 48, 80, linear_only, ticks[keys] / 100, 0.0, False, *way
+    )
 
 
 @given(data=st.data())
 @settings(max_examples=100, deadline=None)
-def test_runs_cover_what_is_wanted_and_skip_whole_groups(data):
+def test_runs_cover_what_is_wanted_and_nothing_else(data):
     count = data.draw(st.integers(1, 60))
     keys = [0, *sorted(data.draw(st.sets(st.integers(1, max(count - 1, 1)), max_size=10)) & set(range(1, count)))]
     wanted = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=10)))
     runs = timeline.runs(plan_of(keys, count), wanted)
-    assert [number for _, numbers in runs for number in numbers] == wanted
-    for place, numbers in runs:
-        assert keys[place] <= numbers[0]
-        assert place + 1 == len(keys) or keys[place + 1] > numbers[0], "the nearest key frame before it"
-    for (_, before), (place, _) in pairwise(runs):
-        assert any(before[-1] < key < keys[place] for key in keys), "a whole group lies between two runs"
+    decoded = [place for run in runs for place in range(run.first, run.last + 1)]
+    leads = {place for number in wanted for place in range(max(k for k in keys if k <= number), number + 1)}
+    assert decoded == sorted(leads), "each packet between a wanted frame and the key frame before it, once"
+    assert [(ticks, number) for run in runs for ticks, number in run.wanted.items()] == [(4 * n, n) for n in wanted]
+    for before, run in pairwise(runs):
+        assert run.first > before.last + 1, "a seek leaves something out"
 
 
-def test_seeking_pays_when_half_of_the_groups_can_be_skipped():
-    found = plan_of([0, 10, 20, 30], 40)
-    assert not timeline.worth_seeking(found, [5])
-    assert timeline.worth_seeking(found, [15])
-    assert timeline.worth_seeking(found, [15, 35])
-    assert not timeline.worth_seeking(found, [5, 15, 35])
-    assert not timeline.worth_seeking(found, [])
+def test_runs_of_a_file_that_must_be_read_from_its_start():
+    assert timeline.runs(plan_of([0, 10, 20], 30, linear_only=True), [5, 25]) == [(0, 25, {20: 5, 100: 25})]
+    assert timeline.runs(plan_of([], 30, linear_only=True), [7]) == [(0, 7, {28: 7})]
+
+
+def test_what_leads_up_to_a_key_frame_is_decoded_from_the_one_before():
+    """Display order 0 1 2 3 4 5, order in the file 0 1 4 2 3 5 with 4 a key frame: 2 and 3 refer to 1 and 4."""
+    listed = [timeline.Packet(4 * number, 4, number in (0, 4), False) for number in (0, 1, 4, 2, 3, 5)]
+    found = timeline.timeline(listed, tick_seconds=0.01, frame_seconds=0.04)
+    way = {name: getattr(found, name) for name in ("ticks", "places", "key_places", "times")}
+    plan = replace(plan_of([0], 6), **way)
+    assert timeline.runs(plan, [3]) == [(0, 4, {12: 3})]
+    assert timeline.runs(plan, [4]) == [(2, 2, {16: 4})]
+    assert timeline.runs(plan, [1, 5]) == [(0, 5, {4: 1, 20: 5})]
+    assert timeline.runs(plan, [0, 5]) == [(0, 0, {0: 0}), (2, 5, {20: 5})]
 
 
 # --- the writer

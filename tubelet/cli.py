@@ -16,6 +16,7 @@ import tyro
 from tyro.conf import Positional
 
 from tubelet import __version__
+from tubelet.stream.config import StreamConfig
 from tubelet.train.config import TrainConfig
 
 
@@ -41,6 +42,27 @@ class Train(TrainConfig):
 
     Processes share the work: torchrun --nproc-per-node 2 -m tubelet train DIR
     """
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Copy videos once, small and quick to read, so that training does not wait.
+
+    Stopped with Ctrl-C, the same command goes on where it stopped.
+    """
+
+    data: Positional[Path]
+    """Folder of class folders, folder with train/ val/ test/, or CSV file."""
+    out: Positional[Path]
+    """Folder for the copies."""
+    short_side: int = 256
+    """Pixels; smaller videos are not enlarged."""
+    gop: int = 12
+    """Frames from one key frame to the next, at most."""
+    quality: int = 16
+    """0 (best) to 51 (worst), as x264's crf; 16 can hardly be told from the original."""
+    workers: int | None = None
+    """Threads that copy a file each; one for each processor if left out."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +105,16 @@ class Predict:
     """cpu, cuda, mps or auto."""
     workers: int = 2
     """Threads that read files."""
+
+
+@dataclass(frozen=True)
+class Stream(StreamConfig):
+    """Say what happens when in a long video: a window slides along it.
+
+    Ctrl-C keeps what was computed so far.
+
+    Raw frames of FFmpeg (-f rawvideo -pix_fmt rgb24) come through a pipe.
+    """
 
 
 @dataclass(frozen=True)
@@ -141,8 +173,10 @@ class Convert:
 COMMANDS: dict[str, Callable[..., object]] = {
     "demo": Demo,
     "train": Train,
+    "prepare": Prepare,
     "eval": Eval,
     "predict": Predict,
+    "stream": Stream,
     "info": Info,
     "convert": Convert,
 }
@@ -236,6 +270,14 @@ def train(command: TrainConfig) -> int:
     return 0
 
 
+def prepare(command: Prepare) -> int:
+    from tubelet.prepare import Settings
+    from tubelet.prepare import prepare as copy_all
+
+    settings = Settings(short_side_px=command.short_side, gop_frames=command.gop, quality=command.quality)
+    return 3 if copy_all(command.data, command.out, settings=settings, workers=command.workers) else 0
+
+
 def evaluate(command: Eval) -> int:
     from tubelet.predict import Predictor
 
@@ -269,6 +311,12 @@ def predict(command: Predict) -> int:
         workers=command.workers,
     )
     return 3 if any(p.label is None for p in predictions) else 0
+
+
+def stream(command: Stream) -> int:
+    from tubelet.stream.stream import stream_fn
+
+    return stream_fn(command)
 
 
 def info(command: Info) -> int:
@@ -310,8 +358,10 @@ def convert(command: Convert) -> int:
 ACTIONS: dict[type, Callable[..., int]] = {
     Demo: demo,
     Train: train,
+    Prepare: prepare,
     Eval: evaluate,
     Predict: predict,
+    Stream: stream,
     Info: info,
     Convert: convert,
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from tubelet.data.clips import views
 from tubelet.data.items import Item
@@ -16,7 +17,6 @@ from tubelet.data.loader import prefetch
 from tubelet.data.spec import ClipSpec, Kind
 from tubelet.media.reader import MediaError
 from tubelet.metrics import summarise
-from tubelet.nn.model import SpaceTimeTransformer
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def parse_views(text: str, kind: Kind) -> tuple[int, int]:
 
 @torch.inference_mode()
 def answer(
-    model: SpaceTimeTransformer,
+    model: nn.Module,
     spec: ClipSpec,
     root: Path,
     items: Sequence[Item],

@@ -14,8 +14,10 @@ from rich.table import Table
 from tubelet.data.items import Item, Source, find_items
 from tubelet.data.spec import ClipSpec
 from tubelet.evaluate import Answer, answer, results_of, write_predictions
+from tubelet.exported import Exported, is_exported
 from tubelet.media.reader import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.precision import choose_dtype, prepared
 from tubelet.screen import bar, console, facts, say
 from tubelet.train.run import Run
 from tubelet.train.team import find_device
@@ -42,24 +44,51 @@ class Predictor:
     >>> Predictor.load("runs/clips").predict("clip.mp4").label
     """
 
-    def __init__(self, model: SpaceTimeTransformer, spec: ClipSpec, classes: Sequence[str], *, device: str = "auto"):
+    def __init__(
+        self, model: SpaceTimeTransformer | Exported, spec: ClipSpec, classes: Sequence[str], *, device: str = "auto"
+    ):
         self.device = find_device(device)
-        self.model, self.spec, self.classes = model.eval().to(self.device), spec, list(classes)
+        self.answers, self.spec, self.classes = model.eval().to(self.device), spec, list(classes)
         self.run: Path | None = None
+        self.precision = "float32"  # in words
 
     @classmethod
-    def load(cls, run: str | os.PathLike[str], *, device: str = "auto") -> "Predictor":
-        """From a run directory or a model.safetensors file.
+    def load(
+        cls, run: str | os.PathLike[str], *, device: str = "auto", dtype: str = "float32", compile: bool = False
+    ) -> "Predictor":
+        """From a run directory, a model.safetensors file, or the folder of an exported model.
+
+        dtype: "float32", "bfloat16", "float16" (on a GPU), or "auto": what the device is fast in. compile: at the
+        first clips, have torch compile the model if that makes it faster on them.
 
         Raises:
-            ValueError: no checkpoint there, or one without class names (weights that were not trained by tubelet).
+            ValueError: no checkpoint there, or one without class names (weights that were not trained by tubelet), or
+                a dtype that the device or the exported model does not have.
         """
+        if is_exported(run):
+            exported = Exported(run, device=device, dtype=dtype, compile=compile)
+            found = cls(exported, ClipSpec.from_json(exported.about["clip_spec"]), exported.about["classes"], device="cpu")
+            found.precision = exported.precision
+            return found
         about = read_about(run)
         if "classes" not in about or "clip_spec" not in about:
             raise ValueError(f"{run}: weights without class names and ClipSpec: train them with `tubelet train`")
-        found = cls(load(run), ClipSpec.from_json(about["clip_spec"]), about["classes"], device=device)
-        found.run = Path(run)
+        chosen, precision = choose_dtype(dtype, find_device(device))
+        model = prepared(load(run), chosen, compile=compile)
+        found = cls(model, ClipSpec.from_json(about["clip_spec"]), about["classes"], device=device)
+        found.run, found.precision = Path(run), precision
         return found
+
+    @property
+    def model(self) -> SpaceTimeTransformer:
+        """The model in torch.
+
+        Raises:
+            ValueError: it was exported.
+        """
+        if isinstance(self.answers, Exported):
+            raise ValueError("an exported model only answers whole clips: give the run that it was made from")
+        return self.answers
 
     def predict(self, path: str | os.PathLike[str], *, views: str = "1x1") -> Prediction:
         """The answer for one file.
@@ -88,7 +117,9 @@ class Predictor:
             given.append(self.prediction(one))
             after(given[-1])
 
-        answer(self.model, self.spec, Path(), items, views_text=views, workers=workers, device=self.device, after=take)
+        answer(
+            self.answers, self.spec, Path(), items, views_text=views, workers=workers, device=self.device, after=take
+        )
         return given
 
     def prediction(self, one: Answer) -> Prediction:
@@ -125,7 +156,7 @@ class Predictor:
             say("note", f"{left_out} clips are left out, the run was trained on them")
         with bar("evaluating", len(items), show=show) as progress:
             answers = answer(
-                self.model,
+                self.answers,
                 self.spec,
                 source.root,
                 items,

@@ -108,6 +108,13 @@ def _warnings(run: RunFiles, baselines: list[tuple[str, float]]) -> list[str]:
     ]
     if run.results["split"] == "train":
         warnings.append(f"These {run.noun}s were used for training: the figures say nothing about new ones.")
+    if frozen := run.results.get("frozen"):
+        whole = frozen["all_weights"]
+        gap = f"was right on {_percent(whole['accuracy'], 1)}" if whole else "may do better, which was not measured"
+        warnings.append(
+            f"Only {frozen['learned']} learned, on features of an encoder that stayed as it was; "
+            f"training all weights from the same start {gap}."
+        )
     absent = [row["label"] for row in run.summary["per_class"] if not row["support"]]
     if absent:
         more = f" and {len(absent) - NAMES_IN_A_SENTENCE} more" if len(absent) > NAMES_IN_A_SENTENCE else ""

@@ -16,7 +16,7 @@ console = Console(highlight=False, markup=False, emoji=False)
 class Bar:
     """A progress bar with a few words at its end; without a terminal, a line now and then."""
 
-    def __init__(self, title: str, total: int, progress: Progress | None, *, every_seconds: float = 20.0):
+    def __init__(self, title: str, total: int | None, progress: Progress | None, *, every_seconds: float = 20.0):
         self.title, self.total, self.progress, self.every_seconds = title, total, progress, every_seconds
         self.done, self.begun, self.said = 0, time.monotonic(), time.monotonic()
         self.task = progress.add_task(title, total=total, words="") if progress else None
@@ -27,7 +27,8 @@ class Bar:
             self.progress.update(self.task, completed=self.done, words=words)
         elif time.monotonic() - self.said > self.every_seconds:
             self.said = time.monotonic()
-            console.print(f"{self.title} {self.done}/{self.total}  {words}", soft_wrap=True)
+            of = "" if self.total is None else f"/{self.total}"
+            console.print(f"{self.title} {self.done}{of}  {words}", soft_wrap=True)
 
     def start_at(self, done: int) -> None:
         self.done = done
@@ -35,15 +36,15 @@ class Bar:
     @property
     def left(self) -> str:
         """Time left, as m:ss, at the speed of the last steps."""
-        if not self.done:
+        if not self.done or self.total is None:
             return "-:--"
         seconds = (time.monotonic() - self.begun) / self.done * (self.total - self.done)
         return clock(seconds)
 
 
 @contextmanager
-def bar(title: str, total: int, *, show: bool = True) -> Iterator[Bar]:
-    """A live bar of `total` steps in a terminal; lines elsewhere; nothing where show is False."""
+def bar(title: str, total: int | None, *, show: bool = True) -> Iterator[Bar]:
+    """A live bar of `total` steps (None: nobody knows) in a terminal; lines elsewhere; nothing where show is False."""
     if not show:
         yield Bar(title, total, None, every_seconds=float("inf"))
     elif not console.is_terminal:

@@ -1,5 +1,6 @@
 """From a file to the tensors a model sees, by its ClipSpec: the one way for training, evaluation and prediction."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,19 @@ def load_frames(
 
     Raises: MediaError where the file cannot be read or is not of the spec's kind.
     """
+    return load_clips(path, spec, starts_seconds=[start_seconds], end_seconds=end_seconds)[0]
+
+
+def load_clips(
+    path: str | Path, spec: ClipSpec, *, starts_seconds: Sequence[float], end_seconds: float | None = None
+) -> list[torch.Tensor]:
+    """`load_frames` from each start; the clips of a video are read in one pass, what they share is decoded once."""
     if spec.kind == "sound":
-        return _load_spectrogram(path, spec, start_seconds, end_seconds)
+        return [_load_spectrogram(path, spec, start, end_seconds) for start in starts_seconds]
     check_kind(path, spec.kind)
-    frames = torch.from_numpy(read_frames(path, _times(path, spec, start_seconds, end_seconds), cover=spec.resize))
-    return to_channels(frames.permute(3, 0, 1, 2), spec)
+    times = [_times(path, spec, start, end_seconds) for start in starts_seconds]
+    frames = torch.from_numpy(read_frames(path, np.concatenate(times), cover=spec.resize))
+    return [to_channels(clip.permute(3, 0, 1, 2), spec) for clip in frames.split(spec.frames)]
 
 
 def load_random(
@@ -70,11 +79,9 @@ def views(
         )
     start, end = item_range(path, start_seconds=start_seconds, end_seconds=end_seconds)
     positions = (0.5,) if spatial == 1 else (0.0, 0.5, 1.0)
-    found = []
-    for offset in view_starts(end - start, spec.span_seconds, temporal):
-        clip = load_frames(path, spec, start_seconds=start + offset, end_seconds=end_seconds)
-        found += [crop(clip, spec.crop, position=position) for position in positions]
-    return torch.stack(found)
+    starts = (start + view_starts(end - start, spec.span_seconds, temporal)).tolist()
+    clips = load_clips(path, spec, starts_seconds=starts, end_seconds=end_seconds)
+    return torch.stack([crop(clip, spec.crop, position=position) for clip in clips for position in positions])
 
 
 def crop(clip: torch.Tensor, size: tuple[int, int], *, position: float = 0.5) -> torch.Tensor:

@@ -25,7 +25,7 @@ def assign_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> S
     """
     if not 0 < val_share < 1:
         raise ValueError(f"val_share={val_share}, expected a share between 0 and 1")
-    items, notes = _with_groups(source.items)
+    items, notes = with_groups(source.items)
     if any(item.split in ("val", "test") for item in items):
         rest = sum(item.split == "" for item in items)
         items = [replace(item, split=item.split or "train") for item in items]
@@ -38,7 +38,7 @@ def assign_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> S
     return replace(source, items=tuple(items), notes=source.notes + tuple(notes))
 
 
-def _with_groups(items: tuple[Item, ...]) -> tuple[list[Item], list[str]]:
+def with_groups(items: tuple[Item, ...]) -> tuple[list[Item], list[str]]:
     """Items with no empty group: the recording a UCF101-style name tells, else the file itself."""
     grouped, recordings = [], 0
     for item in items:

@@ -36,6 +36,7 @@ MPEG_CODECS = {"mpeg1video", "mpeg2video"}
 
 CONTAINERS = frozenset(IMAGE_CONTAINERS | SOUND_CONTAINERS | VIDEO_CONTAINERS | MPEG_CONTAINERS)
 CODECS = frozenset(IMAGE_CODECS | SOUND_CODECS | VIDEO_CODECS | OLD_VIDEO_CODECS | MPEG_CODECS)
+TELLS_REFERENCES = frozenset({"h264"})  # HEVC too, but its layers in time may refer to what it calls unreferenced
 SEEKS_LATE = frozenset(MPEG_CONTAINERS | MPEG_CODECS)
 
 _SIGNATURES = (b"\x1aE\xdf\xa3", b"RIFF", b"FORM", b"OggS", b"fLaC", b"FLV", b"ID3", b"GIF8", b"\x89PNG")

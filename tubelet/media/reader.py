@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from itertools import chain, dropwhile
+from itertools import chain, count, dropwhile
 from typing import Any
 
 import av
@@ -22,6 +22,7 @@ from tubelet.media.files import (
     MAX_PIXELS,
     SEEKS_LATE,
     SOUND_SUFFIXES,
+    TELLS_REFERENCES,
     VIDEO_SUFFIXES,
     MediaError,
     regular_file,
@@ -29,7 +30,7 @@ from tubelet.media.files import (
 )
 from tubelet.media.geometry import Turn, cover_size, turn
 from tubelet.media.sampling import displayed_frames
-from tubelet.media.timeline import Index, Packet, collect, numbered, runs, timeline, worth_seeking
+from tubelet.media.timeline import Index, Packet, Run, collect, numbered, runs, timeline
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -101,11 +102,13 @@ def read_frames(
     size = shown_size(found, cover)
     numbers = displayed_frames(found.times, times)
     wanted = np.unique(numbers).tolist()
-    pictures = _pictures(found, wanted, size, threads)
+    pictures = np.empty((len(wanted), *size, 3), np.uint8)
+    rows = _fill(pictures, found, wanted, threads)
     for number in wanted:
-        if number not in pictures:
+        if number not in rows:
             raise nothing_before(found, number)
-    return np.stack([pictures[number] for number in numbers]) if wanted else np.empty((0, *size, 3), np.uint8)
+    order = [rows[number] for number in numbers.tolist()]
+    return pictures if order == [*range(len(wanted))] else pictures[order]
 
 
 def read_sound(
@@ -191,6 +194,10 @@ def _index(path: str, size: int, changed_ns: int) -> Index:
         key_times=found.key_times,
         start_seconds=found.start_seconds,
         counted=counted,
+        ticks=found.ticks,
+        places=found.places,
+        key_places=found.key_places,
+        tells_references=codec in TELLS_REFERENCES,
     )
 
 
@@ -204,7 +211,7 @@ def _sound_index(path: str, container: InputContainer) -> Index:
     ticks = max(end for _, end in spans) - min(start for start, _ in spans) if spans else 0
     seconds = float(ticks * stream.time_base) if ticks else (container.duration or 0) / av.time_base
     nothing = np.empty(0)
-    return Index(path, "sound", nothing, seconds, 0, 0, True, nothing, 0.0, False)
+    return Index(path, "sound", nothing, seconds, 0, 0, True, nothing, 0.0, False, nothing, nothing, nothing, False)
 
 
 @contextmanager
@@ -288,50 +295,73 @@ def decode(packets: Iterable[av.Packet], stream: Any) -> Iterator[Any]:
             yield None if frame.is_corrupt else frame
 
 
-def _pictures(found: Index, wanted: list[int], size: tuple[int, int], threads: int) -> dict[int, np.ndarray]:
-    """Reads the wanted frames by seeking where it pays and works, else from the start of the file."""
+def _fill(pictures: np.ndarray, found: Index, wanted: list[int], threads: int) -> dict[int, int]:
+    """Reads the wanted frames out of as few packets as the file allows, else all from its start: number -> row."""
     reformatter = VideoReformatter()
 
-    def convert(frame: av.VideoFrame) -> np.ndarray:
-        return upright_rgb(frame, reformatter, size)
+    def keeping() -> Callable[[av.VideoFrame], int]:
+        free = count()
 
-    if worth_seeking(found, wanted):
+        def keep(frame: av.VideoFrame) -> int:
+            row = next(free)
+            pictures[row] = upright_rgb(frame, reformatter, pictures.shape[1:3])
+            return row
+
+        return keep
+
+    if not found.counted and len(found.places):
         with open_media(found.path) as container:
-            pictures = _by_seeking(container, video_stream(found.path, container, threads), found, wanted, convert)
-        if pictures:
-            return pictures
+            stream = video_stream(found.path, container, threads)
+            rows = _by_runs(container, stream, found, wanted, keeping())
+        if len(rows) == len(wanted):
+            return rows
     with open_media(found.path) as container:
         stream = video_stream(found.path, container, threads)
         frames = decode(packets_of(container, stream), stream)
-        return collect(numbered(frames, found, tick_seconds=float(stream.time_base)), wanted, convert)
+        return collect(numbered(frames, found, tick_seconds=float(stream.time_base)), wanted, keeping())
 
 
-def _by_seeking(
-    container: InputContainer,
-    stream: Any,
-    found: Index,
-    wanted: list[int],
-    convert: Callable[[av.VideoFrame], np.ndarray],
-) -> dict[int, np.ndarray]:
-    """Reads run by run, each from its key frame; from the one before when the seek landed late; else gives up."""
-    pictures: dict[int, np.ndarray] = {}
-    tick_seconds = float(stream.time_base)
-    for group, numbers in runs(found, wanted):
-        for start in (group, max(group - 1, 0)):
-            seconds = found.start_seconds + found.key_times[start]
-            try:
-                container.seek(round(seconds / tick_seconds), stream=stream)
-            except av.FFmpegError:
-                return {}
-            packets = dropwhile(lambda packet: not packet.is_keyframe, packets_of(container, stream))
-            frames = decode(packets, stream)  # decoders drop what refers to frames before their key frame
-            taken = collect(numbered(frames, found, tick_seconds=tick_seconds), numbers, convert)
-            if len(taken) == len(numbers):
-                break
-        else:
-            return {}
-        pictures |= taken
-    return pictures
+def _by_runs(
+    container: InputContainer, stream: Any, found: Index, wanted: list[int], keep: Callable[[av.VideoFrame], int]
+) -> dict[int, int]:
+    """Reads run by run; returns less than what is wanted where a seek leads astray or a frame is damaged."""
+    rows: dict[int, int] = {}
+    for turns, run in enumerate(runs(found, wanted)):
+        from_start = turns == 0 and run.first == 0
+        packets = packets_of(container, stream) if from_start else _sought(container, stream, found, run.first)
+        for frame in decode(_needed(packets, stream.codec_context, found, run), stream):
+            number = run.wanted.get(frame.pts) if frame is not None else None
+            if number is not None and number not in rows:
+                rows[number] = keep(frame)
+    return rows
+
+
+def _sought(container: InputContainer, stream: Any, found: Index, first: int) -> Iterator[av.Packet]:
+    """Packets from a key frame on, or from a little before; none where seeking does not lead there."""
+    nearest = found.key_places[found.key_places <= first][:-3:-1]  # this key frame, then the one before
+    for ticks in found.ticks[nearest].tolist():
+        try:
+            container.seek(ticks, stream=stream)
+        except av.FFmpegError:
+            break
+        packets = packets_of(container, stream)
+        landed = next(packets, None)
+        if landed is not None and np.any(found.ticks[: first + 1] == landed.pts):
+            return chain([landed], packets)
+    return iter(())
+
+
+def _needed(packets: Iterable[av.Packet], context: Any, found: Index, run: Run) -> Iterator[av.Packet]:
+    """The packets of a run; the decoder passes over frames that are not wanted and that no other refers to."""
+    first, last = found.ticks[[run.first, run.last]].tolist()
+    passes_over = None
+    for packet in dropwhile(lambda packet: packet.pts != first, packets):
+        if found.tells_references and passes_over != (packet.pts not in run.wanted):
+            passes_over = packet.pts not in run.wanted
+            context.skip_frame = "NONREF" if passes_over else "DEFAULT"
+        yield packet
+        if packet.pts == last:
+            return
 
 
 def _turn(frame: Any) -> Turn:

@@ -1,20 +1,22 @@
 """What a file holds and which of its packets lead to a wanted frame: arithmetic on lists of packets, no decoder.
 
-times      0    1    2    3    4    5    6    7    8        wanted: 1, 7
-packets    K    .    .    K    .    .    K    .    .        K: a key frame, a decoder can start here
-decoded    |----|                        |----|             two runs, a seek before each
+packets, in the order of the file    K    .    .    K    .    .    K    .    .    K: a decoder can start here
+wanted                                    1                             7
+decoded                              |----|                        |----|         two runs, a seek before the second
 """
 
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 Frame = TypeVar("Frame")
+Kept = TypeVar("Kept")
+_UNKNOWN = (np.empty(0, np.int64),) * 3
 BEFORE_THE_FIRST_SECONDS = 0.0005  # a frame earlier than this leads up to the first one and is not displayed
 
 
@@ -31,6 +33,11 @@ class Index:
         key_times: seconds at which decoding can start; below 0 for a key frame that an edit list hides.
         start_seconds: the time of the first frame on the file's own clock.
         counted: the file's own times cannot tell its frames apart; they are told by counting.
+        ticks: `(M,)` the time of each packet on the file's own clock, in the order of the file from the first key
+            frame on; empty, as the next two, where times cannot tell packets apart.
+        places: `(N,)` where in that order the packet of each frame stands.
+        key_places: `(K,)` where each key frame stands.
+        tells_references: the decoder knows, before it decodes a frame, whether others refer to it.
     """
 
     path: str
@@ -43,6 +50,10 @@ class Index:
     key_times: np.ndarray
     start_seconds: float
     counted: bool
+    ticks: np.ndarray
+    places: np.ndarray
+    key_places: np.ndarray
+    tells_references: bool
 
 
 class Packet(NamedTuple):
@@ -62,6 +73,20 @@ class Timeline(NamedTuple):
     key_times: np.ndarray
     start_seconds: float
     counted: bool
+    ticks: np.ndarray
+    places: np.ndarray
+    key_places: np.ndarray
+
+
+class Run(NamedTuple):
+    """Packets decoded in a row: their places in the file, from a key frame to the last that a wanted frame is made of.
+
+    wanted: the numbers of the wanted frames by their ticks.
+    """
+
+    first: int
+    last: int
+    wanted: dict[int, int]
 
 
 def timeline(packets: list[Packet], *, tick_seconds: float, frame_seconds: float) -> Timeline:
@@ -76,47 +101,50 @@ def timeline(packets: list[Packet], *, tick_seconds: float, frame_seconds: float
     """
     first_key = next((place for place, packet in enumerate(packets) if packet.is_key), 0)
     packets = packets[first_key:]
-    shown = [packet for packet in packets if not packet.is_hidden]
-    ticks = [packet.ticks for packet in packets if packet.ticks is not None]
-    keys = [packet.ticks for packet in packets if packet.is_key and packet.ticks is not None]
-    if len(ticks) < len(packets) or any(later <= earlier for earlier, later in pairwise(keys)):
-        times = np.arange(len(shown)) * frame_seconds
-        if not shown:
-            raise ValueError("no packet is displayed")
-        return Timeline(times, len(shown) * frame_seconds, times[:1], 0.0, counted=True)
-    ordered = sorted((p.ticks, p.duration_ticks) for p in shown if p.ticks is not None and p.ticks >= ticks[0])
-    if not ordered:
+    is_shown = np.array([not packet.is_hidden for packet in packets], dtype=bool)
+    key_places = np.array([place for place, packet in enumerate(packets) if packet.is_key], dtype=np.int64)
+    ticks = np.array([packet.ticks for packet in packets if packet.ticks is not None], dtype=np.int64)
+    counted = len(ticks) < len(packets) or bool(np.any(np.diff(ticks[key_places]) <= 0))
+    places = np.flatnonzero(is_shown if counted else is_shown & (ticks >= ticks[:1]))
+    if len(places) == 0:
         raise ValueError("no packet is displayed")
-    times = np.array([time for time, _ in ordered], dtype=np.float64)
-    start, times = times[0], (times - times[0]) * tick_seconds
-    duration_seconds = times[-1] + (ordered[-1][1] * tick_seconds or frame_seconds)
-    key_times = (np.array(keys, dtype=np.float64) - start) * tick_seconds
+    if counted:
+        times = np.arange(len(places)) * frame_seconds
+        return Timeline(times, len(times) * frame_seconds, times[:1], 0.0, True, *_UNKNOWN)
+    places = places[np.argsort(ticks[places], kind="stable")]
+    start = ticks[places[0]]
+    times = (ticks[places] - start) * tick_seconds
+    key_times = (ticks[key_places] - start) * tick_seconds
+    duration_seconds = float(times[-1] + (packets[places[-1]].duration_ticks * tick_seconds or frame_seconds))
     twins = bool(np.any(np.diff(times) <= 0))
-    return Timeline(times, float(duration_seconds), key_times, float(start * tick_seconds), counted=twins)
+    way = (ticks, places, key_places) if len(np.unique(ticks)) == len(ticks) else _UNKNOWN
+    return Timeline(times, duration_seconds, key_times, float(start * tick_seconds), twins, *way)
 
 
-def runs(found: Index, wanted: list[int]) -> list[tuple[int, list[int]]]:
-    """Cuts sorted frame numbers where whole groups of pictures lie between them.
-
-    Returns:
-        (place of the first key frame in `key_times`, frame numbers) of each run.
-    """
-    cut: list[tuple[int, list[int]]] = []
-    previous = -2
-    for number, group in zip(wanted, _groups(found, wanted), strict=True):
-        if group > previous + 1:
-            cut.append((group, []))
-        cut[-1][1].append(number)
-        previous = group
+def runs(found: Index, wanted: list[int]) -> list[Run]:
+    """Leaves out the packets that no wanted frame is made of. Takes sorted numbers; the places must be known."""
+    places = found.places[wanted]
+    cut: list[Run] = []
+    for number, place, first in zip(wanted, places.tolist(), _key_places(found, places), strict=True):
+        if not cut or not cut[-1].first <= first <= cut[-1].last + 1:
+            cut.append(Run(first, place, {}))
+        elif place > cut[-1].last:
+            cut[-1] = cut[-1]._replace(last=place)
+        cut[-1].wanted[int(found.ticks[place])] = number
     return cut
 
 
-def worth_seeking(found: Index, wanted: list[int]) -> bool:
-    """Tells whether at least half of the groups of pictures up to the last wanted frame can be skipped."""
-    if found.linear_only or not wanted:
-        return False
-    groups = _groups(found, wanted)
-    return 2 * len(set(groups)) <= groups[-1] + 1
+def _key_places(found: Index, places: np.ndarray) -> list[int]:
+    """For each frame the nearest key frame before it, both on screen and in the file.
+
+    What leads up to a key frame is on screen before it and in the file after it, and refers to what came earlier.
+    """
+    if found.linear_only:
+        return [0] * len(places)
+    on_screen = np.searchsorted(found.ticks[found.key_places], found.ticks[places], side="right")
+    in_file = np.searchsorted(found.key_places, places, side="right")
+    nearest: list[int] = found.key_places[np.maximum(np.minimum(on_screen, in_file) - 1, 0)].tolist()
+    return nearest
 
 
 def numbered(frames: Iterable[Any], found: Index, *, tick_seconds: float) -> Iterator[tuple[int, Any]]:
@@ -154,17 +182,11 @@ def displayed(numbered: Iterable[tuple[int, Frame]], wanted: list[int]) -> Itera
 
 
 def collect(
-    numbered: Iterable[tuple[int, Frame]], wanted: list[int], convert: Callable[[Frame], np.ndarray]
-) -> dict[int, np.ndarray]:
+    numbered: Iterable[tuple[int, Frame]], wanted: list[int], convert: Callable[[Frame], Kept]
+) -> dict[int, Kept]:
     """The wanted frames by number, converted; a frame that is missing at the end too is the last good one before it.
 
     Returns less than what is wanted when the row starts too late.
     """
     end: tuple[int, Any] = (sys.maxsize, None)  # holds the last good frame for all that are still wanted
     return {number: convert(frame) for number, _, frame in displayed(chain(numbered, [end]), wanted)}
-
-
-def _groups(found: Index, wanted: list[int]) -> list[int]:
-    half_microsecond = 5e-7  # the times are sums of floats
-    groups = np.searchsorted(found.key_times, found.times[wanted] + half_microsecond, side="right") - 1
-    return [int(group) for group in np.maximum(groups, 0)]

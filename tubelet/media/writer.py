@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.media.reader import av
+from tubelet.media.reader import MediaError, av
 
 _QUALITY = {"libx264": {"preset": "veryfast", "threads": "1"}, "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"}}
 
@@ -39,11 +39,11 @@ def write_video(
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0:
         raise ValueError(f"frames are {frames.dtype} {frames.shape}: write_video wants uint8 (T, H, W, 3) with T > 0")
     height, width = frames.shape[1:3]
-    with _explained(path):
+    with explained(path):
         pixel_format = (av.Codec(codec, "w").video_formats or [])[0].name
     if "420" in pixel_format and (height % 2 or width % 2):
         raise ValueError(f"frames are {height}x{width}: {pixel_format} wants even sides; crop or pad by one pixel")
-    with _atomically(path) as unfinished, _explained(path), av.open(unfinished, "w") as container:
+    with atomically(path) as unfinished, explained(path), av.open(unfinished, "w") as container:
         options = {"crf": str(crf), "g": str(gop), **_QUALITY.get(codec, {})}
         stream: Any = container.add_stream(
             codec, rate=Fraction(frames_per_second).limit_denominator(1001), options=options
@@ -69,7 +69,7 @@ def write_sound(path: str | os.PathLike[str], samples: np.ndarray, *, sample_rat
     if Path(path).suffix.lower() != ".wav":
         raise ValueError(f"{path}: write_sound writes WAV only; give the path the suffix .wav")
     steps = np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)
-    with _atomically(path) as unfinished, _explained(path), av.open(unfinished, "w") as container:
+    with atomically(path) as unfinished, explained(path), av.open(unfinished, "w") as container:
         stream: Any = container.add_stream("pcm_s16le", rate=sample_rate, layout="mono")
         frame = av.AudioFrame.from_ndarray(steps[None], format="s16", layout="mono")
         frame.sample_rate = sample_rate
@@ -78,7 +78,7 @@ def write_sound(path: str | os.PathLike[str], samples: np.ndarray, *, sample_rat
 
 
 @contextmanager
-def _atomically(path: str | os.PathLike[str]) -> Iterator[str]:
+def atomically(path: str | os.PathLike[str]) -> Iterator[str]:
     """Yields a name to write to; the file takes its own name when all is written, or never appears."""
     final = Path(os.path.abspath(path))
     unfinished = final.with_name(f".{uuid.uuid4().hex}{final.suffix}")  # the suffix names the container
@@ -90,9 +90,12 @@ def _atomically(path: str | os.PathLike[str]) -> Iterator[str]:
 
 
 @contextmanager
-def _explained(path: str | os.PathLike[str]) -> Iterator[None]:
+def explained(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises ValueError for what FFmpeg does not write; a MediaError, of what is read meanwhile, passes."""
     try:
         yield
+    except MediaError:
+        raise
     except (av.FFmpegError, ValueError) as error:
         problem = f"FFmpeg cannot write it ({type(error).__name__}: {error})"
         raise ValueError(f"{path}: {problem}. Check the folder, the suffix and the codec") from error

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tubelet.nn.grid import AXES, Grid
+from tubelet.nn.linear import Linear, linear
 
 Turns = tuple[Tensor, Tensor]
 
@@ -75,8 +76,8 @@ class Attention(nn.Module):
             raise ValueError(
                 f"{heads} heads cannot be shared out equally among {axes!r}: choose a multiple of {len(self.groups)}"
             )
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, grid: Grid, turns: Turns | None = None) -> Tensor:
         """`turns` are the cosines and sines of rotary positions, (N, d) each; prefix tokens are not turned."""
@@ -84,7 +85,7 @@ class Attention(nn.Module):
         if prefix and len(self.groups) > 1:
             raise ValueError(f"heads shared out over {self.axes!r} have no place for prefix tokens: use pool='mean'")
         weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
-        q, k, v = (F.linear(x, w, b).unflatten(2, (self.heads, -1)) for w, b in zip(weights, biases, strict=True))
+        q, k, v = (linear(x, w, b).unflatten(2, (self.heads, -1)) for w, b in zip(weights, biases, strict=True))
         if turns is not None:
             q, k = (turn(y, turns, prefix=prefix) for y in (q, k))
         dropout = self.dropout if self.training else 0.0

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from tubelet.nn.attention import Attention, Turns
 from tubelet.nn.grid import Grid
+from tubelet.nn.linear import Linear
 
 
 class DropPath(nn.Module):
@@ -36,14 +37,11 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int, *, gelu: str = "erf", dropout: float = 0.0):
         super().__init__()
-        if gelu not in ("erf", "tanh"):
-            raise ValueError(f"unknown gelu {gelu!r}: expected 'erf' (exact) or 'tanh' (approximate)")
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-        self.gelu = nn.GELU(approximate={"erf": "none", "tanh": "tanh"}[gelu])
+        self.fc1, self.fc2 = Linear(dim, hidden, gelu=gelu), Linear(hidden, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.fc2(self.dropout(self.gelu(self.fc1(x)))))
+        return self.dropout(self.fc2(self.dropout(self.fc1(x))))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tubelet.nn.grid import Grid, grid_of, triple
+from tubelet.nn.linear import linear
 
 
 def check_clip(clip: Tensor, channels: int) -> None:
@@ -73,7 +74,7 @@ class TubeletEmbed(nn.Module):
         dtype = torch.get_autocast_dtype(device) if autocast else weight.dtype
         pixels = pixels.permute(order).to(dtype, memory_format=torch.contiguous_format).contiguous()
         weight = weight.permute(0, 2, 3, 4, 1) if last else weight
-        return F.linear(pixels.flatten(4).flatten(1, 3), weight.flatten(1), bias)
+        return linear(pixels.flatten(4).flatten(1, 3), weight.flatten(1), bias)
 
 
 class UniformFrames(nn.Module):

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tubelet.nn.block import Block, BlockConfig, Mlp
 from tubelet.nn.grid import Grid
+from tubelet.nn.linear import Linear, linear
 
 PREFIXES = {"cls": 1, "mean": 0, "cls+dist": 2, "cls,dist": 2, "attentive": 0}
 
@@ -61,7 +62,7 @@ class AttentivePool(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(depth))
         self.query = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
-        self.qkv = nn.Linear(config.dim, 3 * config.dim)
+        self.qkv = Linear(config.dim, 3 * config.dim)
         self.mlp_norm = nn.LayerNorm(config.dim, eps=config.eps)
         self.mlp = Mlp(config.dim, config.mlp_dim, gelu=config.gelu, dropout=config.dropout)
 
@@ -75,7 +76,7 @@ class AttentivePool(nn.Module):
         weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
         query, seen = self.query.expand(x.shape[0], -1, -1), self.norm(x)
         q, k, v = (
-            F.linear(y, w, b).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            linear(y, w, b).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for y, w, b in zip((query, seen, seen), weights, biases, strict=True)
         )
         out = query + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
 
-
 LEAST_STD = 0.01  # of the mean deviation: a channel that hardly varies is not blown up
 
 

@@ -12,6 +12,7 @@ import tubelet
 from tubelet.data.items import write_split
 from tubelet.info import Info, describe
 from tubelet.nn import ModelConfig, SpaceTimeTransformer
+from tubelet.nn.rest import Rest
 from tubelet.screen import facts, size
 from tubelet.train.config import CHOSEN, MAY_CHANGE
 from tubelet.train.plan import Plan
@@ -34,7 +35,8 @@ def open_run(plan: Plan) -> Run:
     elif run.path.is_file() or (run.path.is_dir() and any(run.path.iterdir())):
         raise ValueError(f"{run.path} holds something that is no run: choose another --out")
     run.path.mkdir(parents=True, exist_ok=True)
-    (run.path / "metrics.jsonl").unlink(missing_ok=True)
+    for name in ("metrics.jsonl", "features.json"):
+        (run.path / name).unlink(missing_ok=True)
     in_words = [f"{name}: {value}" for name, value in plan_rows(plan, run)]
     run.write_json("config.json", {**settings_of(plan), "plan": in_words})
     write_split(plan.source, run.path / "split.csv")
@@ -102,6 +104,9 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
     part = config.batch // config.accumulate
     # weights, gradients and two moments in float32, activations of one part of the batch
     memory = 16 * info.parameters + info.activation_bytes * part // (2 if plan.bfloat16 else 1)
+    learned, learns = learned_of(plan.model)
+    if config.freeze:
+        memory = 16 * learned + 4 * (info.parameters - learned)
     splits = ", ".join(f"{sum(of.values())} {split}" for split, of in counts.items())
     t, h, w = spec.clip_size
     what = {
@@ -113,6 +118,7 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
     names = list(plan.source.classes)
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     kept = f"; decoded files stay in memory ({size(plan.kept_bytes)})" if plan.keep else "; files are read each time"
+    kept = f"; features of {1 + config.freeze_views} views of each clip are kept" if config.freeze else kept
     cost = f"{info.parameters / 1e6:.1f} M parameters, {info.gmacs:.2f} GMACs a clip"
     return [
         ("classes", f"{len(names)}: {shown}"),
@@ -120,6 +126,7 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
         ("clip", what),
         ("model", f"{plan.model_name} with {plan.model.embed} tokens: {cost}"),
         ("memory", f"about {size(memory)}{kept}"),
+        *([("learns", f"{learns}, {learned:,} parameters; the encoder stays as it is")] * config.freeze),
         ("run", str(run.path)),
         *(("note", note) for note in plan.notes),
     ]
@@ -129,6 +136,14 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
 def info_of(model: ModelConfig) -> Info:
     with torch.device("meta"):
         return describe(SpaceTimeTransformer(model))
+
+
+@cache
+def learned_of(model: ModelConfig) -> tuple[int, str]:
+    """Parameters that learn with a frozen encoder, and what they are."""
+    with torch.device("meta"):
+        rest = Rest(SpaceTimeTransformer(model))
+    return sum(parameter.numel() for parameter in rest.parameters()), rest.what
 
 
 def print_plan(plan: Plan, run: Run, team: Team) -> None:

@@ -22,7 +22,16 @@ class TrainConfig:
     embed: Literal["tubelet", "space-time", "depthwise", "conv"] | None = None
     """Tokeniser."""
     init: str | None = None
-    """Image ViT to start from: a .safetensors file with timm's names, or a timm name on the Hugging Face hub."""
+    """Weights to start from: a run of tubelet or its model.safetensors; or an image ViT: a .safetensors file with
+    timm's names, or a timm name on the Hugging Face hub."""
+    freeze: bool = False
+    """Leave the encoder of --init as it is: its features are computed once and kept, the rest learns from them."""
+    freeze_views: int = 4
+    """Randomly varied views of each clip that features are kept of, besides its centre."""
+    cache: Path | None = None
+    """Folder to keep features in; cached-features, beside the run, if left out."""
+    compare: bool = False
+    """After --freeze, also train all weights, and report what freezing costs."""
     frames: int | None = None
     """Frames of a clip."""
     seconds_between_frames: float | None = None
@@ -86,6 +95,8 @@ class TrainConfig:
         for name in ("batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 1 or more")
+        if self.compare and not self.freeze:
+            raise ValueError("--compare compares --freeze with training all weights: give both")
         for name in NOT_NEGATIVE:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 0 or more")
@@ -107,7 +118,8 @@ class TrainConfig:
             raise ValueError(f"training settings that are unknown or missing: {', '.join(wrong)}")
         settings: dict[str, Any] = dict(values)
         settings["data"] = Path(settings["data"])
-        settings["out"] = None if settings["out"] is None else Path(settings["out"])
+        for name in ("out", "cache"):
+            settings[name] = None if settings[name] is None else Path(settings[name])
         settings["size"] = None if settings["size"] is None else tuple(settings["size"])
         return cls(**settings)
 
@@ -122,6 +134,7 @@ NOT_NEGATIVE = (
     "label_smoothing",
     "warmup",
     "save_minutes",
+    "freeze_views",
     "seed",
 )
 POSITIVE = ("minutes", "epochs", "lr", "frames", "seconds_between_frames", "layer_decay", "val_share", "workers")
@@ -140,6 +153,8 @@ MAY_CHANGE = (
     "workers",
     "tensorboard",
     "baseline",
+    "compare",
+    "cache",
     "views",
 )
 

@@ -1,8 +1,10 @@
 """After the last step: the weights are kept, measured on clips they never saw, and reported."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,21 +15,29 @@ from tubelet.data.clips import load_frames
 from tubelet.evaluate import Answer, answer, results_of, write_predictions
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.rest import Rest
 from tubelet.report import write_card, write_report
-from tubelet.screen import bar, facts, say
+from tubelet.screen import bar, clock, facts, say
 from tubelet.train.fit import Fit
 from tubelet.train.plan import Plan
-from tubelet.train.run import Run
+from tubelet.train.run import Run, Tensors
 from tubelet.train.team import Team
 from tubelet.weights.store import load_strict, save
 
 STRIP_PX = (96, 96)  # at least, of a frame in the report
 
 
-def finish(fit: Fit, run: Run, begun: float, *, show: bool) -> None:
-    """Keeps the weights, measures them on the held-out clips, writes the report."""
+def finish(
+    fit: Fit, run: Run, begun: float, *, frozen: Tensors, compare: Callable[[], Path] | None, show: bool
+) -> None:
+    """Keeps the weights, measures them on the held-out clips, writes the report.
+
+    frozen: weights that did not learn. compare: trains all weights, and gives the run of it.
+    """
     plan, team, config = fit.plan, fit.team, fit.plan.config
     weights = fit.final_weights()
+    if isinstance(fit.model, Rest):
+        weights = {**frozen, **fit.model.folded(weights)}
     if not team.first:
         return
     model = SpaceTimeTransformer(plan.model)
@@ -40,6 +50,7 @@ def finish(fit: Fit, run: Run, begun: float, *, show: bool) -> None:
     results["single_frame"] = single_frame(fit, show=show) if config.baseline and plan.spec.kind == "video" else None
     results["seconds_total"] = time.monotonic() - begun
     results["clips_per_second_predict"] = len(answers) / max(seconds, 1e-9)
+    results["frozen"] = all_weights(results, fit, compare, show=show) if isinstance(fit.model, Rest) else None
     run.write_json("results.json", results)
     write_report(run.path, frames=strip_frames(plan))
     write_card(run.path)
@@ -75,10 +86,10 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
     alone = Team(0, 1, fit.team.device)
     settings = replace(plan.model, family="vidtrans", patch=patch, clip=(1, *plan.model.clip[1:]))
     torch.manual_seed(plan.config.seed)
-    config = replace(plan.config, shard="none", ema=0.0)
+    config, model = replace(plan.config, shard="none", ema=0.0), SpaceTimeTransformer(settings)
     other = Fit(
         plan=replace(plan, config=config),
-        model=SpaceTimeTransformer(settings),
+        model=model,
         clips=fit.clips,
         team=alone,
         steps=fit.steps,
@@ -91,8 +102,22 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
             return False
 
         other.run(other.steps, after=after)
-    answers, _ = answer_all(other.model, plan, alone, views="1x1", title="evaluating", show=False, single=True)
+    answers, _ = answer_all(model, plan, alone, views="1x1", title="evaluating", show=False, single=True)
     return {"accuracy": results_of(answers, plan.source.classes)["accuracy"]}
+
+
+def all_weights(results: dict[str, Any], fit: Fit, compare: Callable[[], Path] | None, *, show: bool) -> dict[str, Any]:
+    """What learned, and what comes of all weights learning, where that is asked for."""
+    learned = fit.model.what if isinstance(fit.model, Rest) else "all"
+    found: dict[str, Any] = {"learned": learned, "views": 1 + fit.plan.config.freeze_views, "all_weights": None}
+    if compare:
+        if show:
+            say("frozen", f"{100 * results['accuracy']:.1f}% right; now all weights learn, to compare")
+        run = compare()
+        whole = json.loads((run / "results.json").read_text())
+        kept = {key: whole[key] for key in ("accuracy", "clips", "seconds_total")}
+        found["all_weights"] = {"run": str(run), **kept}
+    return found
 
 
 def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
@@ -128,9 +153,30 @@ def print_results(results: dict[str, Any], run: Run) -> None:
         rows.insert(
             1, ("one frame", f"{100 * results['single_frame']['accuracy']:.1f}% by a model given a single frame")
         )
+    rows += freeze_rows(results)
     facts("Result", rows)
     best = max(results["majority"]["accuracy"], (results["single_frame"] or results["majority"])["accuracy"])
     if low <= best:
         say("warning", "not clearly better than that: more clips, more --minutes or --init may help")
     say("report", run.path / "report.html")
     say("next  ", f"tubelet predict {run.path} FILE")
+
+
+def freeze_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """What learned and what freezing the rest costs, if it was measured."""
+    frozen = results["frozen"]
+    if frozen is None:
+        return []
+    whole = frozen["all_weights"]
+    if whole is None:
+        gap = "not measured: --compare trains them too, from the same start, and says what freezing costs"
+    else:
+        points, times = (
+            100 * (whole["accuracy"] - results["accuracy"]),
+            (whole["seconds_total"], results["seconds_total"]),
+        )
+        gap = (
+            f"{100 * whole['accuracy']:.1f}%, {abs(points):.1f} points {'more' if points >= 0 else 'less'}, "
+            f"in {clock(times[0])} instead of {clock(times[1])}, {times[0] / max(times[1], 1e-9):.1f} times as long"
+        )
+    return [("learned", f"{frozen['learned']}; the encoder stayed as it was"), ("all weights", gap)]

@@ -22,7 +22,9 @@ from torch.distributed.checkpoint.state_dict import (
 from tubelet.data.dataset import Clips
 from tubelet.data.loader import prefetch
 from tubelet.nn import Block, SpaceTimeTransformer, SwinBlock
+from tubelet.nn.rest import Rest
 from tubelet.train.config import TrainConfig
+from tubelet.train.features import Features
 from tubelet.train.plan import Plan
 from tubelet.train.recipe import learning_rate, make_optimizer, mix_pairs, soft_targets
 from tubelet.train.run import Tensors
@@ -36,13 +38,15 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 class Fit:
     """A model in training on one process of a team: its wrapped form, optimizer, averaged weights and the step.
 
+    With a frozen encoder the model is the rest of it, and the clips are features.
+
     Every random draw is a function of (seed, step) or of (seed, position in the stream of clips), never of a state:
     a run that was stopped goes on bit for bit, and the clips do not depend on how many processes share the work.
     """
 
     plan: Plan
-    model: SpaceTimeTransformer
-    clips: Clips
+    model: SpaceTimeTransformer | Rest
+    clips: Clips | Features
     team: Team
     steps: int
     single_frame: bool = False
@@ -208,7 +212,7 @@ def part_of_batch(config: TrainConfig, team_size: int) -> int:
     return share
 
 
-def wrap(model: SpaceTimeTransformer, team: Team, shard: str) -> nn.Module:
+def wrap(model: SpaceTimeTransformer | Rest, team: Team, shard: str) -> nn.Module:
     """The model as its team trains it: as it is, with gradients averaged (DDP), or spread over the team (FSDP2)."""
     if shard == "fsdp2":
         from torch.distributed.device_mesh import init_device_mesh

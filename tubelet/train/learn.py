@@ -1,12 +1,9 @@
 """The steps of a training as a person follows them: a bar, looks at the held-out clips, checkpoints, a way to stop."""
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,10 +12,12 @@ import torch.nn.functional as F
 from tubelet.data.dataset import Clips
 from tubelet.data.loader import prefetch
 from tubelet.media.reader import MediaError
-from tubelet.screen import bar, clock, say
+from tubelet.screen import bar, clock
+from tubelet.train.features import Features
 from tubelet.train.fit import Fit
 from tubelet.train.plan import Plan
 from tubelet.train.run import Run
+from tubelet.train.stop import Stopped, signals
 from tubelet.train.team import Team
 
 LOOKS = (5, 20)  # fewest and most times that held-out clips are looked at during training
@@ -26,15 +25,7 @@ LOOK_CLIPS = 256  # how many of them, at most, each time
 LOOK_SHARE = 0.1  # of the work that looking may take; a clip looked at is a third of one learned from
 
 
-class Stopped(Exception):
-    """Training was stopped by a signal, with everything saved; `signal` says which."""
-
-    def __init__(self, run: Path, number: int):
-        super().__init__(f"stopped; the same command goes on from {run}")
-        self.run, self.signal = run, number
-
-
-def learn(fit: Fit, run: Run, held: Clips, *, title: str, show: bool) -> None:
+def learn(fit: Fit, run: Run, held: Clips | Features, *, title: str, show: bool) -> None:
     """The rest of the steps, with looks at the held-out clips, checkpoints, and a bar.
 
     Raises:
@@ -109,11 +100,16 @@ def summary(recent: list[dict[str, float]], plan: Plan) -> dict[str, float]:
     }
 
 
+def spread(count: int) -> list[int]:
+    """The clips, of `count`, that are looked at: evenly chosen where there are many."""
+    return np.unique(np.linspace(0, count - 1, min(count, LOOK_CLIPS)).round().astype(int)).tolist()
+
+
 @torch.no_grad()
-def look(fit: Fit, held: Clips) -> tuple[float, float]:
-    """Loss and accuracy on held-out clips, evenly chosen where there are many; only to be shown, nothing is chosen by
-    it. Clips that cannot be read are passed over here, and counted in the end."""
-    chosen = np.unique(np.linspace(0, len(held) - 1, min(len(held), LOOK_CLIPS)).round().astype(int)).tolist()
+def look(fit: Fit, held: Clips | Features) -> tuple[float, float]:
+    """Loss and accuracy on held-out clips; only to be shown, nothing is chosen by it. Clips that cannot be read are
+    passed over here, and counted in the end."""
+    chosen = spread(len(held))
     fit.wrapped.eval()
     losses, right, seen = 0.0, 0, 0
 
@@ -136,29 +132,6 @@ def look(fit: Fit, held: Clips) -> tuple[float, float]:
     if not seen:
         raise ValueError(f"none of {len(chosen)} held-out clips can be decoded: repair them")
     return losses / seen, right / seen
-
-
-@contextmanager
-def signals(*, show: bool) -> Iterator[list[int]]:
-    """Signals caught while inside; a second Ctrl-C ends at once."""
-    caught: list[int] = []
-
-    def catch(number: int, frame: object) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-        if show:
-            say("\nstopping", "after this step")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from tubelet.media.reader import Index, MediaError, index
 from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
 from tubelet.train.config import TrainConfig
 from tubelet.train.recipe import bfloat16_reason
-from tubelet.train.start import Start, find_start
+from tubelet.train.start import Start, choose_rates, find_start
 
 MOST_BAD = 0.1  # share of unreadable training files beyond which the data, not a file, is at fault
 KEEP_SHARE = 0.4  # of the free memory that decoded frames may take
@@ -78,7 +78,7 @@ def make_plan(config: TrainConfig, device: torch.device) -> Plan:
     changes, change_notes = choose_changes(config, source)
     durations = [duration_of(item, indexes[item.path]) for item in source.items if item.path in indexes]
     size = kept_bytes(spec, durations)
-    tuned = start is not None and not config.freeze  # what learns has learned before
+    lr, layer_decay = choose_rates(config, model)
     bfloat16, why = bfloat16_reason(device)
     if config.dtype != "auto":
         bfloat16, why = config.dtype == "bfloat16", "as told"
@@ -92,8 +92,8 @@ def make_plan(config: TrainConfig, device: torch.device) -> Plan:
         model=model,
         model_name=name,
         changes=changes,
-        lr=config.lr or (3e-4 if tuned else 1e-3) * (config.batch / 16) ** 0.5,
-        layer_decay=config.layer_decay or (0.75 if tuned else 1.0),
+        lr=lr,
+        layer_decay=layer_decay,
         bfloat16=bfloat16,
         keep=size < KEEP_SHARE * free_memory() and not config.freeze,
         workers=workers,
@@ -269,11 +269,6 @@ def choose_model(
     settings: dict[str, Any] = {"clip": spec.clip_size, "num_classes": num_classes, **rates}
     settings |= {"mean": spec.mean, "std": spec.std}
     if start and start.model:
-        if start.model.channels != spec.num_channels:
-            raise ValueError(
-                f"{start.init}: its model takes clips of {start.model.channels} channels, the data give "
-                f"{spec.num_channels}: choose other weights"
-            )
         with torch.device("meta"):
             return name, SpaceTimeTransformer(replace(start.model, **settings)).config, [f"model {name} as in --init"]
     with torch.device("meta"):

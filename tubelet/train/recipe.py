@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tubelet.nn import Block, SpaceTimeTransformer, SwinBlock
+from tubelet.nn import Block, SwinBlock
 
 NO_DECAY = ("prefix", "tables", "query")
 
 
-def layer_depths(model: SpaceTimeTransformer) -> dict[str, int]:
+def layer_depths(model: nn.Module) -> dict[str, int]:
     """Parameter name -> layer, counted from the input: 0 for tokeniser, positions and class tokens of the first
     encoder, then one for each block, the last for the head."""
     blocks = [name for name, module in model.named_modules() if isinstance(module, Block | SwinBlock)]
@@ -26,7 +26,7 @@ def layer_depths(model: SpaceTimeTransformer) -> dict[str, int]:
     return depths
 
 
-def make_optimizer(model: SpaceTimeTransformer, *, weight_decay: float, layer_decay: float) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, *, weight_decay: float, layer_decay: float) -> torch.optim.AdamW:
     """AdamW (fused) whose groups carry `scale`, their share of the learning rate, and the weight decay of matrices.
 
     Source: arXiv 1711.05101; layer-wise decay: arXiv 2106.08254, section 2.4.

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,20 +13,23 @@ from tubelet.data.dataset import Clips, UserAugmentation
 from tubelet.data.loader import prefetch
 from tubelet.evaluate import parse_views
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.rest import Rest
 from tubelet.screen import bar, clock, say
-from tubelet.train.begin import open_run, print_plan
+from tubelet.train.begin import next_run, open_run, print_plan
 from tubelet.train.config import TrainConfig
+from tubelet.train.features import Cache, Features
 from tubelet.train.finish import finish
 from tubelet.train.fit import Fit, part_of_batch
-from tubelet.train.learn import Stopped, learn
+from tubelet.train.learn import learn, spread
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.run import Run
+from tubelet.train.stop import Stopped
 from tubelet.train.team import Team
-from tubelet.weights.image import init_from_image
 
 __all__ = ["Stopped", "train_fn"]
 
-MOST_EPOCHS = 300  # a small set is not gone through more often, however much time there is
+# a small set is not gone through more often, however much time there is; the rest of a frozen model has learned sooner
+MOST_EPOCHS, MOST_EPOCHS_FROZEN = 300, 60
 WARM_STEPS, TIMED_STEPS = 3, 9
 
 
@@ -40,20 +44,26 @@ def train_fn(config: TrainConfig, *, user_augmentation: UserAugmentation | None 
         Stopped: Ctrl-C or SIGTERM; call again with the same settings to go on.
     """
     team = Team.join(config.device)
+    if config.freeze and user_augmentation:
+        raise ValueError(
+            "--freeze keeps features for later, and cannot tell a user_augmentation from another: leave it"
+        )
     show = show and team.first
     plan = team.together(lambda: settle(config, team))
     run = team.first_alone(lambda: open_run(plan))
     # kept or not, clips differ a little: a run that goes on does as it did
     changes = replace(plan.changes, user=user_augmentation)
     plan = replace(plan, changes=changes, keep=run.config()["data"].get("keep", plan.keep))
-    train_clips, held_clips = clips_of(plan, "train"), clips_of(plan, plan.held_out)
     if show:
         print_plan(plan, run, team)
-    team.together(lambda: read_all(plan, train_clips, held_clips, show=show))
+    begun = time.monotonic()
     checkpoint, notes = run.newest_checkpoint()
-    model = team.together(lambda: new_model(plan, run, team, init=not checkpoint, show=show))
+    init = config.freeze or not checkpoint
+    model = team.together(lambda: new_model(plan, run, team, init=init, show=show))
+    get = features_of if config.freeze else clips_of
+    train_clips, held_clips = team.together(lambda: get(model, plan, run, team, show=show))
     steps = checkpoint.state["steps"] if checkpoint else decide_steps(plan, train_clips, team, show=show)
-    fit = Fit(plan=plan, model=model, clips=train_clips, team=team, steps=steps)
+    fit = Fit(plan=plan, model=learner(model, train_clips), clips=train_clips, team=team, steps=steps)
     if checkpoint:
         fit.resume(checkpoint.step, checkpoint.tensors)
         notes.append(f"from step {fit.step} of {steps}")
@@ -61,10 +71,18 @@ def train_fn(config: TrainConfig, *, user_augmentation: UserAugmentation | None 
         run.forget_metrics_after(fit.step)
     for note in notes if show else ():
         say("going on", note)
-    begun = time.monotonic()
     learn(fit, run, held_clips, title="training", show=show)
-    finish(fit, run, begun, show=show)
+    frozen = model.state_dict() if config.freeze else {}
+    compare = partial(train_all, run, config, show=show) if config.compare else None
+    finish(fit, run, begun, frozen=frozen, compare=compare, show=show)
     return run.path
+
+
+def train_all(run: Run, config: TrainConfig, *, show: bool) -> Path:
+    """The run beside a frozen one, from the same start, of which all weights learn."""
+    out = next_run(run.path.with_name(f"{run.path.name}-all-weights")).path
+    config = replace(config, freeze=False, compare=False, lr=None, layer_decay=None, out=out)
+    return train_fn(config, show=show)
 
 
 def settle(config: TrainConfig, team: Team) -> Plan:
@@ -74,6 +92,10 @@ def settle(config: TrainConfig, team: Team) -> Plan:
         raise ValueError("--shard fsdp2 spreads a model over processes: start it with torchrun --nproc-per-node N")
     if config.tensorboard and not find_spec("tensorboard"):
         raise ValueError("--tensorboard needs TensorBoard: pip install 'tubelet[tensorboard]'")
+    if config.freeze and team.size > 1:
+        raise ValueError(f"--freeze works in one process, got {team.size}: start it without torchrun")
+    if config.freeze and config.baseline:
+        raise ValueError("--baseline learns from frames, --freeze from features: leave one of them out")
     plan = make_plan(config, team.device)
     parse_views(config.views, plan.spec.kind)
     return plan
@@ -82,46 +104,69 @@ def settle(config: TrainConfig, team: Team) -> Plan:
 def new_model(plan: Plan, run: Run, team: Team, *, init: bool, show: bool) -> SpaceTimeTransformer:
     torch.manual_seed(plan.config.seed)
     model = SpaceTimeTransformer(plan.model)
-    if init and plan.config.init:
-        lines = init_from_image(model, plan.config.init)
+    if init and plan.start:
+        lines = plan.start.fill(model)
         if team.first:
             run.write_text("init.txt", "\n".join(lines) + "\n")
         if show:
-            say("started from", f"{plan.config.init}: {len(lines)} lines in {run.path / 'init.txt'}")
+            say("started from", f"{plan.start.init}: {len(lines)} lines in {run.path / 'init.txt'}")
     return model
 
 
-def clips_of(plan: Plan, split: str) -> Clips:
-    return Clips(plan.source.root, plan.items(split), plan.source.classes, plan.spec, keep=plan.keep)
+def learner(model: SpaceTimeTransformer, clips: Clips | Features) -> SpaceTimeTransformer | Rest:
+    """The part of a model that learns from clips, or from features."""
+    if isinstance(clips, Clips):
+        return model
+    rest = Rest(model)
+    if not rest.encoders:
+        rest.standardise(clips.all())
+    return rest
 
 
-def read_all(plan: Plan, *sets: Clips, show: bool) -> None:
-    """Decodes every file once, where frames are kept in memory, so that training never waits for a disk."""
-    if not plan.keep:
-        return
-    todo = [(clips, number) for clips in sets for number in range(len(clips))]
+def features_of(
+    model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, *, show: bool
+) -> tuple[Features, Features]:
+    """What the encoder of a model makes of the clips to train on, and of those that are looked at meanwhile."""
+    cache, held = Cache(model, plan, run, team), plan.items(plan.held_out)
+    train = cache.of(plan.items("train"), views=plan.config.freeze_views, title="features", show=show)
+    for number in range(len(train)):
+        train.of(number)  # a training clip must be readable, a held-out one is counted when it is asked for
+    return train, cache.of([held[i] for i in spread(len(held))], views=0, title="held out", show=show)
+
+
+def clips_of(model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, *, show: bool) -> tuple[Clips, Clips]:
+    """Clips to train on and held-out ones. Where frames are kept in memory, every file is decoded now, so that training
+    never waits for a disk."""
+    source = plan.source
+    train, held = (
+        Clips(source.root, plan.items(split), source.classes, plan.spec, keep=plan.keep)
+        for split in ("train", plan.held_out)
+    )
+    todo = [(clips, number) for clips in (train, held) for number in range(len(clips))] if plan.keep else []
 
     def read(one: tuple[Clips, int]) -> None:
         clips, number = one
         try:
             clips.timeline(number)
         except ValueError:
-            if clips is sets[0]:
-                raise  # a training clip; a held-out one is counted when it is asked for
+            if clips is train:
+                raise  # a held-out one is counted when it is asked for
 
     with bar("reading", len(todo), show=show) as progress:
         for _ in prefetch(read, todo, threads=plan.workers, ahead=4 * plan.workers):
             progress.advance(f"{progress.done + 1}/{progress.total} files")
+    return train, held
 
 
-def decide_steps(plan: Plan, clips: Clips, team: Team, *, show: bool) -> int:
+def decide_steps(plan: Plan, clips: Clips | Features, team: Team, *, show: bool) -> int:
     """Steps that fill the time budget, by timing a few on a copy; or those of the epochs asked for."""
     config = plan.config
     per_epoch = len(clips) / config.batch
     if config.epochs is not None:
         return max(1, round(config.epochs * per_epoch))
     torch.manual_seed(config.seed)
-    trial = Fit(plan=plan, model=SpaceTimeTransformer(plan.model), clips=clips, team=team, steps=1000)
+    model = learner(SpaceTimeTransformer(plan.model), clips)
+    trial = Fit(plan=plan, model=model, clips=clips, team=team, steps=1000)
     seconds: list[float] = []
 
     def after(figures: dict[str, float]) -> bool:
@@ -130,7 +175,8 @@ def decide_steps(plan: Plan, clips: Clips, team: Team, *, show: bool) -> int:
 
     trial.run(WARM_STEPS + TIMED_STEPS, after=after)
     step_seconds = team.gather(float(np.median(seconds[WARM_STEPS:])))[0]
-    steps = max(1, int(min(config.minutes * 60 / step_seconds, MOST_EPOCHS * per_epoch)))
+    most = MOST_EPOCHS_FROZEN if config.freeze else MOST_EPOCHS
+    steps = max(1, int(min(config.minutes * 60 / step_seconds, most * per_epoch)))
     if show:
         time_left = clock(steps * step_seconds)
         pace = f"{1000 * step_seconds:.0f} ms a step: {steps} steps, {steps / per_epoch:.3g} epochs, about {time_left}"

@@ -1,0 +1,638 @@
+"""tubelet stream: from a run and a long video to windows, segments and files; pipes, codes, damage, Ctrl-C."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from media_files import spoil_packets
+from safetensors import safe_open
+from small_sets import command, write_image
+
+from tubelet import ClipSpec, Predictor, create_model, save
+from tubelet.data.clips import crop, load_frames
+from tubelet.media.reader import MediaError, read_frames
+from tubelet.media.writer import write_video
+from tubelet.stream import StreamConfig, Window, find_segments, windows_of_file
+from tubelet.stream.codes import CodesWriter, encoder_hash, read_codes
+from tubelet.stream.footage import BLOCKS_AHEAD, ahead
+from tubelet.stream.picture import ROWS, chosen, draw, thinned
+from tubelet.stream.slide import slide_of
+
+CLASSES = ["jump", "run [fast]", "walk"]
+SPEC: dict[str, Any] = {
+    "frames": 8,
+    "seconds_between_frames": 0.08,
+    "resize": (20, 20),
+    "crop": (16, 16),
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+}
+FPS, SECONDS = 25, 20
+WINDOW, STEP = 0.64, 0.16  # seconds
+
+
+def make_run(path: Path, family: str = "vivit2", *, seed: int = 0, **settings: Any) -> Path:
+    """A run with random weights that answers differently at different times."""
+    torch.manual_seed(seed)
+    spec = ClipSpec(**(SPEC | settings))
+    model = create_model(f"{family}-P/8x2", clip=spec.clip_size, num_classes=len(CLASSES), channels=spec.num_channels)
+    frames = torch.from_numpy(moving(12)).permute(3, 0, 1, 2)[: spec.num_channels, ::2]
+    clips = torch.stack(crop(frames, spec.crop).split(8, 1)[:-1])
+    with torch.no_grad():
+        features = model.features(clips)
+        model.head.weight.copy_(torch.randn(3, 96) / features.std(0).norm())
+        model.head.bias.copy_(-model.head.weight @ features.mean(0))
+    save(model, path, about={"classes": CLASSES, "clip_spec": spec.to_json()})
+    return path
+
+
+def moving(seconds: float) -> np.ndarray:
+    """Frames (T, 24, 32, 3) of coarse noise that changes every second and a half and drifts in between."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for number in range(round(seconds * FPS)):
+        if number % 38 == 0:
+            base = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8).repeat(4, 0).repeat(4, 1)
+        frames.append(np.roll(base, number % 38, axis=1))
+    return np.stack(frames)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "long.mp4"
+    write_video(path, moving(SECONDS), frames_per_second=FPS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("run") / "vivit2")
+
+
+@pytest.fixture(scope="module")
+def recomputing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("run") / "vivit1", "vivit1")
+
+
+def stream(*arguments: str | Path) -> int:
+    return command("stream", *arguments, "--device", "cpu")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as table:
+        return list(csv.DictReader(table))
+
+
+def chances(found: list[Window]) -> np.ndarray:
+    return np.stack([window.probabilities for window in found])
+
+
+# ---- the law: what predict would say, window by window
+
+
+@pytest.mark.parametrize(
+    ("family", "channels"), [("vivit2", "rgb"), ("vivit2", "gray"), ("vivit2", "bgr"), ("vivit1", "rgb")]
+)
+def test_windows_are_what_the_model_says_of_the_clips_read_one_by_one(
+    family: str, channels: str, video: Path, tmp_path: Path
+) -> None:
+    one = {"mean": (0.4,), "std": (0.3,)} if channels == "gray" else {}
+    predictor = Predictor.load(make_run(tmp_path, family, channels=channels, **one), device="cpu")
+    found = list(windows_of_file(predictor, video, hop_seconds=2 * STEP))
+    assert len(found) == 1 + (SECONDS * FPS // 2 - 8) // 4 + 1  # and the last whole one
+    for window in found:
+        clip = crop(load_frames(video, predictor.spec, start_seconds=window.start_seconds), predictor.spec.crop)
+        with torch.inference_mode():
+            expected = predictor.model(clip[None]).softmax(1)[0].numpy()
+        np.testing.assert_allclose(window.probabilities, expected, atol=1e-5)
+        assert window.end_seconds == pytest.approx(window.start_seconds + WINDOW)
+    assert found[-1].end_seconds == pytest.approx(SECONDS, abs=STEP)
+    assert len({int(row.argmax()) for row in chances(found)}) > 1
+
+
+def test_a_video_shorter_than_the_window_gets_one_answer(run: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", moving(0.44), frames_per_second=FPS)  # 6 frames, 0.08 s apart
+    predictor = Predictor.load(run, device="cpu")
+    (only,) = windows_of_file(predictor, tmp_path / "a.mp4")
+    assert (only.start_seconds, only.end_seconds) == (0, pytest.approx(0.48))
+    clip = crop(load_frames(tmp_path / "a.mp4", predictor.spec, start_seconds=0), predictor.spec.crop)[:, :6]
+    with torch.inference_mode():
+        expected = predictor.model(clip[None]).softmax(1)[0].numpy()
+    np.testing.assert_allclose(only.probabilities, expected, atol=1e-5)
+
+
+# ---- window and hop in whole steps
+
+
+@pytest.mark.parametrize(
+    ("window_seconds", "hop_seconds", "frames"),
+    [
+        (None, None, (8, 2)),  # a quarter
+        (0.64, 0.16, (8, 2)),
+        (0.70, 0.25, (8, 4)),
+        (0.75, 0.001, (10, 2)),
+        (0.01, 9.0, (2, 112)),
+        (3.2, None, (40, 10)),
+    ],
+)
+def test_what_is_asked_for_is_rounded_to_whole_steps(
+    run: Path, window_seconds: float | None, hop_seconds: float | None, frames: tuple[int, int]
+) -> None:
+    model = Predictor.load(run, device="cpu").model
+    slide = slide_of(
+        model, frames=8, seconds_between_frames=0.08, window_seconds=window_seconds, hop_seconds=hop_seconds
+    )
+    assert (slide.window, slide.hop) == frames
+
+
+def test_what_was_rounded_is_said(run: Path, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stream(run, video, "--window", "1", "--hop", "0.3") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "vivit2, 3 classes; each step is encoded once" in shown
+    assert "32x24, 25 frames a second" in shown
+    assert "window 0.96 s, 12 frames, trained on 8, 1 s rounded to whole steps" in shown
+    assert "hop 0.32 s, 0.3 s rounded to whole steps" in shown
+    assert "x real time" in shown
+
+
+# ---- the command
+
+
+def test_all_files_of_a_stream_agree(
+    run: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    flags = ("--on", "0.45", "--off", "0.4", "--min-seconds", "0.5")
+    assert stream(run, video, "--out", out, *flags) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert {file.name for file in out.iterdir()} == {
+        *("windows.csv", "windows.jsonl", "segments.csv", "segments.srt", "timeline.svg")
+    }
+    found = list(windows_of_file(Predictor.load(run, device="cpu"), video))
+    table = rows(out / "windows.csv")
+    assert [float(row["start_seconds"]) for row in table] == pytest.approx([w.start_seconds for w in found])
+    written = np.array([[float(row[f"p:{name}"]) for name in CLASSES] for row in table])
+    np.testing.assert_allclose(written, chances(found), atol=1e-6)
+    assert [row["label"] for row in table] == [CLASSES[i] for i in chances(found).argmax(1)]
+    segments = find_segments(found, CLASSES, on=0.45, off=0.4, min_seconds=0.5)
+    assert len(segments) > 2
+    assert [row["label"] for row in rows(out / "segments.csv")] == [one.label for one in segments]
+    lines = [json.loads(line) for line in (out / "windows.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["window"] * len(found) + ["segment"] * len(segments)
+    assert lines[0]["probabilities"] == dict(zip(CLASSES, found[0].probabilities.tolist(), strict=True))
+    assert (out / "segments.srt").read_text().count(" --> ") == len(segments)
+    picture = (out / "timeline.svg").read_text()
+    assert all(name in picture for name in CLASSES)
+    assert shown.out.count("run [fast]") == sum(one.label == "run [fast]" for one in segments)
+    assert f"wrote  {out / 'windows.csv'}" in shown.out
+
+
+def test_json_is_all_that_is_printed(run: Path, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stream(run, video, "--json", "--threshold", "0.4") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = list(windows_of_file(Predictor.load(run, device="cpu"), video))
+    segments = find_segments(found, CLASSES, on=0.4, off=0.4)
+    assert [line["start_seconds"] for line in lines if line["kind"] == "segment"] == [
+        one.start_seconds for one in segments
+    ]
+    assert sum(line["kind"] == "window" for line in lines) == len(found)
+
+
+def test_files_one_by_one(run: Path, video: Path, tmp_path: Path) -> None:
+    places = {"--csv": "a.csv", "--srt": "a.srt", "--picture": "a.png", "--save": "a.safetensors"}
+    flags = [part for flag, name in places.items() for part in (flag, tmp_path / name)]
+    assert stream(run, video, *flags) == 0
+    assert {file.name for file in tmp_path.iterdir()} == set(places.values())
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_exists_is_not_written_over(
+    run: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "a.csv"
+    kept.write_text("mine")
+    assert stream(run, video, "--csv", kept) == 2
+    assert f"tubelet: {kept}: exists: choose another name, or --overwrite" in capsys.readouterr().err
+    assert kept.read_text() == "mine"
+    assert stream(run, video, "--csv", kept, "--overwrite") == 0
+    assert len(rows(kept)) > 10
+    size = video.stat().st_size
+    assert stream(run, video, "--csv", video, "--overwrite") == 2
+    assert "is the video itself: choose another name" in capsys.readouterr().err
+    assert video.stat().st_size == size
+
+
+def test_nothing_likely_enough_is_said(run: Path, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stream(run, video, "--on", "1") == 0
+    assert "note  no class stays at --on 1 for long enough; the likeliest is" in capsys.readouterr().out
+
+
+def test_many_segments_are_not_all_shown(
+    run: Path, video: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tubelet.stream.show.SHOWN_SEGMENTS", 1)
+    assert stream(run, video, "--threshold", "0.34") == 0
+    assert "more: --out DIR writes them all" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", ["80", "60"])
+def test_what_is_printed_fits_a_terminal(
+    run: Path,
+    recomputing: Path,
+    columns: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", columns)
+    write_video("long.mp4", moving(3), frames_per_second=FPS)
+    for one in (run, recomputing):
+        assert stream(one, "long.mp4", "--window", "1", "--hop", "0.3", "--csv", f"{one.name}.csv") == 0
+        shown = capsys.readouterr()
+        assert shown.err == ""
+        assert max(map(len, shown.out.splitlines())) <= int(columns)
+
+
+def test_a_recomputing_model_says_so(recomputing: Path, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stream(recomputing, video, "--hop", "1") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "vivit1, 3 classes; each window is computed anew (vivit2 would encode each step once)" in shown
+
+
+# ---- wrong settings
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--window", "0"], r"window = 0\.0: expected a number above 0"),
+        (["--hop", "-1"], r"hop = -1\.0: expected a number above 0"),
+        (["--on", "0.3", "--off", "0.4"], r"on = 0\.3, off = 0\.4: expected probabilities, 0 < off <= on <= 1"),
+        (["--threshold", "1.5"], r"on = 1\.5, off = 1\.5: expected probabilities"),
+        (["--threshold", "0.5", "--off", "0.4"], "threshold stands for both on and off: give it alone"),
+        (["--min-seconds", "-1"], r"min_seconds = -1\.0: expected 0 or more"),
+        (["--picture", "a.jpg"], r"picture = a\.jpg: expected a name that ends in \.svg or \.png"),
+        (["--save", "a.bin"], r"save = a\.bin: expected a name that ends in \.safetensors"),
+        (["--size", "32x24"], "raw frames on standard input are FILE -, --size WIDTHxHEIGHT and --fps N: give all"),
+    ],
+)
+def test_settings_that_cannot_work(
+    flags: list[str], message: str, run: Path, video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stream(run, video, *flags) == 2
+    words = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert re.search(message, words), words
+
+
+@pytest.mark.parametrize("size", ["32", "32x", "0x24", "axb", "32x24x3"])
+def test_sizes_that_do_not_read_so(size: str) -> None:
+    with pytest.raises(ValueError, match=f"size = '{size}': expected WIDTHxHEIGHT in px, such as 640x360"):
+        StreamConfig(run=Path("r"), file=Path("-"), size=size, fps=25)
+
+
+def test_files_that_cannot_be_written_are_said_first(
+    run: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stream(run, video, "--csv", tmp_path / "nowhere" / "a.csv") == 2
+    assert "a.csv: cannot be written: name a file in a folder that exists" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert stream(run, video, "--out", tmp_path / "file") == 2
+    assert "is no folder: give --out the name of a folder" in capsys.readouterr().err
+    assert stream(run, video, "--csv", tmp_path / "a", "--srt", tmp_path / "a") == 2
+    assert "two files of the same name" in capsys.readouterr().err
+
+
+def test_models_and_files_of_another_kind(
+    run: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    spec = ClipSpec(**(SPEC | {"kind": "image", "frames": 1, "seconds_between_frames": 0.0}))
+    model = create_model("vit-P/8", clip=(1, 16, 16), num_classes=3)
+    save(model, tmp_path / "image", about={"classes": CLASSES, "clip_spec": spec.to_json()})
+    assert stream(tmp_path / "image", video) == 2
+    assert (
+        "the model takes files of kind 'image': stream needs one that was trained on video" in capsys.readouterr().err
+    )
+    write_image(tmp_path / "a.png", moving(0.04)[0])
+    for file, message in ((tmp_path / "a.png", "the file is of kind 'image'"), (tmp_path / "b.mp4", "cannot be found")):
+        assert stream(run, file) == 3
+        assert message in capsys.readouterr().err
+    write_video(tmp_path / "short.mp4", moving(0.04), frames_per_second=FPS)
+    assert stream(run, tmp_path / "short.mp4") == 2
+    assert "short.mp4: shorter than one step of 0.16 s: use `tubelet predict`" in capsys.readouterr().err
+
+
+# ---- damage
+
+
+def test_a_file_cut_short_is_answered_for_up_to_there(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = tmp_path / "whole.mkv", tmp_path / "cut.mkv"
+    write_video(whole, moving(8), frames_per_second=FPS)
+    data = whole.read_bytes()
+    cut.write_bytes(data[: len(data) // 2])
+    assert stream(run, cut, "--out", tmp_path / "out") == 3
+    shown = capsys.readouterr()
+    assert "cut.mkv: it ends after" in shown.err
+    assert "done" in shown.out
+    predictor = Predictor.load(run, device="cpu")
+    found, expected = rows(tmp_path / "out" / "windows.csv"), list(windows_of_file(predictor, whole))
+    assert 5 < len(found) < len(expected)
+    for row, window in list(zip(found, expected, strict=False))[:-3]:  # the last frames before the cut may be lost
+        assert float(row["p:walk"]) == pytest.approx(window.probabilities[2], abs=1e-5)
+    with pytest.raises(MediaError, match="it ends after"):
+        list(windows_of_file(predictor, cut))
+
+
+def test_damaged_frames_are_counted(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.avi"
+    write_video(path, moving(4), frames_per_second=FPS, codec="mjpeg")
+    spoil_packets(path, [50, 51, 52, 53])
+    assert stream(run, path) == 0
+    assert "note  2 damaged frames, from 0:02.0 on, were taken to be as the last good one" in capsys.readouterr().out
+
+
+# ---- pipes
+
+
+def pipe_in(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize("pixel_format", ["rgb24", "gray"])
+def test_raw_frames_from_a_pipe(
+    tmp_path: Path, pixel_format: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run", resize=(24, 24))  # nothing to scale: the pixels are the same to the bit
+    frames = moving(6)
+    if pixel_format == "gray":
+        frames = frames[..., :1].repeat(3, axis=3)
+    write_video(tmp_path / "a.mkv", frames, frames_per_second=FPS, codec="ffv1")
+    assert stream(run, tmp_path / "a.mkv", "--csv", tmp_path / "file.csv") == 0
+    capsys.readouterr()
+    frames = read_frames(tmp_path / "a.mkv", np.arange(len(frames)) / FPS)  # its colours are stored less finely
+    pipe_in(monkeypatch, (frames if pixel_format == "rgb24" else frames[..., 0]).tobytes())
+    flags = ("--size", "32x24", "--fps", "25", "--pixel-format", pixel_format)
+    assert stream(run, "-", *flags, "--csv", tmp_path / "pipe.csv") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"video 32x24 {pixel_format}, 25 frames a second, from standard input" in shown
+    one, other = rows(tmp_path / "file.csv"), rows(tmp_path / "pipe.csv")
+    assert [row["start_seconds"] for row in one] == [row["start_seconds"] for row in other]
+    for a, b in zip(one, other, strict=True):
+        assert float(a["p:walk"]) == pytest.approx(float(b["p:walk"]), abs=1e-5)
+
+
+def test_a_pipe_that_breaks_off(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe_in(monkeypatch, moving(2).tobytes()[:-5])
+    assert stream(run, "-", "--size", "32x24", "--fps", "25", "--csv", tmp_path / "a.csv") == 3
+    assert "tubelet: standard input: it ends inside frame 49" in capsys.readouterr().err
+    assert len(rows(tmp_path / "a.csv")) == 1 + (25 - 8) // 2
+    pipe_in(monkeypatch, b"")
+    assert stream(run, "-", "--size", "32x24", "--fps", "25") == 3
+    assert "it ends before the first frame" in capsys.readouterr().err
+
+
+def test_a_terminal_is_no_pipe(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe_in(monkeypatch, b"")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    assert stream(run, "-", "--size", "32x24", "--fps", "25") == 2
+    assert "standard input is a terminal: pipe raw frames into it" in capsys.readouterr().err
+    assert stream(run, "-") == 2
+    assert "raw frames on standard input are FILE -" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_ctrl_c_keeps_what_was_computed_though_the_pipe_is_silent(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["stream", run, "-", "--size", "32x24", "--fps", "25", "--out", out, "--json", "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "tubelet", *map(str, [*arguments, "--save", tmp_path / "c.safetensors"])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    with process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(moving(2).tobytes())
+        process.stdin.flush()
+        first = [json.loads(process.stdout.readline()) for _ in range(5)]  # they come before the pipe ends
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert time.monotonic() - begun < 20
+    assert errors.decode() == "tubelet: interrupted; what was computed so far is kept\n"
+    lines = [*first, *(json.loads(line) for line in rest.splitlines())]
+    written = [json.loads(line) for line in (out / "windows.jsonl").read_text().splitlines()]
+    assert written == lines
+    assert len(rows(out / "windows.csv")) == sum(line["kind"] == "window" for line in lines) >= 5
+    assert (out / "timeline.svg").is_file()
+    with safe_open(tmp_path / "c.safetensors", "pt") as handle:
+        assert handle.get_slice("codes").get_shape()[0] >= 8
+
+
+# ---- codes
+
+
+@pytest.fixture(scope="module")
+def codes(run: Path, video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("codes") / "long.safetensors"
+    assert stream(run, video, "--save", path, "--hop", "5") == 0
+    return path
+
+
+@pytest.mark.parametrize(("window", "hop"), [(None, None), (1.6, 0.16), (0.32, 4.0), (99.0, 1.0)])
+def test_codes_give_the_windows_of_the_video(
+    run: Path, video: Path, codes: Path, window: float | None, hop: float | None
+) -> None:
+    predictor = Predictor.load(run, device="cpu")
+    one, other = (
+        list(windows_of_file(predictor, file, window_seconds=window, hop_seconds=hop)) for file in (video, codes)
+    )
+    assert [(w.start_seconds, w.end_seconds) for w in one] == [(w.start_seconds, w.end_seconds) for w in other]
+    np.testing.assert_allclose(chances(one), chances(other), atol=1e-5)
+
+
+def test_codes_are_a_plain_safetensors_file(run: Path, codes: Path) -> None:
+    with safe_open(codes, "pt") as handle:
+        tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118  # no dict
+        about = json.loads(handle.metadata()["tubelet"])["codes"]
+    assert set(tensors) == {"codes", "times"}
+    assert tensors["codes"].shape == (SECONDS * FPS // 4, 96)
+    assert tensors["times"].tolist() == pytest.approx((np.arange(len(tensors["codes"])) * STEP).tolist())
+    assert (about["source"], about["seconds_between_steps"]) == ("long.mp4", pytest.approx(STEP))
+
+
+def test_codes_of_another_model_are_refused(
+    run: Path, recomputing: Path, codes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = {
+        "weights": make_run(tmp_path / "weights", seed=1),
+        "spacing": make_run(tmp_path / "spacing", seconds_between_frames=0.1),
+        "crop": make_run(tmp_path / "crop", crop=(16, 8)),
+        "mean": make_run(tmp_path / "mean", mean=(0.4, 0.5, 0.5)),
+    }
+    for other in others.values():
+        assert stream(other, codes) == 2
+        assert "codes of another model (or of another size or frame spacing): made by" in capsys.readouterr().err
+    assert stream(recomputing, codes) == 2
+    assert "codes are of no use for a vivit1 model: it sees each window as a whole" in capsys.readouterr().err
+    assert stream(run, run / "model.safetensors") == 2
+    assert "holds no codes: expected a file that `tubelet stream --save` wrote" in capsys.readouterr().err
+
+
+def test_another_head_and_clip_length_take_the_same_codes(run: Path, tmp_path: Path) -> None:
+    predictor = Predictor.load(run, device="cpu")
+    spec = predictor.spec.to_json()
+    one = encoder_hash(predictor.model, spec)
+    with torch.no_grad():
+        predictor.model.head.weight.add_(1)
+        next(predictor.model.encoders[1].parameters()).add_(1)
+    assert encoder_hash(predictor.model, {**spec, "frames": 99}) == one
+    with torch.no_grad():
+        next(predictor.model.encoders[0].parameters()).add_(1)
+    assert encoder_hash(predictor.model, spec) != one
+
+
+def test_codes_that_cannot_be_saved(
+    run: Path, recomputing: Path, video: Path, codes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stream(recomputing, video, "--save", tmp_path / "a.safetensors") == 2
+    assert "--save: there are no codes to save for a vivit1 model" in capsys.readouterr().err
+    assert stream(run, codes, "--save", tmp_path / "a.safetensors") == 2
+    assert "holds codes already: copy the file, or leave --save out" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_codes_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file, settings = tmp_path / "a.safetensors", {"encoder": "abc", "seconds_between_steps": 0.5, "source": "a.mp4"}
+    with CodesWriter(file, **settings) as writer:  # type: ignore[arg-type]
+        writer.add(torch.empty(0))
+        assert not file.exists()
+    assert list(tmp_path.iterdir()) == []
+    parts = [torch.randn(3, 5), torch.empty(0, 5), torch.randn(4, 5)]
+
+    def interrupted() -> None:
+        with CodesWriter(file, **settings) as writer:  # type: ignore[arg-type]
+            for part in parts:
+                writer.add(part)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+    steps, blocks = read_codes(file, encoder="abc", at_once=2)
+    held = list(blocks)
+    assert steps == 7
+    assert [len(block) for block in held] == [2, 2, 2, 1]
+    assert torch.cat(held).equal(torch.cat(parts))
+
+
+# ---- made ahead
+
+
+def test_blocks_come_in_order_and_few_lie_waiting() -> None:
+    made: list[int] = []
+
+    def blocks() -> Generator[int, None, None]:
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    for number, block in enumerate(ahead(blocks())):
+        assert block == number
+        time.sleep(0.002)
+        assert len(made) <= number + 1 + BLOCKS_AHEAD + 1
+    assert len(made) == 20
+
+
+def test_an_error_comes_where_its_block_would_have_stood() -> None:
+    def blocks() -> Generator[int, None, None]:
+        yield 0
+        yield 1
+        raise MediaError("a.mp4", "damaged", "broken", "Mend it")
+
+    got = []
+    with pytest.raises(MediaError, match="broken"):
+        got.extend(ahead(blocks()))
+    ordered = ahead(blocks())
+    assert [next(ordered), next(ordered)] == [0, 1]
+    with pytest.raises(MediaError, match="broken"):
+        next(ordered)
+
+
+def test_closing_stops_the_thread_and_its_source() -> None:
+    closed = threading.Event()
+
+    def blocks() -> Generator[int, None, None]:
+        try:
+            yield from count()
+        finally:
+            closed.set()
+
+    endless = ahead(blocks())
+    assert [next(endless) for _ in range(5)] == [0, 1, 2, 3, 4]
+    endless.close()  # type: ignore[attr-defined]
+    assert closed.wait(10)
+    assert not [thread for thread in threading.enumerate() if thread.name == "tubelet-stream" and thread.is_alive()]
+
+
+# ---- the picture
+
+
+def test_a_picture_shows_the_classes_that_matter() -> None:
+    rng = np.random.default_rng(0)
+    many = [f"class {k}" for k in range(30)]
+    likely = rng.dirichlet(np.ones(30), 50).astype(np.float32)
+    likely[20:30] = np.eye(30, dtype=np.float32)[17]
+    windows = [Window(i, i + 2, row) for i, row in enumerate(likely)]
+    segments = find_segments(windows, many, on=0.9, off=0.5)
+    assert {one.label for one in segments} == {"class 17"}
+    rows_shown = chosen(likely, segments, many)
+    assert len(rows_shown) == ROWS
+    assert 17 in rows_shown
+    assert rows_shown == sorted(rows_shown)
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".png"])
+def test_any_name_of_a_class_is_drawn(tmp_path: Path, suffix: str) -> None:
+    names = ["走る", "$x_1$ and $", "<b>&", "a very long name that does not fit into the margin"]
+    windows = [Window(i, i + 2, row) for i, row in enumerate(np.eye(4, dtype=np.float32))]
+    for one in (windows, windows[:1]):
+        draw(tmp_path / f"a{suffix}", one, find_segments(one, names, on=0.5, off=0.5), names, on=0.5)
+    if suffix == ".svg":
+        text = (tmp_path / "a.svg").read_text(encoding="utf-8")
+        assert all(name in text for name in ("走る", "$x_1$ and $", "&lt;b&gt;&amp;", "a very long name that d…"))
+
+
+def test_a_long_curve_keeps_its_peaks() -> None:
+    values = np.zeros(20_000)
+    values[[3, 12_345]] = 1
+    times, heights = thinned(np.arange(20_001.0), values)
+    assert len(times) == len(heights) < 2000
+    assert (np.diff(times) >= 0).all()
+    assert sorted(set(heights)) == [0, 1]
+    assert times[np.argmax(heights[100:]) + 100] == pytest.approx(12_345, abs=25)
+    short = thinned(np.arange(4.0), np.array([0.1, 0.9, 0.2]))
+    assert short[0].tolist() == [0, 1, 1, 2, 2, 3]
+    assert short[1].tolist() == [0.1, 0.1, 0.9, 0.9, 0.2, 0.2]

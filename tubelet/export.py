@@ -1,0 +1,257 @@
+"""From a run to a folder that onnxruntime or OpenVINO runs, with a report of what that costs and gains."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.table import Table
+from torch import Tensor
+
+from tubelet import __version__
+from tubelet.data.clips import views
+from tubelet.data.spec import ClipSpec
+from tubelet.exported import ABOUT, FILES, is_exported, needed, open_file
+from tubelet.media.reader import MediaError
+from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.onnx_files import first_and_last_product, write_int8, write_onnx
+from tubelet.precision import has_bfloat16, interleaved
+from tubelet.predict import Predictor, find_files
+from tubelet.screen import console, say
+
+ENOUGH = 0.995  # share of the clips that int8 must answer as float32 does
+CALIBRATE_EVERY = 4  # of the clips of --data, for OpenVINO's int8; the others are compared
+RUNTIMES = {"onnx": "onnxruntime", "openvino": "OpenVINO"}
+PACKAGES = ("onnx", "onnxruntime", "openvino")
+
+Model = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to run the model: the share of clips that it answers as float32 torch does, and its time for one clip."""
+
+    name: str
+    agreement: float
+    largest_logit_error: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips (1, C, T, H, W) to compare answers on, others to calibrate int8 with, and what they are, in words."""
+
+    compared: list[Tensor]
+    calibration: list[Tensor]
+    what: str
+
+
+def export(
+    run: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    format: str = "onnx",
+    int8: bool = False,
+    data: str | os.PathLike[str] | None = None,
+    clips: int = 32,
+    overwrite: bool = False,
+    show: bool = True,
+) -> dict[str, Any]:
+    """Writes `out`, a folder with the model's file and tubelet.json, which `Predictor.load` takes like a run.
+
+    The file takes uint8 clips (B, C, T, H, W) of any number, normalises them and gives logits (B, classes). Answers and
+    speed are compared with float32 torch on `clips` clips of the files under `data`, or, left out, on synthetic ones.
+
+    Returns: what tubelet.json holds.
+
+    Raises:
+        ValueError: no run, a folder that is there already, a missing package, or int8 for OpenVINO without `data`.
+    """
+    folder = Path(out)
+    check(folder, format, int8=int8, data=data, clips=clips, overwrite=overwrite)
+    predictor = Predictor.load(run, device="cpu")
+    given = synthetic(predictor.spec, clips) if data is None else read(Path(data), predictor.spec, clips, int8, format)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
+        made, rows, notes = write(predictor.model, Path(place), format, int8=int8, given=given)
+        about = describe(predictor, format, int8=int8) | {
+            "report": {"clips": given.what, "rows": [asdict(row) for row in rows], "notes": notes}
+        }
+        (made / ABOUT).write_text(json.dumps(about, indent=1))
+        if folder.exists():
+            shutil.rmtree(folder)
+        made.rename(folder)
+    if show:
+        print_report(folder, rows, notes, given)
+    return about
+
+
+def check(folder: Path, form: str, *, int8: bool, data: object, clips: int, overwrite: bool) -> None:
+    """Raises ValueError, before anything is computed, where the work could not be finished."""
+    if form not in FILES:
+        raise ValueError(f"unknown format {form!r}: expected {' or '.join(FILES)}")
+    if clips < 2:
+        raise ValueError(f"got clips={clips}, expected at least 2 to compare answers on")
+    if int8 and form == "openvino" and data is None:
+        raise ValueError("int8 for OpenVINO is calibrated on real clips: give --data FOLDER with some like yours")
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        if not overwrite:
+            raise ValueError(f"{folder} is there already: name a new folder, or add --overwrite")
+        if not is_exported(folder):
+            raise ValueError(f"{folder} is no exported model: it is not overwritten, name a new folder")
+    for package in ("onnx", "onnxscript", "onnxruntime", *(["openvino"] if form == "openvino" else [])):
+        needed(package)
+
+
+def read(data: Path, spec: ClipSpec, clips: int, int8: bool, form: str) -> Clips:
+    """Clips from files spread evenly over those under `data`; one that cannot be read is left out.
+
+    Raises:
+        ValueError: too few can be read.
+    """
+    files = find_files([data])
+    chosen = [files[i * len(files) // clips] for i in range(clips)] if len(files) > clips else files
+    found, faults = [], []
+    for file in chosen:
+        try:
+            found.append(views(file, spec).contiguous())
+        except MediaError as error:
+            faults.append(str(error))
+    if len(found) < 2:
+        raise ValueError(f"{data}: {len(found)} of {len(chosen)} files can be read, expected at least 2: {faults[:1]}")
+    calibration = found[::CALIBRATE_EVERY] if int8 and form == "openvino" else []
+    compared = [clip for clip in found if not any(clip is other for other in calibration)]
+    what = f"{len(compared)} clips from {data}"
+    if calibration:
+        what += f", {len(calibration)} others to calibrate int8"
+    return Clips(compared, calibration, what + (f", {len(faults)} files could not be read" if faults else ""))
+
+
+def synthetic(spec: ClipSpec, clips: int) -> Clips:
+    """Clouds of colour that drift: nothing that the model was trained on."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(clips, spec.num_channels, 2, 4, 4, generator=generator)
+    clouds = F.interpolate(coarse, spec.clip_size, mode="trilinear")
+    pixels = clouds if spec.kind == "sound" else (128 + 80 * clouds).clamp(0, 255).to(torch.uint8)
+    return Clips(list(pixels.split(1)), [], f"{clips} synthetic clips, not real ones: give --data for those")
+
+
+def write(
+    model: SpaceTimeTransformer, place: Path, form: str, *, int8: bool, given: Clips
+) -> tuple[Path, list[Row], list[str]]:
+    """Writes the model into a folder in `place`, int8 or not, and compares all ways to run it.
+
+    Returns: the folder, the comparison, and what else should be known.
+    """
+    plain, runtime = place / "float32.onnx", RUNTIMES[form]
+    write_onnx(model, plain, clip=given.compared[0])
+    folder, notes = put(plain, place / "float32", form), []
+    ways: dict[str, Model] = {"torch, float32": model, f"{runtime}, float32": opened(folder, form)}
+    if form == "openvino" and has_bfloat16(torch.device("cpu"))[0]:
+        ways[f"{runtime}, bfloat16"] = opened(folder, form, dtype="bfloat16")
+    if int8:
+        folder, notes = write_int8_as_far_as_it_agrees(model, plain, form, given)
+        ways[f"{runtime}, int8"] = opened(folder, form, int8=True)
+    return folder, compare(ways, given.compared), notes
+
+
+def write_int8_as_far_as_it_agrees(
+    model: SpaceTimeTransformer, plain: Path, form: str, given: Clips
+) -> tuple[Path, list[str]]:
+    """Writes the model in int8: all its products, or, where too many answers change, all but tokeniser and head."""
+    reference, notes, file = logits_of(model, given.compared), [], plain.with_name("int8.onnx")
+    for part, leave in (("all products", []), ("all but tokeniser and head", first_and_last_product(plain))):
+        write_int8(plain, file, calibration=given.calibration or None, leave=leave)
+        folder = put(file, plain.with_name(part), form)  # one for each: OpenVINO reads from an open file's pages
+        agreement = agreement_of(logits_of(opened(folder, form, int8=True), given.compared), reference)
+        if agreement >= ENOUGH:
+            break
+        notes.append(f"with {part} in int8, {100 * agreement:.1f}% of the clips are answered as in float32")
+    return folder, notes
+
+
+def put(onnx_file: Path, folder: Path, form: str) -> Path:
+    """Makes a folder with what an ONNX file holds, in the format that was asked for."""
+    folder.mkdir()
+    if form == "onnx":
+        shutil.copyfile(onnx_file, folder / FILES[form])
+    else:
+        openvino = needed("openvino")
+        openvino.save_model(openvino.Core().read_model(onnx_file), folder / FILES[form], compress_to_fp16=False)
+    return folder
+
+
+def opened(folder: Path, form: str, *, int8: bool = False, dtype: str = "float32") -> Model:
+    _, run = open_file(folder / FILES[form], form, int8=int8, dtype=dtype)
+    return lambda clip: torch.from_numpy(run(clip.numpy()))
+
+
+@torch.inference_mode()
+def logits_of(way: Model, clips: Sequence[Tensor]) -> Tensor:
+    return torch.cat([way(clip) for clip in clips])
+
+
+def agreement_of(logits: Tensor, reference: Tensor) -> float:
+    """The share of clips whose likeliest class is the same."""
+    return (logits.argmax(1) == reference.argmax(1)).float().mean().item()
+
+
+@torch.inference_mode()
+def compare(ways: dict[str, Model], clips: Sequence[Tensor]) -> list[Row]:
+    """Agreement and the largest error of the logits against the first way; seconds as the median of runs in turns."""
+    logits = [logits_of(way, clips) for way in ways.values()]
+    seconds = [median(took) for took in interleaved(list(ways.values()), clips[0])]
+    return [
+        Row(name, agreement_of(found, logits[0]), (found - logits[0]).abs().max().item(), took)
+        for name, found, took in zip(ways, logits, seconds, strict=True)
+    ]
+
+
+def describe(predictor: Predictor, form: str, *, int8: bool) -> dict[str, Any]:
+    spec, model = predictor.spec, predictor.model
+    return {
+        "tubelet": __version__,
+        "family": model.config.family,
+        "classes": predictor.classes,
+        "clip_spec": spec.to_json(),
+        "format": form,
+        "int8": int8,
+        "input": {
+            "name": "clip",
+            "dtype": "float32" if spec.kind == "sound" else "uint8",
+            "shape": [None, spec.num_channels, *spec.clip_size],
+        },
+        "output": {"name": "logits", "dtype": "float32", "shape": [None, len(predictor.classes)]},
+        "versions": {name: version(name) for name in ("torch", *PACKAGES) if name != "openvino" or form == "openvino"},
+    }
+
+
+def print_report(folder: Path, rows: Sequence[Row], notes: Sequence[str], given: Clips) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for title in ("ms a clip", "speed", "same answer", "largest logit error"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        speed = f"{rows[0].seconds / row.seconds:.2f}x"
+        table.add_row(
+            row.name,
+            f"{1000 * row.seconds:.1f}",
+            speed,
+            f"{100 * row.agreement:.1f}%",
+            f"{row.largest_logit_error:.2g}",
+        )
+    console.print(table)
+    say("compared", f"{given.what}; {torch.get_num_threads()} threads, medians of runs in turns")
+    for note in notes:
+        say("note", note)
+    files = sorted(folder.iterdir())
+    size = sum(file.stat().st_size for file in files)
+    say("written", f"{folder}: {', '.join(file.name for file in files)} ({size / 1e6:.1f} MB)")

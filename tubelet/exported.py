@@ -1,0 +1,116 @@
+"""A model that was exported: a folder with its file and tubelet.json, run by onnxruntime or OpenVINO on the processor."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tubelet.precision import choose_dtype
+
+ABOUT = "tubelet.json"
+FILES = {"onnx": "model.onnx", "openvino": "model.xml"}
+KEYS = ("classes", "clip_spec", "format", "int8", "input")
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+class Exported(nn.Module):
+    """Answers clips as the model did that was exported, (B, C, T, H, W) -> logits (B, classes), float32.
+
+    Clips are uint8; those of sound float32, normalised. `precision` says in words what it computes in.
+
+    Raises:
+        ValueError: no such folder, or a precision that its runtime does not have.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, dtype: str = "float32"):
+        super().__init__()
+        self.about = read_exported(folder)
+        self.precision, self.run = open_file(
+            Path(folder) / FILES[self.about["format"]], self.about["format"], int8=self.about["int8"], dtype=dtype
+        )
+
+    def forward(self, clip: Tensor) -> Tensor:
+        (_, *size), dtype = self.about["input"]["shape"], self.about["input"]["dtype"]
+        if list(clip.shape[1:]) != size or str(clip.dtype) != f"torch.{dtype}":
+            raise ValueError(
+                f"got clips of {clip.dtype} {tuple(clip.shape)}, the exported model takes {dtype} (B, "
+                f"{', '.join(map(str, size))}) and no other: export it again for another size"
+            )
+        return torch.from_numpy(self.run(clip.contiguous().numpy()))
+
+
+def is_exported(folder: str | os.PathLike[str]) -> bool:
+    return (Path(folder) / ABOUT).is_file()
+
+
+def read_exported(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What tubelet.json says.
+
+    Raises:
+        ValueError: it is damaged, or the model's file is missing.
+    """
+    file = Path(folder) / ABOUT
+    try:
+        about = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: cannot be read ({error}): export the model again") from error
+    if not isinstance(about, dict) or any(key not in about for key in KEYS) or about["format"] not in FILES:
+        raise ValueError(f"{file}: not written by `tubelet export`: export the model again")
+    if not (model := Path(folder) / FILES[about["format"]]).is_file():
+        raise ValueError(f"{model}: no such file: export the model again")
+    return about
+
+
+def open_file(file: Path, form: str, *, int8: bool, dtype: str = "float32") -> tuple[str, Run]:
+    """The precision that a model's file computes in, in words, and the function that answers clips.
+
+    Raises:
+        ValueError: the runtime is not installed, or does not compute in this dtype.
+    """
+    kept = "int8, else " if int8 else ""
+    if form == "onnx":
+        if dtype not in ("auto", "float32"):
+            raise ValueError(f"onnxruntime computes in float32 here, got dtype={dtype!r}: export for OpenVINO instead")
+        return f"{kept}float32: as exported for onnxruntime", open_onnx(file)
+    chosen, why = choose_dtype("float32" if int8 and dtype == "auto" else dtype, torch.device("cpu"))
+    return kept + why, open_openvino(file, "bf16" if chosen == torch.bfloat16 else "f32")
+
+
+def open_onnx(file: Path) -> Run:
+    onnxruntime = needed("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda clip: session.run(None, {"clip": clip})[0]
+
+
+def open_openvino(file: Path, precision: str) -> Run:
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": precision,
+    }
+    request = needed("openvino").Core().compile_model(file, "CPU", settings).create_infer_request()
+    return lambda clip: request.infer([clip])[0].copy()  # the next clip overwrites what is given back
+
+
+def needed(name: str) -> Any:
+    """A package of the extra "export".
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    # OpenVINO reports its use over the network as soon as it is imported, without asking; without this it cannot
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as where it is not installed
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ValueError(f"{name.split('.')[0]} is needed ({error}): pip install 'tubelet[export]'") from error

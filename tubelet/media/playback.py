@@ -1,0 +1,168 @@
+"""A video from its first picture to its last, in one pass: what is held does not grow with its length."""
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from tubelet.media.files import MediaError
+from tubelet.media.geometry import cover_size
+from tubelet.media.reader import (
+    VideoReformatter,
+    av,
+    decode,
+    index,
+    nothing_before,
+    open_media,
+    packets_of,
+    shown_size,
+    upright_rgb,
+    video_stream,
+)
+from tubelet.media.sampling import TIME_ROUNDING_SECONDS, clip_times, displayed_frames
+from tubelet.media.timeline import Index, displayed, numbered
+
+CUT_SHORT_SECONDS = 1.0  # headers may be off by a frame or two
+PIXEL_FORMATS = {"rgb24": 3, "gray": 1}  # bytes of a pixel
+
+
+class Picture(NamedTuple):
+    """What is on screen at a time; `damaged`: it is the last good picture before one that cannot be decoded."""
+
+    seconds: float
+    pixels: np.ndarray  # uint8 (H, W, 3)
+    damaged: bool
+
+
+def pictures_within(duration_seconds: float, *, seconds_between_frames: float) -> int:
+    """How many pictures a video has at 0, d, 2 d, ... before it ends; at least one.
+
+    |---------|---------|-----|   duration
+    0         d        2 d          three
+    """
+    return max(1, math.ceil((duration_seconds - TIME_ROUNDING_SECONDS) / seconds_between_frames))
+
+
+def frames_in_order(
+    path: str | os.PathLike[str],
+    *,
+    seconds_between_frames: float,
+    cover: tuple[int, int] | None = None,
+    threads: int = 1,
+) -> Iterator[Picture]:
+    """The pictures of a file at 0, d, 2 d, ... until it ends, each packet decoded once.
+
+    They are those that `read_frames` gives for these times, but for the end of a damaged file: what cannot be decoded
+    to the end is not made up for by the last good picture but told by an error, after all that could be read.
+
+    Args:
+        cover, threads: as for `read_frames`.
+
+    Raises:
+        MediaError: the file cannot be read, no good frame comes before the first wanted one, or the rest is lost.
+    """
+    found = index(path)
+    shown_size(found, cover)
+    count = pictures_within(found.duration_seconds, seconds_between_frames=seconds_between_frames)
+    times = clip_times(0.0, frames=count, seconds_between_frames=seconds_between_frames)
+    return _in_order(found, times, cover, threads)
+
+
+def _in_order(found: Index, times: np.ndarray, cover: tuple[int, int] | None, threads: int) -> Iterator[Picture]:
+    numbers = displayed_frames(found.times, times)
+    wanted, firsts = np.unique(numbers, return_index=True)
+    stops = [*firsts[1:], len(numbers)]  # a picture that stays on screen is wanted at several times in a row
+    size, reformatter, reached = shown_size(found, cover), VideoReformatter(), 0
+    with open_media(found.path) as container:
+        stream = video_stream(found.path, container, threads)
+        frames = numbered(decode(packets_of(container, stream), stream), found, tick_seconds=float(stream.time_base))
+        for number, shown, frame in displayed(frames, wanted.tolist()):
+            pixels = upright_rgb(frame, reformatter, size)
+            for time in times[firsts[reached] : stops[reached]]:
+                yield Picture(float(time), pixels, shown < number)
+            reached += 1
+        promised_seconds = _promised_seconds(container, stream)
+    _check_end(found, wanted, reached, promised_seconds)
+
+
+def _check_end(found: Index, wanted: np.ndarray, reached: int, promised_seconds: float) -> None:
+    """Raises MediaError where not all wanted frames were reached, or the file ends before it says it does."""
+    if reached == 0:
+        raise nothing_before(found, int(wanted[0]))
+    end = found.duration_seconds
+    if reached < len(wanted):
+        problem = f"nothing after second {found.times[wanted[reached - 1]]:.2f} of {end:.2f} can be decoded"
+        raise MediaError(found.path, "damaged", problem, "Copy the file again")
+    if promised_seconds > end + CUT_SHORT_SECONDS:
+        problem = f"it ends after {end:.2f} of {promised_seconds:.2f} seconds"
+        remedy = "The copy or download was probably cut short: fetch it again"
+        raise MediaError(found.path, "truncated", problem, remedy)
+
+
+def _promised_seconds(container: Any, stream: Any) -> float:
+    """How long the header says the video lasts; 0 where it does not say so, or FFmpeg only guesses."""
+    formats = set(container.format.name.split(","))
+    if "mov" in formats and stream.duration:
+        return float(stream.duration * stream.time_base)
+    clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if "matroska" in formats and clock:
+        return 3600 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3])
+    return 0.0
+
+
+def raw_frames_in_order(
+    pipe: BinaryIO,
+    *,
+    size: tuple[int, int],
+    frames_per_second: float,
+    pixel_format: str,
+    seconds_between_frames: float,
+    cover: tuple[int, int] | None = None,
+) -> Iterator[Picture]:
+    """The same of raw frames, one after the other without anything between them, as `ffmpeg -f rawvideo -` writes them.
+
+    Args:
+        size: (height, width) px of each frame.
+        pixel_format: "rgb24" or "gray", 8 bits for each channel.
+
+    Raises:
+        MediaError: the pipe ends inside a frame, or before there is one.
+        ValueError: a size, a rate or a pixel format that no frames have.
+    """
+    if min(size) < 1 or not 0 < frames_per_second < math.inf or pixel_format not in PIXEL_FORMATS:
+        raise ValueError(
+            f"raw frames of {size[1]}x{size[0]} px, {frames_per_second} a second, {pixel_format}: "
+            f"expected sides and a rate above 0 and one of {', '.join(PIXEL_FORMATS)}"
+        )
+    return _raw_in_order(pipe, size, frames_per_second, pixel_format, seconds_between_frames, cover)
+
+
+def _raw_in_order(
+    pipe: BinaryIO,
+    size: tuple[int, int],
+    frames_per_second: float,
+    pixel_format: str,
+    seconds_between_frames: float,
+    cover: tuple[int, int] | None,
+) -> Iterator[Picture]:
+    shape = size if pixel_format == "gray" else (*size, 3)
+    scaled_to = cover_size(*size, cover) if cover else size
+    reformatter, number, wanted = VideoReformatter(), 0, 0  # frames read, pictures handed out
+    while data := pipe.read(math.prod(shape)):
+        if len(data) < math.prod(shape):
+            problem = f"it ends inside frame {number}: {len(data)} bytes of {math.prod(shape)} for {size[1]}x{size[0]}"
+            raise MediaError("standard input", "truncated", problem, "Check --size and --pixel-format")
+        number += 1
+        times = []
+        while (wanted * seconds_between_frames + TIME_ROUNDING_SECONDS) * frames_per_second < number:
+            times.append(wanted * seconds_between_frames)
+            wanted += 1
+        if times:
+            frame = av.VideoFrame.from_ndarray(np.frombuffer(data, np.uint8).reshape(shape), format=pixel_format)
+            pixels = upright_rgb(frame, reformatter, scaled_to)
+            yield from (Picture(time, pixels, False) for time in times)
+    if number == 0:
+        raise MediaError("standard input", "no-frames", "it ends before the first frame", "Check what writes to it")

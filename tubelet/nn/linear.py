@@ -1,0 +1,55 @@
+"""Linear layers, with the GELU that may follow: one fused kernel on a processor that only answers, not learns."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GELUS = {"erf": "none", "tanh": "tanh"}  # as torch calls them
+
+# Private to torch, so asked for. Its kernels are oneDNN's, which on x86 are ahead of those of `F.linear` in float32 and
+# add the bias and apply the GELU before a result leaves the cache. docs/speed.md has the measurement.
+FUSED = (
+    torch.backends.mkldnn.is_available()
+    and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: str | None = None) -> Tensor:
+    """(..., D) -> (..., E) with `weight` (E, D), then, if asked for, a GELU: "erf" (exact) or "tanh" (JAX's)."""
+    if FUSED and can_be_fused(x, weight):
+        activation = ("gelu", GELUS[gelu]) if gelu else ("none", "")
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation[0], [], activation[1])
+    x = F.linear(x, weight, bias)
+    return F.gelu(x, approximate=GELUS[gelu]) if gelu else x
+
+
+def can_be_fused(x: Tensor, weight: Tensor) -> bool:
+    """Whether nothing needs the steps one by one: no gradient, no tracer, counter, cast or sharding in between."""
+    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    plain = type(x) is Tensor and type(weight) in (Tensor, nn.Parameter)
+    return (
+        plain
+        and not learns
+        and x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch._C._len_torch_dispatch_stack()
+    )
+
+
+class Linear(nn.Linear):
+    """(..., D) -> (..., E), then the GELU, if any."""
+
+    def __init__(self, dim: int, out: int, *, gelu: str | None = None):
+        super().__init__(dim, out)
+        if gelu not in (None, *GELUS):
+            raise ValueError(f"unknown gelu {gelu!r}: expected 'erf' (exact) or 'tanh' (approximate)")
+        self.gelu = gelu
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias, gelu=self.gelu)

@@ -1,0 +1,201 @@
+"""A copy of a data set that is quick to read: each video shrunk once, under the same labels, splits and groups."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from time import perf_counter
+
+import numpy as np
+
+from tubelet.data.clips import check_kind
+from tubelet.data.items import Source, find_items, some
+from tubelet.data.loader import prefetch
+from tubelet.data.splits import with_groups
+from tubelet.data.table import write_table
+from tubelet.media.reader import MediaError, index, read_frames
+from tubelet.media.sampling import clip_times, view_starts
+from tubelet.media.shrink import comment_of, shrink
+from tubelet.screen import bar, console, say, size
+
+MP4_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp")  # keep their names; they are of one family
+TIMED_FILES = 8
+TIMED_FRAMES, TIMED_SPAN_SECONDS = 16, 2.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How videos are copied. Raises ValueError for what cannot be.
+
+    short_side_px: even. gop_frames: from key frame to key frame. quality: x264's crf, 0 best to 51 worst.
+    """
+
+    short_side_px: int = 256
+    gop_frames: int = 12
+    quality: int = 16
+
+    def __post_init__(self) -> None:
+        if self.short_side_px < 16 or self.short_side_px % 2:
+            raise ValueError(f"--short-side {self.short_side_px}: expected an even number of pixels from 16 up")
+        if self.gop_frames < 1:
+            raise ValueError(f"--gop {self.gop_frames}: expected 1 frame or more from one key frame to the next")
+        if not 0 <= self.quality <= 51:
+            raise ValueError(f"--quality {self.quality}: expected 0 (best) to 51 (worst); 16 can hardly be told apart")
+
+    def mark(self, original: Path) -> str:
+        """What is written into a copy, to know it again: how it was made, and from what."""
+        status = original.stat()
+        return (
+            f"tubelet prepare: short side {self.short_side_px} px, gop {self.gop_frames}, quality {self.quality}, "
+            f"of {status.st_size} bytes changed at {status.st_mtime_ns} ns"
+        )
+
+
+def prepare(
+    data: str | Path,
+    out: str | Path,
+    *,
+    settings: Settings | None = None,
+    workers: int | None = None,
+    show: bool = True,
+) -> list[MediaError]:
+    """Copies the videos of a data set into `out`, and says why those are missing that cannot be read.
+
+    Copies that are there already are kept, so that the same call goes on where it stopped. Where files change their
+    names, or the data are a table, a table in `out` keeps labels, times, splits and groups as they were.
+
+    workers: threads that copy a file each; as many as there are processors if left out.
+
+    Raises:
+        ValueError: data that are no videos, folders within each other, or files in the way that are no copies.
+    """
+    settings = settings or Settings()
+    data, out = Path(data), Path(out).absolute()
+    source = find_items(data, minimum_classes=1, minimum_clips=1)
+    if source.kind != "video":
+        raise ValueError(f"{data}: holds files of kind {source.kind!r}, prepare copies videos; train on it as it is")
+    _check_apart(source.root, out)
+    names = copy_names(source)
+
+    def copy(path: str) -> MediaError | None:
+        try:
+            _copy(source.root / path, out / names[path], settings)
+        except MediaError as error:
+            return error
+        return None
+
+    found: dict[str, MediaError | None] = {}
+    threads = workers or len(os.sched_getaffinity(0))
+    with bar("preparing", len(names), show=show) as progress:
+        for path, error in zip(names, prefetch(copy, names, threads=threads, ahead=2 * threads), strict=True):
+            found[path] = error
+            progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
+    good = {path: name for path, name in names.items() if found[path] is None}
+    train_on = _write_table(source, good, data, out)
+    errors = [error for error in found.values() if error is not None]
+    if show:
+        _report(source.root, out, good, errors, train_on)
+    return errors
+
+
+def copy_names(source: Source) -> dict[str, str]:
+    """Path of each file of a source -> path of its copy, below another root.
+
+    Raises: ValueError where two files would have one copy.
+    """
+    names = {item.path: _copy_name(item.path, source.root) for item in source.items}
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    if twice:
+        which = [path for path, name in names.items() if name == twice[0]]
+        raise ValueError(f"{source.root}: {some(which)} would all become {twice[0]!r}; rename all but one")
+    return names
+
+
+def _copy_name(path: str, root: Path) -> str:
+    inside = os.path.relpath(os.path.normpath(root / path), root)
+    if inside.startswith(".."):  # a table may name files anywhere
+        inside = os.path.abspath(root / path).lstrip(os.sep)
+    name = PurePosixPath(Path(inside).as_posix())
+    return str(name if name.suffix.lower() in MP4_SUFFIXES else name.with_suffix(".mp4"))
+
+
+def _check_apart(root: Path, out: Path) -> None:
+    here, there = root.resolve(), out.resolve()
+    if here.is_relative_to(there) or there.is_relative_to(here):
+        raise ValueError(f"{out}: lies in {root}, or the other way round; name a folder beside the data")
+
+
+def _copy(original: Path, copy: Path, settings: Settings) -> None:
+    check_kind(original, "video")
+    mark = settings.mark(original)
+    if copy.exists():
+        comment = _comment(copy)
+        if comment == mark:
+            return
+        if not comment.startswith("tubelet prepare: "):
+            raise ValueError(f"{copy}: is in the way and no copy that prepare made; move it, or name another folder")
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shrink(
+        original,
+        copy,
+        short_side_px=settings.short_side_px,
+        gop_frames=settings.gop_frames,
+        crf=settings.quality,
+        comment=mark,
+    )
+
+
+def _comment(file: Path) -> str:
+    try:
+        return comment_of(file)
+    except MediaError:
+        return ""
+
+
+def _write_table(source: Source, good: dict[str, str], data: Path, out: Path) -> Path:
+    """What to train on: `out` itself where its folders say all that the original said, else a table in it."""
+    if data.is_dir() and all(path == name for path, name in good.items()):
+        return out
+    items, _ = with_groups(source.items)  # by the old names, on which the split depends
+    table = out / ("clips.csv" if data.is_dir() else f"{data.stem}.csv")
+    out.mkdir(parents=True, exist_ok=True)
+    write_table(table, (replace(item, path=good[item.path]) for item in items if item.path in good))
+    return table
+
+
+def _report(root: Path, out: Path, good: dict[str, str], errors: list[MediaError], train_on: Path) -> None:
+    for error in errors:
+        console.print(str(error), soft_wrap=True)
+    missing = f", {len(errors)} that cannot be read are missing" if errors else ""
+    say("prepared", f"{len(good)} files in {out}{missing}")
+    if good:
+        before, after = (sum(os.stat(file).st_size for file in files) for files in _pairs(root, out, good))
+        say("size", f"{size(before)} before, {size(after)} now")
+        before_ms, after_ms = (1000 * seconds for seconds in reading_seconds(root, out, good))
+        say(
+            "reading",
+            f"{before_ms:.0f} ms a clip before, {after_ms:.1f} ms now: {before_ms / after_ms:.1f} times as fast",
+        )
+        say("train on", train_on)
+
+
+def _pairs(root: Path, out: Path, good: dict[str, str]) -> tuple[list[Path], list[Path]]:
+    return [root / path for path in good], [out / name for name in good.values()]
+
+
+def reading_seconds(root: Path, out: Path, good: dict[str, str]) -> tuple[float, float]:
+    """Mean time that a clip from the middle of a file takes, of the originals and of their copies, one after the other;
+    16 frames, scaled to the copy's size, read by one thread. A few files tell."""
+    chosen = sorted(good)[:: -(-len(good) // TIMED_FILES)]
+    taken = np.zeros((len(chosen), 2))
+    for number, path in enumerate(chosen):
+        box = (index(out / good[path]).height, index(out / good[path]).width)
+        for side, file in enumerate((root / path, out / good[path])):
+            span = min(TIMED_SPAN_SECONDS, index(file).duration_seconds)
+            (start,) = view_starts(index(file).duration_seconds, span, 1)
+            times = clip_times(start, frames=TIMED_FRAMES, seconds_between_frames=span / TIMED_FRAMES)
+            begun = perf_counter()
+            read_frames(file, times, cover=box)
+            taken[number, side] = perf_counter() - begun
+    before, after = taken.mean(axis=0).tolist()
+    return before, after

@@ -1,0 +1,124 @@
+"""What a stream leaves behind: tables that grow while it runs, subtitles and a picture at its end."""
+
+import csv
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from tubelet.stream.config import StreamConfig
+from tubelet.stream.picture import draw
+from tubelet.stream.segments import Segment, Window, srt
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the files go; None is nowhere."""
+
+    csv: Path | None = None
+    jsonl: Path | None = None
+    srt: Path | None = None
+    segments: Path | None = None
+    picture: Path | None = None
+    codes: Path | None = None
+
+    @property
+    def all(self) -> list[Path]:
+        return [place for place in vars(self).values() if place is not None]
+
+
+def places_of(config: StreamConfig) -> Places:
+    """The files that were asked for, one by one or with --out.
+
+    Raises:
+        ValueError: one of them exists, or its folder does not: said before any work is done.
+    """
+    out = config.out
+    places = Places(
+        csv=config.csv or (out and out / "windows.csv"),
+        jsonl=out and out / "windows.jsonl",
+        srt=config.srt or (out and out / "segments.srt"),
+        segments=out and out / "segments.csv",
+        picture=config.picture or (out and out / "timeline.svg"),
+        codes=config.save,
+    )
+    if out is not None and out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is no folder: give --out the name of a folder")
+    for place in places.all:
+        if place.is_dir() or not (place.parent.is_dir() or place.parent == out):
+            raise ValueError(f"{place}: cannot be written: name a file in a folder that exists")
+        if place.exists() and config.file.exists() and place.samefile(config.file):
+            raise ValueError(f"{place}: is the video itself: choose another name")
+        if place.exists() and not config.overwrite:
+            raise ValueError(f"{place}: exists: choose another name, or --overwrite")
+    if len(set(places.all)) < len(places.all):
+        raise ValueError("two files of the same name: give each a name of its own")
+    return places
+
+
+def window_object(window: Window, classes: Sequence[str]) -> dict[str, Any]:
+    best = int(window.probabilities.argmax())
+    return {
+        "kind": "window",
+        "start_seconds": round(window.start_seconds, 6),
+        "end_seconds": round(window.end_seconds, 6),
+        "label": classes[best],
+        "probability": float(window.probabilities[best]),
+        "probabilities": dict(zip(classes, window.probabilities.tolist(), strict=True)),
+    }
+
+
+def segment_object(segment: Segment) -> dict[str, Any]:
+    return {"kind": "segment", **asdict(segment)}
+
+
+class Files:
+    """The files of a stream: a context that opens the tables; each window is written when it comes."""
+
+    def __init__(self, places: Places, classes: Sequence[str]):
+        self.places, self.classes, self.stack = places, list(classes), ExitStack()
+
+    def __enter__(self) -> "Files":
+        for place in self.places.all:
+            place.parent.mkdir(exist_ok=True, parents=True)
+        self.table, self.lines = self.opened(self.places.csv), self.opened(self.places.jsonl)
+        if self.table:
+            names = ["start_seconds", "end_seconds", "label", "probability", *(f"p:{name}" for name in self.classes)]
+            csv.writer(self.table).writerow(names)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def opened(self, place: Path | None) -> TextIO | None:
+        """Written line by line, so that what is there can be looked at, and a crash leaves it."""
+        if place is None:
+            return None
+        return self.stack.enter_context(
+            open(place, "w", newline="", encoding="utf-8", errors="surrogateescape", buffering=1)
+        )
+
+    def add(self, window: Window) -> None:
+        if self.lines:
+            self.lines.write(json.dumps(window_object(window, self.classes)) + "\n")
+        if self.table:
+            best = int(window.probabilities.argmax())
+            times = [f"{window.start_seconds:.3f}", f"{window.end_seconds:.3f}"]
+            chances = [f"{p:.6f}" for p in window.probabilities]
+            csv.writer(self.table).writerow([*times, self.classes[best], chances[best], *chances])
+
+    def finish(self, windows: Sequence[Window], segments: Sequence[Segment], *, on: float) -> None:
+        if self.lines:
+            self.lines.writelines(json.dumps(segment_object(one)) + "\n" for one in segments)
+        if self.places.srt:
+            self.places.srt.write_text(srt(segments), encoding="utf-8", errors="surrogateescape")
+        if file := self.opened(self.places.segments):
+            table = csv.writer(file)
+            table.writerow(["start_seconds", "end_seconds", "label", "probability"])
+            for one in segments:
+                times = [f"{one.start_seconds:.3f}", f"{one.end_seconds:.3f}"]
+                table.writerow([*times, one.label, f"{one.probability:.6f}"])
+        if self.places.picture and windows:
+            draw(self.places.picture, windows, segments, self.classes, on=on)

@@ -1,0 +1,145 @@
+"""From a file, a pipe or saved codes to what is pushed into the streamer, block by block, made ahead of the model."""
+
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Event, Thread
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tubelet.data.clips import check_kind, crop, to_channels
+from tubelet.data.spec import ClipSpec
+from tubelet.media.playback import Picture, frames_in_order, pictures_within, raw_frames_in_order
+from tubelet.media.reader import MediaError, index
+
+Block = TypeVar("Block")
+BLOCKS_AHEAD = 2  # made and not yet taken
+GIVE_UP_SECONDS = 1.0  # a thread that waits for a pipe is left to itself
+
+
+@dataclass
+class Footage:
+    """A video on its way to the model.
+
+    Attributes:
+        words: what it is, for people.
+        blocks: uint8 clips (C, T, H, W), or codes (t, D) where `encoded`.
+        frames: how many there will be, in all blocks (codes: how many steps); None where nobody knows.
+        damaged: the seconds at which the last good picture stands in for a damaged one, as far as blocks were taken.
+    """
+
+    words: str
+    blocks: Iterable[Tensor]
+    frames: int | None
+    encoded: bool = False
+    damaged: list[float] = field(default_factory=list)
+
+
+def from_file(path: Path, spec: ClipSpec, *, block_frames: int, threads: int) -> Footage:
+    """Raises MediaError where the file cannot be opened or is no video."""
+    check_kind(path, spec.kind)
+    found, spacing = index(path), spec.seconds_between_frames
+    pictures = frames_in_order(path, seconds_between_frames=spacing, cover=spec.resize, threads=threads)
+    rate = (len(found.times) - 1) / found.times[-1] if len(found.times) > 1 else 0.0
+    words = f"{found.width}x{found.height}, {rate:.3g} frames a second"
+    count = pictures_within(found.duration_seconds, seconds_between_frames=spacing)
+    return from_pictures(pictures, spec, words=words, block_frames=block_frames, frames=count)
+
+
+def from_pipe(
+    pipe: BinaryIO,
+    spec: ClipSpec,
+    *,
+    size: tuple[int, int],
+    frames_per_second: float,
+    pixel_format: str,
+    block_frames: int,
+) -> Footage:
+    """Raw frames of (height, width); see `raw_frames_in_order`."""
+    pictures = raw_frames_in_order(
+        pipe,
+        size=size,
+        frames_per_second=frames_per_second,
+        pixel_format=pixel_format,
+        seconds_between_frames=spec.seconds_between_frames,
+        cover=spec.resize,
+    )
+    words = f"{size[1]}x{size[0]} {pixel_format}, {frames_per_second:g} frames a second, from standard input"
+    return from_pictures(pictures, spec, words=words, block_frames=block_frames, frames=None)
+
+
+def from_pictures(
+    pictures: Iterator[Picture], spec: ClipSpec, *, words: str, block_frames: int, frames: int | None
+) -> Footage:
+    footage = Footage(words, (), frames)
+    crops = ahead(cropped(pictures, spec, block_frames, footage.damaged))
+    footage.blocks = (to_channels(torch.from_numpy(block).permute(3, 0, 1, 2), spec) for block in crops)
+    return footage
+
+
+def cropped(
+    pictures: Iterator[Picture], spec: ClipSpec, block_frames: int, damaged: list[float]
+) -> Generator[np.ndarray, None, None]:
+    """uint8 (T, H, W, 3), T = block_frames but for the last block; an error comes after all that came before it."""
+    held: list[np.ndarray] = []
+    error: MediaError | None = None
+    try:
+        for picture in pictures:
+            view = crop(torch.from_numpy(picture.pixels).permute(2, 0, 1), spec.crop)
+            held.append(view.permute(1, 2, 0).numpy())
+            if picture.damaged:
+                damaged.append(picture.seconds)
+            if len(held) == block_frames:
+                yield np.stack(held)
+                held = []
+    except MediaError as failure:
+        error = failure
+    if held:
+        yield np.stack(held)
+    if error:
+        raise error
+
+
+@dataclass(frozen=True)
+class _End:
+    error: BaseException | None
+
+
+def ahead(blocks: Generator[Block, None, None]) -> Iterator[Block]:
+    """The same blocks, made by a thread of its own while those before are worked on; a few at most lie waiting.
+
+    An error comes where its block would have stood. Closing the iterator stops the thread after the block it is at.
+    """
+    queue: Queue[Block | _End] = Queue(BLOCKS_AHEAD)
+    stop = Event()
+
+    def work() -> None:
+        error: BaseException | None = None
+        try:
+            with closing(blocks):
+                for block in blocks:
+                    queue.put(block)
+                    if stop.is_set():
+                        return
+        except BaseException as failure:
+            error = failure
+        queue.put(_End(error))
+
+    thread = Thread(target=work, name="tubelet-stream", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(block := queue.get(), _End):
+            yield block
+        if block.error:
+            raise block.error
+    finally:
+        stop.set()
+        with suppress(Empty):
+            while True:
+                queue.get_nowait()  # room for the block that the thread is at
+        thread.join(GIVE_UP_SECONDS)

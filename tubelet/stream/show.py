@@ -1,0 +1,73 @@
+"""What a stream says on the screen: what it is going to do, what happened when, what it left behind."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from tubelet.nn.stream import encodes_steps_apart
+from tubelet.predict import Predictor
+from tubelet.screen import clock, console, facts, say
+from tubelet.stream.config import StreamConfig
+from tubelet.stream.footage import Footage
+from tubelet.stream.segments import Segment, Window, moment
+from tubelet.stream.slide import Slide
+
+SHOWN_SEGMENTS = 40
+
+
+def show_plan(config: StreamConfig, predictor: Predictor, footage: Footage, slide: Slide) -> None:
+    """How the video will be looked at, and what was rounded to whole steps."""
+    if encodes_steps_apart(predictor.model):
+        way = "each step is encoded once"
+    else:
+        way = "each window is computed anew (vivit2 would encode each step once)"
+    trained = "" if slide.window == predictor.spec.frames else f", trained on {predictor.spec.frames}"
+    window, hop = rounded(config.window, slide.window_seconds), rounded(config.hop, slide.hop_seconds)
+    rows = [
+        ("file", str(config.file)),
+        ("model", f"{predictor.model.config.family}, {len(predictor.classes)} classes; {way}"),
+        ("video", footage.words),
+        ("frames", f"every {slide.seconds_between_frames:.4g} s; a step is {slide.step_seconds:.4g} s"),
+        ("window", f"{slide.window_seconds:.4g} s, {slide.window} frames{trained}{window}"),
+        ("hop", f"{slide.hop_seconds:.4g} s{hop}"),
+    ]
+    facts("Streaming", rows)
+
+
+def rounded(asked_seconds: float | None, seconds: float) -> str:
+    if asked_seconds is None or abs(asked_seconds - seconds) < 1e-6:
+        return ""
+    return f", {asked_seconds:g} s rounded to whole steps"
+
+
+def show_segments(windows: Sequence[Window], segments: Sequence[Segment], classes: Sequence[str], *, on: float) -> None:
+    if not segments:
+        best = max(windows, key=lambda window: float(window.probabilities.max()))
+        label, chance = classes[int(best.probabilities.argmax())], float(best.probabilities.max())
+        likeliest = f"the likeliest is {label}, {chance:.2f} at {moment(best.start_seconds)}"
+        say("note", f"no class stays at --on {on:g} for long enough; {likeliest}")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("start", justify="right")
+    table.add_column("end", justify="right")
+    table.add_column("label", style="bold", overflow="fold")
+    table.add_column("probability", justify="right")
+    for one in segments[:SHOWN_SEGMENTS]:
+        times = moment(one.start_seconds), moment(one.end_seconds)
+        table.add_row(*times, one.label, f"{100 * one.probability:.0f}%")
+    console.print(table)
+    if len(segments) > SHOWN_SEGMENTS:
+        say("note", f"and {len(segments) - SHOWN_SEGMENTS} more: --out DIR writes them all")
+
+
+def show_end(windows: Sequence[Window], footage: Footage, files: Sequence[Path], *, seconds: float) -> None:
+    if footage.damaged:
+        first = moment(footage.damaged[0])
+        say("note", f"{len(footage.damaged)} damaged frames, from {first} on, were taken to be as the last good one")
+    span = windows[-1].end_seconds
+    speed = f"{span / max(seconds, 1e-9):.3g}x real time"
+    say("done", f"{len(windows)} windows over {moment(span)} in {clock(seconds)}, {speed}")
+    for file in files:
+        if file.exists():
+            say("wrote", file)

@@ -1,0 +1,167 @@
+"""The task: from a run and a long video to windows, segments and files."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from tubelet.media.reader import MediaError
+from tubelet.nn.stream import encodes_steps_apart
+from tubelet.predict import Predictor
+from tubelet.screen import Bar, bar, clock
+from tubelet.stream.codes import CodesWriter, encoder_hash, read_codes
+from tubelet.stream.config import StreamConfig, parse_size
+from tubelet.stream.files import Files, places_of, segment_object, window_object
+from tubelet.stream.footage import Footage, from_file, from_pipe
+from tubelet.stream.segments import Window, find_segments
+from tubelet.stream.show import show_end, show_plan, show_segments
+from tubelet.stream.slide import Slide, slide_of, windows_of
+
+
+def windows_of_file(
+    predictor: Predictor, file: str | Path, *, window_seconds: float | None = None, hop_seconds: float | None = None
+) -> Iterator[Window]:
+    """The probabilities of each window of a video, or of codes, as soon as they are there.
+
+    Raises:
+        ValueError: a model of images or sounds; MediaError where the file cannot be read, or not to its end.
+    """
+    slide = slide_for(predictor, window_seconds, hop_seconds)
+    return windows_of(predictor, open_file(predictor, Path(file), slide), slide)
+
+
+def slide_for(predictor: Predictor, window_seconds: float | None, hop_seconds: float | None) -> Slide:
+    spec = predictor.spec
+    if spec.kind != "video":
+        raise ValueError(f"the model takes files of kind {spec.kind!r}: stream needs one that was trained on video")
+    return slide_of(
+        predictor.model,
+        frames=spec.frames,
+        seconds_between_frames=spec.seconds_between_frames,
+        window_seconds=window_seconds,
+        hop_seconds=hop_seconds,
+    )
+
+
+def open_file(predictor: Predictor, file: Path, slide: Slide) -> Footage:
+    if file.suffix != ".safetensors":
+        threads = 1 if predictor.device.type == "cpu" else 0  # leave the processor to the model if it is there
+        return from_file(file, predictor.spec, block_frames=slide.block(live=False), threads=threads)
+    check_caching(predictor, f"{file}: codes are of no use")
+    encoder = encoder_hash(predictor.model, predictor.spec.to_json())
+    steps, blocks = read_codes(file, encoder=encoder, at_once=slide.block(live=False))
+    return Footage(f"{steps} encoded steps", blocks, steps, encoded=True)
+
+
+def check_caching(predictor: Predictor, what: str) -> None:
+    if not encodes_steps_apart(predictor.model):
+        raise ValueError(f"{what} for a {predictor.model.config.family} model: it sees each window as a whole")
+
+
+def stream_fn(config: StreamConfig) -> int:
+    """Slides a window over a video, prints what happens when, writes the files that were asked for.
+
+    Returns:
+        The exit code: 0; 3 where the video cannot be read to its end; 130 after Ctrl-C. What was computed by then is
+        printed and written.
+
+    Raises:
+        ValueError: settings or files that cannot work.
+    """
+    places = places_of(config)
+    predictor = Predictor.load(config.run, device=config.device)
+    slide = slide_for(predictor, config.window, config.hop)
+    try:
+        footage = open_footage(config, predictor, slide)
+    except MediaError as error:
+        return complain(str(error), 3)
+    saver = codes_writer(config, predictor, footage, slide)
+    if not config.json:
+        show_plan(config, predictor, footage, slide)
+    code, trouble, windows, begun = 0, "", [], time.monotonic()
+    with Files(places, predictor.classes) as files, saver as codes:
+        try:
+            for window in watched(predictor, footage, slide, codes, show=not config.json):
+                windows.append(window)
+                files.add(window)
+                if config.json:
+                    print(json.dumps(window_object(window, predictor.classes)), flush=True)
+        except MediaError as error:
+            code, trouble = 3, str(error)
+        except KeyboardInterrupt:
+            code, trouble = 130, "interrupted; what was computed so far is kept"
+        seconds = time.monotonic() - begun
+        on, off = config.on_probability, config.off_probability
+        segments = find_segments(windows, predictor.classes, on=on, off=off, min_seconds=config.min_seconds)
+        files.finish(windows, segments, on=on)
+    if not windows and not code:
+        raise ValueError(f"{config.file}: shorter than one step of {slide.length_seconds:g} s: use `tubelet predict`")
+    if config.json:
+        print("".join(json.dumps(segment_object(one)) + "\n" for one in segments), end="", flush=True)
+    elif windows:
+        show_segments(windows, segments, predictor.classes, on=on)
+        show_end(windows, footage, places.all, seconds=seconds)
+    return complain(trouble, code) if code else 0
+
+
+def complain(trouble: str, code: int) -> int:
+    print(f"tubelet: {trouble}", file=sys.stderr)
+    return code
+
+
+def open_footage(config: StreamConfig, predictor: Predictor, slide: Slide) -> Footage:
+    if not config.is_pipe:
+        return open_file(predictor, config.file, slide)
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ValueError(
+            "standard input is a terminal: pipe raw frames into it, such as those that "
+            "`ffmpeg -i a.mp4 -f rawvideo -pix_fmt rgb24 -` writes"
+        )
+    return from_pipe(
+        sys.stdin.buffer,
+        predictor.spec,
+        size=parse_size(config.size or ""),
+        frames_per_second=config.fps or 0.0,
+        pixel_format=config.pixel_format,
+        block_frames=slide.block(live=True),
+    )
+
+
+def codes_writer(
+    config: StreamConfig, predictor: Predictor, footage: Footage, slide: Slide
+) -> AbstractContextManager[CodesWriter | None]:
+    if config.save is None:
+        return nullcontext()
+    if footage.encoded:
+        raise ValueError(f"{config.file}: holds codes already: copy the file, or leave --save out")
+    check_caching(predictor, "--save: there are no codes to save")
+    return CodesWriter(
+        config.save,
+        encoder=encoder_hash(predictor.model, predictor.spec.to_json()),
+        seconds_between_steps=slide.step_seconds,
+        source=config.file.name,
+    )
+
+
+def watched(
+    predictor: Predictor, footage: Footage, slide: Slide, codes: CodesWriter | None, *, show: bool
+) -> Iterator[Window]:
+    """The windows of the footage, with a bar that says how far they are and how much faster than the video plays."""
+    unit_seconds = slide.step_seconds if footage.encoded else slide.seconds_between_frames
+    whole = "" if footage.frames is None else f" of {clock(footage.frames * unit_seconds)}"
+
+    def counted(progress: Bar) -> Iterator[Tensor]:
+        for block in footage.blocks:
+            yield block
+            count = block.shape[0 if footage.encoded else 1]  # now the model has seen them
+            seconds = (progress.done + count) * unit_seconds
+            speed = seconds / max(time.monotonic() - progress.begun, 1e-9)
+            progress.advance(f"{clock(seconds)}{whole}  {speed:.3g}x real time", by=count)
+
+    with bar("streaming", footage.frames, show=show) as progress:
+        yield from windows_of(predictor, replace(footage, blocks=counted(progress)), slide, codes=codes)

@@ -1,0 +1,112 @@
+"""What the weights that a training starts from say of the model and of its input."""
+
+from dataclasses import dataclass
+
+from tubelet.data.spec import ClipSpec
+from tubelet.nn.config import IMAGE_FAMILIES, SIZES, ModelConfig, stages_of
+from tubelet.nn.create import name_of
+from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.train.config import TrainConfig
+from tubelet.weights.again import init_from_model
+from tubelet.weights.image import init_from_image
+from tubelet.weights.image_file import image_config, image_shape
+from tubelet.weights.store import model_header
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Weights of --init: of an image ViT, or of a model of ours (`model`), whose input may be known (`spec`).
+
+    name: of the model that they start. mean, std: of the pixels that they know.
+    """
+
+    init: str
+    name: str
+    model: ModelConfig | None = None
+    spec: ClipSpec | None = None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def fill(self, model: SpaceTimeTransformer) -> list[str]:
+        """Gives the weights to a model and says what was done, a line for each piece.
+
+        Raises:
+            ValueError: they do not fit; the model is then unchanged.
+        """
+        return init_from_model(model, self.init) if self.model else init_from_image(model, self.init)
+
+
+def find_start(config: TrainConfig, kind: str) -> Start | None:
+    """What --init names; None without it.
+
+    Raises:
+        ValueError: weights that cannot be had, or made for another kind of files; --freeze without weights.
+    """
+    if config.init is None:
+        if config.freeze:
+            raise ValueError(
+                "--freeze learns from the features of an encoder that was trained before: name it with --init, "
+                "a run of tubelet or an image ViT (a .safetensors file with timm's names, or a timm name)"
+            )
+        return None
+    if not is_ours(config.init):
+        image = image_config(config.init)
+        mean, std = (tuple(image.get(key, (0.5, 0.5, 0.5))) for key in ("mean", "std"))
+        return Start(init=config.init, name=config.model or image_model(config.init, kind), mean=mean, std=std)
+    header = model_header(config.init)
+    model, spec = ModelConfig.from_json(header["model"]), header["about"].get("clip_spec")
+    start = Start(
+        init=config.init,
+        name=name_of(model),
+        model=model,
+        spec=ClipSpec.from_json(spec) if spec else None,
+        mean=model.mean * (model.channels // len(model.mean)),
+        std=model.std * (model.channels // len(model.std)),
+    )
+    check_fits(start, config, kind)
+    return start
+
+
+def check_fits(start: Start, config: TrainConfig, kind: str) -> None:
+    """Raises ValueError where the weights of a model of ours are for other files, or another model is asked for."""
+    assert start.model is not None
+    takes = start.spec.kind if start.spec else "image" if start.model.family in IMAGE_FAMILIES else "video"
+    if takes != kind and (start.spec or kind == "video"):
+        raise ValueError(f"{start.init}: its model takes files of kind {takes!r}, the data are of kind {kind!r}")
+    if start.spec is None and start.model.channels != (channels := 1 if kind == "sound" else 3):
+        raise ValueError(
+            f"{start.init}: its model takes clips of {start.model.channels} channels, data of kind {kind!r} give "
+            f"{channels}: choose other weights"
+        )
+    if config.model not in (None, start.name) or config.embed not in (None, start.model.embed):
+        raise ValueError(
+            f"{start.init}: weights of {start.name} with {start.model.embed} tokens: leave --model and --embed out"
+        )
+
+
+def is_ours(init: str) -> bool:
+    try:
+        return bool(model_header(init))
+    except ValueError:
+        return False
+
+
+def image_model(init: str, kind: str) -> str:
+    """The name of the model that starts from an image ViT: its size, its patch, a factorised encoder for video."""
+    dim, depth, patch = image_shape(init)
+    size = next((name for name, (d, layers, _) in SIZES.items() if (d, layers) == (dim, depth)), None)
+    if size is None:
+        known = ", ".join(f"{name} {d} x {layers}" for name, (d, layers, _) in SIZES.items())
+        raise ValueError(
+            f"{init}: width {dim}, {depth} layers is none of our sizes ({known}): choose another image ViT"
+        )
+    return f"vivit2-{size}/{patch}x2" if kind == "video" else f"vit-{size}/{patch}"
+
+
+def choose_rates(config: TrainConfig, model: ModelConfig) -> tuple[float, float]:
+    """Peak learning rate, lower for what has learned before and higher for a head alone, and its layer-wise decay."""
+    if config.init and not config.freeze:
+        lr, decay = 3e-4, 0.75
+    else:
+        lr, decay = 3e-3 if config.freeze and len(stages_of(model)) == 1 else 1e-3, 1.0
+    return config.lr or lr * (config.batch / 16) ** 0.5, config.layer_decay or decay
