@@ -7,8 +7,8 @@ from torch import Tensor
 
 from tubelet.nn.embed import ConvStemEmbed, UniformFrames
 from tubelet.nn.encoder import Encoder
-from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.rest import Rest, encode
 
 TOGETHER = 16  # steps encoded, or windows of steps classified, at a time: bounds memory, whatever is pushed
 
@@ -31,17 +31,13 @@ def encode_steps(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
     """
     if not encodes_steps_apart(model):
         raise ValueError(f"this {model.config.family} model does not encode its steps one by one: use a vivit2 model")
-    steps, _ = model.encoders[0](*model.embedded(clip[None]))
-    return steps[0]
+    return encode(model, clip[None])[0]
 
 
 @torch.no_grad()
 def classify_steps(model: SpaceTimeTransformer, steps: Tensor) -> Tensor:
     """The rest of the model on windows of encoded steps, (B, t, D) -> (B, classes)."""
-    x, grid = steps, Grid(steps.shape[1], 1, 1)
-    for encoder in list(model.encoders)[1:]:
-        x, grid = encoder(x, grid)
-    return model.head(x.mean(1))
+    return Rest(model)(steps)
 
 
 class Streamer:
