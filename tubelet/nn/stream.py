@@ -8,7 +8,7 @@ from torch import Tensor
 from tubelet.nn.embed import ConvStemEmbed, UniformFrames
 from tubelet.nn.encoder import Encoder
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.nn.rest import Rest, encode
+from tubelet.nn.rest import Rest
 
 TOGETHER = 16  # steps encoded, or windows of steps classified, at a time: bounds memory, whatever is pushed
 
@@ -31,7 +31,8 @@ def encode_steps(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
     """
     if not encodes_steps_apart(model):
         raise ValueError(f"this {model.config.family} model does not encode its steps one by one: use a vivit2 model")
-    return encode(model, clip[None])[0]
+    codes, _ = model.encoders[0](*model.embedded(clip[None]))
+    return codes[0]
 
 
 @torch.no_grad()
