@@ -22,9 +22,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from math import nan
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def make_file(path: Path, height: int, width: int, seconds: int, gop: int, b_fra
     path.with_suffix(".part").rename(path)
 
 
-def panned(height: int, width: int, count: int):
+def panned(height: int, width: int, count: int) -> Iterator[np.ndarray]:
     """Yields YUV 4:2:0 pictures `(H * 3 / 2, W)`."""
     rng = np.random.default_rng(0)
     fine, coarse, colour = (texture(height + 400, width + 400, cell, rng) for cell in (8, 64, 96))
@@ -250,22 +251,30 @@ def measure(workers: dict[str, subprocess.Popen], path: Path, count: int, turns:
     return result
 
 
-def cell(figures: dict[str, Any], best: float, key: str) -> str:
+def print_table(results: dict[str, dict[str, dict[str, Any]]], key: str) -> None:
+    """One row a file, and ratios to the example of Hugging Face and to the best of the others that is all right."""
+    systems = list(dict.fromkeys(name for row in results.values() for name in row))
+    ratios = ["HF / ours", "best / ours", "HF / again", "best / again"]
+    print(f"| file | {' | '.join(name.replace('_', ' ') for name in systems)} | {' | '.join(ratios)} |")
+    print("|---" * (len(systems) + len(ratios) + 1) + "|")
+    columns: list[list[float]] = [[] for _ in ratios]
+    for file, row in results.items():
+        right = {name: figures[key] for name, figures in row.items() if not figures.get("wrong", 1)}
+        others = {name: value for name, value in right.items() if not name.startswith("ours")}
+        peers = [others.get("pyav_as_hf", nan), min(others.values(), default=nan)]
+        found = [peer / right[name] for name in ("ours", "ours_again") for peer in peers]
+        for column, ratio in zip(columns, found, strict=True):
+            column.append(ratio)
+        cells = [cell(row[name], key) if name in row else "" for name in systems]
+        print(f"| {file} | {' | '.join(cells)} | {' | '.join(f'{ratio:.2f}' for ratio in found)} |")
+    means = [f"{geometric_mean(column):.2f}" for column in columns]
+    print(f"| geometric mean |{' |' * len(systems)} {' | '.join(means)} |", flush=True)
+
+
+def cell(figures: dict[str, Any], key: str) -> str:
     if "error" in figures:
         return "failed"
-    wrong = f" ({figures['wrong']} wrong)" if figures["wrong"] else ""
-    return f"{figures[key]:.0f}" + wrong
-
-
-def print_table(results: dict[str, dict[str, dict[str, Any]]], systems: list[str], key: str) -> None:
-    print(f"| file | {' | '.join(name.replace('_', ' ') for name in systems)} | HF / ours | best / ours |")
-    print("|---" * (len(systems) + 3) + "|")
-    for file, row in results.items():
-        right = {n: r[key] for n, r in row.items() if "error" not in r and not r["wrong"] and not n.startswith("ours")}
-        cells = [cell(row[name], 0, key) for name in systems]
-        hf = f"{right['pyav_as_hf'] / row['ours'][key]:.2f}" if "pyav_as_hf" in right else "-"
-        best = f"{min(right.values()) / row['ours'][key]:.2f}" if right else "-"
-        print(f"| {file} | {' | '.join(cells)} | {hf} | {best} |", flush=True)
+    return f"{figures[key]:.0f}" + (f" ({figures['wrong']} wrong)" if figures["wrong"] else "")
 
 
 def main() -> None:
@@ -297,11 +306,12 @@ def main() -> None:
             results[path.stem] = measure(workers, path, seconds * FRAMES_PER_SECOND, arguments.turns)
             print(json.dumps({path.stem: results[path.stem]}), file=sys.stderr, flush=True)
         for worker in workers.values():
+            assert worker.stdin is not None
             worker.stdin.close()
             worker.wait()
     for key, title in (("ms", "wall time, ms"), ("cpu_ms", "processor time, ms")):
         print(f"\n{title}\n")
-        print_table(results, list(workers), key)
+        print_table(results, key)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,46 @@ def test_where_seeking_does_not_work_it_is_not_tried(tmp_path, name):
     assert index(path).linear_only
 
 
+X264 = {
+    "pyramid": {"bf": "3", "x264-params": "b-pyramid=normal:keyint=30:scenecut=0:threads=1"},
+    "strict pyramid": {"bf": "7", "x264-params": "b-pyramid=strict:b-adapt=0:keyint=30:scenecut=0:threads=1"},
+    "open": X264_OPEN,
+    "interlaced": {"bf": "3", "x264-params": "interlaced=1:keyint=30:scenecut=0:threads=1"},
+    "weighted": {"bf": "3", "x264-params": "weightp=2:weightb=1:ref=4:keyint=30:scenecut=0:threads=1"},
+    "refreshed": {"bf": "3", "x264-params": "intra-refresh=1:keyint=30:scenecut=0:threads=1"},
+}
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("options", X264.values(), ids=X264)
+def test_what_no_frame_refers_to_is_passed_over_and_nothing_else(tmp_path, monkeypatch, options, suffix):
+    """Few frames are bit for bit those that come when every frame is decoded; fewer leave the decoder."""
+    path = write_numbered(tmp_path / f"a.{suffix}", 60, codec_options=options)
+    found, passed, decode = index(path), [], reader.decode
+    every = read_frames(path, found.times)
+    assert read_numbers(every) == list(range(60))
+
+    def counting(packets, stream):
+        for frame in decode(packets, stream):
+            passed.append(frame)
+            yield frame
+
+    monkeypatch.setattr(reader, "decode", counting)
+    rng = np.random.default_rng(3)
+    for wanted in [np.array([59]), np.array([29, 31]), *(np.sort(rng.choice(60, 4, replace=False)) for _ in range(6))]:
+        assert (read_frames(path, found.times[wanted]) == every[wanted]).all()
+    passed.clear()
+    read_frames(path, found.times[[10]])
+    (run,) = timeline.runs(found, [10])
+    assert len(passed) < (run.last - run.first + 1) * 0.8
+
+
+def test_frames_of_other_codecs_are_not_passed_over(tmp_path):
+    assert index(write_numbered(tmp_path / "a.mp4", 12)).tells_references
+    path = write_numbered(tmp_path / "b.mp4", 12, codec="libx265", codec_options=X265)
+    assert not index(path).tells_references, "a layer above may refer to what HEVC calls unreferenced"
+
+
 class LateContainer:
     """Seeks land some milliseconds late, or between key frames, as in MPEG streams and fragmented MP4."""
 

@@ -64,7 +64,7 @@ def prepare(
     Copies that are there already are kept, so that the same call goes on where it stopped. Where files change their
     names, or the data are a table, a table in `out` keeps labels, times, splits and groups as they were.
 
-    workers: threads that copy a file each; as many as there are processors if left out.
+    workers: threads that copy a file each; 0: as many as there are processors.
 
     Raises:
         ValueError: data that are no videos, folders within each other, or files in the way that are no copies.

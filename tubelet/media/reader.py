@@ -333,6 +333,8 @@ def _by_runs(
             number = run.wanted.get(frame.pts) if frame is not None else None
             if number is not None and number not in rows:
                 rows[number] = keep(frame)
+        if not rows.keys() >= set(run.wanted.values()):
+            break
     return rows
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tubelet.data.dataset import Clips
 from tubelet.data.loader import prefetch
 from tubelet.media.reader import MediaError
-from tubelet.screen import bar, clock
+from tubelet.screen import bar, clock, say
 from tubelet.train.features import Features
 from tubelet.train.fit import Fit
 from tubelet.train.plan import Plan
@@ -22,6 +22,7 @@ from tubelet.train.team import Team
 
 LOOKS = (5, 20)  # fewest and most times that held-out clips are looked at during training
 LOOK_CLIPS = 256  # how many of them, at most, each time
+WAIT_SHARE = 0.1  # of training that may go by in waiting for clips before something is advised
 LOOK_SHARE = 0.1  # of the work that looking may take; a clip looked at is a third of one learned from
 
 
@@ -37,6 +38,7 @@ def learn(fit: Fit, run: Run, held: Clips | Features, *, title: str, show: bool)
     look_every = max(1, fit.steps // min(max(affordable, LOOKS[0]), LOOKS[1]))
     saved = time.monotonic()
     recent: list[dict[str, float]] = []
+    waits: list[tuple[float, float]] = []
     held_accuracy, stop = "", 0
     board = curves(run, wanted=plan.config.tensorboard and team.first)
     with signals(show=team.first) as caught, board as draw, bar(title, fit.steps, show=show) as progress:
@@ -48,6 +50,7 @@ def learn(fit: Fit, run: Run, held: Clips | Features, *, title: str, show: bool)
             due = time.monotonic() - saved > 60 * plan.config.save_minutes
             figures, stop, due = shared(team, figures, caught[0] if caught else 0, due)
             recent.append(figures)
+            waits.append((figures["waited"], figures["seconds"]))
             step = fit.step
             if step % look_every == 0 or step == fit.steps:
                 mean, when = summary(recent, plan), {"step": step, "epoch": step / per_epoch}
@@ -71,8 +74,19 @@ def learn(fit: Fit, run: Run, held: Clips | Features, *, title: str, show: bool)
             return bool(stop)
 
         fit.run(fit.steps, after=after)
+    if show and waits:
+        from_files = plan.spec.kind == "video" and isinstance(fit.clips, Clips) and not fit.clips.keep
+        say("data wait", wait_words(waits, from_files=from_files))
     if stop:
         raise Stopped(run.path, stop)
+
+
+def wait_words(waits: list[tuple[float, float]], *, from_files: bool) -> str:
+    """How much of the training's steps went by waiting for clips; (waited, whole) seconds of each step."""
+    waited, seconds = (sum(column) for column in zip(*waits, strict=True))
+    share = waited / max(seconds, 1e-9)
+    advice = "; `tubelet prepare` makes a copy that is quicker to read" if from_files and share > WAIT_SHARE else ""
+    return f"{100 * share:.0f}% of {clock(seconds)}{advice}"
 
 
 def shared(team: Team, figures: dict[str, float], stop: int, due: bool) -> tuple[dict[str, float], int, bool]:
