@@ -291,7 +291,7 @@ def test_a_run_is_whole_and_its_encoder_as_it_was(frozen_run: Path, vit: str) ->
 def test_the_saved_model_answers_as_features_and_rest_do(frozen_run: Path, videos: Path) -> None:
     settings = read_json(frozen_run / "config.json")
     plan = make_plan(TrainConfig.from_json(settings["train"]), CPU)
-    model, predictor = tubelet.load(frozen_run), Predictor.load(frozen_run, device="cpu")
+    model, predictor = tubelet.load(frozen_run), Predictor.load(frozen_run, device="cpu", dtype="float32")
     cache = Cache(model, plan, Run(frozen_run), ALONE)
     held = plan.items("val")
     features = cache.of(held, views=0, title="held out", show=False)
