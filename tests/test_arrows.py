@@ -23,6 +23,7 @@ USER_TASKS = {
     "demo",
     "info",
     "convert",
+    "export",
 }  # "" is tubelet itself
 MODEL_SIDE, DATA_SIDE = {"nn", "weights"}, {"data", "media"}
 

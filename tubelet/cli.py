@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from textwrap import fill
-from typing import TextIO
+from typing import Literal, TextIO
 
 import tyro
 from tyro.conf import Positional
@@ -46,7 +46,7 @@ class Train(TrainConfig):
 
 @dataclass(frozen=True)
 class Prepare:
-    """Copy videos once, small and quick to read, so that training does not wait.
+    """Copy videos once, small and quick to read, so that training need not wait.
 
     Stopped with Ctrl-C, the same command goes on where it stopped.
     """
@@ -61,8 +61,8 @@ class Prepare:
     """Frames from one key frame to the next, at most."""
     quality: int = 16
     """0 (best) to 51 (worst), as x264's crf; 16 can hardly be told from the original."""
-    workers: int | None = None
-    """Threads that copy a file each; one for each processor if left out."""
+    workers: int = 0
+    """Threads that copy a file each; 0: one for each processor."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Eval:
     """Evaluate a run on labelled files."""
 
     run: Positional[Path]
-    """Run directory or model.safetensors."""
+    """Run directory, model.safetensors or exported folder."""
     data: Positional[Path]
     """Folder of class folders, folder with train/ val/ test/, or CSV file."""
     views: str = "1x1"
@@ -81,6 +81,8 @@ class Eval:
     """Write the answer for every file to this CSV file."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
+    dtype: str = "float32"
+    """float32, bfloat16, float16 (on a GPU) or auto."""
     workers: int = 2
     """Threads that read files."""
 
@@ -90,7 +92,7 @@ class Predict:
     """Say what is in files."""
 
     run: Positional[Path]
-    """Run directory or model.safetensors."""
+    """Run directory, model.safetensors or exported folder."""
     files: Positional[tuple[Path, ...]]
     """Files, or folders of files."""
     views: str = "1x1"
@@ -103,6 +105,10 @@ class Predict:
     """Write a CSV file instead of a table."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
+    dtype: str = "auto"
+    """auto: bfloat16 where the device is fast in it, else float32."""
+    compile: bool = False
+    """Let torch compile the model, where that makes it faster: for many files."""
     workers: int = 2
     """Threads that read files."""
 
@@ -115,6 +121,26 @@ class Stream(StreamConfig):
 
     Raw frames of FFmpeg (-f rawvideo -pix_fmt rgb24) come through a pipe.
     """
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a folder for onnxruntime or OpenVINO, compared with the run it is made from."""
+
+    run: Positional[Path]
+    """Run directory or model.safetensors."""
+    out: Positional[Path]
+    """New folder; predict and eval take it like a run."""
+    format: Literal["onnx", "openvino"] = "onnx"
+    """onnx runs nearly everywhere; openvino is the fastest on processors."""
+    int8: bool = False
+    """Products in int8: faster; look at how many answers stay the same."""
+    data: Path | None = None
+    """Folder of files to compare answers on; synthetic clips if left out."""
+    clips: int = 32
+    """Clips to compare answers on."""
+    overwrite: bool = False
+    """Replace an exported folder."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +159,29 @@ class Info:
     """Tokeniser: tubelet, space-time, depthwise or conv."""
     temporal_depth: int = 4
     """Blocks of vivit2's temporal encoder."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure what this machine does with a model, and how much that is of the most.
+
+    Also says when other programs keep the machine too busy for the times to count.
+    """
+
+    model: Positional[str] = "vivit2-S/16x2"
+    """family-size/patch[xtubelet], such as vivit2-B/16x2."""
+    clip: tuple[int, int, int] | None = None
+    """Frames, height and width; left out, 16 of 224 px, or what fits the time."""
+    batch: int = 1
+    """Clips at a time."""
+    dtype: str = "auto"
+    """float32, bfloat16, float16 (on a GPU) or auto: what the device is fast in."""
+    minutes: float = 0.8
+    """Time budget."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +226,9 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "eval": Eval,
     "predict": Predict,
     "stream": Stream,
+    "export": Export,
     "info": Info,
+    "bench": Bench,
     "convert": Convert,
 }
 
@@ -282,7 +333,9 @@ def evaluate(command: Eval) -> int:
     from tubelet.predict import Predictor
 
     check_folder(command.csv)
-    results = Predictor.load(command.run, device=command.device).evaluate(
+    predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype)
+    print(f"tubelet: in {predictor.precision}", file=sys.stderr)
+    results = predictor.evaluate(
         command.data, views=command.views, split=command.split, csv_file=command.csv, workers=command.workers
     )
     return 3 if results["failed"] else 0
@@ -300,7 +353,8 @@ def predict(command: Predict) -> int:
 
     check_folder(command.csv)
     files = find_files(command.files)
-    predictor = Predictor.load(command.run, device=command.device)
+    predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype, compile=command.compile)
+    print(f"tubelet: in {predictor.precision}", file=sys.stderr)
     predictions = show_predictions(
         predictor,
         files,
@@ -317,6 +371,21 @@ def stream(command: Stream) -> int:
     from tubelet.stream.stream import stream_fn
 
     return stream_fn(command)
+
+
+def export(command: Export) -> int:
+    from tubelet.export import export as write
+
+    write(
+        command.run,
+        command.out,
+        format=command.format,
+        int8=command.int8,
+        data=command.data,
+        clips=command.clips,
+        overwrite=command.overwrite,
+    )
+    return 0
 
 
 def info(command: Info) -> int:
@@ -341,6 +410,19 @@ def info(command: Info) -> int:
     return 0
 
 
+def bench(command: Bench) -> int:
+    from tubelet.bench import as_json, print_bench
+    from tubelet.bench import bench as measure
+
+    flags = {name: value for name, value in vars(command).items() if name not in ("model", "json")}
+    found = measure(command.model, show=not command.json, **flags)
+    if command.json:
+        print(as_json(found))
+    else:
+        print_bench(found)
+    return 0
+
+
 def convert(command: Convert) -> int:
     from tubelet.convert import convert as take_over
     from tubelet.convert import convert_back
@@ -362,6 +444,8 @@ ACTIONS: dict[type, Callable[..., int]] = {
     Eval: evaluate,
     Predict: predict,
     Stream: stream,
+    Export: export,
     Info: info,
+    Bench: bench,
     Convert: convert,
 }

@@ -5,7 +5,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -20,29 +21,22 @@ from tubelet import __version__
 from tubelet.data.clips import views
 from tubelet.data.spec import ClipSpec
 from tubelet.exported import ABOUT, FILES, is_exported, needed, open_file
+from tubelet.int8 import first_and_last_product, write_onnx_int8, write_openvino_int8
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.onnx_files import first_and_last_product, write_int8, write_onnx
-from tubelet.precision import has_bfloat16, interleaved
+from tubelet.onnx_files import write_onnx
+from tubelet.precision import has_bfloat16
 from tubelet.predict import Predictor, find_files
 from tubelet.screen import console, say
+from tubelet.timing import interleaved
 
 ENOUGH = 0.995  # share of the clips that int8 must answer as float32 does
+TIMING_SECONDS = 1.0
 CALIBRATE_EVERY = 4  # of the clips of --data, for OpenVINO's int8; the others are compared
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "OpenVINO"}
-PACKAGES = ("onnx", "onnxruntime", "openvino")
+NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "onnxruntime", "openvino")}
 
 Model = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One way to run the model: the share of clips that it answers as float32 torch does, and its time for one clip."""
-
-    name: str
-    agreement: float
-    largest_logit_error: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -81,16 +75,14 @@ def export(
     given = synthetic(predictor.spec, clips) if data is None else read(Path(data), predictor.spec, clips, int8, format)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
-        made, rows, notes = write(predictor.model, Path(place), format, int8=int8, given=given)
-        about = describe(predictor, format, int8=int8) | {
-            "report": {"clips": given.what, "rows": [asdict(row) for row in rows], "notes": notes}
-        }
+        made, report = write(predictor.model, Path(place), format, int8=int8, given=given)
+        about = describe(predictor, format, int8=int8) | {"run": os.path.realpath(run), "report": report}
         (made / ABOUT).write_text(json.dumps(about, indent=1))
         if folder.exists():
             shutil.rmtree(folder)
         made.rename(folder)
     if show:
-        print_report(folder, rows, notes, given)
+        print_report(folder, report)
     return about
 
 
@@ -107,7 +99,7 @@ def check(folder: Path, form: str, *, int8: bool, data: object, clips: int, over
             raise ValueError(f"{folder} is there already: name a new folder, or add --overwrite")
         if not is_exported(folder):
             raise ValueError(f"{folder} is no exported model: it is not overwritten, name a new folder")
-    for package in ("onnx", "onnxscript", "onnxruntime", *(["openvino"] if form == "openvino" else [])):
+    for package in (*NEEDED[form], *(["nncf"] if int8 and form == "openvino" else [])):
         needed(package)
 
 
@@ -146,31 +138,32 @@ def synthetic(spec: ClipSpec, clips: int) -> Clips:
 
 def write(
     model: SpaceTimeTransformer, place: Path, form: str, *, int8: bool, given: Clips
-) -> tuple[Path, list[Row], list[str]]:
-    """Writes the model into a folder in `place`, int8 or not, and compares all ways to run it.
-
-    Returns: the folder, the comparison, and what else should be known.
-    """
-    plain, runtime = place / "float32.onnx", RUNTIMES[form]
+) -> tuple[Path, dict[str, Any]]:
+    """Writes the model into a folder in `place`, int8 or not; returns the folder and how it compares with float32."""
+    plain, runtime = place / "plain.onnx", RUNTIMES[form]
     write_onnx(model, plain, clip=given.compared[0])
-    folder, notes = put(plain, place / "float32", form), []
+    folder, notes = write_float32(plain, form), list[str]()
     ways: dict[str, Model] = {"torch, float32": model, f"{runtime}, float32": opened(folder, form)}
     if form == "openvino" and has_bfloat16(torch.device("cpu"))[0]:
         ways[f"{runtime}, bfloat16"] = opened(folder, form, dtype="bfloat16")
     if int8:
         folder, notes = write_int8_as_far_as_it_agrees(model, plain, form, given)
         ways[f"{runtime}, int8"] = opened(folder, form, int8=True)
-    return folder, compare(ways, given.compared), notes
+    return folder, {"clips": given.what, "notes": notes} | compare(ways, given.compared)
 
 
 def write_int8_as_far_as_it_agrees(
     model: SpaceTimeTransformer, plain: Path, form: str, given: Clips
 ) -> tuple[Path, list[str]]:
     """Writes the model in int8: all its products, or, where too many answers change, all but tokeniser and head."""
-    reference, notes, file = logits_of(model, given.compared), [], plain.with_name("int8.onnx")
+    reference, notes = logits_of(model, given.compared), []
     for part, leave in (("all products", []), ("all but tokeniser and head", first_and_last_product(plain))):
-        write_int8(plain, file, calibration=given.calibration or None, leave=leave)
-        folder = put(file, plain.with_name(part), form)  # one for each: OpenVINO reads from an open file's pages
+        folder = plain.with_name(part)
+        folder.mkdir()
+        if form == "onnx":
+            write_onnx_int8(plain, folder / FILES[form], leave=leave)
+        else:
+            write_openvino_int8(plain, folder / FILES[form], calibration=given.calibration, leave=leave)
         agreement = agreement_of(logits_of(opened(folder, form, int8=True), given.compared), reference)
         if agreement >= ENOUGH:
             break
@@ -178,14 +171,15 @@ def write_int8_as_far_as_it_agrees(
     return folder, notes
 
 
-def put(onnx_file: Path, folder: Path, form: str) -> Path:
-    """Makes a folder with what an ONNX file holds, in the format that was asked for."""
+def write_float32(plain: Path, form: str) -> Path:
+    """A folder with what an ONNX file holds, in the format that was asked for."""
+    folder = plain.with_name("float32")
     folder.mkdir()
     if form == "onnx":
-        shutil.copyfile(onnx_file, folder / FILES[form])
+        shutil.copyfile(plain, folder / FILES[form])
     else:
         openvino = needed("openvino")
-        openvino.save_model(openvino.Core().read_model(onnx_file), folder / FILES[form], compress_to_fp16=False)
+        openvino.save_model(openvino.Core().read_model(plain), folder / FILES[form], compress_to_fp16=False)
     return folder
 
 
@@ -201,18 +195,26 @@ def logits_of(way: Model, clips: Sequence[Tensor]) -> Tensor:
 
 def agreement_of(logits: Tensor, reference: Tensor) -> float:
     """The share of clips whose likeliest class is the same."""
+    assert logits.shape == reference.shape
     return (logits.argmax(1) == reference.argmax(1)).float().mean().item()
 
 
 @torch.inference_mode()
-def compare(ways: dict[str, Model], clips: Sequence[Tensor]) -> list[Row]:
-    """Agreement and the largest error of the logits against the first way; seconds as the median of runs in turns."""
+def compare(ways: dict[str, Model], clips: Sequence[Tensor]) -> dict[str, Any]:
+    """Each way to run the model against the first: the share of clips whose likeliest class is the same, the largest
+    error of a logit, and seconds for a clip, the median of runs in turns."""
     logits = [logits_of(way, clips) for way in ways.values()]
-    seconds = [median(took) for took in interleaved(list(ways.values()), clips[0])]
-    return [
-        Row(name, agreement_of(found, logits[0]), (found - logits[0]).abs().max().item(), took)
-        for name, found, took in zip(ways, logits, seconds, strict=True)
+    took = interleaved({name: partial(way, clips[0]) for name, way in ways.items()}, seconds=TIMING_SECONDS)
+    rows = [
+        {
+            "name": name,
+            "agreement": agreement_of(found, logits[0]),
+            "largest_logit_error": (found - logits[0]).abs().max().item(),
+            "seconds": median(took[name]),
+        }
+        for name, found in zip(ways, logits, strict=True)
     ]
+    return {"threads": torch.get_num_threads(), "largest_logit": logits[0].abs().max().item(), "rows": rows}
 
 
 def describe(predictor: Predictor, form: str, *, int8: bool) -> dict[str, Any]:
@@ -230,27 +232,27 @@ def describe(predictor: Predictor, form: str, *, int8: bool) -> dict[str, Any]:
             "shape": [None, spec.num_channels, *spec.clip_size],
         },
         "output": {"name": "logits", "dtype": "float32", "shape": [None, len(predictor.classes)]},
-        "versions": {name: version(name) for name in ("torch", *PACKAGES) if name != "openvino" or form == "openvino"},
+        "versions": {name: version(name) for name in ("torch", *NEEDED[form])},
     }
 
 
-def print_report(folder: Path, rows: Sequence[Row], notes: Sequence[str], given: Clips) -> None:
+def print_report(folder: Path, report: dict[str, Any]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for title in ("ms a clip", "speed", "same answer", "largest logit error"):
         table.add_column(title, justify="right")
+    first, *_ = rows = report["rows"]
     for row in rows:
-        speed = f"{rows[0].seconds / row.seconds:.2f}x"
         table.add_row(
-            row.name,
-            f"{1000 * row.seconds:.1f}",
-            speed,
-            f"{100 * row.agreement:.1f}%",
-            f"{row.largest_logit_error:.2g}",
+            row["name"],
+            f"{1000 * row['seconds']:.1f}",
+            f"{first['seconds'] / row['seconds']:.2f}x",
+            f"{100 * row['agreement']:.1f}%",
+            f"{row['largest_logit_error']:.2g}",
         )
     console.print(table)
-    say("compared", f"{given.what}; {torch.get_num_threads()} threads, medians of runs in turns")
-    for note in notes:
+    say("compared", f"{report['clips']}; logits of up to {report['largest_logit']:.2g}; {report['threads']} threads")
+    for note in report["notes"]:
         say("note", note)
     files = sorted(folder.iterdir())
     size = sum(file.stat().st_size for file in files)

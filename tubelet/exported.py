@@ -1,4 +1,4 @@
-"""A model that was exported: a folder with its file and tubelet.json, run by onnxruntime or OpenVINO on the processor."""
+"""A model that was exported: a folder with its file and tubelet.json, run on the processor."""
 
 import json
 import os
@@ -27,7 +27,7 @@ class Exported(nn.Module):
     Clips are uint8; those of sound float32, normalised. `precision` says in words what it computes in.
 
     Raises:
-        ValueError: no such folder, or a precision that its runtime does not have.
+        ValueError: the folder is damaged, or its runtime is missing or does not compute in this dtype.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, dtype: str = "float32"):

@@ -1,13 +1,11 @@
-"""From a model to an ONNX file, and from that to one in int8."""
+"""From a model to an ONNX file."""
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -16,7 +14,6 @@ from tubelet.exported import needed
 from tubelet.nn.model import SpaceTimeTransformer
 
 OPSET = 23  # the first in which attention is one operation
-PRODUCTS = ("MatMul", "Gemm")
 
 
 class Pixels(nn.Module):
@@ -27,7 +24,9 @@ class Pixels(nn.Module):
         self.model = model
 
     def forward(self, clip: Tensor) -> Tensor:
-        return self.model(self.model.normalised(clip))
+        features = self.model.features(self.model.normalised(clip))
+        # along three axes: along two it would be a Gemm, which the quantisers rename, so that none could be left out
+        return self.model.head(features[:, None]).squeeze(1)
 
 
 def write_onnx(model: SpaceTimeTransformer, file: Path, *, clip: Tensor) -> None:
@@ -74,56 +73,9 @@ def fold(source: Path, target: Path) -> None:
     onnx.save(model, target)
 
 
-def write_int8(source: Path, target: Path, *, calibration: Sequence[Tensor] | None, leave: Sequence[str] = ()) -> None:
-    """Writes a model anew with the weights of its matrix products in int8, a scale for each channel.
-
-    What they are multiplied with is int8 as well: its range is found on each batch anew, or, where `calibration` clips
-    are given, once on these (what OpenVINO needs to multiply in int8). The products called in `leave` stay in float32.
-    """
-    quantization = needed("onnxruntime.quantization")
-    settings: dict[str, Any] = {
-        "per_channel": True,
-        "weight_type": quantization.QuantType.QInt8,
-        "op_types_to_quantize": list(PRODUCTS),
-        "nodes_to_exclude": list(leave),
-    }
-    weights_only = {"MatMulConstBOnly": True}  # not those of attention, which has no weights
-    with quiet():
-        if calibration is None:
-            quantization.quantize_dynamic(source, target, extra_options=weights_only, **settings)
-        else:
-            quantization.quantize_static(
-                source,
-                target,
-                Reader(calibration),
-                activation_type=quantization.QuantType.QInt8,
-                extra_options=weights_only | {"ActivationSymmetric": True},
-                **settings,
-            )
-
-
-class Reader:
-    """Hands clips to the quantiser, one after the other."""
-
-    def __init__(self, clips: Sequence[Tensor]):
-        self.rest = iter(clips)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        clip = next(self.rest, None)
-        return None if clip is None else {"clip": clip.numpy()}
-
-
-def first_and_last_product(file: Path) -> list[str]:
-    """Names of the first and the last product with weights: the tokeniser, where it is a product, and the head."""
-    graph = needed("onnx").load(file).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    names = [node.name for node in graph.node if node.op_type in PRODUCTS and node.input[1] in weights]
-    return [names[0], names[-1]]
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the exporter and the quantiser log about their own workings."""
+    """Without what the exporter and the quantiser log and warn about their own workings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,19 +1,21 @@
 """Precision chosen by the processor, and a model made ready to answer in it."""
 
 import copy
+import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.timing import interleaved
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU_GATES = {"avx512_bf16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}  # of torch.cpu
 TRIALS = 5
-CLOSE = 0.01  # of the largest logit: what another order of the same products may change in bfloat16
+CLOSE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.01}  # of the largest logit: changes by rounding
 
 
 def choose_dtype(wanted: str, device: torch.device) -> tuple[torch.dtype, str]:
@@ -49,21 +51,31 @@ def has_bfloat16(device: torch.device) -> tuple[bool, str]:
     return False, f"bfloat16 is untested on {device.type}"
 
 
-def prepared(model: SpaceTimeTransformer, dtype: torch.dtype) -> SpaceTimeTransformer:
-    """A copy of the model whose encoders compute in `dtype`; features and logits are float32. In float32, the model."""
-    if dtype == torch.float32:
-        return model
-    ready = copy.deepcopy(model).to(dtype)
-    ready.head = copy.deepcopy(model.head)  # one product for a clip: exact for nothing
-    ready.mean, ready.std = model.mean, model.std  # rounded, they would shift every pixel
-    ready.embed.register_forward_pre_hook(lambda embed, clip: (clip[0].to(dtype),))
-    ready.encoders[-1].register_forward_hook(lambda encoder, given, made: (made[0].float(), made[1]))
+def prepared(model: SpaceTimeTransformer, dtype: torch.dtype, *, compile: bool = False) -> SpaceTimeTransformer:
+    """A copy of the model whose encoders compute in `dtype`; features and logits are float32. In float32, the model.
+
+    With `compile`, the first clips that it answers are timed, and it is compiled if that makes it faster on them.
+    """
+    ready = model
+    if dtype != torch.float32:
+        ready = copy.deepcopy(model).to(dtype)
+        ready.head = copy.deepcopy(model.head)  # one product for a clip: no time to be won
+        ready.mean, ready.std = model.mean, model.std  # rounded, they would shift every pixel
+        ready.embed.register_forward_pre_hook(lambda embed, clip: (clip[0].to(dtype),))
+        ready.encoders[-1].register_forward_hook(lambda encoder, given, made: (made[0].float(), made[1]))
+    if compile:
+
+        def at_first_clips(model: nn.Module, clips: tuple[Tensor]) -> None:
+            first.remove()
+            print(f"tubelet: {compile_if_faster(model, *clips)}", file=sys.stderr)
+
+        first = ready.register_forward_pre_hook(at_first_clips)
     return ready
 
 
 @torch.inference_mode()
 def compile_if_faster(model: nn.Module, clip: Tensor) -> str:
-    """Has torch compile the model for clips like this one, (B, C, T, H, W); says what came of it, in words.
+    """Has torch compile the model's forward pass for clips like these, (B, C, T, H, W); says in words what came of it.
 
     The model stays as it is where compiling fails, changes the answers or gains nothing.
     """
@@ -73,28 +85,16 @@ def compile_if_faster(model: nn.Module, clip: Tensor) -> str:
         fast = torch.compile(plain)
         made = fast(clip)
     except Exception as error:  # torch names no family of errors for all that stops a compiler
-        return f"not compiled: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        return f"not compiled: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     compile_seconds = time.perf_counter() - begun
     expected = plain(clip)
-    if (off := (made - expected).abs().max()) > CLOSE * expected.abs().max():
-        return f"not compiled: after {compile_seconds:.1f} s its logits were off by up to {off:.2g}"
-    plain_seconds, fast_seconds = (median(seconds) for seconds in interleaved([plain, fast], clip))
+    close = CLOSE[next(model.parameters()).dtype] * expected.abs().max()
+    if not (off := (made - expected).abs().max()) <= close:
+        return f"not compiled: it took {compile_seconds:.1f} s, and logits were off by up to {off:.2g}"
+    took = interleaved({"plain": partial(plain, clip), "fast": partial(fast, clip)}, runs=TRIALS)
+    plain_seconds, fast_seconds = median(took["plain"]), median(took["fast"])
     figures = f"{compile_seconds:.1f} s to compile, then {fast_seconds:.3g} s a batch, {plain_seconds:.3g} s without"
     if fast_seconds >= plain_seconds:
         return f"not compiled: {figures}"
-    model.forward = fast  # type: ignore[method-assign]
+    model.forward = fast
     return f"compiled: {figures}"
-
-
-def interleaved(runs: list[Callable[[Tensor], Tensor]], clip: Tensor, *, trials: int = TRIALS) -> list[list[float]]:
-    """Seconds that each of some runs takes on a clip, several times, in turns: what else the machine does hits all."""
-    seconds: list[list[float]] = [[] for _ in runs]
-    for trial in range(trials + 1):
-        for run, took in zip(runs, seconds, strict=True):
-            begun = time.perf_counter()
-            made = run(clip)
-            if made.is_cuda:
-                torch.cuda.synchronize()
-            if trial:  # the first one warms up
-                took.append(time.perf_counter() - begun)
-    return seconds

@@ -65,18 +65,20 @@ class Predictor:
             ValueError: no checkpoint there, or one without class names (weights that were not trained by tubelet), or
                 a dtype that the device or the exported model does not have.
         """
+        model: SpaceTimeTransformer | Exported
         if is_exported(run):
-            exported = Exported(run, device=device, dtype=dtype, compile=compile)
-            found = cls(exported, ClipSpec.from_json(exported.about["clip_spec"]), exported.about["classes"], device="cpu")
-            found.precision = exported.precision
-            return found
-        about = read_about(run)
-        if "classes" not in about or "clip_spec" not in about:
-            raise ValueError(f"{run}: weights without class names and ClipSpec: train them with `tubelet train`")
-        chosen, precision = choose_dtype(dtype, find_device(device))
-        model = prepared(load(run), chosen, compile=compile)
+            if compile or device not in ("auto", "cpu"):
+                raise ValueError(f"{run}: an exported model runs on the processor, as it is: leave device, compile out")
+            model, device = Exported(run, dtype=dtype), "cpu"
+            about, precision = model.about, model.precision
+        else:
+            about = read_about(run)
+            if "classes" not in about or "clip_spec" not in about:
+                raise ValueError(f"{run}: weights without class names and ClipSpec: train them with `tubelet train`")
+            chosen, precision = choose_dtype(dtype, find_device(device))
+            model = prepared(load(run), chosen, compile=compile)
         found = cls(model, ClipSpec.from_json(about["clip_spec"]), about["classes"], device=device)
-        found.run, found.precision = Path(run), precision
+        found.run, found.precision = Path(about.get("run", run)), precision
         return found
 
     @property

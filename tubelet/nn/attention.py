@@ -5,11 +5,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tubelet.nn.grid import AXES, Grid
-from tubelet.nn.linear import Linear, linear
+from tubelet.nn.linear import Linear, at_once, linear
 
 Turns = tuple[Tensor, Tensor]
 
 MOST_SEQUENCES = 65_535  # rows, or heads, of one launch of a fused kernel on CUDA; more crash it
+MOST_SCORES = 2**20  # of queries and keys, computed at a time: they stay in the cache
+MOST_KEPT = (
+    1024  # keys up to which all scores, kept for the backward pass, take about as much memory as the rest of a block
+)
+
+
+def has(gate: str) -> bool:
+    return hasattr(torch.cpu, gate) and getattr(torch.cpu, gate)()  # private: another torch may lack them
+
+
+# There torch's fused kernel takes longer for bfloat16 than for float32, though plain products take half as long.
+PLAIN_BFLOAT16 = has("_is_avx512_bf16_supported") and not has("_is_amx_tile_supported")
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, grid: Grid, axes: str, *, prefix: int = 0, dropout: float = 0.0) -> Tensor:
@@ -26,6 +38,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, grid: Grid, axes: str, *, prefix: in
                 parts = zip(*(x.split(MOST_SEQUENCES, axis) for x in (q, k, v)), strict=True)
                 return torch.cat([sdpa(*part) for part in parts], axis)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if PLAIN_BFLOAT16 and q.dtype == torch.bfloat16 and q.device.type == "cpu" and not dropout:
+            if at_once(q, k):
+                return from_products(q, k, v).transpose(1, 2)
+            if q.requires_grad and k.shape[2] <= MOST_KEPT and not torch.compiler.is_compiling():
+                return kept_products(q, k, v).transpose(1, 2)
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2)
 
     if axes == "thw" or (axes == "hw" and grid.t == 1):
@@ -43,6 +60,36 @@ def attend(q: Tensor, k: Tensor, v: Tensor, grid: Grid, axes: str, *, prefix: in
     if not prefix:
         return out.flatten(1, 2)
     return torch.cat([out[:, :, :prefix].mean(1), out[:, :, prefix:].flatten(1, 2)], 1)
+
+
+def from_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention from plain matrix products, a cacheful of scores at a time. All (rows, n, length, d).
+
+    Nothing is kept for a backward pass.
+    """
+    (rows, n, length, d), seen = q.shape, k.shape[2]
+    queries = min(length, max(1, MOST_SCORES // seen))
+    heads = min(n, max(1, MOST_SCORES // (seen * queries)))
+    height = max(1, MOST_SCORES // (seen * queries * heads))
+    q, k = q * d**-0.5, centred(k).transpose(2, 3).contiguous()
+    out = q.new_empty(rows, length, n, d).transpose(1, 2)
+    for row in range(0, rows, height):
+        for head in range(0, n, heads):
+            here = slice(row, row + height), slice(head, head + heads)
+            for part, into in zip(q[here].split(queries, 2), out[here].split(queries, 2), strict=True):
+                into.copy_((part @ k[here]).softmax(-1) @ v[here])
+    return out
+
+
+def kept_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same, all scores at once, for learning."""
+    with torch.autocast("cpu", enabled=False):  # it would have the softmax in float32
+        return ((q * q.shape[-1] ** -0.5) @ centred(k).transpose(2, 3)).softmax(-1) @ v
+
+
+def centred(k: Tensor) -> Tensor:
+    """Keys counted from their mean, which no softmax sees: smaller scores lose less when they are rounded."""
+    return k - k.mean(2, keepdim=True)
 
 
 def turn(x: Tensor, turns: Turns, *, prefix: int = 0) -> Tensor:

@@ -57,9 +57,9 @@ class TubeletEmbed(nn.Module):
         grid = self.grid(clip.shape[2:])
         kernel, dtype = self.proj.weight, self.proj.weight.dtype
         fine = torch.promote_types(dtype, torch.float32)  # rounded once, after folding
-        mean, std = (value.to(fine).view(-1, 1, 1, 1) for value in (mean, std))
-        weight = kernel.to(fine) / (255 * std)
-        bias = (weight * (128 - 255 * mean)).sum((1, 2, 3, 4))
+        mean, std = mean.to(fine), std.to(fine)
+        weight = kernel.to(fine) / (255 * std.view(-1, 1, 1, 1))
+        bias = weight.sum((2, 3, 4)) @ (128 - 255 * mean).expand(kernel.shape[1])
         bias = bias if self.proj.bias is None else bias + self.proj.bias
         return self.project((clip ^ 128).view(torch.int8), weight.to(dtype), bias.to(dtype)), grid
 

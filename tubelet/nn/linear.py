@@ -17,22 +17,22 @@ FUSED = (
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: str | None = None) -> Tensor:
     """(..., D) -> (..., E) with `weight` (E, D), then, if asked for, a GELU: "erf" (exact) or "tanh" (JAX's)."""
-    if FUSED and can_be_fused(x, weight):
+    if FUSED and at_once(x, weight):
         activation = ("gelu", GELUS[gelu]) if gelu else ("none", "")
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation[0], [], activation[1])
     x = F.linear(x, weight, bias)
     return F.gelu(x, approximate=GELUS[gelu]) if gelu else x
 
 
-def can_be_fused(x: Tensor, weight: Tensor) -> bool:
-    """Whether nothing needs the steps one by one: no gradient, no tracer, counter, cast or sharding in between."""
-    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    plain = type(x) is Tensor and type(weight) in (Tensor, nn.Parameter)
-    return (
+def at_once(x: Tensor, other: Tensor) -> bool:
+    """Whether nothing needs the single steps of a product of two on the CPU: no gradient, tracer, counter or cast."""
+    learns = torch.is_grad_enabled() and (x.requires_grad or other.requires_grad)
+    plain = type(x) is Tensor and type(other) in (Tensor, nn.Parameter)
+    return bool(
         plain
         and not learns
-        and x.device.type == weight.device.type == "cpu"
-        and x.dtype == weight.dtype
+        and x.device.type == other.device.type == "cpu"
+        and x.dtype == other.dtype
         and x.dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")

@@ -1,0 +1,357 @@
+"""An exported folder answers as the run it was made from; its report is true; nothing is overwritten unasked."""
+
+import json
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from small_sets import command, spoil, write_sounds, write_videos
+from tiny import tiny
+
+from tubelet import ClipSpec, Predictor, load, save
+from tubelet.data.clips import views
+from tubelet.export import export, synthetic
+from tubelet.exported import Exported, needed, read_exported
+from tubelet.onnx_files import write_onnx
+
+VIDEO = ClipSpec(
+    frames=4, seconds_between_frames=0.08, resize=(32, 40), crop=(32, 32), mean=(0.4, 0.5, 0.6), std=(0.2,) * 3
+)
+SOUND = ClipSpec(
+    kind="sound",
+    channels="mel",
+    frames=1,
+    seconds_between_frames=0.01,
+    resize=(16, 32),
+    crop=(16, 32),
+    mean=(-10.0,),
+    std=(5.0,),
+)
+
+
+def make_run(folder: Path, family: str, spec: ClipSpec, *, classes: list[str], **settings: Any) -> Path:
+    clip = {"clip": spec.clip_size, "channels": spec.num_channels, "mean": spec.mean, "std": spec.std}
+    model = tiny(family, num_classes=len(classes), **clip, **settings)
+    save(model, folder, about={"classes": classes, "clip_spec": spec.to_json()})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("export")
+
+
+@pytest.fixture(scope="module")
+def run(place: Path) -> Path:
+    settings = {"patch": (2, 16, 16), "depth": 1}
+    return make_run(place / "run", "vivit2", VIDEO, classes=["bright", "dark", "neither"], **settings)
+
+
+@pytest.fixture(scope="module")
+def data(place: Path) -> Path:
+    return write_videos(place / "data", 5)
+
+
+@pytest.fixture(scope="module")
+def plain(place: Path, run: Path) -> Path:
+    """The model's ONNX file in float32, traced once for all tests."""
+    write_onnx(load(run), place / "plain.onnx", clip=torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8))
+    return place / "plain.onnx"
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch, plain: Path) -> None:
+    monkeypatch.setattr("tubelet.export.write_onnx", lambda model, file, clip: shutil.copyfile(plain, file))
+
+
+Make = Callable[..., tuple[Path, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def make(place: Path, run: Path, data: Path, plain: Path) -> Make:
+    """Exports the run with some flags, once: the folder and what it says of itself."""
+    made: dict[str, tuple[Path, dict[str, Any]]] = {}
+
+    def export_once(form: str, *, int8: bool = False) -> tuple[Path, dict[str, Any]]:
+        name = f"{form}{8 * int8}"
+        if name not in made:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("tubelet.export.write_onnx", lambda model, file, clip: shutil.copyfile(plain, file))
+                about = export(run, place / name, format=form, int8=int8, data=data, clips=8, show=False)
+            made[name] = place / name, about
+        return made[name]
+
+    return export_once
+
+
+def bytes_like(spec: ClipSpec, batch: int) -> torch.Tensor:
+    size = (batch, spec.num_channels, *spec.clip_size)
+    return torch.randint(0, 256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+KINDS = [("onnx", False), ("onnx", True), ("openvino", False), ("openvino", True)]
+
+
+# ---- answers
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@torch.inference_mode()
+def test_an_exported_model_answers_as_its_run(make: Make, run: Path, form: str, batch: int) -> None:
+    folder, about = make(form)
+    clips = bytes_like(VIDEO, batch)
+    torch.testing.assert_close(Exported(folder)(clips), load(run)(clips), atol=2e-5, rtol=0)
+    assert about == read_exported(folder)
+    assert (about["family"], about["format"], about["int8"]) == ("vivit2", form, False)
+    assert about["input"] == {"name": "clip", "dtype": "uint8", "shape": [None, 3, 4, 32, 32]}
+    assert ClipSpec.from_json(about["clip_spec"]) == VIDEO
+    assert about["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@torch.inference_mode()
+def test_int8_is_near_and_small(make: Make, run: Path, data: Path, form: str) -> None:
+    clips = torch.cat([views(file, VIDEO) for file in data.rglob("*.mp4")])
+    exact, found = load(run)(clips), Exported(make(form, int8=True)[0])(clips)
+    assert not torch.equal(found, exact)
+    assert (found - exact).abs().max() < 0.1 * exact.abs().max()
+    whole, small = (make(form, int8=int8)[0] for int8 in (False, True))
+    suffix = "onnx" if form == "onnx" else "bin"
+    assert (small / f"model.{suffix}").stat().st_size < 0.6 * (whole / f"model.{suffix}").stat().st_size
+
+
+@pytest.mark.parametrize(("form", "int8"), KINDS)
+def test_predictions_need_the_folder_alone(
+    make: Make, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, int8: bool
+) -> None:
+    folder = shutil.copytree(make(form, int8=int8)[0], tmp_path / "elsewhere")
+    files = sorted(data.rglob("*.mp4"))
+    exact = Predictor.load(run, device="cpu").predict_files(files, views="2x3")
+    found = Predictor.load(folder).predict_files(files, views="2x3")
+    for a, b in zip(exact, found, strict=True):
+        assert b.status == "ok"
+        for name in ("bright", "dark", "neither"):
+            assert b.probabilities[name] == pytest.approx(a.probabilities[name], abs=0.1 if int8 else 1e-4)
+    assert command("predict", folder, files[0], "--json", "--dtype", "float32") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["label"] == Predictor.load(folder).predict(files[0]).label
+
+
+def test_sound_windows_and_masks(place: Path) -> None:
+    settings: dict[str, Any] = {"patch": (1, 4, 4), "classes": ["high", "low"], "depth": (2,), "heads": (2,)}
+    run = make_run(place / "sound_run", "swin2", SOUND, window=(1, 2, 4), **settings)
+    file = write_sounds(place / "sounds", 1) / "low" / "0.wav"
+    about = export(run, place / "sound", clips=3, show=False)
+    assert about["input"] == {"name": "clip", "dtype": "float32", "shape": [None, 1, 1, 16, 32]}
+    a, b = (Predictor.load(folder, device="cpu").predict(file).probabilities for folder in (run, place / "sound"))
+    assert a["low"] == pytest.approx(b["low"], abs=1e-4)
+    assert about["report"]["clips"] == "3 synthetic clips, not real ones: give --data for those"
+
+
+# ---- the file
+
+
+def products(file: Path) -> list[Any]:
+    return [node for node in onnx.load(file).graph.node if node.op_type in ("MatMul", "Gemm", "MatMulInteger")]
+
+
+def test_the_file_is_one_that_others_can_read(plain: Path, run: Path) -> None:
+    model = onnx.load(plain)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 23)]
+    kinds = Counter(node.op_type for node in model.graph.node)
+    assert kinds["Attention"] == 2
+    weights = {tensor.name for tensor in model.graph.initializer}
+    assert all(node.input[1] in weights for node in products(plain))  # nothing is cut out of a larger one any more
+    assert not list(plain.parent.glob("*.raw.onnx"))
+
+
+def test_int8_covers_every_product_with_weights(make: Make, plain: Path) -> None:
+    kinds = Counter(node.op_type for node in products(make("onnx", int8=True)[0] / "model.onnx"))
+    assert kinds == {"MatMulInteger": len(products(plain))}
+
+
+# ---- the report
+
+
+@pytest.mark.parametrize(("form", "int8"), KINDS)
+@torch.inference_mode()
+def test_the_report_is_right(make: Make, run: Path, data: Path, form: str, int8: bool) -> None:
+    folder, about = make(form, int8=int8)
+    files = sorted(data.rglob("*.mp4"))
+    chosen = [files[i] for i in (0, 1, 2, 3, 5, 6, 7, 8)]  # 8 of 10
+    if form == "openvino" and int8:
+        chosen = [file for i, file in enumerate(chosen) if i % 4]
+    clips = torch.cat([views(file, VIDEO) for file in chosen])
+    exact, found = load(run)(clips), torch.cat([Exported(folder)(clip) for clip in clips.split(1)])
+    first, *_, last = (row for row in about["report"]["rows"] if "bfloat16" not in row["name"])
+    assert (first["name"], first["agreement"], first["largest_logit_error"]) == ("torch, float32", 1.0, 0.0)
+    runtime = {"onnx": "onnxruntime", "openvino": "OpenVINO"}[form]
+    assert last["name"] == f"{runtime}, {'int8' if int8 else 'float32'}"
+    assert last["agreement"] == (found.argmax(1) == exact.argmax(1)).float().mean().item()
+    assert last["largest_logit_error"] == pytest.approx((found - exact).abs().max().item(), abs=1e-5)
+    assert all(row["seconds"] > 0 for row in about["report"]["rows"])
+    assert about["report"]["largest_logit"] == pytest.approx(exact.abs().max().item())
+    assert about["report"]["clips"].startswith(f"{len(chosen)} clips from {data}")
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_int8_that_changes_answers_leaves_tokeniser_and_head(
+    monkeypatch: pytest.MonkeyPatch, run: Path, data: Path, plain: Path, tmp_path: Path, form: str
+) -> None:
+    measured = iter([0.9, 0.99, *[1.0] * 4])  # both tries, then the rows of the report
+    monkeypatch.setattr("tubelet.export.agreement_of", lambda logits, reference: next(measured))
+    about = export(run, tmp_path / "out", format=form, int8=True, data=data, clips=4, show=False)
+    assert about["report"]["notes"] == [
+        "with all products in int8, 90.0% of the clips are answered as in float32",
+        "with all but tokeniser and head in int8, 99.0% of the clips are answered as in float32",
+    ]
+    if form == "openvino":
+        model = needed("openvino").Core().read_model(tmp_path / "out" / "model.xml")
+        every = [node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"]
+        small = [node.input_value(0).get_node().get_type_name() == "FakeQuantize" for node in every]
+        assert (small[0], set(small[1:-1]), small[-1]) == (False, {True}, False)
+    else:
+        kinds = [node.op_type for node in products(tmp_path / "out" / "model.onnx")]
+        assert Counter(kinds[1:-1]) == {"MatMulInteger": len(products(plain)) - 2}
+        assert (kinds[0], kinds[-1]) == ("MatMul", "MatMul")
+
+
+def test_synthetic_clips_differ_and_are_the_same_each_time() -> None:
+    first, again = synthetic(VIDEO, 4).compared, synthetic(VIDEO, 4).compared
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert len({tuple(clip.flatten().tolist()) for clip in first}) == 4
+    assert all(clip.dtype == torch.uint8 and clip.float().std() > 20 for clip in first)
+    assert synthetic(SOUND, 2).compared[0].dtype == torch.float32
+
+
+@pytest.mark.usefixtures("traced")
+def test_export_on_the_command_line(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil(shutil.copytree(data, tmp_path / "data") / "dark" / "0.mp4")
+    arguments = ("export", run, tmp_path / "out", "--int8", "--data", tmp_path / "data")
+    assert command(*arguments) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in ("torch, float32", "1.00x 100.0% 0", "onnxruntime, float32", "onnxruntime, int8", "logits of up to"):
+        assert words in shown
+    assert f"9 clips from {tmp_path / 'data'}, 1 files could not be read" in shown
+    assert re.search(r"out: model.onnx, tubelet.json \(0.\d MB\)", shown)
+    assert command(*arguments) == 2
+    assert f"tubelet: {tmp_path / 'out'} is there already: name a new folder, or add --over" in capsys.readouterr().err
+    assert command(*arguments, "--overwrite") == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "out"]
+
+
+# ---- faults
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_failed_export_leaves_what_was_there(
+    monkeypatch: pytest.MonkeyPatch, run: Path, make: Make, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no")
+
+    folder = shutil.copytree(make("onnx")[0], tmp_path / "out")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    monkeypatch.setattr("tubelet.export.compare", fail)
+    with pytest.raises(RuntimeError, match="no"):
+        export(run, folder, clips=2, overwrite=True, show=False)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_only_exported_folders_are_overwritten(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("all my work")
+    for out in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(ValueError, match="is no exported model: it is not overwritten, name a new folder"):
+            export(run, out, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "all my work"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"format": "coreml"}, "unknown format 'coreml': expected onnx or openvino"),
+        ({"clips": 1}, "got clips=1, expected at least 2 to compare answers on"),
+        ({"int8": True, "format": "openvino"}, "int8 for OpenVINO is calibrated on real clips: give --data FOLDER"),
+    ],
+)
+def test_wishes_that_cannot_be_met(run: Path, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        export(run, tmp_path / "out", **settings)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime", "openvino", "nncf"])
+def test_a_missing_package_is_named_before_anything_is_computed(
+    monkeypatch: pytest.MonkeyPatch, run: Path, data: Path, tmp_path: Path, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=rf"^{package} is needed \(.*\): pip install 'tubelet\[export\]'"):
+        export(run, tmp_path / "out", format="openvino", int8=True, data=data)
+
+
+def test_openvino_does_not_call_home() -> None:
+    needed("openvino")
+    used = sys.modules["openvino.tools.ovc.telemetry_utils"].__dict__["tm"]
+    assert used.__name__ == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_data_that_cannot_be_read(run: Path, data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(data / "dark", tmp_path / "dark")
+    for file in sorted(folder.iterdir())[1:]:
+        spoil(file)
+    with pytest.raises(ValueError, match=r"dark: 1 of 5 files can be read, expected at least 2: .*content is no video"):
+        export(run, tmp_path / "out", data=folder)
+
+
+@pytest.mark.parametrize("clips", [torch.zeros(1, 3, 4, 32, 32), torch.zeros(1, 3, 8, 32, 32, dtype=torch.uint8)])
+def test_other_clips_are_refused(make: Make, clips: torch.Tensor) -> None:
+    message = r"got clips of torch.\w+ \(1, 3, \d, 32, 32\), the exported model takes uint8 \(B, 3, 4, 32, 32\)"
+    with pytest.raises(ValueError, match=message):
+        Exported(make("onnx")[0])(clips)
+
+
+def test_an_exported_folder_is_no_run(make: Make, tmp_path: Path) -> None:
+    folder = make("onnx")[0]
+    with pytest.raises(ValueError, match="an exported model only answers whole clips: give the run that it was made"):
+        _ = Predictor.load(folder).model
+    with pytest.raises(ValueError, match="an exported model only answers whole clips"):
+        export(folder, tmp_path / "again")
+    for wish in ({"device": "cuda"}, {"compile": True}):
+        with pytest.raises(ValueError, match="runs on the processor, as it is: leave device, compile out"):
+            Predictor.load(folder, **wish)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="onnxruntime computes in float32 here, got dtype='bfloat16': export for Open"):
+        Predictor.load(folder, dtype="bfloat16")
+
+
+def test_precision_of_each_runtime(monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    said = [Predictor.load(make(form, int8=int8)[0], dtype="auto").precision for form, int8 in KINDS]
+    assert said == [
+        "float32: as exported for onnxruntime",
+        "int8, else float32: as exported for onnxruntime",
+        "bfloat16: this processor has avx512_bf16",
+        "int8, else float32: as told",
+    ]
+
+
+def test_damaged_folders(make: Make, tmp_path: Path) -> None:
+    folder = shutil.copytree(make("onnx")[0], tmp_path / "out")
+    (folder / "model.onnx").unlink()
+    with pytest.raises(ValueError, match=r"model\.onnx: no such file: export the model again"):
+        Predictor.load(folder)
+    (folder / "tubelet.json").write_text('{"classes": []}')
+    with pytest.raises(ValueError, match=r"tubelet\.json: not written by `tubelet export`: export the model again"):
+        Predictor.load(folder)
+    (folder / "tubelet.json").write_text("{")
+    with pytest.raises(ValueError, match=r"tubelet\.json: cannot be read \(.*\): export the model again"):
+        Predictor.load(folder)

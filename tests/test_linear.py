@@ -1,0 +1,145 @@
+"""The quick ways of the processor give what the plain ones give, and step aside where somebody needs the steps."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import clip_for, tiny
+from torch import Tensor
+from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
+
+from tubelet.nn import Grid, attend, attention
+from tubelet.nn import linear as linear_room
+from tubelet.nn.attention import from_products, kept_products
+from tubelet.nn.linear import Linear, at_once, linear
+
+LAYOUTS = {
+    "whole": lambda x: x,
+    "some tokens": lambda x: x[:, 1:4],
+    "every second channel": lambda x: x.repeat_interleave(2, 2)[:, :, ::2],
+    "transposed": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+    "expanded": lambda x: x[:1].expand(3, -1, -1),
+    "no tokens": lambda x: x[:, :0],
+    "one token": lambda x: x[0, 0],
+}
+
+
+def weights(bias: bool = True) -> tuple[Tensor, Tensor | None]:
+    torch.manual_seed(0)
+    return torch.randn(18, 8)[6:12], torch.randn(18)[6:12] if bias else None  # a part of a larger one, as of qkv
+
+
+@pytest.mark.parametrize("gelu", [None, "erf", "tanh"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@torch.no_grad()
+def test_linear_is_the_product_the_bias_and_the_gelu(layout, bias, gelu):
+    weight, offset = weights(bias)
+    x = LAYOUTS[layout](torch.randn(2, 5, 8))
+    wanted = x.double() @ weight.double().T + (0 if offset is None else offset.double())
+    wanted = wanted if gelu is None else F.gelu(wanted, approximate={"erf": "none", "tanh": "tanh"}[gelu])
+    assert_close(linear(x, weight, offset, gelu=gelu), wanted.float(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_learning_and_answering_agree(dtype):
+    torch.manual_seed(0)
+    layer, x = Linear(8, 6, gelu="erf").to(dtype), torch.randn(3, 8, dtype=dtype)
+    learned = layer(x)
+    assert learned.requires_grad
+    with torch.no_grad():
+        assert_close(layer(x), learned.detach())
+
+
+def test_the_kernel_is_used_only_where_nobody_needs_the_steps():
+    x, weight = torch.randn(2, 8), torch.nn.Parameter(torch.randn(6, 8))
+    assert not at_once(x, weight)
+    with torch.no_grad():
+        assert at_once(x, weight)
+        assert not at_once(x.double(), weight.double())
+        assert not at_once(x.bfloat16(), weight)
+        assert not at_once(x.to("meta"), weight.to("meta"))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not at_once(x, weight)
+        with FlopCounterMode(display=False):
+            assert not at_once(x, weight)
+        with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
+            assert not at_once(x, weight)
+    assert at_once(x, weight.detach())
+
+
+def test_a_counter_of_operations_sees_all_of_them():
+    model = tiny("vivit2")
+    totals = []
+    for learns in (True, False):
+        with torch.set_grad_enabled(learns), FlopCounterMode(display=False) as counter:
+            model(clip_for(model))
+        totals.append(counter.get_total_flops())
+    assert totals[0] == totals[1] > 0
+
+
+def test_a_traced_model_has_no_private_kernels():
+    model = tiny("vivit1").requires_grad_(False)
+    with torch.no_grad():
+        exported = torch.export.export(model, (clip_for(model),))
+    assert "linear" in str(exported.graph)
+    assert "mkldnn" not in str(exported.graph)
+
+
+def test_without_the_kernel_answers_are_the_same(monkeypatch):
+    model = tiny("timesformer")
+    clip = clip_for(model)
+    with torch.no_grad():
+        quick = model(clip)
+        monkeypatch.setattr(linear_room, "FUSED", False)
+        assert_close(model(clip), quick, atol=1e-5, rtol=1e-5)
+
+
+# ---- attention
+
+
+def random_qkv(rows: int = 3, heads: int = 5, queries: int = 7, keys: int = 6) -> list[Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(rows, length, heads, 4).double().transpose(1, 2) for length in (queries, keys, keys)]
+
+
+@pytest.mark.parametrize("most_scores", [1, 20, 50, 100, 250, 10_000])
+def test_attention_in_any_pieces_is_attention(most_scores, monkeypatch):
+    monkeypatch.setattr(attention, "MOST_SCORES", most_scores)
+    q, k, v = random_qkv()
+    assert_close(from_products(q, k, v), F.scaled_dot_product_attention(q, k, v))
+
+
+def test_kept_products_learn_as_attention_does():
+    gradients = []
+    for run in (kept_products, F.scaled_dot_product_attention):
+        leaves = [x.requires_grad_() for x in random_qkv()]
+        out = run(*leaves)
+        gradients.append([out, *torch.autograd.grad((out * torch.arange(4)).sum(), leaves)])
+    assert_close(*gradients)
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_keys_that_are_all_far_off_cost_no_precision(learns, monkeypatch):
+    """No softmax sees what is added to all keys; in bfloat16 the scores would round to steps of 1."""
+    monkeypatch.setattr(attention, "PLAIN_BFLOAT16", True)
+    torch.manual_seed(0)
+    grid = Grid(1, 4, 16)
+    q, k, v = (torch.randn(2, grid.size, 2, 16).bfloat16() for _ in "qkv")
+    q, k = q + 4, k + 4
+    wanted = attend(q.double(), k.double(), v.double(), grid, "thw")
+    out = attend(q.requires_grad_(learns), k, v, grid, "thw")
+    assert out.requires_grad == learns
+    assert (out - wanted).abs().mean() < 0.02 * wanted.abs().mean()
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_both_ways_of_bfloat16_give_nearly_the_answer_of_float32(plain, monkeypatch):
+    monkeypatch.setattr(attention, "PLAIN_BFLOAT16", plain)
+    model = tiny("vivit3")
+    clip = clip_for(model)
+    with torch.no_grad():
+        wanted = model(clip)
+        got = model.bfloat16()(clip.bfloat16()).float()
+    assert (got - wanted).norm() < 0.02 * wanted.norm()
+    assert not torch.equal(got, wanted)

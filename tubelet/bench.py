@@ -1,0 +1,316 @@
+"""What this machine does with a model, and how much of what it could do that is: in under a minute."""
+
+import copy
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from rich.table import Table
+from torch import Tensor, nn
+
+from tubelet import __version__
+from tubelet.info import describe
+from tubelet.nn import SpaceTimeTransformer, Streamer, create_model
+from tubelet.nn.linear import linear
+from tubelet.nn.stream import encodes_steps_apart
+from tubelet.precision import choose_dtype, has_bfloat16, prepared
+from tubelet.screen import bar, clock, console
+from tubelet.timing import Jobs, interleaved, kernels_of
+from tubelet.train.recipe import make_optimizer
+from tubelet.train.team import find_device
+
+ROOF = 2048  # rows and columns of the matrices that say what a processor can do
+WINDOW, HOPS = 16, (1, 4)  # of streaming, in steps of the tokeniser
+CLIPS = ((16, 224, 224), (16, 112, 112), (8, 64, 64))
+FORWARDS = 16  # about as many forward passes is one turn of all measures
+TURNS = 3  # at least
+BUSY = 0.5  # programs for each processor, before we begin, from which times cannot be trusted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A job; what of it is timed alone; the least it could take, as so many times the seconds of other jobs, and why;
+    what its time means, given the median seconds of any job."""
+
+    what: str
+    job: Callable[[], object]
+    parts: Jobs = field(default_factory=dict)
+    least: Mapping[str, float] = field(default_factory=dict)
+    why: str = ""
+    says: Callable[[Callable[[str], float]], str] = lambda seconds: ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What came of a measure: the seconds of each run, and the fewest possible, if that is known."""
+
+    what: str
+    seconds: tuple[float, ...]
+    least_seconds: float | None
+    why: str
+    says: str
+
+    @property
+    def median(self) -> float:
+        return median(self.seconds)
+
+    @property
+    def reached(self) -> float | None:
+        """The share of what is possible."""
+        return None if self.least_seconds is None else self.least_seconds / self.median
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What was measured, of which model, on which machine."""
+
+    title: str
+    machine: dict[str, object]
+    rows: tuple[Row, ...]
+
+
+def bench(
+    name: str,
+    *,
+    clip: Sequence[int] | None = None,
+    batch: int = 1,
+    dtype: str = "auto",
+    minutes: float = 0.8,
+    device: str = "auto",
+    show: bool = True,
+) -> Bench:
+    """Measures a model on random clips.
+
+    Args:
+        name: as for `create_model`; batch: clips.
+        clip: (T, H, W), left out the largest of CLIPS that fits the time.
+        dtype: "auto" is float32 and, where the device multiplies in it, bfloat16; else the one that is named.
+        minutes: to be spent. Each measure runs at least TURNS times, however long that takes.
+
+    Raises:
+        ValueError: unknown model, dtype or device; a clip that does not fit the model; no clip, or no time.
+    """
+    if batch < 1 or minutes <= 0:
+        raise ValueError(f"got --batch {batch} --minutes {minutes:g}, expected at least 1 clip and more than 0 minutes")
+    end, where = time.perf_counter() + 60 * minutes, find_device(device)
+    about = machine(where)
+    dtypes = dtypes_for(dtype, where)
+    measures = [roof(wanted, where) for wanted in dtypes]
+    model = create_model(name, clip=clip or clip_for(name, measures[0].job, batch, minutes)).to(where).eval()
+    measures.append(tokeniser(model, batch))
+    for wanted in dtypes:
+        measures += passes(model, batch, wanted)
+    measures += streaming(model)
+    jobs = {measure.what: measure.job for measure in measures}
+    for measure in measures:
+        jobs |= measure.parts
+    with bar("measuring", round(60 * minutes), show=show) as progress:
+
+        def after(what: str, seconds: float) -> None:
+            left = end - time.perf_counter()
+            progress.advance(f"{what:<24} left {clock(left)}", by=round(60 * minutes - left) - progress.done)
+
+        took = interleaved(jobs, runs=TURNS, seconds=end - time.perf_counter(), after=after)
+    t, h, w = model.input_size
+    title = f"{name}, {batch} clip{'s' if batch > 1 else ''} of {t} frame{'s' if t > 1 else ''} of {h} x {w} px"
+    return Bench(title=title, machine=about, rows=tuple(row_of(measure, took) for measure in measures))
+
+
+def row_of(measure: Measure, took: Mapping[str, Sequence[float]]) -> Row:
+    def seconds(what: str) -> float:
+        return median(took[what])
+
+    least = sum(times * seconds(what) for what, times in measure.least.items()) if measure.least else None
+    return Row(
+        what=measure.what,
+        seconds=tuple(took[measure.what]),
+        least_seconds=least,
+        why=measure.why,
+        says=measure.says(seconds),
+    )
+
+
+def dtypes_for(dtype: str, device: torch.device) -> list[torch.dtype]:
+    if dtype != "auto":
+        return [choose_dtype(dtype, device)[0]]
+    return [torch.float32, *([torch.bfloat16] if has_bfloat16(device)[0] else [])]
+
+
+def called(what: str, dtype: torch.dtype) -> str:
+    return f"{what}, {str(dtype).removeprefix('torch.')}"
+
+
+def roof(dtype: torch.dtype, device: torch.device) -> Measure:
+    """One large matrix product: what the processor can do."""
+    x, weight = (torch.randn(ROOF, ROOF, device=device).to(dtype) for _ in range(2))
+    what = called("large product", dtype)
+    return Measure(
+        what=what,
+        job=torch.inference_mode()(lambda: linear(x, weight, None)),
+        says=lambda seconds: f"{2e-9 * ROOF**3 / seconds(what):,.0f} GFLOP/s",
+    )
+
+
+def clip_for(name: str, roof: Callable[[], object], batch: int, minutes: float) -> tuple[int, int, int] | None:
+    """The largest of CLIPS of which TURNS turns fit the time on this machine; None for images: the model's own."""
+    roof_seconds = min(interleaved({"": roof}, runs=2)[""])
+    for clip in CLIPS:
+        try:
+            gmacs = describe(name, clip=clip).gmacs
+        except ValueError:  # no such name, or a model for images: `create_model` knows
+            return None
+        if batch * gmacs * 1e9 / ROOF**3 * roof_seconds * FORWARDS * (TURNS + 1) < 60 * minutes:
+            break
+    return clip
+
+
+def alone(what: str, forward: Callable[[], object]) -> tuple[Jobs, dict[str, float]]:
+    """The kernels of a forward pass as jobs of their own, and how often each of them runs in it."""
+    counts = kernels_of(forward)
+    names = {f"{what}: kernel {i}": kernel for i, kernel in enumerate(counts)}
+    return {name: kernel.job() for name, kernel in names.items()}, {name: counts[k] for name, k in names.items()}
+
+
+def shape_of(model: SpaceTimeTransformer) -> tuple[int, int, int, int]:
+    return (model.config.channels, *model.input_size)
+
+
+def tokeniser(model: SpaceTimeTransformer, batch: int) -> Measure:
+    pixels = torch.randint(256, (batch, *shape_of(model)), dtype=torch.uint8, device=model.mean.device)
+    job = torch.inference_mode()(lambda: model.embedded(pixels))
+    parts, counts = alone("tokeniser", job)
+    says = f"{pixels.numel() / 1e6:.1f} MB of pixels"
+    return Measure(
+        what="tokeniser", job=job, parts=parts, least=counts, why="its product alone", says=lambda seconds: says
+    )
+
+
+def passes(model: SpaceTimeTransformer, batch: int, dtype: torch.dtype) -> list[Measure]:
+    """One forward pass, and one step of training, in `dtype`; a backward pass has twice the products of a forward."""
+    clips = torch.randn(batch, *shape_of(model), device=model.mean.device)
+    ready, what, gmacs = prepared(model, dtype), called("forward", dtype), batch * describe(model).gmacs
+    job = torch.inference_mode()(lambda: ready(clips))
+    parts, counts = alone(what, job)
+    forward = Measure(
+        what=what,
+        job=job,
+        parts=parts,
+        least=counts,
+        why="its products, attentions alone",
+        says=lambda seconds: f"{batch / seconds(what):.3g} clips/s, {2 * gmacs / seconds(what):,.0f} GFLOP/s",
+    )
+    if dtype == torch.float16:  # would need its losses scaled; nobody trains so
+        return [forward]
+    learning = called("training", dtype)
+    step = Measure(
+        what=learning,
+        job=training_step(model, clips, dtype),
+        least={name: 3 * count for name, count in counts.items()},
+        why="three times the same",
+        says=lambda seconds: f"{batch / seconds(learning):.3g} clips/s",
+    )
+    return [forward, step]
+
+
+def training_step(model: SpaceTimeTransformer, clips: Tensor, dtype: torch.dtype) -> Callable[[], None]:
+    """Forward, backward, clipped gradients and AdamW on a copy of the model, as `tubelet train` does them."""
+    learner = copy.deepcopy(model).train()
+    optimizer = make_optimizer(learner, weight_decay=0.05, layer_decay=1.0)
+    labels = torch.arange(len(clips), device=clips.device) % model.config.num_classes
+
+    def step() -> None:
+        with torch.autocast(clips.device.type, dtype, enabled=dtype != torch.float32):
+            logits = learner(clips)
+        F.cross_entropy(logits.float(), labels).backward()
+        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def streaming(model: SpaceTimeTransformer) -> list[Measure]:
+    """One answer of a sliding window, against running the model on each window anew, if it can do better than that."""
+    if not encodes_steps_apart(model):
+        return []
+    step, (channels, _, h, w) = model.embed.stride[0], shape_of(model)
+    frames = (WINDOW - 1) * step + model.embed.patch[0]
+    window = torch.randn(channels, frames, h, w, device=model.mean.device)
+    anew = f"window of {WINDOW} steps"
+    measures = [Measure(what=anew, job=torch.inference_mode()(lambda: model(window[None])))]
+    work = {part.name: part.gmacs for part in describe(model, clip=(frames, h, w)).parts}
+    once = (work["embed"] + work["encoders.0"]) / sum(work.values())  # the share of steps, each encoded once
+    for hop in HOPS:
+        what, streamer = f"window, hop of {hop}", Streamer(model, window=frames, hop=hop * step)
+        streamer.push(window)
+        measures.append(
+            Measure(
+                what=what,
+                job=partial(streamer.push, window[:, : hop * step]),
+                least={anew: 1 - once * (1 - hop / WINDOW)},
+                why="its share of operations",
+                says=partial(faster, anew, what),
+            )
+        )
+    return measures
+
+
+def faster(slow: str, fast: str, seconds: Callable[[str], float]) -> str:
+    return f"{seconds(slow) / seconds(fast):.1f} times as fast"
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    """What times depend on. `load`: programs that want each processor."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0] / (os.cpu_count() or 1), 2) if hasattr(os, "getloadavg") else None,
+        "torch": torch.__version__,
+        "tubelet": __version__,
+    }
+
+
+def processor() -> str:
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def as_json(found: Bench) -> str:
+    """One object: the model, the machine, and each measure with all its runs."""
+    measures = [{**vars(row), "median_seconds": row.median, "reached": row.reached} for row in found.rows]
+    return json.dumps({"model": found.title, "machine": found.machine, "measures": measures}, indent=1)
+
+
+def print_bench(found: Bench) -> None:
+    """A table of at most 80 columns, what its columns mean, and what its times depend on."""
+    table = Table(title=found.title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for column in ("median", "least", "reached"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for row in found.rows:
+        least = "" if row.least_seconds is None else duration(row.least_seconds)
+        reached = "" if row.reached is None else f"{100 * row.reached:.0f} %"
+        table.add_row(row.what, duration(row.median), least, reached, row.says)
+    console.print(table)
+    whys = {row.why: row.what.split(",")[0] for row in reversed(found.rows) if row.why}
+    console.print("least: " + "; ".join(f"{what}: {why}" for why, what in reversed(whys.items())))
+    console.print("on " + ", ".join(f"{name} {value}" for name, value in found.machine.items()))
+    load = found.machine["load"]
+    if isinstance(load, float) and load > BUSY:
+        console.print("other programs keep this machine busy: all this can be faster", style="yellow")
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
