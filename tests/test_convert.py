@@ -175,7 +175,7 @@ def test_scenic_tells_its_heads_by_itself(tmp_path: Path, capsys: pytest.Capture
 
 
 def answers(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, float]:
-    assert command("predict", *arguments, "--json", "--device", "cpu") == 0
+    assert command("predict", *arguments, "--json", "--device", "cpu", "--dtype", "float32") == 0
     return json.loads(capsys.readouterr().out)["probabilities"]
 
 

@@ -26,6 +26,7 @@ from tubelet import ClipSpec, Predictor, create_model, save
 from tubelet.data.clips import crop, load_frames
 from tubelet.media.reader import MediaError, read_frames
 from tubelet.media.writer import write_video
+from tubelet.screen import console
 from tubelet.stream import StreamConfig, Window, find_segments, windows_of_file
 from tubelet.stream.codes import CodesWriter, encoder_hash, read_codes
 from tubelet.stream.footage import BLOCKS_AHEAD, ahead
@@ -260,7 +261,7 @@ def test_what_is_printed_fits_a_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(console, "width", int(columns))
     write_video("long.mp4", moving(3), frames_per_second=FPS)
     for one in (run, recomputing):
         assert stream(one, "long.mp4", "--window", "1", "--hop", "0.3", "--csv", f"{one.name}.csv") == 0

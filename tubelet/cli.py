@@ -125,7 +125,7 @@ class Stream(StreamConfig):
 
 @dataclass(frozen=True)
 class Export:
-    """Write a folder for onnxruntime or OpenVINO, compared with the run it is made from."""
+    """Write a folder for onnxruntime or OpenVINO, and compare it with its run."""
 
     run: Positional[Path]
     """Run directory or model.safetensors."""
