@@ -1,0 +1,224 @@
+"""What can be typed: each command is a dataclass, its fields are the flags, their docstrings the help."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from tubelet.stream.config import StreamConfig
+from tubelet.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Render clips that only motion tells apart, train on them, evaluate, report."""
+
+    out: Path = Path("runs/demo")
+    """Folder for the clips and the run."""
+    clips_per_class: int = 60
+    """Clips rendered for each class; a fifth of them is held out."""
+    minutes: float = 0.6
+    """Time budget for training."""
+    seed: int = 0
+    """Seed of the clips and of the training."""
+
+
+@dataclass(frozen=True)
+class Train(TrainConfig):
+    """Train a model on a folder of clips, images or sounds; evaluate it; report.
+
+    Stopped with Ctrl-C, the same command goes on where it stopped.
+
+    Processes share the work: torchrun --nproc-per-node 2 -m tubelet train DIR
+    """
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Copy videos once, small and quick to read, so that training need not wait.
+
+    Stopped with Ctrl-C, the same command goes on where it stopped.
+    """
+
+    data: Positional[Path]
+    """Folder of class folders, folder with train/ val/ test/, or CSV file."""
+    out: Positional[Path]
+    """Folder for the copies."""
+    short_side: int = 256
+    """Pixels; smaller videos are not enlarged."""
+    gop: int = 12
+    """Frames from one key frame to the next, at most."""
+    quality: int = 16
+    """0 (best) to 51 (worst), as x264's crf; 16 can hardly be told from the original."""
+    workers: int = 0
+    """Threads that copy a file each; 0: one for each processor."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Evaluate a run on labelled files."""
+
+    run: Positional[Path]
+    """Run directory, model.safetensors or exported folder."""
+    data: Positional[Path]
+    """Folder of class folders, folder with train/ val/ test/, or CSV file."""
+    views: str = "1x1"
+    """Temporal x spatial views of each clip, such as 4x3."""
+    split: str | None = None
+    """Only this split; test, else val, else all if left out."""
+    csv: Path | None = None
+    """Write the answer for every file to this CSV file."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+    dtype: str = "float32"
+    """float32, bfloat16, float16 (on a GPU) or auto."""
+    workers: int = 2
+    """Threads that read files."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Say what is in files."""
+
+    run: Positional[Path]
+    """Run directory, model.safetensors or exported folder."""
+    files: Positional[tuple[Path, ...]]
+    """Files, or folders of files."""
+    views: str = "1x1"
+    """Temporal x spatial views of each clip, such as 4x3."""
+    top: int = 3
+    """How many classes to show for each file."""
+    json: bool = False
+    """Print one JSON object a line instead of a table."""
+    csv: Path | None = None
+    """Write a CSV file instead of a table."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+    dtype: str = "auto"
+    """auto: bfloat16 where the device is fast in it, else float32."""
+    compile: bool = False
+    """Let torch compile the model, where that makes it faster: for many files."""
+    workers: int = 2
+    """Threads that read files."""
+
+
+@dataclass(frozen=True)
+class Stream(StreamConfig):
+    """Say what happens when in a long video: a window slides along it.
+
+    Ctrl-C keeps what was computed so far.
+
+    Raw frames of FFmpeg (-f rawvideo -pix_fmt rgb24) come through a pipe.
+    """
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a folder for onnxruntime or OpenVINO, and compare it with its run."""
+
+    run: Positional[Path]
+    """Run directory or model.safetensors."""
+    out: Positional[Path]
+    """New folder; predict and eval take it like a run."""
+    format: Literal["onnx", "openvino"] = "onnx"
+    """onnx runs nearly everywhere; openvino is the fastest on processors."""
+    int8: bool = False
+    """Products in int8: faster; look at how many answers stay the same."""
+    data: Path | None = None
+    """Folder of files to compare answers on; synthetic clips if left out."""
+    clips: int = 32
+    """Clips to compare answers on."""
+    overwrite: bool = False
+    """Replace an exported folder."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Parameters, multiply-accumulates, tokens and activation memory of a model."""
+
+    model: Positional[str]
+    """family-size/patch[xtubelet], such as vivit2-B/16x2; or "list" for all names."""
+    clip: tuple[int, int, int] | None = None
+    """Frames, height and width."""
+    classes: int = 400
+    """Classes to tell apart."""
+    channels: int = 3
+    """Channels of a clip."""
+    embed: str = "tubelet"
+    """Tokeniser: tubelet, space-time, depthwise or conv."""
+    temporal_depth: int = 4
+    """Blocks of vivit2's temporal encoder."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure what this machine does with a model, and how much that is of the most.
+
+    Also says when other programs keep the machine too busy for the times to count.
+    """
+
+    model: Positional[str] = "vivit2-S/16x2"
+    """family-size/patch[xtubelet], such as vivit2-B/16x2."""
+    clip: tuple[int, int, int] | None = None
+    """Frames, height and width; left out, 16 of 224 px, or what fits the time."""
+    batch: int = 1
+    """Clips at a time."""
+    dtype: str = "auto"
+    """float32, bfloat16, float16 (on a GPU) or auto: what the device is fast in."""
+    minutes: float = 0.8
+    """Time budget."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Take over weights of Hugging Face, timm or scenic, or hand ours to them.
+
+    What no flag says is read from the config.json beside the weights.
+    """
+
+    src: Positional[Path]
+    """Weights (.safetensors, flax msgpack, .npz), or their folder."""
+    dst: Positional[Path]
+    """New folder, or .safetensors file, for the result."""
+    dialect: str | None = None
+    """Whose names the tensors have, such as timm or hf-vivit; recognised if left out."""
+    heads: tuple[int, ...] | None = None
+    """Attention heads; for Swin, those of each stage."""
+    clip: tuple[int, int, int] | None = None
+    """Frames, height and width that the weights are made for; sound: 1, mel bins, columns."""
+    family: str | None = None
+    """Our name of the model, such as vivit4, where weights cannot tell."""
+    attend: str | None = None
+    """Order of attention, such as hw,t, where weights cannot tell."""
+    frames: int | None = None
+    """Uniform frame sampling: frames embedded of each clip."""
+    stride: tuple[int, int, int] | None = None
+    """Frames and px between patches, where they overlap."""
+    window: tuple[int, int, int] | None = None
+    """Swin's windows, in tokens."""
+    classes: Path | None = None
+    """Text file of class names, one a line, in the order of the outputs."""
+    seconds_between_frames: float | None = None
+    """Instead of what is usual for the model."""
+    to: str | None = None
+    """The other way: write a run's weights in the names of this dialect."""
+
+
+COMMANDS: dict[str, Callable[..., object]] = {
+    "demo": Demo,
+    "train": Train,
+    "prepare": Prepare,
+    "eval": Eval,
+    "predict": Predict,
+    "stream": Stream,
+    "export": Export,
+    "info": Info,
+    "bench": Bench,
+    "convert": Convert,
+}
