@@ -32,6 +32,7 @@ from tubelet.timing import interleaved
 
 ENOUGH = 0.995  # share of the clips that int8 must answer as float32 does
 TIMING_SECONDS = 1.0
+BUSY = 0.5  # programs for each processor, before we begin, from which times cannot be trusted
 CALIBRATE_EVERY = 4  # of the clips of --data, for OpenVINO's int8; the others are compared
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "OpenVINO"}
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "onnxruntime", "openvino")}
@@ -69,20 +70,23 @@ def export(
     Raises:
         ValueError: no run, a folder that is there already, a missing package, or int8 for OpenVINO without `data`.
     """
-    folder = Path(out)
+    folder, load = Path(out), os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
     check(folder, format, int8=int8, data=data, clips=clips, overwrite=overwrite)
     predictor = Predictor.load(run, device="cpu")
     given = synthetic(predictor.spec, clips) if data is None else read(Path(data), predictor.spec, clips, int8, format)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
         made, report = write(predictor.model, Path(place), format, int8=int8, given=given)
-        about = describe(predictor, format, int8=int8) | {"run": os.path.realpath(run), "report": report}
+        about = describe(predictor, format, int8=int8) | {
+            "run": os.path.realpath(run),
+            "report": report | {"load": load},
+        }
         (made / ABOUT).write_text(json.dumps(about, indent=1))
         if folder.exists():
             shutil.rmtree(folder)
         made.rename(folder)
     if show:
-        print_report(folder, report)
+        print_report(folder, about["report"])
     return about
 
 
@@ -252,7 +256,8 @@ def print_report(folder: Path, report: dict[str, Any]) -> None:
         )
     console.print(table)
     say("compared", f"{report['clips']}; logits of up to {report['largest_logit']:.2g}; {report['threads']} threads")
-    for note in report["notes"]:
+    busy = ["other programs keep this machine busy: all this can be faster"] if report["load"] > BUSY else []
+    for note in report["notes"] + busy:
         say("note", note)
     files = sorted(folder.iterdir())
     size = sum(file.stat().st_size for file in files)
