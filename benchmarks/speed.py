@@ -96,7 +96,7 @@ def tokeniser(runs: int, size: str) -> Iterator[Result]:
         ratios, limits = {}, []
         for (dim, clip), layout in product(EMBEDS, ("channels first", "channels last", "every second frame")):
             case = f"{dim} wide, {' x '.join(map(str, clip))}, {layout}"
-            ratios[case], possible = embed_ratio(runs, dim, clip, layout, dtype, learns)
+            ratios[case], possible = embed_ratio(3 * runs, dim, clip, layout, dtype, learns)
             limits.append(possible)
         worst = min(ratios, key=ratios.__getitem__)
         what = f"tokeniser, {name_of(dtype)}, {'forward and backward' if learns else 'forward'}"
@@ -155,7 +155,7 @@ def pixels(runs: int, size: str) -> Iterator[Result]:
 
         assert off(ours(), classical()) < (1e-5 if dtype == FLOAT else 2e-2)
         kernels, total = alone(ours)
-        took = interleaved({"ours": ours, "theirs": classical, **kernels}, runs=runs)
+        took = interleaved({"ours": ours, "theirs": classical, **kernels}, runs=3 * runs)
         yield compare(
             f"bytes to tokens, {name_of(dtype)}, {dim} wide",
             "cast, normalise, permute, Conv3d",

@@ -226,6 +226,17 @@ def test_int8_that_changes_answers_leaves_tokeniser_and_head(
         assert (kinds[0], kinds[-1]) == ("MatMul", "MatMul")
 
 
+@pytest.mark.usefixtures("traced")
+def test_tokeniser_and_head_are_only_left_where_that_helps(
+    monkeypatch: pytest.MonkeyPatch, run: Path, data: Path, plain: Path, tmp_path: Path
+) -> None:
+    measured = iter([0.9, 0.9, *[1.0] * 3])
+    monkeypatch.setattr("tubelet.export.agreement_of", lambda logits, reference: next(measured))
+    export(run, tmp_path / "out", int8=True, data=data, clips=4, show=False)
+    kinds = Counter(node.op_type for node in products(tmp_path / "out" / "model.onnx"))
+    assert kinds == {"MatMulInteger": len(products(plain))}
+
+
 def test_synthetic_clips_differ_and_are_the_same_each_time() -> None:
     first, again = synthetic(VIDEO, 4).compared, synthetic(VIDEO, 4).compared
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -235,7 +246,10 @@ def test_synthetic_clips_differ_and_are_the_same_each_time() -> None:
 
 
 @pytest.mark.usefixtures("traced")
-def test_export_on_the_command_line(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_on_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (1000.0, 0.0, 0.0))
     spoil(shutil.copytree(data, tmp_path / "data") / "dark" / "0.mp4")
     arguments = ("export", run, tmp_path / "out", "--int8", "--data", tmp_path / "data")
     assert command(*arguments) == 0
