@@ -51,6 +51,8 @@ class StreamConfig:
     """Raw frames: frames per second."""
     pixel_format: Literal["rgb24", "gray"] = "rgb24"
     """Raw frames: their layout, 8 bits for each channel."""
+    dtype: str = "float32"
+    """float32, bfloat16, or auto: what the device is fast in."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
 

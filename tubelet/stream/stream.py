@@ -74,7 +74,7 @@ def stream_fn(config: StreamConfig) -> int:
         ValueError: settings or files that cannot work.
     """
     places = places_of(config)
-    predictor = Predictor.load(config.run, device=config.device)
+    predictor = Predictor.load(config.run, device=config.device, dtype=config.dtype)
     slide = slide_for(predictor, config.window, config.hop)
     try:
         footage = open_footage(config, predictor, slide)
