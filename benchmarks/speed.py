@@ -6,7 +6,8 @@
 
 All of it runs in one process of the peers' interpreter, ours read from this repository: the same torch, the same
 threads, and the two sides of a measure take turns. Answers are compared before anything is timed. `--only` names
-measures; without --peers those that need no other library run here. docs/speed.md has the outcome.
+measures; without --peers those that need no other library run here. On a machine that others use at the same time,
+--cpu-time takes one thread and counts the time that the processor really gave it. docs/speed.md has the outcome.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 import tubelet
+from tubelet import timing
 from tubelet.bench import machine, training_step
 from tubelet.info import describe
 from tubelet.nn import TubeletEmbed
@@ -343,13 +346,16 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=9, help="of each side, in turns")
     parser.add_argument("--size", default="S", help="of the models; the tokeniser and training have their own")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--cpu-time", action="store_true", help="one thread, and the time that it really had")
     parser.add_argument("--json", type=Path, help="append each result, with all its runs, to this file")
     arguments = parser.parse_args()
     if arguments.peers and Path(arguments.peers).absolute() != Path(sys.executable).absolute():
         sys.exit(subprocess.run([arguments.peers, *sys.argv], check=False).returncode)
     chosen = arguments.only or [name for name in MEASURES if arguments.peers or name not in WITH_PEERS]
     torch.manual_seed(0)
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1 if arguments.cpu_time else arguments.threads)
+    if arguments.cpu_time:
+        timing.now = time.thread_time
     about = machine(torch.device("cpu"))
     if arguments.peers:
         from speed_peers import VERSIONS

@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_map
 
 Jobs = Mapping[str, Callable[[], object]]
 
+now = time.perf_counter  # seconds; a benchmark on a machine that others use, too, may take `time.thread_time` instead
+
 
 def interleaved(
     jobs: Jobs, *, runs: int = 7, seconds: float = 0.0, after: Callable[[str, float], None] = lambda name, took: None
@@ -23,14 +25,14 @@ def interleaved(
     before `seconds` have passed. `after` is told of each run, the first ones too.
     """
     took: dict[str, list[float]] = {name: [] for name in jobs}
-    begun, turn = time.perf_counter(), -1
+    begun, turn = now(), -1
     while turn < runs or fits(begun, turn + 1, seconds):
         for name, job in jobs.items():
-            start = time.perf_counter()
+            start = now()
             job()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            passed = time.perf_counter() - start
+            passed = now() - start
             if turn >= 0:
                 took[name].append(passed)
             after(name, passed)
@@ -40,7 +42,7 @@ def interleaved(
 
 def fits(begun: float, turns: int, seconds: float) -> bool:
     """Whether one more turn, as long as those before it, ends in time."""
-    passed = time.perf_counter() - begun
+    passed = now() - begun
     return passed + passed / turns < seconds
 
 
