@@ -1,6 +1,7 @@
 """Settings of a training run: the only definition, from which flags, TOML keys and the stored JSON derive."""
 
 import math
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +83,8 @@ class TrainConfig:
     """Share of the clips held out, where the data has no split of its own."""
     views: str = "1x1"
     """Temporal x spatial views of each clip in the final evaluation."""
+    max_bad: str = "5%"
+    """Most training files that may be unreadable and skipped; more stop the training."""
     save_minutes: float = 2.0
     """Time between two checkpoints to resume from."""
     workers: int | None = None
@@ -107,6 +110,13 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} = {value}: expected more than 0")
+        if not re.fullmatch(r"(100|\d{1,2}(\.\d+)?)%", self.max_bad):
+            raise ValueError(f"max_bad = {self.max_bad!r}: expected a percentage from 0% to 100%, such as 5%")
+
+    @property
+    def most_bad(self) -> float:
+        """`max_bad` as a share in [0, 1]."""
+        return float(self.max_bad.removesuffix("%")) / 100
 
     def to_json(self) -> dict[str, Any]:
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
@@ -150,6 +160,7 @@ MAY_CHANGE = (
     "device",
     "shard",
     "save_minutes",
+    "max_bad",
     "workers",
     "tensorboard",
     "baseline",
