@@ -7,7 +7,7 @@
 All of it runs in one process of the peers' interpreter, ours read from this repository: the same torch, the same
 threads, and the two sides of a measure take turns. Answers are compared before anything is timed. `--only` names
 measures; without --peers those that need no other library run here. On a machine that others use at the same time,
---cpu-time takes one thread and counts the time that the processor really gave it. docs/speed.md has the outcome.
+--cpu-time takes one thread and counts the time that the processor really gave it. docs/performance.md has the outcome.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 GELUS = {"erf": "none", "tanh": "tanh"}  # as torch calls them
 
 # Private to torch, so asked for. Its kernels are oneDNN's, which on x86 are ahead of those of `F.linear` in float32 and
-# add the bias and apply the GELU before a result leaves the cache. docs/speed.md has the measurement.
+# add the bias and apply the GELU before a result leaves the cache. docs/performance.md has the measurement.
 FUSED = (
     torch.backends.mkldnn.is_available()
     and torch.backends.cpu.get_cpu_capability().startswith("AVX")
