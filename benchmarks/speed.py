@@ -1,7 +1,7 @@
 """How fast are we? Against torch's own convolution, other libraries' models, and what our kernels take alone.
 
     python -m venv ../peers
-    ../peers/bin/pip install -c constraints.txt . transformers vit-pytorch
+    ../peers/bin/pip install -c constraints.txt '.[export]' transformers vit-pytorch
     python benchmarks/speed.py --peers ../peers/bin/python > table.md
 
 All of it runs in one process of the peers' interpreter, ours read from this repository: the same torch, the same
@@ -18,11 +18,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import geometric_mean, median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -33,7 +35,11 @@ from torch import Tensor, nn
 import tubelet
 from tubelet import timing
 from tubelet.bench import machine, training_step
+from tubelet.data.spec import ClipSpec
+from tubelet.export import export
+from tubelet.exported import Exported
 from tubelet.info import describe
+from tubelet.media.writer import write_video
 from tubelet.nn import TubeletEmbed
 from tubelet.nn.linear import linear
 from tubelet.precision import prepared
@@ -213,6 +219,37 @@ def family(name: str, runs: int, size: str) -> Iterator[Result]:
 
 
 @torch.inference_mode()
+def exported(runs: int, size: str) -> Iterator[Result]:
+    """The same pair as "encoder"; ours from OpenVINO, which takes bytes and normalises them itself."""
+    from speed_peers import PAIRS
+
+    pair = PAIRS["encoder"](size)
+    shape = (pair.frames, 224, 224)
+    spec = ClipSpec(
+        frames=shape[0], seconds_between_frames=0.04, resize=shape[1:], crop=shape[1:], mean=(0.5,) * 3, std=(0.25,) * 3
+    )
+    about = {"clip_spec": spec.to_json(), "classes": [str(i) for i in range(pair.ours.config.num_classes)]}
+    frames = torch.randint(256, (1, 3, *shape), dtype=torch.uint8)
+    clip = pair.ours.normalised(frames)
+    with TemporaryDirectory() as folder, torch.inference_mode(False), redirect_stdout(sys.stderr):
+        tubelet.save(pair.ours, f"{folder}/run", about=about)
+        Path(f"{folder}/clips").mkdir()
+        for number in range(8):  # int8 is calibrated on files
+            pixels = torch.randint(256, (shape[0], 14, 14, 3), dtype=torch.uint8).numpy().repeat(16, 1).repeat(16, 2)
+            write_video(f"{folder}/clips/{number}.mp4", pixels, frames_per_second=25)
+        for int8 in (False, True):
+            data = f"{folder}/clips" if int8 else None
+            export(f"{folder}/run", f"{folder}/{int8}", format="openvino", int8=int8, data=data, clips=8)
+        half, low = Exported(f"{folder}/False", dtype="bfloat16"), Exported(f"{folder}/True")
+    jobs = {"theirs": lambda: pair.run_peer(pair.peer, clip), "half": lambda: half(frames), "int8": lambda: low(frames)}
+    took = interleaved(jobs, runs=runs)
+    wanted = pair.ours(frames)
+    for name, words, answers, goal in (("half", "bfloat16", half, 2.4), ("int8", "int8", low, 3.0)):
+        what, note = f"{pair.name}, {size}, ours by OpenVINO in {words}", f"off by {off(answers(frames), wanted):.1e}"
+        yield compare(what, "float32", took[name], took["theirs"], goal=goal, note=note)
+
+
+@torch.inference_mode()
 def factorised(runs: int, size: str) -> Iterator[Result]:
     """Time over the joint model's, against operations over the joint model's; 32 frames."""
     clip, names = torch.randn(1, 3, 32, 224, 224), [f"vivit{i}-{size}/16x2" for i in (1, 2, 3, 4)]
@@ -314,13 +351,14 @@ MEASURES: dict[str, Callable[[int, str], Iterator[Result]]] = {
     "tokeniser": tokeniser,
     "bytes": pixels,
     **{name: partial(family, name) for name in FAMILIES},
+    "exported": exported,
     "factorised": factorised,
     "streaming": streaming,
     "memory": memory,
     "training-timesformer": partial(training, "timesformer"),
     "training-videomae": partial(training, "videomae"),
 }
-WITH_PEERS = {*FAMILIES, "training-timesformer", "training-videomae"}
+WITH_PEERS = {*FAMILIES, "exported", "training-timesformer", "training-videomae"}
 
 
 def name_of(dtype: torch.dtype) -> str:
