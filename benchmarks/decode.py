@@ -103,9 +103,9 @@ def read_number(picture: np.ndarray) -> int:
 
 
 def ours(path: str, numbers: list[int]) -> np.ndarray:
-    from tubelet.media import reader
+    from tubelet.media import remembered
 
-    reader._index.cache_clear()
+    remembered.forget()
     return ours_again(path, numbers)
 
 

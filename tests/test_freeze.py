@@ -266,7 +266,7 @@ def test_new_and_changed_clips_alone_are_computed(
         shutil.move(data / "train" / name / "0.mp4", data / "val" / name / "0.mp4")
     cache, plan = open_cache(data, tmp_path / "run", init=vit)
     compute(cache, plan)
-    shutil.copy(data / "val" / "left" / "0.mp4", data / "train" / "left" / "9.mp4")
+    shutil.copy(data / "train" / "left" / "3.mp4", data / "train" / "left" / "9.mp4")
     os.utime(data / "train" / "left" / "2.mp4", ns=(1, 1))
     computed: list[str] = []
     whole = Cache.compute
@@ -495,16 +495,22 @@ def test_a_run_does_not_go_on_from_other_weights(
         train(videos, tmp_path / "run", init=str(mine))
 
 
-def test_a_clip_that_cannot_be_decoded_stops_training_and_not_the_looks(videos: Path, vit: str, tmp_path: Path) -> None:
+def test_a_clip_that_cannot_be_decoded_keeps_its_place_and_says_why(videos: Path, vit: str, tmp_path: Path) -> None:
     data = shutil.copytree(videos, tmp_path / "data")
     cache, plan = open_cache(data, tmp_path / "run", init=vit)
     item = plan.items("train")[0]
     spoil(data / item.path)
+    cache.plan = replace(plan, config=replace(plan.config, max_bad="20%"))
     features = compute(cache, plan)
-    with pytest.raises(ValueError, match="its content is no video"):
-        features.centre(0)
+    assert (len(features), list(features.bad)) == (12, [0])
+    assert (features.bad[0].path, features.bad[0].split) == (item.path, "train")
+    assert "its content is no video" in features.bad[0].message
+    assert len(features.all()) == 11 * 3
     assert features.centre(1).shape == (2, 96)
     assert len(files_of(cache)) == 11
+    cache.plan = plan
+    with pytest.raises(ValueError, match=r"1 of 12 training files \(8.3%\) cannot be read, more than the 5% of --max-bad"):
+        compute(cache, plan)
 
 
 def test_the_command_line_freezes(videos: Path, vit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -667,7 +667,7 @@ def offline(tmp_path, monkeypatch):
     return tmp_path / "hub"
 
 
-@pytest.mark.parametrize("name", ["vit_tiny.made_up", "timm/vit_tiny.made_up"])
+@pytest.mark.parametrize("name", ["vit_tiny.made_up", "hf-hub:timm/vit_tiny.made_up"])
 def test_a_hub_name_is_read_from_the_cache(offline, image, video, name):
     folder = offline / "models--timm--vit_tiny.made_up"
     snapshot = folder / "snapshots" / ("0" * 40)
@@ -700,11 +700,11 @@ def test_pickled_weights_are_never_opened(offline, video, name):
 
 def test_files_that_are_missing_broken_or_of_another_kind(offline, video):
     folder = Path.cwd()
-    for name in ("none.safetensors", "./none", str(folder / "none"), "a/b/c", ""):
+    for name in ("none.safetensors", "./none", str(folder / "none"), "a/b/c", "runs/clips", "clips", "clip.mp4", ""):
         with pytest.raises(ValueError, match=r"no such file: expected a .safetensors file, a folder"):
             init_from_image(video, name)
     Path("broken.safetensors").write_bytes(b"\x00" * 30)
-    with pytest.raises(ValueError, match=r"broken.safetensors: not a readable safetensors file .*: download it again"):
+    with pytest.raises(ValueError, match=r"broken.safetensors: not a readable safetensors file .*: copy or down"):
         init_from_image(video, "broken.safetensors")
     Path("notes.txt").write_text("hello")
     with pytest.raises(ValueError, match=r"notes.txt: expected a .safetensors file"):

@@ -79,7 +79,7 @@ def test_what_is_ignored_is_noted(tmp_path: Path) -> None:
         "ignored 2 entries that are no regular files: 'run/gone.mp4', 'run/pipe.mp4'",
         "ignored 1 files outside class folders: 'labels.csv'",
         "ignored 1 files that are no video, image or sound by their suffix: 'walk/Thumbs.db'",
-        "ignored 2 hidden files and folders: 'walk/._a.mp4', 'walk/.cache'",
+        "ignored 3 hidden files and folders: '__MACOSX', 'walk/._a.mp4', 'walk/.cache'",
     )
 
 
@@ -106,20 +106,20 @@ def _a_file(root: Path) -> Path:
 
 
 FOLDER_FAULTS = {
-    "missing": (_nothing, r"nowhere does not exist; expected a folder for each class"),
-    "one file": (_a_file, r"a\.mp4 is a single file; expected a folder for each class"),
+    "missing": (_nothing, r"nowhere: does not exist; expected a folder for each class"),
+    "one file": (_a_file, r"a\.mp4: is a single file; expected a folder for each class"),
     "empty": (lambda root: root, r"the folder is empty; expected a folder for each class"),
     "hidden only": (lambda root: _touch(root, ".x/a.mp4", ".y"), r"the folder is empty; expected"),
     "flat": (lambda root: _touch(root, "a.mp4", "b.mp4"), r"2 files but no class folders; expected a folder for each"),
     "flat splits": (
         lambda root: _touch(root, "train/a.mp4", "val/b.mp4"),
-        r"no class folders in 'train', 'val'; expected",
+        r"2 problems \(2 layout\):\n  train: no class folders in it; .*\n  val: no class folders in it; expected",
     ),
     "one class": (lambda root: _touch(root, *FOUR[:2]), r"1 class \('walk'\), at least 2 are needed"),
-    "one clip": (lambda root: _touch(root, *FOUR[:3]), r"fewer than 2 clips in 'run \(1\)'; add clips or remove"),
+    "one clip": (lambda root: _touch(root, *FOUR[:3]), r"class 'run': 1 clip, at least 2 are needed; add clips or"),
     "no clip": (
         lambda root: _touch(root, *FOUR, "sit/notes.txt", "stand/.hidden.mp4"),
-        r"no video, image or sound in 'sit', 'stand'; fill or remove these folders",
+        r"2 empty-class\):\n  sit: no video, image or sound in it; fill or remove this folder\n  stand: no video",
     ),
     "splits beside classes": (
         lambda root: _touch(root, *FOUR, "train/walk/e.mp4"),
@@ -131,17 +131,17 @@ FOLDER_FAULTS = {
     ),
     "case": (
         lambda root: _touch(root, *FOUR, "Walk/e.mp4", "Walk/f.mp4"),
-        r"classes 'Walk' and 'walk' differ only in case, spaces or Unicode form; merge them",
+        r"classes 'Walk' and 'walk': differ only in case, spaces or Unicode form; merge them",
     ),
     "case across splits": (
         lambda root: _touch(root, "train/walk/a.mp4", "train/run/b.mp4", "val/Walk/a.mp4", "val/run/a.mp4"),
-        r"classes 'Walk' and 'walk' differ only in case",
+        r"classes 'Walk' and 'walk': differ only in case",
     ),
     "unicode": (
         lambda root: _touch(root, *FOUR, *(f"{unicodedata.normalize(form, 'é')}/a.mp4" for form in ("NFC", "NFD"))),
-        r"classes 'e\\u0301' and '\\xe9' differ only in case, spaces or Unicode form",
+        r"classes 'e\\u0301' and '\\xe9': differ only in case, spaces or Unicode form",
     ),
-    "unprintable": (lambda root: _touch(root, *FOUR, "a\nb/a.mp4"), r"class name 'a\\nb' has signs that cannot be"),
+    "unprintable": (lambda root: _touch(root, *FOUR, "a\nb/a.mp4"), r"class 'a\\nb': its name has signs that cannot"),
 }
 
 
@@ -155,7 +155,7 @@ def test_folder_faults(tmp_path: Path, fault: str) -> None:
 def test_one_file_under_two_labels(tmp_path: Path) -> None:
     _touch(tmp_path, *FOUR)
     (tmp_path / "run" / "e.mp4").symlink_to(tmp_path / "walk" / "a.mp4")
-    with pytest.raises(ValueError, match=r"run/e.mp4 and walk/a.mp4 are one file, labelled 'run' and 'walk'"):
+    with pytest.raises(ValueError, match=r"run/e.mp4 and walk/a.mp4: the same content, labelled 'run' and 'walk'"):
         find_items(tmp_path)
 
 
@@ -200,3 +200,21 @@ def test_the_fingerprint_changes_with_a_file_size(tmp_path: Path) -> None:
     before = fingerprint(source)
     (tmp_path / FOUR[0]).write_bytes(b"other")
     assert fingerprint(source) != before
+
+
+# ---- notes
+
+
+@pytest.mark.parametrize(("clips", "noted"), [(40, False), (41, True)])
+def test_uneven_classes_are_noted(tmp_path: Path, clips: int, noted: bool) -> None:
+    _touch(
+        tmp_path,
+        *(f"walk/{n}.mp4" for n in range(clips)),
+        *(f"{name}/{n}.mp4" for name in ("run", "sit") for n in (1, 2)),
+    )
+    notes = find_items(tmp_path).notes
+    expected = (
+        f"classes are uneven, more than 20 to 1: 'walk' has {clips} clips, 'run', 'sit' as few as 2; "
+        "look at the figures of each class, not at the overall accuracy alone"
+    )
+    assert notes == ((expected,) if noted else ())

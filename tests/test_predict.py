@@ -161,13 +161,14 @@ def test_files_that_could_not_be_read_count_as_wrong_in_all(tmp_path: Path) -> N
     answers = [
         Answer("a", "x", "ok", chances),
         Answer("b", "y", "ok", chances),
-        Answer("c", "x", "b: broken, it is.", None),
+        Answer("c", "x", "b: broken, it is.", None, "damaged"),
     ]
     results = results_of(answers, ["x", "y"])
     assert (results["accuracy"], results["accuracy_all"], results["failed"]) == (0.5, 1 / 3, 1)
     write_predictions(answers, ["x", "y"], tmp_path / "p.csv")
     rows = read_csv(tmp_path / "p.csv")
     assert [row["status"] for row in rows] == ["ok", "ok", "b: broken, it is."]
+    assert [row["code"] for row in rows] == ["ok", "ok", "damaged"]
     assert [row["predicted"] for row in rows] == ["x", "x", ""]
     with pytest.raises(ValueError, match="none of 1 files could be read:\n  b: broken, it is"):
         results_of(answers[2:], ["x", "y"])
@@ -189,6 +190,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def test_evaluation_gives_the_results_of_the_run(predictor: Predictor, run: Path, data: Path, tmp_path: Path) -> None:
     own = json.loads((run / "results.json").read_text())
     found = predictor.evaluate(data, csv_file=tmp_path / "p.csv", show=False)
+    assert found.pop("failures") == []
     assert {name: own[name] for name in found} == found
     assert (tmp_path / "p.csv").read_bytes() == (run / "predictions.csv").read_bytes()
     assert own["clips"] == 4
@@ -205,6 +207,7 @@ def test_a_run_is_not_tested_on_what_it_was_trained_on(tmp_path: Path, capsys: p
     assert len(trained_on(run)) == len(trained_on(run / "model.safetensors")) == 6
     for start in (run, run / "model.safetensors"):
         found = Predictor.load(start, device="cpu").evaluate(data, show=True)
+        assert (found.pop("failures"), found.pop("split")) == ([], None)
         assert {name: own[name] for name in found} == found
     assert "note  6 clips are left out, the run was trained on them" in capsys.readouterr().out
     write_videos(data, 1, first=9)  # new ones are
@@ -254,6 +257,7 @@ def test_json_lines(run: Path, data: Path, bad: Path, capsys: pytest.CaptureFixt
     assert list(first["probabilities"]) == ["dark", "bright"]
     assert (second["path"], second["label"], second["probability"]) == (str(bad), None, None)
     assert "its content is no video" in second["status"]
+    assert (first["code"], second["code"]) == ("ok", "not-video")
     assert command("predict", run, good, "--json", "--device", "cpu") == 0
 
 

@@ -160,23 +160,23 @@ def test_a_folder_of_mp4_becomes_the_same_folder(tmp_path: Path) -> None:
     data = write_videos(tmp_path / "data", 6)
     (data / "bright" / "deeper").mkdir()
     shutil.move(data / "bright" / "5.mp4", data / "bright" / "deeper" / "5.MOV")
-    assert prepare(data, tmp_path / "out", settings=SMALL, show=False) == []
+    assert prepare(data, tmp_path / "out", settings=SMALL, show=False).failed == []
     same(find_items(data), find_items(tmp_path / "out"))
     assert sorted(os.listdir(tmp_path / "out")) == ["bright", "dark"]
 
 
 def test_split_folders_stay(tmp_path: Path) -> None:
-    for split in ("train", "validation"):
-        write_videos(tmp_path / "data" / split, 2)
+    for first, split in ((0, "train"), (5, "validation")):
+        write_videos(tmp_path / "data" / split, 2, first=first)
     prepare(tmp_path / "data", tmp_path / "out", settings=SMALL, show=False)
     same(find_items(tmp_path / "data"), find_items(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("stem", ["{label}_{number}", "v_{label}_g{number}_c1"])
 def test_where_names_change_a_table_keeps_the_split(tmp_path: Path, stem: str) -> None:
-    for label in ("run", "walk"):
+    for first, label in ((0, "run"), (6, "walk")):
         (tmp_path / "data" / label).mkdir(parents=True)
-        for number in range(6):
+        for number in range(first, first + 6):
             path = tmp_path / "data" / label / f"{stem.format(label=label, number=number)}.avi"
             write_video(path, np.full((2, 16, 16, 3), 20 * number, np.uint8))
     prepare(tmp_path / "data", tmp_path / "out", settings=SMALL, show=False)
@@ -184,9 +184,19 @@ def test_where_names_change_a_table_keeps_the_split(tmp_path: Path, stem: str) -
     same(old, new, lambda path: path.replace(".avi", ".mp4"))
 
 
+def test_a_table_keeps_copies_together_though_they_are_no_copies_any_more(tmp_path: Path) -> None:
+    data = write_videos(tmp_path / "data", 4)
+    for number in range(4):
+        shutil.copyfile(data / "dark" / f"{number}.mp4", data / "dark" / f"{number}-again.mp4")
+    prepare(data, tmp_path / "out", settings=SMALL, show=False)
+    old, new = find_items(data), find_items(tmp_path / "out" / "clips.csv")
+    assert (len(old.copies), len(new.copies)) == (4, 0)
+    same(old, new)
+
+
 def test_a_table_becomes_a_table(tmp_path: Path) -> None:
     data = write_videos(tmp_path / "data" / "clips", 3).parent
-    elsewhere = write_videos(tmp_path / "elsewhere", 1) / "dark" / "0.mp4"
+    elsewhere = write_videos(tmp_path / "elsewhere", 1, first=7) / "dark" / "7.mp4"
     rows = [
         "path,label,start,end,split,group",
         *(f"clips/bright/{n}.mp4,bright,,,train,{n // 2}" for n in range(3)),
@@ -243,7 +253,7 @@ def test_unreadable_files_are_named_and_counted(tmp_path: Path, capsys: pytest.C
     assert f"{data / 'dark' / '1.mp4'}: its content is no video" in said
     assert f"prepared  5 files in {out}, 1 that cannot be read are missing" in said
     assert [item.path for item in find_items(out).items if item.label == "dark"] == ["dark/0.mp4", "dark/2.mp4"]
-    shutil.copy(data / "dark" / "0.mp4", data / "dark" / "1.mp4")
+    write_videos(data, 3, classes=("dark",))
     assert command("prepare", data, out, "--short-side", "16", "--gop", "4", "--quality", "20") == 0
     said = capsys.readouterr().out
     assert f"prepared  6 files in {out}\n" in said
@@ -258,7 +268,7 @@ def test_a_table_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
         "path,label\n" + "".join(f"{c}/{n}.mp4,{c}\n" for c in ("dark", "bright") for n in (0, 1))
     )
     spoil(data / "dark" / "1.mp4")
-    (error,) = prepare(data / "a.csv", tmp_path / "out", settings=SMALL, show=False)
+    (error,) = prepare(data / "a.csv", tmp_path / "out", settings=SMALL, show=False).failed
     assert error.path == str(data / "dark" / "1.mp4")
     items = find_items(tmp_path / "out" / "a.csv", minimum_clips=1).items
     assert [item.path for item in items] == ["bright/0.mp4", "bright/1.mp4", "dark/0.mp4"]

@@ -50,12 +50,14 @@ def make_run(
     path.mkdir()
     with open(path / "predictions.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file)
-        table.writerow(["path", "label", "predicted", "probability", "status", *(f"p:{name}" for name in classes)])
+        table.writerow(
+            ["path", "label", "predicted", "probability", "status", "code", *(f"p:{name}" for name in classes)]
+        )
         for name, label, answer, row in zip(names, labels, predicted, probabilities):
-            table.writerow([name, classes[label], classes[answer], row[answer], "ok", *row])
+            table.writerow([name, classes[label], classes[answer], row[answer], "ok", "ok", *row])
         for i, name in enumerate(failed):
             table.writerow(
-                [name, classes[i % len(classes)], "", "", "E-EMPTY: the file is empty", *[""] * len(classes)]
+                [name, classes[i % len(classes)], "", "", "E-EMPTY: the file is empty", "empty", *[""] * len(classes)]
             )
     results = summarise(classes, labels, probabilities, failed=len(failed))
     single = None if single_frame is None else {"accuracy": single_frame}

@@ -27,7 +27,7 @@ def run_with(path: Path, *steps: int) -> Run:
     run = Run(path)
     run.path.mkdir()
     for step in steps:
-        run.save_checkpoint(step, tensors(step), {"steps": 99})
+        run.save_checkpoint(step, tensors(step), {"steps": 10**9})
     return run
 
 
@@ -39,7 +39,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert found is not None
     assert notes == []
     assert found.step == 7
-    assert found.state["steps"] == 99
+    assert found.state["steps"] == 10**9
     assert all(torch.equal(found.tensors[name], value) for name, value in tensors(7).items())
 
 
@@ -52,7 +52,7 @@ def test_two_are_kept_and_counted_as_numbers(tmp_path: Path) -> None:
 
 def test_a_step_that_is_saved_again_replaces_the_first(tmp_path: Path) -> None:
     run = run_with(tmp_path / "run", 3, 5)
-    run.save_checkpoint(5, tensors(6), {})
+    run.save_checkpoint(5, tensors(6), {"steps": 9})
     assert run.newest_checkpoint()[0].tensors["model.weight"][0, 0] == 6  # type: ignore[union-attr]
     assert len(list(run.checkpoints())) == 2
 
@@ -67,7 +67,7 @@ def test_what_a_killed_process_left_behind_is_passed_over_and_removed(tmp_path: 
     cut_short.mkdir()
     (run.path / "checkpoints" / "step-by-step").mkdir()
     assert run.newest_checkpoint()[0].step == 4  # type: ignore[union-attr]
-    run.save_checkpoint(8, tensors(8), {})
+    run.save_checkpoint(8, tensors(8), {"steps": 9})
     assert not cut_short.exists()
 
 
@@ -270,6 +270,22 @@ def test_a_run_that_learned_nothing_is_begun_again_with_whatever_is_asked_for(pl
     again = open_run(replace(in_folder(plan, tmp_path / "run", lr=0.5), fingerprint="other"))
     assert again.config()["train"]["lr"] == 0.5
     assert not (run.path / "metrics.jsonl").exists()
+
+
+def test_what_processes_that_were_killed_left_behind_is_no_hindrance_and_removed(plan: Plan, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    for name in (".lock", ".config.json.77.tmp", ".model.safetensors.8.tmp", ".tmpAb3dE9"):
+        (out / name).write_text("cut sho")
+    open_run(in_folder(plan, out))
+    assert sorted(file.name for file in out.iterdir()) == [".lock", "config.json", "split.csv"]
+    (out / ".config.json.77.tmp").write_text("cut sho")
+    (out / ".mine.tmp").write_text("mine")
+    run = stopped_run(plan, out)
+    open_run(in_folder(plan, out))
+    assert not (out / ".config.json.77.tmp").exists()
+    assert (out / ".mine.tmp").exists()
+    assert run.newest_checkpoint()[0].step == 3  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("what", ["file in it", "file"])

@@ -173,3 +173,16 @@ def test_split_faults() -> None:
     )
     with pytest.raises(ValueError, match="no train clips for 'b'; add some or remove these classes"):
         assign_splits(held)
+
+
+def test_copies_merge_the_groups_they_are_in_directly_and_through_others() -> None:
+    source = _source([("a", "one"), ("a", "two"), ("a", "three"), ("a", "three"), ("a", ""), ("a", "")])
+    paths = [item.path for item in source.items]
+    copies = ((paths[0], paths[1]), (paths[1], paths[2]), (paths[3], paths[4]))
+    groups = [item.group for item in assign_splits(replace(source, copies=copies)).items]
+    assert len(set(groups[:5])) == 1
+    assert groups[5] == paths[5]
+    for order in (copies[::-1], copies[1:] + copies[:1]):
+        again = assign_splits(replace(source, copies=order))
+        assert [item.group for item in again.items] == groups
+        assert again.notes[-1] == "3 groups hold copies of clips of others; they stay together"

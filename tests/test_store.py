@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from dataclasses import asdict
 
 import pytest
@@ -11,6 +12,7 @@ from torch.testing import assert_close
 
 from tubelet.nn import FAMILIES
 from tubelet.weights import load, read_about, save
+from tubelet.weights.store import load_strict
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -78,7 +80,7 @@ def test_a_missing_file_is_named(tmp_path, read):
 def test_a_truncated_file_is_named(file, kept, read):
     file.write_bytes(file.read_bytes()[:kept])
     with pytest.raises(
-        ValueError, match=r"model.safetensors: not a readable safetensors file \(.*\): copy or train it"
+        ValueError, match=r"model.safetensors: not a readable safetensors file \(.*\): copy or download it"
     ):
         read(file)
 
@@ -141,3 +143,31 @@ def test_settings_of_another_version_are_refused(file):
     save_file(load_file(file), file, metadata={"tubelet": json.dumps(header)})
     with pytest.raises(ValueError, match="unknown or missing: colour"):
         load(file)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened_without_loss(file, dtype):
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(file).items()}
+    change(file, tensors)
+    found = load(file).state_dict()
+    assert all(found[name].dtype == torch.float32 and torch.equal(found[name], tensors[name].float()) for name in found)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.float64])
+def test_other_dtypes_are_never_cast(file, dtype):
+    tensors = load_file(file)
+    tensors["head.bias"] = tensors["head.bias"].to(dtype)
+    change(file, tensors)
+    with pytest.raises(ValueError, match=rf"dtype: head.bias is {dtype}, expected torch.float32: convert it yourself"):
+        load(file)
+    with pytest.raises(ValueError, match=r"dtype: head.bias"):
+        load_strict(tiny("vivit1"), tensors, what="these")
+
+
+def test_a_long_list_of_misfits_is_cut(file):
+    change(file, {f"tensor {i}": torch.zeros(1) for i in range(1000)})
+    with pytest.raises(ValueError, match="the weights do not fit the model") as caught:
+        load(file)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 42
+    assert re.fullmatch(r"  and \d+ more", lines[-1])

@@ -1,11 +1,14 @@
 """Tables of any make become items; every faulty line is named; what is written is read back."""
 
+import os
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tubelet.data.items import Item, find_items, read_split, write_split
+from tubelet.data.problems import DataProblems
 from tubelet.data.splits import assign_splits
 
 
@@ -13,7 +16,7 @@ def _touch(root: Path, *names: str) -> Path:
     for name in names:
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(name.encode())
+        file.write_bytes(os.fsencode(name))
     return root
 
 
@@ -77,7 +80,7 @@ def test_parts_of_one_file_are_different_clips(tmp_path: Path) -> None:
         ("a.mp4", r"line 3: 1 cells, the header has 6"),
         ("a.mp4,walk,,,,,x", r"line 3: 7 cells, the header has 6"),
         ("notes.txt,walk,,,,", r"line 3: 'notes\.txt' is not a video, image or sound by its suffix"),
-        ("a.mp4,walk,x,,,", r"line 3: start 'x' is not a number of seconds"),
+        ("a.mp4,walk,x,,,", r"line 3: start 'x' is not a finite number of seconds from 0 up"),
         ("a.mp4,walk,,nan,,", r"line 3: end 'nan' is not a finite number of seconds from 0 up"),
         ("a.mp4,walk,-1,,,", r"line 3: start '-1' is not a finite number of seconds from 0 up"),
         ("a.mp4,walk,2,2,,", r"line 3: start 2\.0 is not before end 2\.0"),
@@ -93,12 +96,13 @@ def test_faulty_lines(tmp_path: Path, row: str, message: str) -> None:
 
 
 def test_all_faults_are_counted_and_twenty_shown(tmp_path: Path) -> None:
-    text = "path,label\n" + "".join(f"{i}.mp4,walk\n" for i in range(30))
-    with pytest.raises(ValueError, match=r"30 faulty lines; the first 20:") as caught:
+    text = "path,label\n" + "".join(f"{i}.mp4,{'walk' if i % 2 else 'run'}\n" for i in range(30))
+    with pytest.raises(DataProblems, match=r"clips\.csv: 30 problems \(30 missing-file\):") as caught:
         find_items(_table(tmp_path, text))
-    assert [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]] == [
-        f"line {number}" for number in range(2, 22)
-    ]
+    _, *lines, last = str(caught.value).splitlines()
+    assert [line.split(":")[0].strip() for line in lines] == [f"clips.csv line {number}" for number in range(2, 22)]
+    assert last == f"  and 10 more, which `tubelet check {tmp_path / 'clips.csv'} --json` lists"
+    assert [problem.where for problem in caught.value.problems] == [f"clips.csv line {n}" for n in range(2, 32)]
 
 
 @pytest.mark.parametrize(
@@ -110,11 +114,13 @@ def test_all_faults_are_counted_and_twenty_shown(tmp_path: Path) -> None:
         ("path,label,label\n", r"the header names 'label' more than once"),
         ("path,label\n\n", r"no clips; expected a line for each below the header"),
         ("path,label\n".encode("utf-16"), r"not a text table in UTF-8; save it as 'CSV UTF-8'"),
-        ("path,label\na.mp4,café\n".encode("latin-1"), r"class name 'caf\\udce9' has signs that cannot be printed"),
-        ("path,label\na.mp4,walk\nb.mp4,Walk\n", r"classes 'Walk' and 'walk' differ only in case"),
-        ("path,label\na.mp4,walk\na.mp4,run\n", r"a\.mp4 labelled 'run' and 'walk'"),
-        ("path,label,start,end\na.mp4,walk,1,2\na.mp4,run,1,2\n", r"a\.mp4 labelled 'run' and 'walk'"),
-        ("path,label,split\na.mp4,walk,train\na.mp4,walk,val\n", r"1 repeated clips:\n  a\.mp4 listed twice"),
+        ("path,label\na.mp4,café\n".encode("latin-1"), r"class 'caf\\udce9': its name has signs that cannot"),
+        ("path,label\na.mp4,walk\nb.mp4,Walk\n", r"classes 'Walk' and 'walk': differ only in case"),
+        ("path,label\na.mp4,walk\na.mp4,run\n", r"a\.mp4: labelled 'run' and 'walk'; keep"),
+        ("path,label,start,end\na.mp4,walk,1,2\na.mp4,run,1,2\n", r"a\.mp4#t=1,2: labelled 'run' and 'walk'"),
+        ("path,label\na.mp4,walk\na.mp4,walk\n", r"1 repeated, 1 few-classes\):\n  a\.mp4: listed twice; keep one"),
+        ("path,label,split\na.mp4,walk,train\na.mp4,walk,val\n", r"a\.mp4: in train and in val, which flatters"),
+        ("path,label,split\na.mp4,walk,val\na.mp4,walk,test\n", r"1 repeated, .*\n  a\.mp4: listed twice; keep one"),
         ("path,label\na.mp4,walk\nb.mp4,walk\n", r"1 class \('walk'\), at least 2"),
     ],
 )
@@ -136,3 +142,29 @@ def test_parts_of_one_file_have_names_of_their_own() -> None:
     times = [(None, None), (None, 2.0), (1.5, None), (1.5, 4.0)]
     names = [Item("a.mp4", "walk", start, end).name for start, end in times]
     assert names == ["a.mp4", "a.mp4#t=,2", "a.mp4#t=1.5", "a.mp4#t=1.5,4"]
+
+
+@pytest.mark.parametrize("text", ["\n \n,,\npath,label{}", "path;label{}", "\ufeffpath\tlabel{}"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r", "\n\n"])
+def test_blank_lines_anywhere_and_any_line_end_do_no_harm(tmp_path: Path, text: str, newline: str) -> None:
+    lines = "".join(
+        f"\n{path},{label}" for path, label in (("a.mp4", "w"), ("b.mp4", "w"), ("c.mp4", "r"), ("d.mp4", "r"))
+    )
+    separator = ";" if ";" in text else "\t" if "\t" in text else ","
+    text = text.format(lines.replace(",", separator)).replace("\n", newline)
+    assert [item.path for item in find_items(_table(tmp_path, text)).items] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+
+
+@pytest.mark.parametrize(("said", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_tables_and_disks_may_write_an_accent_differently(tmp_path: Path, said: str, there: str) -> None:
+    said, there = (unicodedata.normalize(form, "é/é.mp4") for form in (said, there))
+    file = _table(tmp_path, f"path,label\n{said},w\nb.mp4,w\nc.mp4,r\nd.mp4,r\n", there, "b.mp4", "c.mp4", "d.mp4")
+    assert there in [item.path for item in find_items(file).items]
+
+
+def test_bytes_that_are_not_utf8_in_paths_do_no_harm(tmp_path: Path) -> None:
+    name = b"caf\xe9.mp4".decode(errors="surrogateescape")
+    text = b"path,label\ncaf\xe9.mp4,w\nb.mp4,w\nc.mp4,r\nd.mp4,r\n"
+    assert name in [item.path for item in find_items(_table(tmp_path, text, name, "b.mp4", "c.mp4", "d.mp4")).items]
+    with pytest.raises(DataProblems, match=r"clips\.csv line 6: no file 'x\\udce9\.mp4' in"):
+        find_items(_table(tmp_path, text + b"x\xe9.mp4,r\n"))

@@ -225,3 +225,14 @@ def test_weights_that_our_models_do_not_have():
     del state["time_embed"]
     with pytest.raises(ValueError, match=r"no tensor 'time_embed': they are cut, or .* space-only attention"):
         CASES["timesformer_original_divided"].read(state)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64])
+def test_integers_are_no_weights(dtype):
+    state, case = golden("timm_vit")[0], CASES["timm_vit"]
+    quantised = state | {"blocks.0.mlp.fc1.weight": state["blocks.0.mlp.fc1.weight"].to(dtype)}
+    message = rf"'blocks.0.mlp.fc1.weight' is of {dtype}: quantised weights mean nothing without their scales"
+    with pytest.raises(ValueError, match=message):
+        case.read(quantised)
+    with pytest.raises(ValueError, match=message):
+        case.read({name: tensor.numpy() for name, tensor in quantised.items()})

@@ -1,7 +1,7 @@
 """What this machine does with a model, and how much of what it could do that is: in under a minute."""
 
 import copy
-import json
+import math
 import os
 import platform
 import time
@@ -98,7 +98,7 @@ def bench(
     Raises:
         ValueError: unknown model, dtype or device; a clip that does not fit the model; no clip, or no time.
     """
-    if batch < 1 or minutes <= 0:
+    if batch < 1 or not 0 < minutes < math.inf:
         raise ValueError(f"got --batch {batch} --minutes {minutes:g}, expected at least 1 clip and more than 0 minutes")
     end, where = time.perf_counter() + 60 * minutes, find_device(device)
     about = machine(where)
@@ -286,10 +286,10 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def as_json(found: Bench) -> str:
-    """One object: the model, the machine, and each measure with all its runs."""
+def to_json(found: Bench) -> dict[str, object]:
+    """The model, the machine, and each measure with all its runs."""
     measures = [{**vars(row), "median_seconds": row.median, "reached": row.reached} for row in found.rows]
-    return json.dumps({"model": found.title, "machine": found.machine, "measures": measures}, indent=1)
+    return {"model": found.title, "machine": found.machine, "measures": measures}
 
 
 def print_bench(found: Bench) -> None:

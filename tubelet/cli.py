@@ -1,20 +1,21 @@
 """The command line: parses, calls one function, prints. Nothing heavy is imported before it is needed."""
 
 import difflib
-import dis
+import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, redirect_stderr
-from io import StringIO
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr, redirect_stdout
+from dataclasses import asdict, fields
+from io import StringIO, TextIOWrapper
 from textwrap import fill
-from typing import TextIO
+from typing import Any, TextIO
 
 import tyro
 
 from tubelet import __version__
-from tubelet.commands import COMMANDS, Bench, Convert, Demo, Eval, Export, Info, Predict, Prepare, Stream, Train
+from tubelet.commands import COMMANDS, Bench, Check, Convert, Demo, Eval, Export, Info, Predict, Prepare, Stream, Train
+from tubelet.ending import SOME_FAILED, WRONG, terminable, told
 from tubelet.train.config import TrainConfig
 
 ABOUT = f"""tubelet {__version__}: from a folder of clips, images or sounds to a tested model.
@@ -23,22 +24,65 @@ Begin with `tubelet demo`, then `tubelet train YOUR_FOLDER`.
 """
 
 
+LEAST: dict[type, dict[str, int]] = {
+    Demo: {"clips_per_class": 1, "seed": 0},
+    Prepare: {"workers": 0},
+    Eval: {"workers": 1},
+    Predict: {"workers": 1, "top": 1},
+}
+
+
 def main() -> None:
-    if sys.argv[1:] == ["--version"]:
-        print(f"tubelet {__version__}")
-        return
-    command = parse(sys.argv[1:])
+    """Does what was typed and ends with its exit code: docs/messages.md lists them."""
+    typed, debug = without_debug(sys.argv[1:])
     try:
-        code = ACTIONS[type(command)](command)
-    except ValueError as error:
-        if not is_ours(error):
-            raise
-        print(f"tubelet: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("tubelet: interrupted", file=sys.stderr)
-        code = 130
+        with terminable():
+            code = act(typed)
+    except BaseException as error:
+        code = told(error, debug=debug)
     sys.exit(code)
+
+
+def act(typed: list[str]) -> int:
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding has no letters for
+    try:
+        if typed == ["--version"]:
+            print(f"tubelet {__version__}")
+            return 0
+        command = parse(typed)
+        check_numbers(command)
+        with only_json() if getattr(command, "json", False) else nullcontext():
+            return ACTIONS[type(command)](command)
+    finally:
+        if sys.stdout:
+            sys.stdout.flush()  # while a closed pipe or a full disk can still be told
+
+
+def check_numbers(command: object) -> None:
+    """Raises ValueError, before anything is loaded, where a number cannot be."""
+    for name, least in LEAST.get(type(command), {}).items():
+        if (given := getattr(command, name)) < least:
+            raise ValueError(f"--{name.replace('_', '-')} {given}: expected {least} or more")
+
+
+def only_json() -> AbstractContextManager[None]:
+    from tubelet.screen import only_json_on_stdout
+
+    return only_json_on_stdout()
+
+
+def print_json(values: Any) -> None:
+    from tubelet.strict_json import dumps
+
+    print(dumps(values))
+
+
+def without_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """The arguments but --debug, which may stand anywhere before --, and whether tracebacks are wanted."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    kept = [argument for argument in arguments[:end] if argument != "--debug"] + arguments[end:]
+    return kept, len(kept) < len(arguments) or os.environ.get("TUBELET_DEBUG", "") not in ("", "0")
 
 
 def parse(arguments: list[str]) -> object:
@@ -63,23 +107,11 @@ def overview(out: TextIO) -> None:
         about = f"  {verb:<8} {(command.__doc__ or '').splitlines()[0]}"
         print(fill(about, 80, subsequent_indent=" " * 11), file=out)
     print("\n`tubelet COMMAND --help` tells more; `tubelet --version` the version.", file=out)
+    print("--debug, anywhere, shows the traceback of whatever goes wrong.", file=out)
 
 
 def in_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
-
-
-def is_ours(error: BaseException) -> bool:
-    """Whether tubelet itself raised an error: then it is written for the user; any other is a bug to be seen whole.
-
-    A ValueError of int(), say, or of torch, that was called with something wrong, is a bug: no `raise` of ours made it.
-    """
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    if trace is None or not str(trace.tb_frame.f_globals.get("__name__", "")).startswith("tubelet."):
-        return False
-    return dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
 
 
 def demo(command: Demo) -> int:
@@ -88,22 +120,40 @@ def demo(command: Demo) -> int:
 
     clips = ensure_demo(command.out / "clips", clips_per_class=command.clips_per_class, seed=command.seed)
     out = next_run(command.out / "run").path
-    return train(TrainConfig(data=clips, out=out, minutes=command.minutes, baseline=True, seed=command.seed))
+    config = TrainConfig(data=clips, out=out, minutes=command.minutes, baseline=True, seed=command.seed)
+    return train_as_told(config, as_json=command.json)
 
 
-def train(command: TrainConfig) -> int:
+def train(command: Train) -> int:
+    settings = {field.name: getattr(command, field.name) for field in fields(TrainConfig)}
+    return train_as_told(TrainConfig(**settings), as_json=command.json)
+
+
+def train_as_told(config: TrainConfig, *, as_json: bool) -> int:
     from tubelet.train.team import Elsewhere
     from tubelet.train.train import Stopped, train_fn
 
     try:
-        train_fn(command)
+        run = train_fn(config)
     except Elsewhere:
-        return 2
+        return WRONG
     except Stopped as stop:
         if in_first_process():
             print(f"tubelet: {stop}", file=sys.stderr)
         return 128 + stop.signal
-    return 0
+    if not in_first_process():
+        return 0
+    results = json.loads((run / "results.json").read_text())
+    if as_json:
+        print_json({"run": run, "results": results})
+    return SOME_FAILED if results["failed"] else 0
+
+
+def check(command: Check) -> int:
+    from tubelet.check import check as look_through
+
+    found = look_through(command.data, quick=command.quick, json_lines=command.json, workers=command.workers)
+    return SOME_FAILED if any(not health.ok for health in found) else 0
 
 
 def prepare(command: Prepare) -> int:
@@ -111,32 +161,33 @@ def prepare(command: Prepare) -> int:
     from tubelet.prepare import prepare as copy_all
 
     settings = Settings(short_side_px=command.short_side, gop_frames=command.gop, quality=command.quality)
-    return 3 if copy_all(command.data, command.out, settings=settings, workers=command.workers) else 0
+    copies = copy_all(command.data, command.out, settings=settings, workers=command.workers)
+    if command.json:
+        print_json(copies.to_json())
+    return SOME_FAILED if copies.failed else 0
 
 
 def evaluate(command: Eval) -> int:
     from tubelet.predict import Predictor
+    from tubelet.predictions import check_table
 
-    check_folder(command.csv)
+    check_table(command.csv)
     predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype)
     print(f"tubelet: in {predictor.precision}", file=sys.stderr)
     results = predictor.evaluate(
         command.data, views=command.views, split=command.split, csv_file=command.csv, workers=command.workers
     )
-    return 3 if results["failed"] else 0
-
-
-def check_folder(file: Path | None) -> None:
-    """Raises ValueError, before the work is done, where a file could not be written after it."""
-    if file is not None and (file.is_dir() or not file.parent.is_dir()):
-        raise ValueError(f"{file}: cannot be written: name a file in a folder that exists")
+    if command.json:
+        print_json({"run": command.run, "data": command.data, **results})
+    return SOME_FAILED if results["failed"] else 0
 
 
 def predict(command: Predict) -> int:
     from tubelet.predict import Predictor, find_files
-    from tubelet.predict import show as show_predictions
+    from tubelet.predictions import check_table
+    from tubelet.predictions import show as show_predictions
 
-    check_folder(command.csv)
+    check_table(command.csv)
     files = find_files(command.files)
     predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype, compile=command.compile)
     print(f"tubelet: in {predictor.precision}", file=sys.stderr)
@@ -149,7 +200,7 @@ def predict(command: Predict) -> int:
         csv_file=command.csv,
         workers=command.workers,
     )
-    return 3 if any(p.label is None for p in predictions) else 0
+    return SOME_FAILED if any(p.label is None for p in predictions) else 0
 
 
 def stream(command: Stream) -> int:
@@ -161,15 +212,18 @@ def stream(command: Stream) -> int:
 def export(command: Export) -> int:
     from tubelet.export import export as write
 
-    write(
-        command.run,
-        command.out,
-        format=command.format,
-        int8=command.int8,
-        data=command.data,
-        clips=command.clips,
-        overwrite=command.overwrite,
-    )
+    with redirect_stdout(sys.stderr) if command.json else nullcontext():  # the exporters print, too
+        about = write(
+            command.run,
+            command.out,
+            format=command.format,
+            int8=command.int8,
+            data=command.data,
+            clips=command.clips,
+            overwrite=command.overwrite,
+        )
+    if command.json:
+        print_json({"out": command.out, **about})
     return 0
 
 
@@ -180,7 +234,7 @@ def info(command: Info) -> int:
     from tubelet.nn.create import create_model, list_models
 
     if command.model == "list":
-        print("\n".join(list_models()))
+        print_json({"models": list_models()}) if command.json else print("\n".join(list_models()))
         return 0
     with torch.device("meta"):
         model = create_model(
@@ -191,40 +245,42 @@ def info(command: Info) -> int:
             embed=command.embed,
             temporal_depth=command.temporal_depth,
         )
-    print_info(describe(model, name=command.model))
+    found = describe(model, name=command.model)
+    print_json(asdict(found)) if command.json else print_info(found)
     return 0
 
 
 def bench(command: Bench) -> int:
-    from tubelet.bench import as_json, print_bench
     from tubelet.bench import bench as measure
+    from tubelet.bench import print_bench, to_json
 
     flags = {name: value for name, value in vars(command).items() if name not in ("model", "json")}
-    found = measure(command.model, show=not command.json, **flags)
-    if command.json:
-        print(as_json(found))
-    else:
-        print_bench(found)
+    found = measure(command.model, **flags)
+    print_json(to_json(found)) if command.json else print_bench(found)
     return 0
 
 
 def convert(command: Convert) -> int:
     from tubelet.convert import convert as take_over
     from tubelet.convert import convert_back
+    from tubelet.weights.store import read_about
 
-    flags = {name: value for name, value in vars(command).items() if name not in ("src", "dst", "to")}
+    flags = {name: value for name, value in vars(command).items() if name not in ("src", "dst", "to", "json")}
     if command.to is None:
-        take_over(command.src, command.dst, **flags)
-        return 0
-    if asked := [name for name, value in flags.items() if value is not None]:
+        file = take_over(command.src, command.dst, **flags)
+    elif asked := [name for name, value in flags.items() if value not in (None, False)]:
         raise ValueError(f"--to writes weights of ours as they are: leave {', '.join(asked)} out")
-    convert_back(command.src, command.dst, dialect=command.to)
+    else:
+        file = convert_back(command.src, command.dst, dialect=command.to)
+    if command.json:
+        print_json({"file": file, **({"dialect": command.to} if command.to else read_about(file))})
     return 0
 
 
 ACTIONS: dict[type, Callable[..., int]] = {
     Demo: demo,
     Train: train,
+    Check: check,
     Prepare: prepare,
     Eval: evaluate,
     Predict: predict,

@@ -23,6 +23,8 @@ class Demo:
     """Time budget for training."""
     seed: int = 0
     """Seed of the clips and of the training."""
+    json: bool = False
+    """At the end, print the run and its results as one JSON object."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,26 @@ class Train(TrainConfig):
 
     Processes share the work: torchrun --nproc-per-node 2 -m tubelet train DIR
     """
+
+    json: bool = False
+    """At the end, print the run and its results as one JSON object."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Read every file of a folder and say which are damaged, before a training does.
+
+    Nothing in the folder is changed. Stopped with Ctrl-C, the same command goes on.
+    """
+
+    data: Positional[Path]
+    """Data set as for training, any folder of media, or a single file."""
+    quick: bool = False
+    """Only what stands at the start of each file, and its first picture."""
+    json: bool = False
+    """Print one JSON object a line, for each file, instead of a table."""
+    workers: int = 0
+    """Threads that read a file each; 0: one for each processor."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +76,8 @@ class Prepare:
     """0 (best) to 51 (worst), as x264's crf; 16 can hardly be told from the original."""
     workers: int = 0
     """Threads that copy a file each; 0: one for each processor."""
+    json: bool = False
+    """At the end, print what was copied as one JSON object."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +100,8 @@ class Eval:
     """float32, bfloat16, float16 (on a GPU) or auto."""
     workers: int = 2
     """Threads that read files."""
+    json: bool = False
+    """Print the results as one JSON object, tables to stderr."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +158,8 @@ class Export:
     """Clips to compare answers on."""
     overwrite: bool = False
     """Replace an exported folder."""
+    json: bool = False
+    """At the end, print what was written as one JSON object."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +178,8 @@ class Info:
     """Tokeniser: tubelet, space-time, depthwise or conv."""
     temporal_depth: int = 4
     """Blocks of vivit2's temporal encoder."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
 
 
 @dataclass(frozen=True)
@@ -206,13 +236,19 @@ class Convert:
     """Text file of class names, one a line, in the order of the outputs."""
     seconds_between_frames: float | None = None
     """Instead of what is usual for the model."""
+    unsafe_pickle: bool = False
+    """Also read a pickle of torch (.pt, .pth, .pyth, .bin, .ckpt). A pickle is a program: a restricted unpickler reads
+    it, which lowers the risk and does not remove it. Only for a file whose origin you trust; the result is safe."""
     to: str | None = None
     """The other way: write a run's weights in the names of this dialect."""
+    json: bool = False
+    """At the end, print what was written as one JSON object."""
 
 
 COMMANDS: dict[str, Callable[..., object]] = {
     "demo": Demo,
     "train": Train,
+    "check": Check,
     "prepare": Prepare,
     "eval": Eval,
     "predict": Predict,

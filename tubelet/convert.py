@@ -16,9 +16,10 @@ from tubelet.info import count_parameters
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.create import name_of
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.screen import facts
+from tubelet.screen import facts, say
 from tubelet.weights.foreign import Foreign, read_foreign
 from tubelet.weights.known import Known, known_from, labels
+from tubelet.weights.pickled import WARNING
 from tubelet.weights.reference import dialect_of, read_reference, recognise, to_reference
 from tubelet.weights.store import FILE, load, model_header, save
 
@@ -41,6 +42,7 @@ def convert(
     window: Sequence[int] | None = None,
     classes: Sequence[str] | Path | None = None,
     seconds_between_frames: float | None = None,
+    unsafe_pickle: bool = False,
     show: bool = True,
 ) -> Path:
     """Writes weights of another program as ours, with class names and ClipSpec where these are known; returns the file.
@@ -54,6 +56,8 @@ def convert(
         heads, clip, family, attend, frames, stride, window: as for `tubelet.weights.from_reference`.
         classes: names in the order of the model's outputs, or the path of a text file with one a line.
         seconds_between_frames: instead of what is usual for the model.
+        unsafe_pickle: also read a pickle of torch (.pt, .pth, .pyth, .bin, .ckpt), by a restricted unpickler. That
+            lowers the risk and does not remove it: only for a file whose origin you trust.
         show: print what was taken, what was left, and what it is.
 
     Raises:
@@ -61,7 +65,9 @@ def convert(
     """
     check_free(dst)
     refuse_ours(src)
-    foreign = read_foreign(src)
+    if unsafe_pickle and show:
+        say("--unsafe-pickle", WARNING)
+    foreign = read_foreign(src, unsafe_pickle=unsafe_pickle)
     dialect = dialect or recognise(foreign.state)
     told = {"heads": heads, "clip": clip, "stride": stride, "window": window, "classes": classes}
     dialect_of(dialect)
@@ -85,6 +91,8 @@ def convert(
     about |= ({"classes": list(names)} if names else {}) | ({"clip_spec": spec.to_json()} if spec else {})
     file = save(model, dst, about=about)
     if show:
+        if foreign.within:
+            say("weights", f"taken from {foreign.within!r} in {foreign.file.name}")
         show_account(f"{len(foreign.state)} tensors of {dialect} weights", taken.moves, foreign.dropped)
         show_model(model, file, spec, names, notes)
     return file

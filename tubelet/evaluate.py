@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,31 @@ import numpy as np
 import torch
 from torch import nn
 
+from tubelet.cells import path_cell, text_cell
 from tubelet.data.clips import views
 from tubelet.data.items import Item
 from tubelet.data.loader import prefetch
 from tubelet.data.spec import ClipSpec, Kind
-from tubelet.media.reader import MediaError
+from tubelet.media.reader import MediaError, index
 from tubelet.metrics import summarise
+from tubelet.run_files import PREDICTION_COLUMNS
+from tubelet.whole import write_whole
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one item; `probabilities` is None where the file could not be read, `status` says why."""
+    """What the model says of one item; `probabilities` is None where the file could not be read, `status` says why.
+
+    code: "ok" or that of the MediaError. note: what is wrong with the file, without its name; of a file that ends
+    early but could be read, that it does.
+    """
 
     path: str
     label: str
     status: str
     probabilities: np.ndarray | None
+    code: str = "ok"
+    note: str = ""
 
 
 def parse_views(text: str, kind: Kind) -> tuple[int, int]:
@@ -81,15 +91,31 @@ def answer(
     answers = []
     for item, clips in zip(items, prefetch(read, items, threads=workers, ahead=2 * workers), strict=True):
         if isinstance(clips, MediaError):
-            given = Answer(item.name, item.label, str(clips), None)
+            note = f"{clips.problem}. {clips.remedy}."
+            given = Answer(item.name, item.label, str(clips), None, clips.code, note)
         else:
             if single_frame:
                 clips = clips[:, :, [clips.shape[2] // 2]]
             logits = model(clips.to(device)).mean(0)  # in float32, also after a training in bfloat16: the same anywhere
-            given = Answer(item.name, item.label, "ok", logits.softmax(0).cpu().numpy())
+            chances = logits.softmax(0).cpu().numpy()
+            given = Answer(item.name, item.label, "ok", chances, note=cut_note(root / item.path))
         answers.append(given)
         after(given)
     return answers
+
+
+def cut_note(path: Path) -> str:
+    """Says of a file that could be read that it was cut short, and where that is known."""
+    try:
+        found = index(path)
+    except MediaError:  # gone since it was read
+        return ""
+    if not found.is_cut:
+        return ""
+    end, promised = found.duration_seconds, max((to for _, to in found.missing_spans), default=0.0)
+    if found.kind == "image":
+        return "truncated: a part of the picture is missing"
+    return f"truncated: ends after {end:.1f}{f' of {promised:.1f}' if promised > end else ''} s"
 
 
 def results_of(answers: Sequence[Answer], classes: Sequence[str]) -> dict[str, Any]:
@@ -105,14 +131,17 @@ def results_of(answers: Sequence[Answer], classes: Sequence[str]) -> dict[str, A
 
 
 def write_predictions(answers: Sequence[Answer], classes: Sequence[str], file: Path) -> None:
-    """A CSV table: path, label, predicted, probability, status, then one column for each class."""
-    with open(file, "w", newline="", encoding="utf-8", errors="surrogateescape") as handle:
-        table = csv.writer(handle)
-        table.writerow(["path", "label", "predicted", "probability", "status", *(f"p:{name}" for name in classes)])
-        for a in answers:
-            if a.probabilities is None:
-                table.writerow([a.path, a.label, "", "", a.status, *[""] * len(classes)])
-            else:
-                best = int(a.probabilities.argmax())
-                chances = [f"{p:.6f}" for p in a.probabilities]
-                table.writerow([a.path, a.label, classes[best], chances[best], a.status, *chances])
+    """A CSV table: path, label, predicted, probability, status, code, then one column for each class. Cells that a
+    spreadsheet would compute are marked, see `tubelet.cells`."""
+    text = StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow([*PREDICTION_COLUMNS, *(f"p:{name}" for name in classes)])
+    for a in answers:
+        names = path_cell(a.path), text_cell(a.label)
+        if a.probabilities is None:
+            table.writerow([*names, "", "", text_cell(a.status), a.code, *[""] * len(classes)])
+        else:
+            best = int(a.probabilities.argmax())
+            chances = [f"{p:.6f}" for p in a.probabilities]
+            table.writerow([*names, text_cell(classes[best]), chances[best], a.status, a.code, *chances])
+    write_whole(file, text.getvalue())

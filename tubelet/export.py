@@ -98,7 +98,7 @@ def check(folder: Path, form: str, *, int8: bool, data: object, clips: int, over
         raise ValueError(f"got clips={clips}, expected at least 2 to compare answers on")
     if int8 and form == "openvino" and data is None:
         raise ValueError("int8 for OpenVINO is calibrated on real clips: give --data FOLDER with some like yours")
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    if (folder.exists() and not folder.is_dir()) or (folder.is_dir() and any(folder.iterdir())):
         if not overwrite:
             raise ValueError(f"{folder} is there already: name a new folder, or add --overwrite")
         if not is_exported(folder):

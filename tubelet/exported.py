@@ -1,6 +1,5 @@
 """A model that was exported: a folder with its file and tubelet.json, run on the processor."""
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -13,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.precision import choose_dtype
+from tubelet.weights.bounded_json import MOST_BYTES, parse
 
 ABOUT = "tubelet.json"
 FILES = {"onnx": "model.onnx", "openvino": "model.xml"}
-KEYS = ("classes", "clip_spec", "format", "int8", "input")
+KEYS = {"classes": list, "clip_spec": dict, "format": str, "int8": bool, "input": dict}
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -33,9 +33,14 @@ class Exported(nn.Module):
     def __init__(self, folder: str | os.PathLike[str], *, dtype: str = "float32"):
         super().__init__()
         self.about = read_exported(folder)
-        self.precision, self.run = open_file(
-            Path(folder) / FILES[self.about["format"]], self.about["format"], int8=self.about["int8"], dtype=dtype
-        )
+        file = Path(folder) / FILES[self.about["format"]]
+        try:
+            self.precision, self.run = open_file(file, self.about["format"], int8=self.about["int8"], dtype=dtype)
+        except ValueError:
+            raise
+        except Exception as error:  # each runtime raises errors of its own for a file that is damaged
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            raise ValueError(f"{file}: cannot be opened ({said[0][:200]}): export the model again") from error
 
     def forward(self, clip: Tensor) -> Tensor:
         (_, *size), dtype = self.about["input"]["shape"], self.about["input"]["dtype"]
@@ -44,7 +49,13 @@ class Exported(nn.Module):
                 f"got clips of {clip.dtype} {tuple(clip.shape)}, the exported model takes {dtype} (B, "
                 f"{', '.join(map(str, size))}) and no other: export it again for another size"
             )
-        return torch.from_numpy(self.run(clip.contiguous().numpy()))
+        logits = torch.from_numpy(self.run(clip.contiguous().numpy()))
+        if logits.shape != (len(clip), len(self.about["classes"])):
+            raise ValueError(
+                f"the exported model gave {tuple(logits.shape)} logits for {len(clip)} clips and "
+                f"{len(self.about['classes'])} classes: export it again"
+            )
+        return logits
 
 
 def is_exported(folder: str | os.PathLike[str]) -> bool:
@@ -59,10 +70,18 @@ def read_exported(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     file = Path(folder) / ABOUT
     try:
-        about = json.loads(file.read_bytes())
+        with open(file, "rb") as handle:
+            about = parse(handle.read(MOST_BYTES + 1))
     except (OSError, ValueError) as error:
         raise ValueError(f"{file}: cannot be read ({error}): export the model again") from error
-    if not isinstance(about, dict) or any(key not in about for key in KEYS) or about["format"] not in FILES:
+    if not (
+        isinstance(about, dict)
+        and all(isinstance(about.get(key), kind) for key, kind in KEYS.items())
+        and about["format"] in FILES
+        and isinstance(about["input"].get("shape"), list)
+        and isinstance(about["input"].get("dtype"), str)
+        and about["input"]["shape"]
+    ):
         raise ValueError(f"{file}: not written by `tubelet export`: export the model again")
     if not (model := Path(folder) / FILES[about["format"]]).is_file():
         raise ValueError(f"{model}: no such file: export the model again")

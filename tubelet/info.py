@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -14,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tubelet.nn import AttentivePool, Encoder, Grid, SpaceTimeTransformer, SwinEncoder, create_model
 from tubelet.nn.config import stages_of
+from tubelet.screen import console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,4 +185,5 @@ def print_info(info: Info) -> None:
         grid += f", prefix of {info.prefix}"
     table.add_row("all", grid, f"{info.parameters:,}", f"{info.gmacs:.3f}")
     memory = f"training keeps {info.activation_bytes / 1e6:,.1f} MB of activations for each clip (float32)"
-    Console(width=80).print(table, memory)
+    console.print(table)
+    console.print(memory, soft_wrap=True)

@@ -1,11 +1,9 @@
 """From a run, or its model file alone, and files to labels."""
 
 import csv
-import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from tubelet.exported import Exported, is_exported
 from tubelet.media.reader import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.precision import choose_dtype, prepared
-from tubelet.screen import bar, console, facts, say
+from tubelet.screen import bar, console, facts, say, visible
 from tubelet.train.run import Run
 from tubelet.train.team import find_device
 from tubelet.weights.store import load, read_about
@@ -28,7 +26,8 @@ from tubelet.weights.store import load, read_about
 class Prediction:
     """The answer for one file: the label, its probability, and those of all classes, the likeliest first.
 
-    Where the file could not be read, `status` says why and the others are None and empty.
+    Where the file could not be read, `status` says why, `code` what kind of fault it is, and the others are None and
+    empty. `note`: of a file that ends early but could be read, that it does.
     """
 
     path: str
@@ -36,6 +35,8 @@ class Prediction:
     probability: float | None
     probabilities: dict[str, float]
     status: str = "ok"
+    code: str = "ok"
+    note: str = ""
 
 
 class Predictor:
@@ -77,8 +78,9 @@ class Predictor:
                 raise ValueError(f"{run}: weights without class names and ClipSpec: train them with `tubelet train`")
             chosen, precision = choose_dtype(dtype, find_device(device))
             model = prepared(load(run), chosen, compile=compile)
+        check_classes(about["classes"], run, model)
         found = cls(model, ClipSpec.from_json(about["clip_spec"]), about["classes"], device=device)
-        found.run, found.precision = Path(about.get("run", run)), precision
+        found.run, found.precision = Path(str(about.get("run", run))), precision
         return found
 
     @property
@@ -126,10 +128,10 @@ class Predictor:
 
     def prediction(self, one: Answer) -> Prediction:
         if one.probabilities is None:
-            return Prediction(one.path, None, None, {}, one.status)
+            return Prediction(one.path, None, None, {}, one.status, one.code)
         chances = {self.classes[i]: float(one.probabilities[i]) for i in (-one.probabilities).argsort(kind="stable")}
         label, probability = next(iter(chances.items()))
-        return Prediction(one.path, label, probability, chances)
+        return Prediction(one.path, label, probability, chances, note=one.note)
 
     def evaluate(
         self,
@@ -142,7 +144,7 @@ class Predictor:
         show: bool = True,
     ) -> dict[str, Any]:
         """Metrics over labelled files, laid out as for training: over `split`, or, left out, over the test split, else
-        val, else all, without the clips that the run was trained on.
+        val, else all, without the clips that the run was trained on. `failures` tells of each file that was not read.
 
         Raises:
             ValueError: labels that the model does not know, or no clips to evaluate.
@@ -167,7 +169,8 @@ class Predictor:
                 device=self.device,
                 after=lambda _: progress.advance(f"{progress.done + 1}/{progress.total} files"),
             )
-        results = results_of(answers, self.classes)
+        failures = [{"path": a.path, "code": a.code, "message": a.status} for a in answers if a.probabilities is None]
+        results = {"split": split, "views": views, **results_of(answers, self.classes), "failures": failures}
         if csv_file:
             write_predictions(answers, self.classes, csv_file)
         if show:
@@ -190,6 +193,14 @@ class Predictor:
         return chosen, items
 
 
+def check_classes(names: object, run: str | os.PathLike[str], model: SpaceTimeTransformer | Exported) -> None:
+    """Raises ValueError unless there is a name for each output of a model, and no two are the same."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        raise ValueError(f"{run}: its class names are not a list of different texts: copy or train it again")
+    if isinstance(model, SpaceTimeTransformer) and model.config.num_classes != len(names):
+        raise ValueError(f"{run}: {len(names)} class names for {model.config.num_classes} outputs: copy it again")
+
+
 Clip = tuple[str, float | None, float | None]  # file, start and end in seconds
 
 
@@ -202,14 +213,22 @@ def trained_on(run: Path) -> set[Clip]:
     folder = run if run.is_dir() else run.parent
     if not ((folder / "split.csv").is_file() and (folder / "config.json").is_file()):
         return set()
-    root = Path(Run(folder).config()["data"]["root"])
+    data = Run(folder).config()["data"]
+    if not (isinstance(data, dict) and isinstance(data.get("root"), str)):
+        raise ValueError(f"{folder / 'config.json'}: damaged (it does not say where the data are): restore it")
+    root = Path(data["root"])
 
     def seconds(text: str) -> float | None:
         return float(text) if text else None
 
-    with open(folder / "split.csv", newline="", encoding="utf-8", errors="surrogateescape") as table:
-        rows = [row for row in csv.DictReader(table) if row["split"] == "train"]
-    return {clip_of(root, Item(r["path"], r["label"], seconds(r["start"]), seconds(r["end"]))) for r in rows}
+    try:
+        with open(folder / "split.csv", newline="", encoding="utf-8", errors="surrogateescape") as table:
+            rows = [row for row in csv.DictReader(table) if row["split"] == "train"]
+        return {clip_of(root, Item(r["path"], r["label"], seconds(r["start"]), seconds(r["end"]))) for r in rows}
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{folder / 'split.csv'}: damaged ({error}): restore it, or it is not known what was trained on"
+        ) from error
 
 
 def print_evaluation(results: dict[str, Any], answers: Sequence[Answer], split: str | None) -> None:
@@ -228,11 +247,13 @@ def print_evaluation(results: dict[str, Any], answers: Sequence[Answer], split: 
     table = Table("class", "clips", "recall", "precision", box=None, padding=(0, 2, 0, 0))
     for row in results["per_class"]:
         shares = ("-" if row[name] is None else f"{100 * row[name]:.0f}%" for name in ("recall", "precision"))
-        table.add_row(row["label"], str(row["support"]), *shares)
+        table.add_row(visible(row["label"]), str(row["support"]), *shares)
     console.print(table)
     for one in answers:
         if one.probabilities is None:
-            console.print(one.status, style="red", soft_wrap=True)
+            console.print(visible(one.status), style="red", soft_wrap=True)
+        elif one.note:
+            console.print(visible(f"{one.path}: {one.note}"), style="yellow", soft_wrap=True)
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:
@@ -254,64 +275,3 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
     if not files:
         raise ValueError("no files to predict: name at least one, as in `tubelet predict RUN clip.mp4`")
     return files
-
-
-def show(
-    predictor: Predictor,
-    files: Sequence[Path],
-    *,
-    views: str,
-    top: int,
-    json_lines: bool,
-    csv_file: Path | None,
-    workers: int,
-) -> list[Prediction]:
-    """Predicts files and prints a table, or JSON lines as they come, or writes a CSV file."""
-
-    def say(prediction: Prediction) -> None:
-        if json_lines:
-            print(json.dumps(asdict(prediction)), flush=True)
-        progress.advance(f"{progress.done + 1}/{progress.total} files")
-
-    with bar("predicting", len(files), show=not json_lines and len(files) > 1) as progress:
-        predictions = predictor.predict_files(files, views=views, workers=workers, after=say)
-    if csv_file:
-        write_table(predictions, predictor.classes, csv_file)
-    elif not json_lines:
-        print_table(predictions, top)
-    if not json_lines:
-        for one in predictions:
-            if one.label is None:
-                print(f"tubelet: {one.status}", file=sys.stderr)
-    return predictions
-
-
-def print_table(predictions: Sequence[Prediction], top: int) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("file", overflow="fold")
-    table.add_column("label", style="bold")
-    table.add_column("", justify="right")
-    if top > 1:
-        table.add_column("then", style="dim")
-    for one in predictions:
-        others = ", ".join(f"{name} {100 * p:.0f}%" for name, p in list(one.probabilities.items())[1:top])
-        cells = ["unreadable", ""] if one.probability is None else [one.label or "", f"{100 * one.probability:.0f}%"]
-        table.add_row(one.path, *cells, *([others] if top > 1 else []))
-    console.print(table)
-
-
-def write_table(predictions: Sequence[Prediction], classes: Sequence[str], file: Path) -> None:
-    with open(file, "w", newline="", encoding="utf-8", errors="surrogateescape") as handle:
-        table = csv.writer(handle)
-        table.writerow(["path", "predicted", "probability", "status", *(f"p:{name}" for name in classes)])
-        for one in predictions:
-            chances = [f"{one.probabilities[name]:.6f}" if one.probabilities else "" for name in classes]
-            table.writerow(
-                [
-                    one.path,
-                    one.label or "",
-                    "" if one.probability is None else f"{one.probability:.6f}",
-                    one.status,
-                    *chances,
-                ]
-            )

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from tubelet.data.table import write_table
 from tubelet.media.reader import MediaError, index, read_frames
 from tubelet.media.sampling import clip_times, view_starts
 from tubelet.media.shrink import comment_of, shrink
-from tubelet.screen import bar, console, say, size
+from tubelet.screen import bar, console, say, size, visible
 
 MP4_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp")  # keep their names; they are of one family
 TIMED_FILES = 8
@@ -51,6 +52,21 @@ class Settings:
         )
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What came of a data set: path of each file that was copied -> path of its copy below `out`, those that cannot be
+    read, and what to train on, `out` itself or a table in it."""
+
+    out: Path
+    copies: dict[str, str]
+    failed: list[MediaError]
+    train_on: Path
+
+    def to_json(self) -> dict[str, Any]:
+        failed = [{"path": error.path, "code": error.code, "message": str(error)} for error in self.failed]
+        return {"out": self.out, "train_on": self.train_on, "copies": self.copies, "failed": failed}
+
+
 def prepare(
     data: str | Path,
     out: str | Path,
@@ -58,7 +74,7 @@ def prepare(
     settings: Settings | None = None,
     workers: int | None = None,
     show: bool = True,
-) -> list[MediaError]:
+) -> Prepared:
     """Copies the videos of a data set into `out`, and says why those are missing that cannot be read.
 
     Copies that are there already are kept, so that the same call goes on where it stopped. Where files change their
@@ -92,10 +108,10 @@ def prepare(
             progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
     good = {path: name for path, name in names.items() if found[path] is None}
     train_on = _write_table(source, good, data, out)
-    errors = [error for error in found.values() if error is not None]
+    made = Prepared(out, good, [error for error in found.values() if error is not None], train_on)
     if show:
-        _report(source.root, out, good, errors, train_on)
-    return errors
+        _report(source.root, made)
+    return made
 
 
 def copy_names(source: Source) -> dict[str, str]:
@@ -154,19 +170,20 @@ def _comment(file: Path) -> str:
 
 def _write_table(source: Source, good: dict[str, str], data: Path, out: Path) -> Path:
     """What to train on: `out` itself where its folders say all that the original said, else a table in it."""
-    if data.is_dir() and all(path == name for path, name in good.items()):
+    if data.is_dir() and not source.copies and all(path == name for path, name in good.items()):
         return out
-    items, _ = with_groups(source.items)  # by the old names, on which the split depends
+    items, _ = with_groups(source)  # by the old names and contents, on which the split depends
     table = out / ("clips.csv" if data.is_dir() else f"{data.stem}.csv")
     out.mkdir(parents=True, exist_ok=True)
     write_table(table, (replace(item, path=good[item.path]) for item in items if item.path in good))
     return table
 
 
-def _report(root: Path, out: Path, good: dict[str, str], errors: list[MediaError], train_on: Path) -> None:
-    for error in errors:
-        console.print(str(error), soft_wrap=True)
-    missing = f", {len(errors)} that cannot be read are missing" if errors else ""
+def _report(root: Path, made: Prepared) -> None:
+    out, good = made.out, made.copies
+    for error in made.failed:
+        console.print(visible(error), soft_wrap=True)
+    missing = f", {len(made.failed)} that cannot be read are missing" if made.failed else ""
     say("prepared", f"{len(good)} files in {out}{missing}")
     if good:
         before, after = (sum(os.stat(file).st_size for file in files) for files in _pairs(root, out, good))
@@ -176,7 +193,7 @@ def _report(root: Path, out: Path, good: dict[str, str], errors: list[MediaError
             "reading",
             f"{before_ms:.0f} ms a clip before, {after_ms:.1f} ms now: {before_ms / after_ms:.1f} times as fast",
         )
-        say("train on", train_on)
+        say("train on", made.train_on)
 
 
 def _pairs(root: Path, out: Path, good: dict[str, str]) -> tuple[list[Path], list[Path]]:

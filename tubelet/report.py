@@ -13,6 +13,7 @@ import numpy as np
 from tubelet.metrics import summarise
 from tubelet.pictures import curve_svg, strip_uri
 from tubelet.run_files import RunFiles, read_run_files
+from tubelet.screen import visible
 
 __all__ = ["summarise", "write_card", "write_report"]
 
@@ -24,6 +25,7 @@ NAMES_IN_A_SENTENCE = 10
 # Hugging Face's names for the tasks.
 _TASKS = {"video": "video-classification", "image": "image-classification", "sound": "audio-classification"}
 _CONTENTS = {
+    "bad_files.jsonl": "the files that could not be read, and why",
     "config.json": "the model, its input, the classes, the data and the training settings",
     "metrics.jsonl": "loss, accuracy and speed along the training, one record a line",
     "model.safetensors": "the weights, with the class names and the input they want",
@@ -199,10 +201,7 @@ def _without_folders(value: Any) -> Any:
 
 def _printable(value: Any) -> Any:
     """Control characters, text-direction overrides and stray bytes of file names, spelled out; the rest as it is."""
-    if type(value) is not str:
-        return value
-    hidden = r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-    return re.sub(hidden, lambda match: match[0].encode("unicode_escape").decode(), value)
+    return visible(value) if type(value) is str else value
 
 
 def _markdown(text: str) -> str:

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from tubelet.cells import path_of, text_of
 from tubelet.metrics import measure
 
 # What one item of the data is called.
 NOUNS = {"video": "clip", "image": "image", "sound": "recording"}
+# Of predictions.csv; one for each class follows.
+PREDICTION_COLUMNS = ("path", "label", "predicted", "probability", "status", "code")
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_predictions(path: Path, *, classes: list[str]) -> list[Prediction]:
-    header = ["path", "label", "predicted", "probability", "status", *(f"p:{name}" for name in classes)]
+    header = [*PREDICTION_COLUMNS, *(f"p:{name}" for name in classes)]
     lines = csv.reader(io.StringIO(_read_text(path), newline=""))
     found = next(lines, [])
     if found != header:
@@ -130,9 +133,10 @@ def _read_predictions(path: Path, *, classes: list[str]) -> list[Prediction]:
 
 
 def _prediction(row: list[str], *, classes: list[str]) -> Prediction:
-    if len(row) != 5 + len(classes):
+    if len(row) != len(PREDICTION_COLUMNS) + len(classes):
         raise ValueError(f"{len(row)} columns")
-    path, label, predicted, probability, status, *shares = row
+    path, probability, shares = path_of(row[0]), row[3], row[len(PREDICTION_COLUMNS) :]
+    label, predicted, status = (text_of(row[column]) for column in (1, 2, 4))
     if unknown := {label, predicted if status == "ok" else label} - set(classes):
         raise ValueError(f"unknown class {unknown.pop()!r}")
     if status != "ok":

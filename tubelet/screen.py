@@ -1,16 +1,64 @@
 """What a person sees in the terminal: one console, one kind of progress bar, plain lines where there is no terminal."""
 
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories: controls, formats, surrogates, ends of lines
+JOINERS = "\u200c\u200d"  # Persian and many an emoji are spelled with them
+
+
+def visible(text: object) -> str:
+    """A text with every character spelled out that would move the cursor, set a colour, break the line or turn round
+    the words, such as \\x1b or \\u202e, and stray bytes of names that are no UTF-8; letters of any script stay."""
+    words = str(text)
+    if words.isprintable():
+        return words
+    return "".join(
+        letter
+        if letter in JOINERS or unicodedata.category(letter) not in HIDDEN
+        else letter.encode("unicode_escape").decode()
+        for letter in words
+    )
+
+
+def visible_lines(text: object) -> str:
+    """The same for our messages, whose further lines begin with two spaces: these line breaks stay."""
+    return "\n  ".join(map(visible, str(text).split("\n  ")))
+
+
+class SafeConsole(Console):
+    """A console that shows what is visible only, whatever is printed: no name in a table can be forgotten."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control is None and not segment.text.isprintable():
+                segment = Segment("\n".join(map(visible, segment.text.split("\n"))), segment.style)
+            yield segment
+
+    def on_broken_pipe(self) -> None:
+        raise  # rich would end the program here; whoever prints is told
+
+
 # Names of files and classes are shown as they are, also those with [brackets] or :colons:.
-console = Console(highlight=False, markup=False, emoji=False)
+console = SafeConsole(highlight=False, markup=False, emoji=False)
+
+
+@contextmanager
+def only_json_on_stdout() -> Iterator[None]:
+    """Inside, all that is for people goes to stderr."""
+    before, console.stderr = console.stderr, True
+    try:
+        yield
+    finally:
+        console.stderr = before
 
 
 class Bar:
@@ -76,7 +124,7 @@ def size(count: float) -> str:
 
 def say(name: str, text: object) -> None:
     """A line: what it is about, and what is to be said."""
-    console.print(Text.assemble((name, "cyan"), f"  {text}"), soft_wrap=True)
+    console.print(Text.assemble((name, "cyan"), f"  {visible_lines(text)}"), soft_wrap=True)
 
 
 def facts(title: str, rows: list[tuple[str, str]]) -> None:
@@ -87,5 +135,5 @@ def facts(title: str, rows: list[tuple[str, str]]) -> None:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, visible_lines(value))
     console.print(table)

@@ -9,12 +9,16 @@ import torch
 from torch import Tensor
 
 from tubelet.data.augment import Augmentation, augment, augment_sound
+from tubelet.data.bad import BadFile, bad_file
 from tubelet.data.clips import crop, item_range, load_frames, load_random
 from tubelet.data.items import Item
 from tubelet.data.spec import ClipSpec
+from tubelet.media.reader import MediaError
 
 # A kept item is sampled this many times finer than a clip, so that clips may begin between two frames of another.
 FINER = 2
+PARTLY = frozenset({"damaged", "truncated"})  # codes of files that may have parts that can be read
+ELSEWHERE = (0.5, 0.0, float(np.nextafter(1, 0)))  # draws of the middle, the first and the last clip of an item
 
 UserAugmentation = Callable[[Tensor], Tensor]  # (C, T, H, W), uint8 or for sound float -> same
 
@@ -36,13 +40,15 @@ class Changes:
 class Clips:
     """Labelled clips of a data set, by number.
 
-    keep: hold each item's frames in memory, resized, after the first use.
+    keep: hold each item's frames in memory, resized, after the first use. `bad`: the items that cannot be read, as
+    `random` meets them; threads may share it.
     """
 
     def __init__(self, root: Path, items: Sequence[Item], classes: Sequence[str], spec: ClipSpec, *, keep: bool):
         self.root, self.items, self.spec, self.keep = root, list(items), spec, keep
         self.labels = [classes.index(item.label) for item in items]
         self.kept: dict[int, Tensor] = {}
+        self.bad: dict[int, BadFile] = {}
 
     def __len__(self) -> int:
         return len(self.items)
@@ -52,9 +58,12 @@ class Clips:
 
     def random(
         self, number: int, changes: Changes, rng: np.random.Generator, *, single_frame: bool = False
-    ) -> tuple[Tensor, int]:
-        """One clip of an item, its start drawn at random, changed: (C, T, H, W) and its label; or one frame of it."""
-        clip, label = self.cut(number, rng.random()), self.labels[number]
+    ) -> tuple[Tensor, int] | None:
+        """One clip of an item, its start drawn at random, changed: (C, T, H, W) and its label; or one frame of it.
+        None where it cannot be read; `bad` says why."""
+        clip, label = self.readable(number, rng.random()), self.labels[number]
+        if clip is None:
+            return None
         if single_frame:
             clip = clip[:, [rng.integers(clip.shape[1])]]
         if self.spec.kind == "sound":
@@ -90,6 +99,26 @@ class Clips:
         choices = frames.shape[axis] - (length - 1) * finer
         first = min(int(draw * choices), choices - 1)
         return frames.index_select(axis, torch.arange(first, first + (length - 1) * finer + 1, finer))
+
+    def readable(self, number: int, draw: float) -> Tensor | None:
+        """`cut`, or where that part is damaged the first of a few others that is not; None where there is none, and
+        the item is among `bad` then.
+
+        What comes of a draw depends on the draw and the file alone: an item that was bad at one draw is tried again at
+        another, unless no part of it can be better.
+        """
+        known = self.bad.get(number)
+        if known and (self.keep or known.code not in PARTLY):
+            return None
+        for place in [draw] if known or self.keep else [draw, *ELSEWHERE]:
+            try:
+                return self.cut(number, place)
+            except MediaError as error:
+                fault = bad_file(self.items[number], error)
+            if fault.code not in PARTLY:
+                break
+        self.bad.setdefault(number, fault)
+        return None
 
     def timeline(self, number: int) -> Tensor:
         """All frames of an item, finer than a clip's, from memory after the first time."""

@@ -9,6 +9,10 @@ Channels = Literal["rgb", "bgr", "gray", "mel"]
 
 _NUM_CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1, "mel": 1}
 
+# What no clip comes near: a spec may come from anywhere, and clips of its size will be made.
+_MOST = 2**20
+_MOST_PIXELS = 2**30
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSpec:
@@ -65,6 +69,8 @@ class ClipSpec:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ClipSpec":
         """Inverse of `to_json`. Raises ValueError that names each unknown or missing key."""
+        if not isinstance(values, dict):
+            raise ValueError(f"ClipSpec: a {type(values).__name__}, expected an object with its fields")
         names = {field.name for field in fields(cls)}
         unknown, missing = sorted(set(values) - names), sorted(names - set(values))
         if unknown or missing:
@@ -98,6 +104,13 @@ class ClipSpec:
             if not _is_count(getattr(self, name)):
                 raise ValueError(f"ClipSpec: {name}={getattr(self, name)!r}, expected a whole number from 1 up")
 
+        pixels = max(math.prod(self.resize), math.prod(self.clip_size))
+        if max(*self.resize, *self.clip_size) > _MOST or pixels > _MOST_PIXELS:
+            raise ValueError(
+                f"ClipSpec: frames={self.frames}, resize={self.resize}, crop={self.crop}; expected at most {_MOST} "
+                f"along an axis and {_MOST_PIXELS} pixels in all"
+            )
+
     def _check_times(self) -> None:
         if self.kind != "video" and self.frames != 1:
             raise ValueError(f"ClipSpec: frames={self.frames} with kind={self.kind!r}; expected frames=1")
@@ -127,4 +140,4 @@ def _is_count(value: object) -> bool:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12

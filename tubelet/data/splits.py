@@ -4,10 +4,12 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from tubelet.data.items import Item, Source, some
+from tubelet.data.items import Item, Source
+from tubelet.data.problems import some
 
 # UCF101 and its kin name a clip v_<class>_g<recording>_c<cut>: cuts of one recording look nearly alike.
 _CUT_OF_RECORDING = re.compile(r"v_.+_(g\d+)_c\d+")
@@ -18,14 +20,14 @@ def assign_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> S
 
     Where a val or test split is given, it stays, and items without one are train. Otherwise val is cut from all items:
     `val_share` of each class, as near as whole groups allow, and at least one group of each class on either side where
-    it has two. Groups are taken in an order drawn from `seed` and their names alone, so neither the order of the items
-    nor the machine matters.
+    it has two. Groups whose clips hold the same content are one group. Groups are taken in an order drawn from `seed`
+    and their names alone, so neither the order of the items nor the machine matters.
 
     Raises: ValueError for a share outside (0, 1), or a class without train items.
     """
     if not 0 < val_share < 1:
         raise ValueError(f"val_share={val_share}, expected a share between 0 and 1")
-    items, notes = with_groups(source.items)
+    items, notes = with_groups(source)
     if any(item.split in ("val", "test") for item in items):
         rest = sum(item.split == "" for item in items)
         items = [replace(item, split=item.split or "train") for item in items]
@@ -38,20 +40,40 @@ def assign_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> S
     return replace(source, items=tuple(items), notes=source.notes + tuple(notes))
 
 
-def with_groups(items: tuple[Item, ...]) -> tuple[list[Item], list[str]]:
-    """Items with no empty group: the recording a UCF101-style name tells, else the file itself."""
+def with_groups(source: Source) -> tuple[list[Item], list[str]]:
+    """Items with no empty group: the recording a UCF101-style name tells, else the file itself; copies in one group."""
     grouped, recordings = [], 0
-    for item in items:
+    for item in source.items:
         cut = _CUT_OF_RECORDING.fullmatch(PurePosixPath(item.path).stem)
         if item.group == "" and cut:
             item = replace(item, group=f"{item.label}/{cut[1]}")
             recordings += 1
         grouped.append(replace(item, group=item.group or item.path))
+    notes = []
     if recordings:
-        return grouped, [
-            f"{recordings} clips are named as in UCF101; clips of one recording (g01, g02 ...) stay together"
-        ]
-    return grouped, []
+        notes += [f"{recordings} clips are named as in UCF101; clips of one recording (g01, g02 ...) stay together"]
+    home = _homes(grouped, source.copies)
+    if home:
+        notes += [f"{len(home)} groups hold copies of clips of others; they stay together"]
+    return [replace(item, group=home.get(item.group, item.group)) for item in grouped], notes
+
+
+def _homes(items: list[Item], copies: Iterable[tuple[str, ...]]) -> dict[str, str]:
+    """Group -> the group it goes into, for groups that share a content with another, directly or through a third."""
+    groups: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        groups[item.path].add(item.group)
+    into: dict[str, str] = {}
+
+    def home(group: str) -> str:
+        while group in into:
+            group = into[group]
+        return group
+
+    for paths in copies:
+        first, *others = sorted({home(group) for path in paths for group in groups[path]})
+        into |= dict.fromkeys(others, first)
+    return {group: home(group) for group in into}
 
 
 def _groups_for_val(items: list[Item], val_share: float, seed: int) -> set[str]:

@@ -3,10 +3,14 @@
 import csv
 import io
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tubelet.data.problems import Problem, shown
 from tubelet.media.reader import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 
 COLUMNS = ("path", "label", "start", "end", "split", "group")
@@ -19,7 +23,6 @@ SPLITS = {
     "eval": "val",
     "test": "test",
 }
-_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -46,37 +49,61 @@ class Item:
         return f"{self.path}#t={start}" + (f",{end}" if end else "")
 
 
-def read_table(table: Path, *, root: Path) -> tuple[list[Item], tuple[str, ...]]:
-    """The items of a table, and a note on the columns that were not read.
+@dataclass
+class Found:
+    """What a folder or a table holds, and what is wrong with it.
+
+    faulty: clips that something is wrong with, as far as they can be told, and one without a path for an empty class
+    folder; they count nevertheless, so that one fault is not reported as another. names: classes as they are written.
+    """
+
+    items: list[Item] = field(default_factory=list)
+    faulty: list[Item] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_table(table: Path, *, root: Path) -> Found:
+    """The items of a table, a note on the columns that were not read, and all its faults by their line numbers.
 
     The first line names the columns: path, label and, as wanted, start, end (seconds), split, group, in any order,
     with commas, semicolons or tabs between. Paths are relative to `root`. A byte order mark, CRLF and blank lines do no
-    harm.
-
-    Raises: ValueError with the line numbers of all faults, the first 20 in full.
+    harm, nor does the Unicode form of file names. A faulty header ends the reading.
     """
-    text = _text(table)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
-    items: list[Item] = []
-    problems: list[str] = []
+    found = Found()
     try:
-        header = [cell.strip().lower() for cell in next(reader, [])]
-        _check_header(table, header)
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                try:
-                    items.append(_row(header, cells, root))
-                except ValueError as fault:
-                    problems.append(f"line {reader.line_num}: {fault}")
-    except csv.Error as fault:
-        problems.append(f"line {reader.line_num}: {fault}")
-    if problems:
-        more = f"; the first {_SHOWN}" if len(problems) > _SHOWN else ""
-        raise ValueError("\n  ".join([f"{table}: {len(problems)} faulty lines{more}:", *problems[:_SHOWN]]))
-    if not items:
-        raise ValueError(f"{table}: no clips; expected a line for each below the header")
+        data = table.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        found.problems.append(
+            Problem("unreadable", shown(table), f"cannot be opened ({reason}); check its permissions")
+        )
+        return found
+    if b"\0" in data:
+        message = "not a text table in UTF-8; save it as 'CSV UTF-8'"
+        found.problems.append(Problem("unreadable", shown(table), message))
+        return found
+    # File names need not be UTF-8: their bytes pass through unchanged.
+    records = _records(data.decode("utf-8-sig", errors="surrogateescape"))
+    _, first = next(records, (1, []))
+    header = [] if isinstance(first, str) else [cell.strip().lower() for cell in first]
+    faults = [f"the first line cannot be read: {first}"] if isinstance(first, str) else _header_faults(header)
+    found.problems += [Problem("header", shown(table), message) for message in faults]
+    if found.problems:
+        return found
+    for line, cells in records:
+        wrong, item = ([("broken-row", cells)], None) if isinstance(cells, str) else _row(header, cells, root)
+        found.problems += [Problem(kind, f"{shown(table.name)} line {line}", message) for kind, message in wrong]
+        if item and item.label:
+            found.names.add(item.label)
+            (found.faulty if wrong else found.items).append(item)
+    if not (found.names or found.problems):
+        message = "no clips; expected a line for each below the header"
+        found.problems.append(Problem("layout", shown(table), message))
     unread = [name for name in header if name not in COLUMNS]
-    return items, (f"{table.name}: columns not read: {', '.join(map(repr, unread))}",) if unread else ()
+    found.notes += [f"{shown(table.name)}: columns not read: {', '.join(map(repr, unread))}"] if unread else []
+    return found
 
 
 def write_table(table: Path, items: Iterable[Item]) -> None:
@@ -89,77 +116,82 @@ def write_table(table: Path, items: Iterable[Item]) -> None:
             writer.writerow([item.path, item.label, *times, item.split, item.group])
 
 
-def _text(table: Path) -> str:
-    data = table.read_bytes()
-    if b"\0" in data:
-        raise ValueError(f"{table}: not a text table in UTF-8; save it as 'CSV UTF-8'")
-    # File names need not be UTF-8: their bytes pass through unchanged.
-    return data.decode("utf-8-sig", errors="surrogateescape")
+def _records(text: str) -> Iterator[tuple[int, list[str] | str]]:
+    """The line that each record begins on, and its cells, or why they cannot be told apart. Blank ones are left out."""
+    first = next((line for line in re.split(r"[\r\n]", text) if line.strip()), "")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as fault:
+            yield line, f"{fault}; check the quotes from here on"
+            continue
+        if any(cell.strip() for cell in cells):
+            yield line, cells
 
 
-def _delimiter(text: str) -> str:
-    header = text.split("\n", 1)[0]
-    return max(",;\t", key=header.count)
-
-
-def _check_header(table: Path, header: list[str]) -> None:
+def _header_faults(header: list[str]) -> Iterator[str]:
     if "path" not in header or "label" not in header:
-        raise ValueError(
-            f"{table}: the first line reads {','.join(header)!r}; expected a header that names at least "
+        yield (
+            f"the first line reads {','.join(header)!r}; expected a header that names at least "
             f"path and label, and at most {','.join(COLUMNS)}, with commas, semicolons or tabs between"
         )
     twice = [name for name in COLUMNS if header.count(name) > 1]
     if twice:
-        raise ValueError(f"{table}: the header names {', '.join(map(repr, twice))} more than once")
+        yield f"the header names {', '.join(map(repr, twice))} more than once; rename all but one"
 
 
-def _row(header: list[str], cells: list[str], root: Path) -> Item:
+def _row(header: list[str], cells: list[str], root: Path) -> tuple[list[tuple[str, str]], Item | None]:
+    """All faults of a line, each its kind and a message, and its item, as far as the faults let it be told."""
     if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
-        raise ValueError(f"{len(cells)} cells, the header has {len(header)}")
-    values = dict(zip(header, cells))
+        return [("cells", f"{len(cells)} cells, the header has {len(header)}")], None
+    values = dict.fromkeys(COLUMNS, "") | dict(zip(header, cells))
     item = Item(
-        path=_path(values["path"], root),
-        label=_label(values["label"]),
-        start_seconds=_seconds("start", values.get("start", "")),
-        end_seconds=_seconds("end", values.get("end", "")),
-        split=_split(values.get("split", "")),
-        group=values.get("group", "").strip(),
+        path=_on_disk(values["path"], root),
+        label=values["label"].strip(),
+        start_seconds=_seconds(values["start"]),
+        end_seconds=_seconds(values["end"]),
+        split=SPLITS.get(values["split"].strip().lower(), ""),
+        group=values["group"].strip(),
     )
+    return [*_path_faults(item.path, root), *_other_faults(values, item)], item
+
+
+def _on_disk(path: str, root: Path) -> str:
+    """The path in the Unicode form that the file has: tables and disks may differ in it."""
+    forms = (path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
+    return next((form for form in forms if os.path.isfile(root / form)), path)
+
+
+def _path_faults(path: str, root: Path) -> Iterator[tuple[str, str]]:
+    if not path.strip():
+        yield "empty-path", "the path is empty"
+    elif not os.path.isfile(root / path):
+        yield "missing-file", f"no file {path!r} in {shown(root)}"
+    elif Path(path).suffix.lower() not in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, *SOUND_SUFFIXES):
+        yield "not-media", f"{path!r} is not a video, image or sound by its suffix"
+
+
+def _other_faults(values: dict[str, str], item: Item) -> Iterator[tuple[str, str]]:
+    if not item.label:
+        yield "empty-label", "the label is empty"
+    for name, seconds in (("start", item.start_seconds), ("end", item.end_seconds)):
+        if values[name].strip() and seconds is None:
+            yield "times", f"{name} {values[name]!r} is not a finite number of seconds from 0 up"
     if item.end_seconds is not None and item.end_seconds <= (item.start_seconds or 0.0):
-        raise ValueError(f"start {item.start_seconds or 0.0} is not before end {item.end_seconds}")
-    return item
+        yield "times", f"start {item.start_seconds or 0.0} is not before end {item.end_seconds}"
+    if values["split"].strip().lower() not in SPLITS:
+        known = ", ".join(name for name in SPLITS if name)
+        yield "split", f"split {values['split']!r} is unknown; expected one of {known}"
 
 
-def _path(text: str, root: Path) -> str:
-    if not text.strip():
-        raise ValueError("the path is empty")
-    if not (root / text).is_file():
-        raise ValueError(f"no file {text!r} in {root}")
-    if Path(text).suffix.lower() not in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, *SOUND_SUFFIXES):
-        raise ValueError(f"{text!r} is not a video, image or sound by its suffix")
-    return text
-
-
-def _label(text: str) -> str:
-    label = text.strip()
-    if not label:
-        raise ValueError("the label is empty")
-    return label
-
-
-def _seconds(name: str, text: str) -> float | None:
-    if not text.strip():
-        return None
+def _seconds(text: str) -> float | None:
+    """None for no text, and for a text that is no time."""
     try:
         seconds = float(text)
     except ValueError:
-        raise ValueError(f"{name} {text!r} is not a number of seconds") from None
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise ValueError(f"{name} {text!r} is not a finite number of seconds from 0 up")
-    return seconds
-
-
-def _split(text: str) -> str:
-    if text.strip().lower() not in SPLITS:
-        raise ValueError(f"split {text!r} is unknown; expected one of {', '.join(name for name in SPLITS if name)}")
-    return SPLITS[text.strip().lower()]
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

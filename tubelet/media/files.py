@@ -3,11 +3,15 @@
 import os
 import stat
 
+from tubelet.media import content
+from tubelet.media.promise import is_cut
+
 _OLD_VIDEO_SUFFIXES = {".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".flv", ".wmv", ".asf", ".ogv", ".gif"}
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm"} | _OLD_VIDEO_SUFFIXES)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 SOUND_SUFFIXES = frozenset({".wav", ".aif", ".aiff", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma"})
 MAX_PIXELS = 8192 * 8192
+FETCH_AGAIN = "The copy or download was probably cut short: fetch it again"
 
 # FFmpeg's names. Playlists and scripts, which open other files, are not among the containers.
 IMAGE_CONTAINERS = {"image2", "png_pipe", "jpeg_pipe", "bmp_pipe", "webp_pipe", "tiff_pipe", "ppm_pipe", "pgm_pipe"}
@@ -39,19 +43,18 @@ CODECS = frozenset(IMAGE_CODECS | SOUND_CODECS | VIDEO_CODECS | OLD_VIDEO_CODECS
 TELLS_REFERENCES = frozenset({"h264"})  # HEVC too, but its layers in time may refer to what it calls unreferenced
 SEEKS_LATE = frozenset(MPEG_CONTAINERS | MPEG_CODECS)
 
-_SIGNATURES = (b"\x1aE\xdf\xa3", b"RIFF", b"FORM", b"OggS", b"fLaC", b"FLV", b"ID3", b"GIF8", b"\x89PNG")
-
 
 class MediaError(ValueError):
     """A file that cannot be read as asked: "PATH: what is wrong. What to do."
 
-    `code` is stable: missing, not-a-file, unreadable, empty, blocked, truncated, not-video, no-picture, no-sound,
-    too-big, no-frames, damaged.
+    `code` is stable: missing, not-a-file, unreadable, empty, blocked, no-decoder, no-moov, truncated, not-video,
+    no-picture, no-sound, too-big, too-slow, no-frames, damaged. `stage` is how far the reader came: "open" (the file
+    and its header), "list" (the packets) or "decode" (the frames).
     """
 
-    def __init__(self, path: str, code: str, problem: str, remedy: str) -> None:
+    def __init__(self, path: str, code: str, problem: str, remedy: str, *, stage: str = "open") -> None:
         super().__init__(path, code, problem, remedy)
-        self.path, self.code, self.problem, self.remedy = path, code, problem, remedy
+        self.path, self.code, self.problem, self.remedy, self.stage = path, code, problem, remedy, stage
 
     def __str__(self) -> str:
         path = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in self.path)
@@ -69,7 +72,8 @@ def regular_file(path: str) -> tuple[int, int]:
     except PermissionError as error:
         raise MediaError(path, "unreadable", "you may not look into its folder", "Check the permissions") from error
     except (OSError, ValueError) as error:
-        raise MediaError(path, "missing", f"it cannot be found ({error})", "Check the path") from error
+        reason = "the link leads nowhere" if os.path.islink(path) else getattr(error, "strerror", error)
+        raise MediaError(path, "missing", f"it cannot be found ({reason})", "Check the path") from error
     if not stat.S_ISREG(status.st_mode):
         raise MediaError(path, "not-a-file", "it is a folder, a pipe or a device, not a file", "Pass a media file")
     if status.st_size == 0:
@@ -78,17 +82,65 @@ def regular_file(path: str) -> tuple[int, int]:
 
 
 def why_not_opened(path: str, error: Exception, *, refused: bool) -> MediaError:
-    """Explains, from its first bytes, a file that the decoder did not open; `refused`: for its container."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(16)
-    except OSError as reason:
-        return MediaError(path, "unreadable", f"it cannot be read ({reason.strerror})", "Check the permissions")
-    if refused or head.startswith((b"#EXTM3U", b"ffconcat")):
-        problem = "it is a playlist, a script or a rare format, which are not read as they may open other files"
-        return MediaError(path, "blocked", problem, "Pass the video itself, as MP4 or Matroska for instance")
-    if head.startswith((*_SIGNATURES, b"\xff\xd8\xff")) or head[4:8] in (b"ftyp", b"moov", b"mdat"):
+    """Explains, from its bytes, a file that the decoder did not open; `refused`: for its container."""
+    head, reason = _looked_into(path)
+    if reason:
+        return reason
+    if refused and head[:16].strip(b"\0"):
+        problem = "it is a rare format, which is not read as it may be unsafe"
+        return MediaError(path, "blocked", problem, "Convert it, to MP4 or Matroska for instance")
+    if content.is_mp4(head):
+        problem = f"its table of contents (moov) is damaged ({type(error).__name__})"
+        return MediaError(path, "damaged", problem, "Copy the file again or leave it out")
+    if content.starts_like_media(head):
         problem = "it starts like a media file, but a needed part is missing or damaged"
-        return MediaError(path, "truncated", problem, "The copy or download was probably cut short: fetch it again")
+        return MediaError(path, "truncated", problem, FETCH_AGAIN)
     problem = f"its content is no video, image or sound that can be read ({type(error).__name__})"
     return MediaError(path, "not-video", problem, "Check that it is the file you mean")
+
+
+def why_no_stream(path: str, code: str, problem: str) -> MediaError:
+    """Explains a file that was opened and does not hold what is wanted: its bytes may know a better reason."""
+    return _looked_into(path)[1] or MediaError(path, code, problem, "Check that it is the file you mean")
+
+
+def why_no_frames(path: str, *, is_picture: bool) -> MediaError:
+    """Explains a file in which not one picture can be decoded; `is_picture`: its suffix says it is one."""
+    head, reason = _looked_into(path)
+    height, width = content.stated_size(head)
+    if height * width > MAX_PIXELS:
+        return too_big(path, height, width, most_pixels=MAX_PIXELS)
+    if reason:
+        return reason
+    if is_picture and not content.starts_like_a_picture(head):
+        return MediaError(path, "not-video", "its content is no picture", "Check that it is the file you mean")
+    remedy = "Copy the file again or leave it out"
+    return MediaError(path, "no-frames", "not one picture can be decoded", remedy, stage="list")
+
+
+def too_big(path: str, height: int, width: int, *, most_pixels: int) -> MediaError:
+    problem = f"its pictures have {width}x{height} pixels, more than {most_pixels} in all"
+    return MediaError(path, "too-big", problem, "Scale it down first")
+
+
+def _looked_into(path: str) -> tuple[bytes, MediaError | None]:
+    """(its first bytes, the reason if its bytes alone tell it)."""
+    try:
+        with open(path, "rb") as file:
+            head, without_moov = file.read(content.HEAD_BYTES), content.lacks_moov(file)
+    except OSError as error:
+        problem = f"it cannot be read ({error.strerror})"
+        return b"", MediaError(path, "unreadable", problem, "Check the permissions")
+    if content.is_playlist(head):
+        problem = "it is a playlist or a script, which are not read as they may open other files"
+        remedy = "Pass the video itself, as MP4 or Matroska for instance"
+        return head, MediaError(path, "blocked", problem, remedy)
+    if content.is_text(head):
+        problem = "its content is no video but text"
+        return head, MediaError(path, "not-video", problem, "Check that it is the file you mean")
+    if without_moov:
+        problem = "its table of contents (moov) is missing: the recording or the download is incomplete"
+        return head, MediaError(path, "no-moov", problem, "Download it again, or repair the recording")
+    if is_cut(path):
+        return head, MediaError(path, "truncated", "it ends before its first picture", FETCH_AGAIN, stage="list")
+    return head, None

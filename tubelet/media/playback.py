@@ -2,30 +2,28 @@
 
 import math
 import os
-import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from tubelet.media.files import MediaError
-from tubelet.media.geometry import cover_size
-from tubelet.media.reader import (
+from tubelet.media.decoder import (
+    Budget,
     VideoReformatter,
     av,
     decode,
-    index,
-    nothing_before,
     open_media,
     packets_of,
-    shown_size,
     upright_rgb,
     video_stream,
 )
+from tubelet.media.files import MediaError
+from tubelet.media.geometry import cover_size
+from tubelet.media.listing import cut_short
+from tubelet.media.reader import index, nothing_before, shown_size
 from tubelet.media.sampling import TIME_ROUNDING_SECONDS, clip_times, displayed_frames
 from tubelet.media.timeline import Index, displayed, numbered
 
-CUT_SHORT_SECONDS = 1.0  # headers may be off by a frame or two
 PIXEL_FORMATS = {"rgb24": 3, "gray": 1}  # bytes of a pixel
 
 
@@ -78,39 +76,26 @@ def _in_order(found: Index, times: np.ndarray, cover: tuple[int, int] | None, th
     size, reformatter, reached = shown_size(found, cover), VideoReformatter(), 0
     with open_media(found.path) as container:
         stream = video_stream(found.path, container, threads)
-        frames = numbered(decode(packets_of(container, stream), stream), found, tick_seconds=float(stream.time_base))
+        packets = Budget(found.path).spend(packets_of(container, stream), stream)
+        frames = numbered(decode(packets, stream), found, tick_seconds=float(stream.time_base))
         for number, shown, frame in displayed(frames, wanted.tolist()):
             pixels = upright_rgb(frame, reformatter, size)
             for time in times[firsts[reached] : stops[reached]]:
                 yield Picture(float(time), pixels, shown < number)
             reached += 1
-        promised_seconds = _promised_seconds(container, stream)
-    _check_end(found, wanted, reached, promised_seconds)
+    _check_end(found, wanted, reached)
 
 
-def _check_end(found: Index, wanted: np.ndarray, reached: int, promised_seconds: float) -> None:
+def _check_end(found: Index, wanted: np.ndarray, reached: int) -> None:
     """Raises MediaError where not all wanted frames were reached, or the file ends before it says it does."""
     if reached == 0:
         raise nothing_before(found, int(wanted[0]))
     end = found.duration_seconds
     if reached < len(wanted):
         problem = f"nothing after second {found.times[wanted[reached - 1]]:.2f} of {end:.2f} can be decoded"
-        raise MediaError(found.path, "damaged", problem, "Copy the file again")
-    if promised_seconds > end + CUT_SHORT_SECONDS:
-        problem = f"it ends after {end:.2f} of {promised_seconds:.2f} seconds"
-        remedy = "The copy or download was probably cut short: fetch it again"
-        raise MediaError(found.path, "truncated", problem, remedy)
-
-
-def _promised_seconds(container: Any, stream: Any) -> float:
-    """How long the header says the video lasts; 0 where it does not say so, or FFmpeg only guesses."""
-    formats = set(container.format.name.split(","))
-    if "mov" in formats and stream.duration:
-        return float(stream.duration * stream.time_base)
-    clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if "matroska" in formats and clock:
-        return 3600 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3])
-    return 0.0
+        raise MediaError(found.path, "damaged", problem, "Copy the file again", stage="decode")
+    if found.is_cut or found.missing_spans:
+        raise cut_short(found)
 
 
 def raw_frames_in_order(
@@ -154,7 +139,7 @@ def _raw_in_order(
     while data := pipe.read(math.prod(shape)):
         if len(data) < math.prod(shape):
             problem = f"it ends inside frame {number}: {len(data)} bytes of {math.prod(shape)} for {size[1]}x{size[0]}"
-            raise MediaError("standard input", "truncated", problem, "Check --size and --pixel-format")
+            raise MediaError("standard input", "truncated", problem, "Check --size and --pixel-format", stage="decode")
         number += 1
         times = []
         while (wanted * seconds_between_frames + TIME_ROUNDING_SECONDS) * frames_per_second < number:
@@ -165,4 +150,6 @@ def _raw_in_order(
             pixels = upright_rgb(frame, reformatter, scaled_to)
             yield from (Picture(time, pixels, False) for time in times)
     if number == 0:
-        raise MediaError("standard input", "no-frames", "it ends before the first frame", "Check what writes to it")
+        raise MediaError(
+            "standard input", "no-frames", "it ends before the first frame", "Check what writes to it", stage="list"
+        )

@@ -7,18 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.media.reader import (
-    Index,
-    av,
-    decode,
-    index,
-    nothing_before,
-    open_media,
-    packets_of,
-    shown_size,
-    upright_rgb,
-    video_stream,
-)
+from tubelet.media.decoder import Budget, av, decode, open_media, packets_of, upright_rgb, video_stream
+from tubelet.media.reader import Index, index, nothing_before, shown_size
 from tubelet.media.timeline import numbered
 from tubelet.media.writer import atomically, explained
 
@@ -103,7 +93,7 @@ def _pictures(found: Index, ticks: np.ndarray, size: tuple[int, int]) -> Iterato
     reformatter = av.video.reformatter.VideoReformatter()
     with open_media(found.path) as container:
         stream = video_stream(found.path, container, threads=1)
-        frames = decode(packets_of(container, stream), stream)
+        frames = decode(Budget(found.path).spend(packets_of(container, stream), stream), stream)
         held: tuple[int, Any] | None = None
         for number, frame in numbered(frames, found, tick_seconds=float(stream.time_base)):
             if held is None and number > 0:

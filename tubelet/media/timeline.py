@@ -38,6 +38,10 @@ class Index:
         places: `(N,)` where in that order the packet of each frame stands.
         key_places: `(K,)` where each key frame stands.
         tells_references: the decoder knows, before it decodes a frame, whether others refer to it.
+        is_cut: the file ends before it says it does, and not all that it promises is there.
+        missing_spans: (from, to) seconds on screen of frames that are promised and not there, as far as known.
+        missing_frames: how many these are, as far as known.
+        notes: what is worth knowing but not wrong: see `health.Health`.
     """
 
     path: str
@@ -54,6 +58,10 @@ class Index:
     places: np.ndarray
     key_places: np.ndarray
     tells_references: bool
+    is_cut: bool = False
+    missing_spans: tuple[tuple[float, float], ...] = ()
+    missing_frames: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Packet(NamedTuple):
@@ -183,10 +191,16 @@ def displayed(numbered: Iterable[tuple[int, Frame]], wanted: list[int]) -> Itera
 
 def collect(
     numbered: Iterable[tuple[int, Frame]], wanted: list[int], convert: Callable[[Frame], Kept]
-) -> dict[int, Kept]:
+) -> tuple[dict[int, Kept], set[int]]:
     """The wanted frames by number, converted; a frame that is missing at the end too is the last good one before it.
 
-    Returns less than what is wanted when the row starts too late.
+    Returns less than what is wanted when the row starts too late; and the numbers of the frames that are missing,
+    for which another one stands in.
     """
     end: tuple[int, Any] = (sys.maxsize, None)  # holds the last good frame for all that are still wanted
-    return {number: convert(frame) for number, _, frame in displayed(chain(numbered, [end]), wanted)}
+    kept, lost = {}, set()
+    for number, shown, frame in displayed(chain(numbered, [end]), wanted):
+        kept[number] = convert(frame)
+        if shown != number:
+            lost.add(number)
+    return kept, lost

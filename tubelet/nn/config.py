@@ -1,7 +1,9 @@
 """Every model as a line of data: families, sizes, and the settings that a checkpoint carries."""
 
+import math
 from dataclasses import MISSING, asdict, dataclass, fields, replace
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from tubelet.nn.encoder import Stage
 
@@ -52,6 +54,12 @@ IMAGE_FAMILIES = ("vit", "ast")  # clips of one tubelet in time
 TABLES = {"joint": ("thw",), "space+time": ("hw", "t"), "t+h+w": ("t", "h", "w")}
 OTHER_POSITIONS = ("fixed", "sincos", "rotary", "rotary-tiled")
 
+# What no model comes near: a file with more is damaged, or made to cost memory and time.
+MOST = 2**20
+MOST_PARTS = 64  # of a list, letters of a word
+MOST_LAYERS = 256
+MOST_PIXELS = 2**30  # of a clip
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -98,7 +106,10 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ModelConfig":
-        """Raises ValueError for a key that is unknown, or missing and without a default."""
+        """Raises ValueError for a key that is unknown, or missing and without a default, and for a value that is of the
+        wrong kind or larger than in any model: it may come from anywhere."""
+        if not isinstance(values, dict):
+            raise ValueError(f"model settings that are a {type(values).__name__}, expected an object")
         known = {field.name for field in fields(cls)}
         needed = {field.name for field in fields(cls) if field.default is MISSING}
         if wrong := sorted(set(values) - known | needed - set(values)):
@@ -106,7 +117,45 @@ class ModelConfig:
                 f"model settings that are unknown or missing: {', '.join(wrong)}: made by another version?"
             )
         settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        return cls(**settings)
+        for field in fields(cls):
+            if not fits(settings.get(field.name, field.default), field.type) and field.name in settings:
+                kind = field.type.__name__ if field.type in (int, float, str, bool) else field.type
+                shown = str(values[field.name])[:80]
+                raise ValueError(f"model settings with {field.name} = {shown}, expected {kind}, at most {MOST}")
+        config = cls(**settings)
+        check_sizes(config)
+        return config
+
+
+def fits(value: object, kind: Any) -> bool:
+    """Whether a value is of the kind that a field is declared as, and of a size that is met in models."""
+    if isinstance(kind, UnionType):
+        return any(fits(value, one) for one in get_args(kind))
+    if kind is int:
+        return type(value) is int and 0 <= value <= MOST
+    if kind is float:
+        return type(value) in (int, float) and abs(value) <= MOST  # type: ignore[arg-type]  # false for NaN too
+    if not get_args(kind):  # str, bool, None
+        return type(value) is kind and len(str(value)) <= MOST_PARTS
+    parts = get_args(kind)
+    if not isinstance(value, tuple) or len(value) > MOST_PARTS:
+        return False
+    if parts[-1] is Ellipsis:
+        parts = parts[:1] * len(value)
+    return len(value) == len(parts) and all(map(fits, value, parts))
+
+
+def check_sizes(config: ModelConfig) -> None:
+    """Raises ValueError for sizes that no model has."""
+    depth = config.depth if isinstance(config.depth, int) else sum(config.depth)
+    layers = max(depth, config.temporal_depth, config.pool_depth, sum(config.layers))
+    if layers > MOST_LAYERS or math.prod(config.clip) > MOST_PIXELS:
+        raise ValueError(
+            f"model settings with {layers} layers and a clip of {config.clip}, expected at most {MOST_LAYERS} layers "
+            f"and {MOST_PIXELS} pixels"
+        )
+    if min(config.dim, config.mlp_dim, config.channels) < 1 or min(config.eps, config.pool_eps) < 0:
+        raise ValueError("model settings with a width or channels below 1, or an eps below 0")
 
 
 def stages_of(config: ModelConfig) -> list[Stage]:

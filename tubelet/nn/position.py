@@ -21,6 +21,8 @@ def sincos(grid: Grid, dim: int, *, axes: str | None = None, temperature: float 
     Source: arXiv 1706.03762, section 3.5, for each axis.
     """
     table = torch.zeros(*grid, dim)
+    if table.is_meta:  # a shape alone; torch takes seconds to get ready for arithmetic on those
+        return table
     shares = [axis for axis in range(3) if (grid[axis] > 1 if axes is None else "thw"[axis] in axes)]
     for slot, axis in enumerate(shares):
         pairs = dim // (2 * len(shares))

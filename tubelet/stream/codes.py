@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.weights.header import check_header, open_tensors
 from tubelet.weights.store import read_header
 
 HEADER_BYTES = 4096  # kept free at the start of the file: how many steps there will be is known at its end
@@ -93,20 +93,21 @@ def read_codes(file: Path, *, encoder: str, at_once: int) -> tuple[int, Iterator
         ValueError: no file of codes, or one that another encoder made.
     """
     about = read_header(file).get("codes")
-    if about is None:
+    if not isinstance(about, dict) or not isinstance(about.get("encoder"), str):
         raise ValueError(f"{file}: holds no codes: expected a file that `tubelet stream --save` wrote, or a video")
     if about["encoder"] != encoder:
         raise ValueError(
             f"{file}: codes of another model (or of another size or frame spacing): "
             f"made by encoder {about['encoder'][:8]}, this run's is {encoder[:8]}; encode the video again"
         )
-    with safe_open(file, "pt") as handle:
-        steps = handle.get_slice("codes").get_shape()[0]
-    return steps, _slices(file, steps, at_once)
+    codes = check_header(file).tensors.get("codes")
+    if codes is None or codes.dtype != torch.float32 or len(codes.shape) != 2 or 0 in codes.shape:
+        raise ValueError(f"{file}: its codes are not rows of float32: encode the video again")
+    return codes.shape[0], _slices(file, codes.shape[0], at_once)
 
 
 def _slices(file: Path, steps: int, at_once: int) -> Iterator[Tensor]:
-    with safe_open(file, "pt") as handle:
+    with open_tensors(file) as handle:
         codes = handle.get_slice("codes")
         for start in range(0, steps, at_once):
             yield codes[start : start + at_once]

@@ -1,16 +1,17 @@
 """What a stream leaves behind: tables that grow while it runs, subtitles and a picture at its end."""
 
 import csv
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from tubelet.cells import text_cell
 from tubelet.stream.config import StreamConfig
 from tubelet.stream.picture import draw
 from tubelet.stream.segments import Segment, Window, srt
+from tubelet.strict_json import dumps
 
 
 @dataclass(frozen=True)
@@ -102,16 +103,16 @@ class Files:
 
     def add(self, window: Window) -> None:
         if self.lines:
-            self.lines.write(json.dumps(window_object(window, self.classes)) + "\n")
+            self.lines.write(dumps(window_object(window, self.classes)) + "\n")
         if self.table:
             best = int(window.probabilities.argmax())
             times = [f"{window.start_seconds:.3f}", f"{window.end_seconds:.3f}"]
             chances = [f"{p:.6f}" for p in window.probabilities]
-            csv.writer(self.table).writerow([*times, self.classes[best], chances[best], *chances])
+            csv.writer(self.table).writerow([*times, text_cell(self.classes[best]), chances[best], *chances])
 
     def finish(self, windows: Sequence[Window], segments: Sequence[Segment], *, on: float) -> None:
         if self.lines:
-            self.lines.writelines(json.dumps(segment_object(one)) + "\n" for one in segments)
+            self.lines.writelines(dumps(segment_object(one)) + "\n" for one in segments)
         if self.places.srt:
             self.places.srt.write_text(srt(segments), encoding="utf-8", errors="surrogateescape")
         if file := self.opened(self.places.segments):
@@ -119,6 +120,6 @@ class Files:
             table.writerow(["start_seconds", "end_seconds", "label", "probability"])
             for one in segments:
                 times = [f"{one.start_seconds:.3f}", f"{one.end_seconds:.3f}"]
-                table.writerow([*times, one.label, f"{one.probability:.6f}"])
+                table.writerow([*times, text_cell(one.label), f"{one.probability:.6f}"])
         if self.places.picture and windows:
             draw(self.places.picture, windows, segments, self.classes, on=on)

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from tubelet.nn.stream import encodes_steps_apart
 from tubelet.predict import Predictor
-from tubelet.screen import clock, console, facts, say
+from tubelet.screen import clock, console, facts, say, visible
 from tubelet.stream.config import StreamConfig
 from tubelet.stream.footage import Footage
 from tubelet.stream.segments import Segment, Window, moment
@@ -55,7 +55,7 @@ def show_segments(windows: Sequence[Window], segments: Sequence[Segment], classe
     table.add_column("probability", justify="right")
     for one in segments[:SHOWN_SEGMENTS]:
         times = moment(one.start_seconds), moment(one.end_seconds)
-        table.add_row(*times, one.label, f"{100 * one.probability:.0f}%")
+        table.add_row(*times, visible(one.label), f"{100 * one.probability:.0f}%")
     console.print(table)
     if len(segments) > SHOWN_SEGMENTS:
         say("note", f"and {len(segments) - SHOWN_SEGMENTS} more: --out DIR writes them all")

@@ -1,6 +1,5 @@
 """The task: from a run and a long video to windows, segments and files."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -10,10 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from tubelet.ending import code_of
 from tubelet.media.reader import MediaError
 from tubelet.nn.stream import encodes_steps_apart
 from tubelet.predict import Predictor
-from tubelet.screen import Bar, bar, clock
+from tubelet.screen import Bar, bar, clock, visible
 from tubelet.stream.codes import CodesWriter, encoder_hash, read_codes
 from tubelet.stream.config import StreamConfig, parse_size
 from tubelet.stream.files import Files, places_of, segment_object, window_object
@@ -21,6 +21,7 @@ from tubelet.stream.footage import Footage, from_file, from_pipe
 from tubelet.stream.segments import Window, find_segments
 from tubelet.stream.show import show_end, show_plan, show_segments
 from tubelet.stream.slide import Slide, slide_of, windows_of
+from tubelet.strict_json import dumps
 
 
 def windows_of_file(
@@ -67,8 +68,8 @@ def stream_fn(config: StreamConfig) -> int:
     """Slides a window over a video, prints what happens when, writes the files that were asked for.
 
     Returns:
-        The exit code: 0; 3 where the video cannot be read to its end; 130 after Ctrl-C. What was computed by then is
-        printed and written.
+        The exit code: 0; 3 where the video cannot be read to its end; 130 after Ctrl-C, 143 after SIGTERM. What was
+        computed by then is printed and written.
 
     Raises:
         ValueError: settings or files that cannot work.
@@ -90,11 +91,11 @@ def stream_fn(config: StreamConfig) -> int:
                 windows.append(window)
                 files.add(window)
                 if config.json:
-                    print(json.dumps(window_object(window, predictor.classes)), flush=True)
+                    print(dumps(window_object(window, predictor.classes)), flush=True)
         except MediaError as error:
             code, trouble = 3, str(error)
-        except KeyboardInterrupt:
-            code, trouble = 130, "interrupted; what was computed so far is kept"
+        except KeyboardInterrupt as stop:
+            code, trouble = code_of(stop), "interrupted; what was computed so far is kept"
         seconds = time.monotonic() - begun
         on, off = config.on_probability, config.off_probability
         segments = find_segments(windows, predictor.classes, on=on, off=off, min_seconds=config.min_seconds)
@@ -102,7 +103,7 @@ def stream_fn(config: StreamConfig) -> int:
     if not windows and not code:
         raise ValueError(f"{config.file}: shorter than one step of {slide.length_seconds:g} s: use `tubelet predict`")
     if config.json:
-        print("".join(json.dumps(segment_object(one)) + "\n" for one in segments), end="", flush=True)
+        print("".join(dumps(segment_object(one)) + "\n" for one in segments), end="", flush=True)
     elif windows:
         show_segments(windows, segments, predictor.classes, on=on)
         show_end(windows, footage, places.all, seconds=seconds)
@@ -110,7 +111,7 @@ def stream_fn(config: StreamConfig) -> int:
 
 
 def complain(trouble: str, code: int) -> int:
-    print(f"tubelet: {trouble}", file=sys.stderr)
+    print(f"tubelet: {visible(trouble)}", file=sys.stderr)
     return code
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,32 +16,58 @@ from tubelet.nn import ModelConfig, SpaceTimeTransformer
 from tubelet.nn.rest import Rest
 from tubelet.screen import facts, size
 from tubelet.train.config import CHOSEN, MAY_CHANGE
+from tubelet.train.lock import LOCK
 from tubelet.train.plan import Plan
-from tubelet.train.run import Run
+from tubelet.train.run import Run, is_leftover
 from tubelet.train.team import Team
 
 
-def open_run(plan: Plan) -> Run:
+def open_run(plan: Plan, *, hold: Callable[[Path], object] = lambda folder: None) -> Run:
     """The run directory: a new one, or one whose training of these settings was stopped.
 
+    hold: keeps other processes out of it from then on; raises where one is in it.
+
     Raises:
+        EnvironmentTrouble: the disk has no room for checkpoints.
         ValueError: the directory belongs to other data or other settings, or is none of ours.
     """
     config = plan.config
     run = Run(config.out) if config.out else next_run(Path("runs") / name_of(config.data))
-    if run.config_file.is_file():
-        if run.finished or any(run.checkpoints()):
-            check_same(plan, run)
-            return run
-    elif run.path.is_file() or (run.path.is_dir() and any(run.path.iterdir())):
-        raise ValueError(f"{run.path} holds something that is no run: choose another --out")
+    goes_on(plan, run)
     run.path.mkdir(parents=True, exist_ok=True)
-    for name in ("metrics.jsonl", "features.json"):
+    hold(run.path)
+    run.remove_leftovers()
+    run.check_room(checkpoint_bytes(plan))
+    if goes_on(plan, run):  # once more: who held it may have ended it meanwhile
+        return run
+    for name in ("metrics.jsonl", "features.json", "bad_files.jsonl"):
         (run.path / name).unlink(missing_ok=True)
     in_words = [f"{name}: {value}" for name, value in plan_rows(plan, run)]
     run.write_json("config.json", {**settings_of(plan), "plan": in_words})
     write_split(plan.source, run.path / "split.csv")
     return run
+
+
+def goes_on(plan: Plan, run: Run) -> bool:
+    """Whether there is something to go on from. Raises ValueError where it is of something else."""
+    if run.config_file.is_file():
+        if run.finished or any(run.checkpoints()):
+            check_same(plan, run)
+            return True
+    elif run.path.is_file() or (run.path.is_dir() and any(not passing(file.name) for file in run.path.iterdir())):
+        raise ValueError(f"{run.path} holds something that is no run: choose another --out")
+    return False
+
+
+def passing(name: str) -> bool:
+    """Whether a file is one that a process, killed before it wrote config.json, leaves in a new run."""
+    return name == LOCK or is_leftover(name)
+
+
+def checkpoint_bytes(plan: Plan) -> int:
+    """Weights that learn, two moments of each, and their average where there is one, in float32."""
+    learned = learned_of(plan.model)[0] if plan.config.freeze else info_of(plan.model).parameters
+    return 4 * learned * (3 + bool(plan.config.ema))
 
 
 def name_of(data: Path) -> str:

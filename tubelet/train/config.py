@@ -24,7 +24,7 @@ class TrainConfig:
     """Tokeniser."""
     init: str | None = None
     """Weights to start from: a run of tubelet or its model.safetensors; or an image ViT: a .safetensors file with
-    timm's names, or a timm name on the Hugging Face hub."""
+    timm's names, or a timm name on the Hugging Face hub (or hf-hub:owner/name)."""
     freeze: bool = False
     """Leave the encoder of --init as it is: its features are computed once and kept, the rest learns from them."""
     freeze_views: int = 4

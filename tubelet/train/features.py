@@ -9,8 +9,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from tubelet.data.bad import BadFile, bad_file
 from tubelet.data.clips import item_range
 from tubelet.data.dataset import FINER, Changes, Clips
 from tubelet.data.items import Item
@@ -27,6 +30,7 @@ from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.rest import Rest, encode
 from tubelet.screen import bar, clock, say, size
+from tubelet.train.bad import spare, too_many
 from tubelet.train.plan import Plan
 from tubelet.train.run import Run
 from tubelet.train.stop import Stopped, signals
@@ -43,18 +47,21 @@ Views = tuple[Tensor, list[int]]  # of one clip, the centre first: clips (V, C, 
 
 @dataclass(frozen=True)
 class Features:
-    """The features of clips, in the place of `Clips`. A clip that cannot be read keeps its place, with its error."""
+    """The features of clips, in the place of `Clips`. A clip that cannot be read, one of `bad`, keeps its place."""
 
-    found: list[Views | MediaError]
+    found: list[Views | None]
     labels: list[int]
+    bad: dict[int, BadFile]
 
     def __len__(self) -> int:
         return len(self.found)
 
     def random(
         self, number: int, changes: Changes, rng: np.random.Generator, *, single_frame: bool = False
-    ) -> tuple[Tensor, int]:
+    ) -> tuple[Tensor, int] | None:
         """One view of a clip, drawn at random: codes (t, D) and the label. It was changed when it was computed."""
+        if number in self.bad:
+            return None
         codes, labels = self.of(number)
         view = int(rng.integers(len(labels)))
         return codes[view].float(), labels[view]
@@ -64,14 +71,12 @@ class Features:
         return self.of(number)[0][0].float()
 
     def all(self) -> Tensor:
-        """Codes (N, t, D) of all views."""
-        return torch.cat([self.of(number)[0].float() for number in range(len(self))])
+        """Codes (N, t, D) of all views that there are."""
+        return torch.cat([codes.float() for codes, _ in filter(None, self.found)])
 
     def of(self, number: int) -> Views:
-        """Raises MediaError where the clip could not be read."""
         found = self.found[number]
-        if isinstance(found, MediaError):
-            raise found
+        assert found is not None, "nobody asks for a clip that could not be read"
         return found
 
 
@@ -94,26 +99,36 @@ class Cache:
         about = {"folder": str(self.folder), "key": self.folder.name, "seconds": self.seconds}
         self.run.write_json("features.json", about)
 
-    def of(self, items: Sequence[Item], *, views: int, title: str, show: bool) -> Features:
+    def of(
+        self, items: Sequence[Item], *, views: int, title: str, show: bool, known: Mapping[int, BadFile] | None = None
+    ) -> Features:
         """Features of the centre and of `views` varied views of each item: read where they are there, else computed.
+
+        known: the items, by number, that cannot be read and are not tried.
 
         Raises:
             Stopped: on a signal; what was computed stays.
+            ValueError: more training files than `--max-bad` allows cannot be read.
         """
-        begun, plan = time.monotonic(), self.plan
-        found: dict[Item, Views | MediaError | None] = {item: self.read(item, views) for item in items}
-        todo = [item for item, codes in found.items() if codes is None]
-        clips = prefetch(lambda item: views_of(item, plan, views), todo, threads=plan.workers, ahead=2 * plan.workers)
-        with signals(show=show) as caught, bar(title, len(todo), show=show) as progress:
-            for item, given in zip(todo, clips, strict=True):
-                found[item] = given if isinstance(given, MediaError) else self.compute(item, views, given)
+        begun, plan, bad = time.monotonic(), self.plan, dict(known or {})
+        found = [None if number in bad else self.read(item, views) for number, item in enumerate(items)]
+        todo = [number for number, codes in enumerate(found) if codes is None and number not in bad]
+        making = partial(views_of, plan=plan, views=views)
+        clips = prefetch(making, (items[n] for n in todo), threads=plan.workers, ahead=2 * plan.workers)
+        with signals(show=show) as caught, bar(title, len(todo), show=show) as progress, closing(clips):
+            for number, given in zip(todo, clips, strict=True):
+                if isinstance(given, BadFile):
+                    bad[number] = given
+                    if given.split == "train" and len(bad) > spare(plan):
+                        raise too_many(plan, bad)
+                else:
+                    found[number] = self.compute(items[number], views, given)
                 rate = (progress.done + 1) / (time.monotonic() - begun)
                 progress.advance(f"{progress.done + 1}/{progress.total} clips {rate:.1f}/s left {progress.left}")
                 if caught:
-                    clips.close()
                     raise Stopped(self.run.path, caught[0])
         labels = [plan.source.classes.index(item.label) for item in items]
-        features = Features([codes for item in items if (codes := found[item]) is not None], labels)
+        features = Features(found, labels, bad)
         seconds = time.monotonic() - begun
         self.seconds += seconds
         self.note()
@@ -152,7 +167,7 @@ class Cache:
         return self.folder / (hashlib.sha256(json.dumps(told).encode()).hexdigest()[:KEY_LENGTH] + ".safetensors")
 
     def account(self, features: Features, *, computed: int, seconds: float) -> str:
-        whole = [codes[0] for codes in features.found if not isinstance(codes, MediaError)]
+        whole = [codes for codes, _ in filter(None, features.found)]
         views, steps, dim = whole[0].shape if whole else (0, 0, 0)
         taken = sum(codes.numel() * codes.element_size() for codes in whole)
         pace = f", {computed} of them computed in {clock(seconds)}" if computed else ", all there already"
@@ -194,7 +209,7 @@ def encoder_sha256(model: SpaceTimeTransformer) -> str:
     return digest.hexdigest()
 
 
-def views_of(item: Item, plan: Plan, views: int) -> Views | MediaError:
+def views_of(item: Item, plan: Plan, views: int) -> Views | BadFile:
     """The centre of an item and `views` varied views of it, (1 + views, C, T, H, W), and the label of each.
 
     The draws depend on the seed, the item and the number of the view alone.
@@ -209,7 +224,10 @@ def views_of(item: Item, plan: Plan, views: int) -> Views | MediaError:
         found = [(clips.centre(0), clips.labels[0])]
         for view in range(views):
             rng = np.random.default_rng([plan.config.seed, int.from_bytes(name[:8]), view])
-            found.append(clips.random(0, plan.changes, rng))
+            varied = clips.random(0, plan.changes, rng)
+            if varied is None:
+                return clips.bad[0]
+            found.append(varied)
     except MediaError as error:
-        return error
+        return bad_file(item, error)
     return torch.stack([clip for clip, _ in found]), [label for _, label in found]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 import tubelet
+from tubelet.data.bad import BadFile
 from tubelet.data.clips import load_frames
 from tubelet.evaluate import Answer, answer, results_of, write_predictions
 from tubelet.media.reader import MediaError
@@ -18,6 +19,7 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.rest import Rest
 from tubelet.report import write_card, write_report
 from tubelet.screen import bar, clock, facts, say
+from tubelet.train.bad import LISTED, BadFiles
 from tubelet.train.fit import Fit
 from tubelet.train.plan import Plan
 from tubelet.train.run import Run, Tensors
@@ -28,7 +30,14 @@ STRIP_PX = (96, 96)  # at least, of a frame in the report
 
 
 def finish(
-    fit: Fit, run: Run, begun: float, *, frozen: Tensors, compare: Callable[[], Path] | None, show: bool
+    fit: Fit,
+    run: Run,
+    begun: float,
+    *,
+    bad: BadFiles,
+    frozen: Tensors,
+    compare: Callable[[], Path] | None,
+    show: bool,
 ) -> None:
     """Keeps the weights, measures them on the held-out clips, writes the report.
 
@@ -45,9 +54,12 @@ def finish(
     about = {"clip_spec": plan.spec.to_json(), "classes": list(plan.source.classes), "tubelet": tubelet.__version__}
     save(model, run.path, about=about)
     answers, seconds = answer_all(model, plan, team, views=config.views, title="evaluating", show=show)
+    failed = [answer for answer in answers if answer.probabilities is None]
+    bad.add(BadFile(answer.path, answer.code, answer.note, plan.held_out) for answer in failed)
     write_predictions(answers, plan.source.classes, run.path / "predictions.csv")
     results = {"split": plan.held_out, "views": config.views, **results_of(answers, plan.source.classes)}
     results["single_frame"] = single_frame(fit, show=show) if config.baseline and plan.spec.kind == "video" else None
+    results |= {"train_files": bad.train_files, "train_skipped": bad.skipped}
     results["seconds_total"] = time.monotonic() - begun
     results["clips_per_second_predict"] = len(answers) / max(seconds, 1e-9)
     results["frozen"] = all_weights(results, fit, compare, show=show) if isinstance(fit.model, Rest) else None
@@ -153,6 +165,12 @@ def print_results(results: dict[str, Any], run: Run) -> None:
         rows.insert(
             1, ("one frame", f"{100 * results['single_frame']['accuracy']:.1f}% by a model given a single frame")
         )
+    if results["failed"]:
+        wrong = f"{100 * results['accuracy_all']:.1f}% right if they count as wrong"
+        rows.append(("unreadable", f"{results['failed']} more clips; {wrong}; see {LISTED}"))
+    if results["train_skipped"]:
+        of = f"{results['train_skipped']} of {results['train_files']} training files could not be read"
+        rows.append(("skipped", f"{of}; see {LISTED}"))
     rows += freeze_rows(results)
     facts("Result", rows)
     best = max(results["majority"]["accuracy"], (results["single_frame"] or results["majority"])["accuracy"])

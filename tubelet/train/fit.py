@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from tubelet.data.dataset import Clips
+from tubelet.data.items import some
 from tubelet.data.loader import prefetch
 from tubelet.nn import Block, SpaceTimeTransformer, SwinBlock
 from tubelet.nn.rest import Rest
+from tubelet.train.bad import spare, too_many
 from tubelet.train.config import TrainConfig
 from tubelet.train.features import Features
 from tubelet.train.plan import Plan
@@ -51,14 +54,18 @@ class Fit:
     steps: int
     single_frame: bool = False
     step: int = 0
+    saved_step: int | None = None  # of the last checkpoint
+    recent: list[dict[str, float]] = field(default_factory=list)  # figures of the steps since they were last logged
     wrapped: nn.Module = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
     part: int = field(init=False)
+    spare: int = field(init=False)
     average: Tensors | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         config, team = self.plan.config, self.team
         self.part = part_of_batch(config, team.size)
+        self.spare = spare(self.plan)
         self.model.to(team.device)
         self.wrapped = wrap(self.model, team, config.shard)  # before the optimizer: sharding replaces the parameters
         self.optimizer = make_optimizer(self.model, weight_decay=config.weight_decay, layer_decay=self.plan.layer_decay)
@@ -71,7 +78,7 @@ class Fit:
         try:
             while self.step < until:
                 begun = time.perf_counter()
-                parts = [next(batches) for _ in range(self.plan.config.accumulate)]
+                parts = self.team.together(lambda: [next(batches) for _ in range(self.plan.config.accumulate)])
                 waited = time.perf_counter() - begun
                 figures = self.learn(parts)
                 seconds = time.perf_counter() - begun
@@ -92,18 +99,40 @@ class Fit:
 
     def batch(self, first: int) -> tuple[Tensor, Tensor]:
         """Clips `first` and following of the endless stream: (B, C, T, H, W), labels (B,)."""
-        chosen = []
-        for position in range(first, first + self.part):
-            number, epoch = self.shuffled(position)
-            rng = np.random.default_rng([self.plan.config.seed, epoch, number])
-            clip, label = self.clips.random(number, self.plan.changes, rng, single_frame=self.single_frame)
-            chosen.append((clip, label))
+        chosen = [self.drawn(position) for position in range(first, first + self.part)]
         return torch.stack([clip for clip, _ in chosen]), torch.tensor([label for _, label in chosen])
 
-    def shuffled(self, position: int) -> tuple[int, int]:
-        """The clip at a position of the endless stream, in which every epoch has its own order, and its epoch."""
+    def drawn(self, position: int) -> tuple[Tensor, int]:
+        """The clip at a position of the endless stream and its label.
+
+        The place of one that cannot be read is taken by the next of the epoch that can, varied otherwise than in its
+        own turn. This follows from the position and from which files are bad alone: neither from who met them first
+        nor from when.
+
+        Raises:
+            ValueError: more clips than `--max-bad` allows, or all, cannot be read.
+        """
+        skips = 0
+        while len(self.clips.bad) <= self.spare:
+            number, epoch = self.shuffled(position, skips=skips)
+            rng = np.random.default_rng([self.plan.config.seed, epoch, number] + ([skips] if skips else []))
+            found = self.clips.random(number, self.plan.changes, rng, single_frame=self.single_frame)
+            if found is not None:
+                return found
+            skips += 1
+        raise too_many(self.plan, self.clips.bad)
+
+    def shuffled(self, position: int, *, skips: int = 0) -> tuple[int, int]:
+        """The clip at a position of the endless stream, in which every epoch has its own order, and its epoch; or the
+        clip `skips` places further in that order, whose end its beginning follows."""
         epoch, place = divmod(position, len(self.clips))
-        return int(permutation(self.plan.config.seed, epoch, len(self.clips))[place]), epoch
+        order = permutation(self.plan.config.seed, epoch, len(self.clips))
+        return int(order[(place + skips) % len(order)]), epoch
+
+    def taken(self, position: int) -> int:
+        """The clip that is learned from at a position, once the bad ones are known."""
+        numbers = (self.shuffled(position, skips=skips)[0] for skips in count())
+        return next(number for number in numbers if number not in self.clips.bad)
 
     def learn(self, parts: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """One optimizer step over the parts of this process's share of the batch."""
@@ -130,9 +159,14 @@ class Fit:
         return {"loss": loss_value, "right": right.item() / (len(parts) * self.part), "lr": rate}
 
     def give_up(self, loss: float, norm: float) -> None:
+        items, first = self.plan.items("train"), self.step * self.plan.config.batch
+        names = dict.fromkeys(items[self.taken(first + i)].name for i in range(self.plan.config.batch))
+        saved = "none yet" if self.saved_step is None else f"that of step {self.saved_step}"
         raise ValueError(
             f"step {self.step}: the loss is {loss:.4g} and its gradient {norm:.4g}, no weights were changed by it: "
-            f"use a lower --lr than {self.plan.lr:g}, or --dtype float32"
+            f"use a lower --lr than {self.plan.lr:g}, or --dtype float32\n"
+            f"  the last checkpoint: {saved}\n"
+            f"  the clips of this step: {some(names, most=8)}"
         )
 
     def loss(self, clips: Tensor, labels: Tensor, *, part: int) -> tuple[Tensor, Tensor]:
@@ -188,7 +222,7 @@ class Fit:
         if self.average is not None:
             for name, value in self.average.items():
                 copy_whole(value, tensors[f"average.{name}"])
-        self.step = step
+        self.step = self.saved_step = step
 
     def final_weights(self) -> Tensors:
         """The weights to evaluate and keep: the average where there is one. Every process must call this."""

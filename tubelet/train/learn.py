@@ -9,10 +9,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from tubelet.data.bad import BadFile
 from tubelet.data.dataset import Clips
 from tubelet.data.loader import prefetch
 from tubelet.media.reader import MediaError
 from tubelet.screen import bar, clock, say
+from tubelet.train.bad import BadFiles
 from tubelet.train.features import Features
 from tubelet.train.fit import Fit
 from tubelet.train.plan import Plan
@@ -26,18 +28,20 @@ WAIT_SHARE = 0.1  # of training that may go by in waiting for clips before somet
 LOOK_SHARE = 0.1  # of the work that looking may take; a clip looked at is a third of one learned from
 
 
-def learn(fit: Fit, run: Run, held: Clips | Features, *, title: str, show: bool) -> None:
+def learn(fit: Fit, run: Run, held: Clips | Features, *, bad: BadFiles, title: str, show: bool) -> None:
     """The rest of the steps, with looks at the held-out clips, checkpoints, and a bar.
 
     Raises:
         Stopped: on a signal, after a checkpoint.
+        EnvironmentTrouble: checkpoints cannot be written.
+        ValueError: more training files than `--max-bad` allows cannot be read; after a checkpoint too.
     """
     plan, team = fit.plan, fit.team
     per_epoch = len(fit.clips) / plan.config.batch
     affordable = int(LOOK_SHARE * 3 * fit.steps * plan.config.batch / min(len(held), LOOK_CLIPS))
     look_every = max(1, fit.steps // min(max(affordable, LOOKS[0]), LOOKS[1]))
     saved = time.monotonic()
-    recent: list[dict[str, float]] = []
+    recent = fit.recent
     waits: list[tuple[float, float]] = []
     held_accuracy, stop = "", 0
     board = curves(run, wanted=plan.config.tensorboard and team.first)
@@ -48,8 +52,10 @@ def learn(fit: Fit, run: Run, held: Clips | Features, *, title: str, show: bool)
         def after(figures: dict[str, float]) -> bool:
             nonlocal saved, held_accuracy, stop
             due = time.monotonic() - saved > 60 * plan.config.save_minutes
-            figures, stop, due = shared(team, figures, caught[0] if caught else 0, due)
+            figures, stop, due, found = shared(team, figures, caught[0] if caught else 0, due, bad.new(fit.clips.bad))
             recent.append(figures)
+            fit.clips.bad.update(found)
+            bad.add(found.values())
             waits.append((figures["waited"], figures["seconds"]))
             step = fit.step
             if step % look_every == 0 or step == fit.steps:
@@ -66,11 +72,15 @@ def learn(fit: Fit, run: Run, held: Clips | Features, *, title: str, show: bool)
             progress.advance(
                 f"loss {figures['loss']:.2f} acc {100 * figures['accuracy']:.0f}%{held_accuracy} "
                 f"{figures['clips_per_second']:.0f} clips/s wait {100 * figures['data_wait']:.0f}% "
-                f"left {clock(rate * (fit.steps - step))}"
+                f"{f'{bad.skipped} skipped ' if bad.skipped else ''}left {clock(rate * (fit.steps - step))}"
             )
             if stop or due or step == fit.steps:  # the last, for whoever stops the evaluation
-                save_state(fit, run)
+                missed = save_state(fit, run, last=bool(stop) or step == fit.steps)
+                if missed and show:
+                    say("warning", missed)
                 saved = time.monotonic()
+            if found:
+                check_bad(fit, run, bad)
             return bool(stop)
 
         fit.run(fit.steps, after=after)
@@ -89,17 +99,39 @@ def wait_words(waits: list[tuple[float, float]], *, from_files: bool) -> str:
     return f"{100 * share:.0f}% of {clock(seconds)}{advice}"
 
 
-def shared(team: Team, figures: dict[str, float], stop: int, due: bool) -> tuple[dict[str, float], int, bool]:
-    """Loss and accuracy as means over the processes; the signal that one of them got, and whether one wants to save."""
-    losses, rights, stops, dues = zip(*team.gather((figures["loss"], figures["right"], stop, due)), strict=True)
+def shared(
+    team: Team, figures: dict[str, float], stop: int, due: bool, bad: dict[int, BadFile]
+) -> tuple[dict[str, float], int, bool, dict[int, BadFile]]:
+    """Loss and accuracy as means over the processes; the signal that one of them got, whether one wants to save, and
+    the bad files that any of them found, by the numbers of the clips."""
+    told = team.gather((figures["loss"], figures["right"], stop, due, bad))
+    losses, rights, stops, dues, bads = zip(*told, strict=True)
     figures = {**figures, "loss": float(np.mean(losses)), "right": float(np.mean(rights))}
-    return figures, max(stops), any(dues)
+    return figures, max(stops), any(dues), {number: one for found in bads for number, one in found.items()}
 
 
-def save_state(fit: Fit, run: Run) -> None:
+def check_bad(fit: Fit, run: Run, bad: BadFiles) -> None:
+    """Raises ValueError, in every process and with all saved, where more files than allowed cannot be read."""
+    try:
+        fit.team.together(bad.check)
+    except ValueError:
+        save_state(fit, run)
+        raise
+
+
+def save_state(fit: Fit, run: Run, *, last: bool = False) -> str:
+    """A checkpoint, or what kept it from being written, in words; every process must call this. It must be written
+    where it is the last; elsewhere training goes on with the one before, though not for ever."""
     tensors, state = fit.tensors()
-    if fit.team.first:
-        run.save_checkpoint(fit.step, tensors, state)
+    state["recent"] = fit.recent
+
+    def write() -> str:
+        return run.try_checkpoint(fit.step, tensors, state, last=last) if fit.team.first else ""
+
+    missed = fit.team.together(write)
+    if not missed:
+        fit.saved_step = fit.step
+    return missed
 
 
 def summary(recent: list[dict[str, float]], plan: Plan) -> dict[str, float]:
@@ -128,6 +160,8 @@ def look(fit: Fit, held: Clips | Features) -> tuple[float, float]:
     losses, right, seen = 0.0, 0, 0
 
     def read(number: int) -> torch.Tensor | None:
+        if number in held.bad:
+            return None
         try:
             clip = held.centre(number)
         except MediaError:

@@ -4,7 +4,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,19 +11,20 @@ import numpy as np
 import torch
 
 from tubelet.data.augment import Augmentation
-from tubelet.data.clips import check_kind, item_range, load_frames
+from tubelet.data.bad import BadFile
+from tubelet.data.clips import load_frames
 from tubelet.data.dataset import Changes, kept_bytes
 from tubelet.data.items import Item, Source, find_items, fingerprint
 from tubelet.data.mirrors import as_indices, find_mirrors
 from tubelet.data.spec import ClipSpec
 from tubelet.data.splits import assign_splits
-from tubelet.media.reader import Index, MediaError, index
+from tubelet.media.health import Health
 from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
+from tubelet.precision import has_bfloat16
 from tubelet.train.config import TrainConfig
-from tubelet.train.recipe import bfloat16_reason
+from tubelet.train.look import look_at_files
 from tubelet.train.start import Start, choose_rates, find_start
 
-MOST_BAD = 0.1  # share of unreadable training files beyond which the data, not a file, is at fault
 KEEP_SHARE = 0.4  # of the free memory that decoded frames may take
 WIDEST_ASPECT = 2.0
 SOUND_HOP_SECONDS = 0.01
@@ -50,6 +50,7 @@ class Plan:
     kept_bytes: int
     clip_seconds: float  # median duration of the items
     notes: tuple[str, ...]
+    bad: tuple[BadFile, ...] = ()  # files that cannot be read: those of train are in no item any more
 
     def items(self, split: str) -> list[Item]:
         return [item for item in self.source.items if item.split == split]
@@ -67,19 +68,23 @@ class Plan:
         }
 
 
-def make_plan(config: TrainConfig, device: torch.device) -> Plan:
-    """Raises ValueError for data or settings that cannot work; MediaError is one."""
+def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) -> Plan:
+    """show: a bar where there are many files to look at.
+
+    Raises ValueError for data or settings that cannot work; MediaError is one.
+    """
     source = assign_splits(find_items(config.data), val_share=config.val_share, seed=config.seed)
     start = find_start(config, source.kind)
     workers = config.workers or min(8, os.cpu_count() or 1)
-    indexes, source, notes = look_at_files(source, workers)
-    spec = choose_spec(config, source, indexes, device, start)
+    look = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show)
+    source, healths, notes = look.source, look.healths, list(look.notes)
+    spec = choose_spec(config, source, healths, device, start)
     name, model, model_notes = choose_model(config, spec, len(source.classes), device, start)
     changes, change_notes = choose_changes(config, source)
-    durations = [duration_of(item, indexes[item.path]) for item in source.items if item.path in indexes]
+    durations = [duration_of(item, healths[item.path]) for item in source.items if item.path in healths]
     size = kept_bytes(spec, durations)
     lr, layer_decay = choose_rates(config, model)
-    bfloat16, why = bfloat16_reason(device)
+    bfloat16, why = has_bfloat16(device)
     if config.dtype != "auto":
         bfloat16, why = config.dtype == "bfloat16", "as told"
     notes += [*model_notes, *change_notes, f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}"]
@@ -100,54 +105,12 @@ def make_plan(config: TrainConfig, device: torch.device) -> Plan:
         kept_bytes=size,
         clip_seconds=float(np.median(durations)) if durations else 0.0,
         notes=(*source.notes, *notes),
+        bad=look.bad,
     )
 
 
-def look_at_files(source: Source, workers: int) -> tuple[dict[str, Index], Source, list[str]]:
-    """Indexes every file; training goes on without the few that cannot be read, the held-out ones stay and count.
-
-    Raises:
-        ValueError: too many training files cannot be read, or all of a class, or nothing is left to be held out.
-    """
-
-    def look(item: Item) -> Index | MediaError:
-        path = source.root / item.path
-        try:
-            if source.kind != "sound":  # sound may come from a video
-                check_kind(path, source.kind)
-            item_range(path, start_seconds=item.start_seconds, end_seconds=item.end_seconds)
-            return index(path)
-        except MediaError as error:
-            return error
-
-    with ThreadPoolExecutor(workers) as pool:
-        found = dict(zip(source.items, pool.map(look, source.items), strict=True))
-    indexes = {item.path: entry for item, entry in found.items() if isinstance(entry, Index)}
-    errors = {item: entry for item, entry in found.items() if isinstance(entry, MediaError)}
-    train = [item for item in source.items if item.split == "train"]
-    bad = [item for item in train if item in errors]
-    listing = "\n".join(f"  {error}" for error in list(errors.values())[:8])
-    lost = {item.label for item in train} - {item.label for item in train if item not in errors}
-    if lost or len(bad) > MOST_BAD * len(train):
-        raise ValueError(
-            f"{len(errors)} of {len(found)} files cannot be read"
-            f"{' (all of ' + ', '.join(sorted(lost)) + ')' if lost else ''}: repair or remove them\n{listing}"
-        )
-    held_out = {item.split for item in source.items} - {"train"}
-    if not held_out:
-        raise ValueError(f"{source.root}: no clips are held out to test on: give some the split val or test")
-    for split in sorted(held_out):
-        if not any(item.split == split and item not in errors for item in source.items):
-            raise ValueError(f"{source.root}: none of the {split} clips can be read: repair them\n{listing}")
-    if not errors:
-        return indexes, source, []
-    items = tuple(item for item in source.items if item.split != "train" or item not in errors)
-    without = f"{len(bad)} are left out of training, held-out ones count as wrong"
-    return indexes, replace(source, items=items), [f"{len(errors)} files cannot be read: {without}\n{listing}"]
-
-
-def duration_of(item: Item, entry: Index) -> float:
-    end = item.end_seconds if item.end_seconds is not None else entry.duration_seconds
+def duration_of(item: Item, health: Health) -> float:
+    end = item.end_seconds if item.end_seconds is not None else health.duration_seconds
     return max(end - (item.start_seconds or 0.0), 0.0)
 
 
@@ -160,7 +123,7 @@ def free_memory() -> int:
 
 
 def choose_spec(
-    config: TrainConfig, source: Source, indexes: dict[str, Index], device: torch.device, start: Start | None
+    config: TrainConfig, source: Source, healths: dict[str, Health], device: torch.device, start: Start | None
 ) -> ClipSpec:
     """The ClipSpec of the weights to start from; else one for this data: a clip spans the median item, in the shape of
     the median frame."""
@@ -170,11 +133,11 @@ def choose_spec(
         t, h, w = start.model.clip
         config = replace(config, frames=config.frames or t, size=config.size or (h, w))
     train = [item for item in source.items if item.split == "train"]
-    seconds = float(np.median([duration_of(item, indexes[item.path]) for item in train]))
+    seconds = float(np.median([duration_of(item, healths[item.path]) for item in train]))
     length, side = patch_of(config, source.kind, device, start)
     if source.kind == "sound":
         return sound_spec(config, source, train, seconds, side=side)
-    aspect = float(np.median([indexes[item.path].width / indexes[item.path].height for item in train]))
+    aspect = float(np.median([healths[item.path].width / healths[item.path].height for item in train]))
     height, width = config.size or rectangle(aspect, short=short_side(config, device, side), multiple=side)
     frames = 1 if source.kind == "image" else config.frames or multiple_near(8 if config.init else 16, length)
     between = config.seconds_between_frames or max(seconds, 0.04) / frames

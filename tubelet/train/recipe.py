@@ -71,14 +71,3 @@ def mix_pairs(clips: Tensor, targets: Tensor, shares: np.ndarray) -> tuple[Tenso
 def soft_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
     """Labels (B,) -> probabilities (B, classes), `smoothing` of which is spread over all classes."""
     return F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
-
-
-def bfloat16_reason(device: torch.device) -> tuple[bool, str]:
-    """Whether bfloat16 pays on this device, and why."""
-    if device.type == "cuda":
-        has = torch.cuda.is_bf16_supported(including_emulation=False)
-        return has, "the GPU has bfloat16" if has else "the GPU has no bfloat16"
-    if device.type == "cpu":
-        has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return has, "the processor has bfloat16 products" if has else "the processor has no bfloat16 products"
-    return False, f"untested on {device.type}"

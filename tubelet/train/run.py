@@ -1,42 +1,40 @@
 """The run directory: what a training leaves on disk, and what it needs to go on after it was stopped."""
 
-import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
-from tubelet.weights.store import read_tensors, write_tensors
+from tubelet import trouble
+from tubelet.screen import size
+from tubelet.train import checkpoint
+from tubelet.train.checkpoint import Checkpoint, Tensors, step_of
+from tubelet.trouble import EnvironmentTrouble
+from tubelet.whole import write_whole
 
-Tensors = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a training goes on from: the steps done, the tensors, and the rest of its state."""
-
-    step: int
-    tensors: Tensors
-    state: dict[str, Any]
+KEPT = 2  # checkpoints
+MISSES = 3  # checkpoints in a row that may fail to be written
 
 
 class Run:
     """A run directory.
 
     config.json (all settings), split.csv, metrics.jsonl, model.safetensors, predictions.csv, results.json, report.html
-    and README.md, the last to be written; checkpoints/step-N/ until then: state.safetensors, and manifest.json with its
-    sha256, so that a checkpoint that was cut short or damaged is seen and the one before it used.
+    and README.md, the last to be written; checkpoints/step-N/ until then: state.safetensors, and manifest.json with
+    size and sha256 of each file, so that one that was cut short or damaged is seen and the one before it used.
     """
 
     def __init__(self, path: Path):
         self.path = path
+        self.damaged: set[str] = set()  # names of checkpoints that are not as they were written
+        self.misses = 0  # checkpoints in a row that could not be written
+        self.unwritten = ""  # lines of metrics.jsonl that a full disk did not take yet
 
     @property
     def config_file(self) -> Path:
@@ -65,22 +63,32 @@ class Run:
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a file that appears whole or not at all."""
-        temporary = self.path / f".{name}.{os.getpid()}.tmp"
-        with open(temporary, "w") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, self.path / name)
+        write_whole(self.path / name, text)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Appends a line to metrics.jsonl."""
-        with open(self.path / "metrics.jsonl", "a") as handle:
-            handle.write(json.dumps(record) + "\n")
+        """Appends a line to metrics.jsonl. What a full disk does not take is kept for the next time."""
+        self.unwritten += json.dumps(record) + "\n"
+        with suppress(OSError):  # save_checkpoint tells of it
+            self.write_metrics()
+
+    def write_metrics(self) -> None:
+        """Brings all lines of metrics.jsonl to the disk; none of them, where that fails."""
+        with open(self.path / "metrics.jsonl", "ab", buffering=0) as handle:
+            before = os.fstat(handle.fileno()).st_size
+            try:
+                if handle.write(self.unwritten.encode()) < len(self.unwritten):
+                    raise OSError(trouble.FULL[0], "No space left on device")
+                os.fsync(handle.fileno())
+            except OSError:
+                with suppress(OSError):
+                    handle.truncate(before)
+                raise
+        self.unwritten = ""
 
     def forget_metrics_after(self, step: int) -> None:
         """Drops the records of steps that are going to be done again, and a line that was cut short."""
         file, kept = self.path / "metrics.jsonl", []
-        for line in file.read_text().splitlines() if file.is_file() else []:
+        for line in file.read_text(errors="replace").splitlines() if file.is_file() else []:
             try:
                 kept += [line + "\n"] if json.loads(line)["step"] <= step else []
             except (json.JSONDecodeError, TypeError, KeyError):
@@ -88,58 +96,93 @@ class Run:
         self.write_text("metrics.jsonl", "".join(kept))
 
     def save_checkpoint(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
-        """Writes a checkpoint, then removes all but the newest two. It appears whole or not at all."""
+        """Writes a checkpoint, then removes all but the newest two whole ones. Raises OSError or SafetensorError."""
+        self.write_metrics()  # a run that goes on has every line up to its checkpoint
         folder = self.path / "checkpoints" / f"step-{step:08d}"
-        for cut_short in folder.parent.glob(".step-*.tmp"):
-            shutil.rmtree(cut_short)
-        temporary = folder.with_name(f".{folder.name}.tmp")
-        temporary.mkdir(parents=True)
-        write_tensors(temporary / "state.safetensors", tensors, {"step": step, **state})
-        with open(temporary / "manifest.json", "w") as handle:
-            json.dump({"sha256": sha256(temporary / "state.safetensors")}, handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-        flush_folder(folder.parent)  # the new one is on the disk before an old one is gone
-        for old in list(self.checkpoints())[2:]:
-            shutil.rmtree(old)
+        checkpoint.write(folder, tensors, state)
+        self.damaged.discard(folder.name)
+        before = [p for p in self.checkpoints() if p != folder and p.suffix != ".old" and p.name not in self.damaged]
+        for old in self.checkpoints():  # the new one is on the disk before an old one is gone
+            if old not in (folder, *before[: KEPT - 1]):
+                checkpoint.remove(old)
+        self.remove_leftovers()
+
+    def try_checkpoint(self, step: int, tensors: Tensors, state: dict[str, Any], *, last: bool) -> str:
+        """Writes a checkpoint; what kept it from being written, in words, or "".
+
+        last: there is no later one, so that it must be written.
+
+        Raises:
+            ValueError: tensors that are not finite.
+            EnvironmentTrouble: it could not be written, nor the ones before it, or it is the last.
+        """
+        checkpoint.check_finite(step, tensors)
+        try:
+            self.save_checkpoint(step, tensors, state)
+            self.misses = 0
+            return ""
+        except (OSError, SafetensorError) as error:
+            told = trouble.of(error)
+            if told is None:
+                raise
+        self.misses += 1
+        needed, free = sum(value.nbytes for value in tensors.values()), trouble.free_bytes(self.path)
+        there = "" if free is None else f", {size(free)} are free there"
+        kept = next((f"that of step {step_of(p)}" for p in self.checkpoints() if p.name not in self.damaged), "none")
+        words = (
+            f"{self.path}: the checkpoint of step {step} cannot be written ({told}; "
+            f"{size(needed)} are needed{there}); {kept} before it is kept"
+        )
+        if last or self.misses == MISSES:
+            raise EnvironmentTrouble(f"{words}. When that is mended, the same command goes on")
+        return f"{words}; training goes on, and tries again"
+
+    def check_room(self, checkpoint_bytes: int) -> None:
+        """Raises EnvironmentTrouble where the disk has no room for the checkpoints of a training."""
+        there = min(KEPT, sum(1 for _ in self.checkpoints()))
+        needed = (KEPT + 1.1 - there) * checkpoint_bytes  # one more than are kept is there while it is written
+        free = trouble.free_bytes(self.path)
+        if free is not None and free < needed:
+            raise EnvironmentTrouble(
+                f"{self.path}: {size(free)} are free there, {size(needed)} are needed for checkpoints of "
+                f"{size(checkpoint_bytes)} each: make room, or choose another --out"
+            )
 
     def checkpoints(self) -> Iterator[Path]:
         """Checkpoint folders, the newest first."""
-        found = (p for p in (self.path / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d+", p.name))
-        return iter(sorted(found, key=lambda p: int(p.name[5:]), reverse=True))
+        found = [
+            (step, p.suffix == "", p)
+            for p in (self.path / "checkpoints").glob("step-*")
+            if (step := step_of(p)) is not None
+        ]
+        return (p for _, _, p in sorted(found, reverse=True))
 
     def newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest whole checkpoint, if there is one, and what was wrong with newer ones."""
         notes: list[str] = []
         for folder in self.checkpoints():
             try:
-                manifest, file = json.loads((folder / "manifest.json").read_text()), folder / "state.safetensors"
-                if sha256(file) != manifest["sha256"]:
-                    raise ValueError("its checksum is wrong")
-                tensors, state = read_tensors(file)
-                return Checkpoint(state["step"], tensors, state), notes
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                return checkpoint.read(folder), notes
+            except (OSError, ValueError, SafetensorError) as error:
+                self.damaged.add(folder.name)
                 notes.append(f"{folder} is damaged ({error}): going on from the one before it")
         if notes:
             notes.append("no checkpoint is whole: starting again")
         return None, notes
 
+    def remove_leftovers(self) -> None:
+        """Of processes that were killed while they wrote."""
+        for folder in (self.path / "checkpoints").glob(".step-*.tmp"):
+            checkpoint.remove(folder)
+        for file in self.path.glob(".*"):
+            if is_leftover(file.name):
+                with suppress(OSError):
+                    file.unlink()
+
     def remove_checkpoints(self) -> None:
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
 
-def sha256(file: Path) -> str:
-    with open(file, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def flush_folder(folder: Path) -> None:
-    """Brings the names in a folder to the disk, where the system can."""
-    if os.name == "posix":
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+def is_leftover(name: str) -> bool:
+    """Whether a file of a run is what a process writes before it has its name: .NAME.PID.tmp, or safetensors' own."""
+    return bool(re.fullmatch(r"\..+\.\d+\.tmp|\.tmp\w{6}", name))

@@ -1,12 +1,14 @@
 """How a training is stopped: by a signal, with everything saved."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tubelet.screen import say
+from tubelet.screen import console, say
 
 
 class Stopped(Exception):
@@ -19,15 +21,16 @@ class Stopped(Exception):
 
 @contextmanager
 def signals(*, show: bool) -> Iterator[list[int]]:
-    """Signals caught while inside; a second Ctrl-C ends at once."""
+    """Signals caught while inside, for who looks at them; a second one ends the process at once."""
     caught: list[int] = []
 
     def catch(number: int, frame: object) -> None:
         if caught:
-            raise KeyboardInterrupt
+            end_at_once(number)
         caught.append(number)
         if show:
-            say("\nstopping", "after this step")
+            with suppress(RuntimeError):  # the signal came in the midst of a line that is being printed
+                say("\nstopping", "after this step")
 
     if threading.current_thread() is not threading.main_thread():
         yield caught
@@ -38,3 +41,12 @@ def signals(*, show: bool) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_at_once(number: int) -> None:
+    """No waiting for threads that read; a notebook, whose process this is not to end, waits for them."""
+    if hasattr(sys, "ps1") or "ipykernel" in sys.modules:
+        raise KeyboardInterrupt
+    with suppress(RuntimeError, OSError):
+        console.show_cursor(True)
+    os._exit(128 + number)

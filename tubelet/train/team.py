@@ -10,6 +10,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from tubelet import trouble
+
 Value = TypeVar("Value")
 
 
@@ -50,15 +52,17 @@ class Team:
         """Each process does its own work. If it is wrong in one, none goes on, for the others would wait for ever.
 
         Raises:
-            ValueError: what went wrong, in the first process in which it did.
+            ValueError, EnvironmentTrouble: what went wrong, in the first process in which it did.
             Elsewhere: in all others.
         """
         value: list[Value] = []
-        error: ValueError | None = None
+        error: Exception | None = None
         try:
             value.append(work())
-        except ValueError as failure:
-            error = failure
+        except Exception as failure:
+            error = failure if isinstance(failure, ValueError) else trouble.of(failure)
+            if error is None:
+                raise
         failed = [rank for rank, wrong in enumerate(self.gather(error is not None)) if wrong]
         if error is not None and failed[0] == self.rank:
             raise error

@@ -1,6 +1,7 @@
 """One training, from its settings to a finished run directory."""
 
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -9,22 +10,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tubelet import trouble
 from tubelet.data.dataset import Clips, UserAugmentation
 from tubelet.data.loader import prefetch
 from tubelet.evaluate import parse_views
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.rest import Rest
 from tubelet.screen import bar, clock, say
+from tubelet.train.bad import BadFiles, spare, too_many
 from tubelet.train.begin import next_run, open_run, print_plan
+from tubelet.train.checkpoint import check_fits
 from tubelet.train.config import TrainConfig
 from tubelet.train.features import Cache, Features
 from tubelet.train.finish import finish
 from tubelet.train.fit import Fit, part_of_batch
 from tubelet.train.learn import learn, spread
+from tubelet.train.lock import held
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.run import Run
 from tubelet.train.stop import Stopped
 from tubelet.train.team import Team
+from tubelet.trouble import EnvironmentTrouble
 
 __all__ = ["Stopped", "train_fn"]
 
@@ -42,15 +48,30 @@ def train_fn(config: TrainConfig, *, user_augmentation: UserAugmentation | None 
     Raises:
         ValueError: data or settings that cannot work.
         Stopped: Ctrl-C or SIGTERM; call again with the same settings to go on.
+        EnvironmentTrouble: a full disk, too little memory, or another process that trains in the same directory.
     """
+    with ExitStack() as holding:
+        try:
+            return train_held(config, holding, user_augmentation=user_augmentation, show=show)
+        except Exception as error:
+            told = trouble.of(error)
+            if told is None or told is error:
+                raise
+            raise EnvironmentTrouble(f"{told}. The same command goes on from the last checkpoint") from error
+
+
+def train_held(
+    config: TrainConfig, holding: ExitStack, *, user_augmentation: UserAugmentation | None, show: bool
+) -> Path:
+    """`train_fn`, with a stack that lets the run directory go in the end."""
     team = Team.join(config.device)
     if config.freeze and user_augmentation:
         raise ValueError(
             "--freeze keeps features for later, and cannot tell a user_augmentation from another: leave it"
         )
     show = show and team.first
-    plan = team.together(lambda: settle(config, team))
-    run = team.first_alone(lambda: open_run(plan))
+    plan = team.together(lambda: settle(config, team, show=show))
+    run = team.first_alone(lambda: open_run(plan, hold=lambda path: holding.enter_context(held(path))))
     # kept or not, clips differ a little: a run that goes on does as it did
     changes = replace(plan.changes, user=user_augmentation)
     plan = replace(plan, changes=changes, keep=run.config()["data"].get("keep", plan.keep))
@@ -61,20 +82,23 @@ def train_fn(config: TrainConfig, *, user_augmentation: UserAugmentation | None 
     init = config.freeze or not checkpoint
     model = team.together(lambda: new_model(plan, run, team, init=init, show=show))
     get = features_of if config.freeze else clips_of
-    train_clips, held_clips = team.together(lambda: get(model, plan, run, team, show=show))
+    bad = team.together(lambda: BadFiles(plan, run, write=team.first, show=show))
+    train_clips, held_clips = team.together(lambda: get(model, plan, run, team, bad, show=show))
     steps = checkpoint.state["steps"] if checkpoint else decide_steps(plan, train_clips, team, show=show)
     fit = Fit(plan=plan, model=learner(model, train_clips), clips=train_clips, team=team, steps=steps)
     if checkpoint:
+        team.together(lambda: check_fits(checkpoint.tensors, fit.model, average=bool(config.ema), what=str(run.path)))
         fit.resume(checkpoint.step, checkpoint.tensors)
+        fit.recent = checkpoint.state.get("recent", [])
         notes.append(f"from step {fit.step} of {steps}")
     if team.first:
         run.forget_metrics_after(fit.step)
     for note in notes if show else ():
         say("going on", note)
-    learn(fit, run, held_clips, title="training", show=show)
+    learn(fit, run, held_clips, bad=bad, title="training", show=show)
     frozen = model.state_dict() if config.freeze else {}
     compare = partial(train_all, run, config, show=show) if config.compare else None
-    finish(fit, run, begun, frozen=frozen, compare=compare, show=show)
+    finish(fit, run, begun, bad=bad, frozen=frozen, compare=compare, show=show)
     return run.path
 
 
@@ -85,7 +109,7 @@ def train_all(run: Run, config: TrainConfig, *, show: bool) -> Path:
     return train_fn(config, show=show)
 
 
-def settle(config: TrainConfig, team: Team) -> Plan:
+def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:
     """The plan. Raises ValueError for all that cannot work and can be known before a run directory is made."""
     part_of_batch(config, team.size)
     if config.shard == "fsdp2" and team.size == 1:
@@ -96,7 +120,7 @@ def settle(config: TrainConfig, team: Team) -> Plan:
         raise ValueError(f"--freeze works in one process, got {team.size}: start it without torchrun")
     if config.freeze and config.baseline:
         raise ValueError("--baseline learns from frames, --freeze from features: leave one of them out")
-    plan = make_plan(config, team.device)
+    plan = make_plan(config, team.device, show=show)
     parse_views(config.views, plan.spec.kind)
     return plan
 
@@ -124,17 +148,20 @@ def learner(model: SpaceTimeTransformer, clips: Clips | Features) -> SpaceTimeTr
 
 
 def features_of(
-    model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, *, show: bool
+    model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles, *, show: bool
 ) -> tuple[Features, Features]:
     """What the encoder of a model makes of the clips to train on, and of those that are looked at meanwhile."""
     cache, held = Cache(model, plan, run, team), plan.items(plan.held_out)
-    train = cache.of(plan.items("train"), views=plan.config.freeze_views, title="features", show=show)
-    for number in range(len(train)):
-        train.of(number)  # a training clip must be readable, a held-out one is counted when it is asked for
+    items = plan.items("train")
+    train = cache.of(items, views=plan.config.freeze_views, known=bad.among(items), title="features", show=show)
+    bad.add(train.bad.values())  # those that are held out are counted when they are asked for
+    bad.check()
     return train, cache.of([held[i] for i in spread(len(held))], views=0, title="held out", show=show)
 
 
-def clips_of(model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, *, show: bool) -> tuple[Clips, Clips]:
+def clips_of(
+    model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles, *, show: bool
+) -> tuple[Clips, Clips]:
     """Clips to train on and held-out ones. Where frames are kept in memory, every file is decoded now, so that training
     never waits for a disk."""
     source = plan.source
@@ -142,19 +169,21 @@ def clips_of(model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, *, s
         Clips(source.root, plan.items(split), source.classes, plan.spec, keep=plan.keep)
         for split in ("train", plan.held_out)
     )
-    todo = [(clips, number) for clips in (train, held) for number in range(len(clips))] if plan.keep else []
+    train.bad |= bad.among(train.items)
+    everything = [(clips, number) for clips in (train, held) for number in range(len(clips))] if plan.keep else []
+    todo = [(clips, number) for clips, number in everything if number not in clips.bad]
 
     def read(one: tuple[Clips, int]) -> None:
         clips, number = one
-        try:
-            clips.timeline(number)
-        except ValueError:
-            if clips is train:
-                raise  # a held-out one is counted when it is asked for
+        clips.readable(number, 0.0)  # held-out ones that cannot be read are counted when they are asked for
+        if len(train.bad) > spare(plan):
+            raise too_many(plan, train.bad)
 
     with bar("reading", len(todo), show=show) as progress:
         for _ in prefetch(read, todo, threads=plan.workers, ahead=4 * plan.workers):
             progress.advance(f"{progress.done + 1}/{progress.total} files")
+    bad.add(train.bad.values())
+    bad.check()
     return train, held
 
 

@@ -32,8 +32,10 @@ def init_from_model(model: SpaceTimeTransformer, path: str | os.PathLike[str]) -
     state = {name: value for name, value in tensors.items() if not name.startswith("head.")}
     report = [f"{len(state)} tensors: taken"]
     for name in [name for name in state if ".position.tables." in name and name in own]:
+        if state[name].ndim != own[name].ndim:
+            continue  # `load_strict` says so
         was, now = Grid(*state[name].shape[:3]), Grid(*own[name].shape[:3])
-        if was != now:
+        if was != now and 0 not in was:
             state[name] = resample(state[name], now, keep_aspect=model.config.keep_aspect).expand(own[name].shape)
             report.append(f"{name}: resampled from {was.t} x {was.h} x {was.w} to {now.t} x {now.h} x {now.w}")
     state |= {name: value for name, value in own.items() if name.startswith("head.")}

@@ -49,8 +49,8 @@ def init_from_image(
     """Fills the first encoder of `model` from an image ViT and returns what was done, a line for each piece.
 
     Args:
-        weights: a .safetensors file or its folder, a hub name ("vit_small_patch16_224.augreg_in21k"), or a state dict,
-            in timm's names.
+        weights: a .safetensors file or its folder, a hub name ("vit_small_patch16_224.augreg_in21k" or
+            "hf-hub:owner/name"), or a state dict, in timm's names.
         kernel: "center": a tubelet looks at its central frame; "mean": at the mean of its frames; "rank-pooling": at
             how they change (approximate rank pooling, arXiv 1612.00738), so that it is blind to a still clip.
         temporal: attention along time: "copy-attention-zero-projection" of the image's (default), so that it adds

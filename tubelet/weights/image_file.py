@@ -1,22 +1,22 @@
 """Weights of an image ViT in timm's names: a file, its folder, a name on the hub, or a state dict."""
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from tubelet.weights.foreign import PICKLED, read_json
+from tubelet.weights.header import load_tensors
 from tubelet.weights.link import Theirs
 from tubelet.weights.store import FILE
 
 ImageWeights = str | os.PathLike[str] | Mapping[str, Tensor]
 
-PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar")
+HUB = "hf-hub:"  # before the name of a repository, as timm writes it
+OF_TIMM = r"(vit|deit3?|flexivit)_\w+(\.[\w-]+)?"  # names that stand for a repository of timm's by themselves
 
 
 def read(weights: ImageWeights) -> Theirs:
@@ -25,10 +25,7 @@ def read(weights: ImageWeights) -> Theirs:
         source, where = Theirs(weights), "the weights"
     else:
         file = local(weights) or download(str(weights), FILE)
-        try:
-            source, where = Theirs(load_file(file)), str(file)
-        except SafetensorError as error:
-            raise ValueError(f"{file}: not a readable safetensors file ({error}): download it again") from error
+        source, where = Theirs(load_tensors(file)), str(file)
     if "patch_embed.proj.weight" not in source:
         raise ValueError(
             f"{where}: no 'patch_embed.proj.weight' (the names begin with {', '.join(sorted(source.tensors)[:3])}): "
@@ -40,24 +37,31 @@ def read(weights: ImageWeights) -> Theirs:
 
 
 def local(weights: str | os.PathLike[str]) -> Path | None:
-    """The .safetensors file of that path, or in that folder; None for what can only be a name on the hub."""
+    """The .safetensors file of that path, or in that folder; None for a name on the hub.
+
+    The network is asked for nothing but "hf-hub:owner/name" and names as timm gives them. What may be a path, is one.
+    """
     path = Path(weights) / FILE if Path(weights).is_dir() else Path(weights)
-    if path.suffix in PICKLED or (path.is_file() and path.suffix != ".safetensors"):
-        raise ValueError(
-            f"{path}: expected a .safetensors file, tubelet opens no pickled weights: load it where you trust it and "
-            f"write it with safetensors.torch.save_file, or give the state dict"
-        )
-    if path.is_file():
+    if path.is_file() and path.suffix == ".safetensors":
         return path
-    if path.suffix == ".safetensors" or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(weights)):
-        raise ValueError(f"{path}: no such file: expected a .safetensors file, a folder with {FILE}, or a hub name")
+    if path.suffix in PICKLED or path.is_file():
+        raise ValueError(
+            f"{path}: expected a .safetensors file, tubelet opens no pickled weights: where you trust the origin of "
+            f"this file, load it in Python and write it with safetensors.torch.save_file, or give the state dict"
+        )
+    repository = rf"{HUB}\w[\w.-]*/\w[\w.-]*"
+    if path.suffix == ".safetensors" or not re.fullmatch(f"{repository}|{OF_TIMM}", str(weights)):
+        raise ValueError(
+            f"{path}: no such file: expected a .safetensors file, a folder with {FILE}, one of timm's names such as "
+            f"vit_small_patch16_224.augreg_in21k, or {HUB}owner/name"
+        )
     return None
 
 
 def download(name: str, file: str) -> Path:
     from huggingface_hub import hf_hub_download  # only a download needs it
 
-    repository = name if "/" in name else f"timm/{name}"
+    repository = name.removeprefix(HUB) if name.startswith(HUB) else f"timm/{name}"
     try:
         return Path(hf_hub_download(repository, file))
     except Exception as error:  # each version of the hub client raises the errors of another HTTP library
@@ -77,13 +81,16 @@ def image_config(weights: ImageWeights) -> dict[str, Any]:
         return {}
     file = local(weights)
     beside = file.with_name("config.json") if file else download(str(weights), "config.json")
-    if not beside.is_file():
-        return {}
-    try:
-        config = json.loads(beside.read_text()).get("pretrained_cfg", {})
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{beside}: not readable as JSON ({error}): download it again, or remove it") from error
-    return {key: config[key] for key in ("mean", "std", "input_size") if key in config}
+    settings = read_json(beside).get("pretrained_cfg", {})
+    if not isinstance(settings, dict):
+        raise ValueError(f"{beside}: its 'pretrained_cfg' is no object: download it again, or remove it")
+    config = {key: settings[key] for key in ("mean", "std", "input_size") if key in settings}
+    for key, values in config.items():
+        if not isinstance(values, list) or not all(
+            type(value) in (int, float) and 0 <= value < 1e5 for value in values
+        ):
+            raise ValueError(f"{beside}: {key} = {str(values)[:80]}, expected a list of numbers: download it again")
+    return config
 
 
 def image_shape(weights: ImageWeights) -> tuple[int, int, int]:

@@ -49,10 +49,7 @@ class Theirs:
     """Tensors by their original names, without the wrappers that trainers put around them."""
 
     def __init__(self, state: Mapping[str, Array]):
-        self.tensors = {
-            name: value.float() if isinstance(value, Tensor) else torch.from_numpy(np.array(value, np.float32))
-            for name, value in state.items()
-        }
+        self.tensors = {name: as_float32(value) for name, value in state.items()}
         wrapper = wrapper_of(self.tensors)
         self.tensors = {name.removeprefix(wrapper): value for name, value in self.tensors.items()}
 
@@ -115,6 +112,11 @@ class Link:
     def take(self, name: str) -> Tensor:
         if name not in self.source:
             raise ValueError(missing(name, self.names or self.source))
+        if not self.source[name].is_floating_point():
+            raise ValueError(
+                f"the tensor {name!r} is of {self.source[name].dtype}: quantised weights mean nothing without their "
+                f"scales, take those in float32 or bfloat16"
+            )
         return self.source.pop(name)
 
     def tie(self, theirs: Sequence[str], ours: Sequence[str], forth: Ways, back: Ways, how: str = "taken") -> None:
@@ -196,6 +198,13 @@ class Link:
             place = f"our {what} model, nothing was loaded" if self.reading else f"{what} weights, nothing was written"
             raise ValueError(f"{len(self.source)} tensors have no place in {place}:\n{names}")
         return self.result
+
+
+def as_float32(value: Array) -> Tensor:
+    """Numbers with a fraction in float32, float64 rounded to it; integers as they are, for no weight is one."""
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    return torch.from_numpy(np.array(value, None if value.dtype.kind in "biu" else np.float32))
 
 
 def wrapper_of(names: Collection[str]) -> str:

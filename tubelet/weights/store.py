@@ -2,17 +2,21 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.weights.bounded_json import parse
+from tubelet.weights.header import check_header, load_tensors
 
 FILE = "model.safetensors"
+WEIGHTS = (torch.float32, torch.float16, torch.bfloat16)  # the latter two go into float32 without loss
+MOST_SHOWN = 40
 
 
 def save(model: SpaceTimeTransformer, path: str | os.PathLike[str], *, about: dict[str, Any] | None = None) -> Path:
@@ -36,6 +40,7 @@ def write_tensors(file: Path, tensors: dict[str, torch.Tensor], header: dict[str
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, temporary, metadata={"tubelet": json.dumps(header)})
+        check_header(temporary)  # what is written here can be read here
         os.umask(umask := os.umask(0))  # the only way to ask for it
         temporary.chmod(0o666 & ~umask)  # safetensors leaves files that only their owner can read
         with open(temporary, "rb") as handle:
@@ -53,25 +58,32 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     """
     file = find_file(path)
     header = read_header(file)
-    return load_file(file), header
+    return load_tensors(file), header
 
 
 def read_header(file: Path) -> dict[str, Any]:
-    try:
-        with safe_open(file, "pt") as handle:
-            header = json.loads((handle.metadata() or {}).get("tubelet", "null"))
-    except SafetensorError as error:
-        raise ValueError(f"{file}: not a readable safetensors file ({error}): copy or train it again") from error
-    if header is None:
+    """The JSON object that `write_tensors` was given. Raises ValueError as `read_tensors`."""
+    metadata = check_header(file).metadata
+    if "tubelet" not in metadata:
         raise ValueError(f"{file}: not written by tubelet (no 'tubelet' header): give it to tubelet.init_from_image")
+    try:
+        header = parse(metadata["tubelet"].encode())
+    except ValueError as error:
+        raise ValueError(f"{file}: its 'tubelet' header is damaged ({error}): copy or train it again") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"{file}: its 'tubelet' header is no JSON object: copy or train it again")
     return header
 
 
 def model_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The header of a model: "model", "input_size" and "about". Raises ValueError where it is no model's."""
     file = find_file(path)
     header = read_header(file)
     if "model" not in header:
         raise ValueError(f"{file}: holds no model (the state of a training run does not): give {FILE} or the run")
+    kinds = {"model": dict, "input_size": list, "about": dict}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(header.get(key), kind)]:
+        raise ValueError(f"{file}: its 'tubelet' header lacks {', '.join(wrong)}: copy or train it again")
     return header
 
 
@@ -85,17 +97,32 @@ def find_file(path: str | os.PathLike[str]) -> Path:
 
 
 def load(path: str | os.PathLike[str]) -> SpaceTimeTransformer:
-    """The model in a file or folder, in eval mode; every tensor must fit (strict).
+    """The model in a file or folder, in eval mode, in float32; every tensor must fit (strict).
+
+    Tensors may be float32, or float16 or bfloat16, which float32 holds without loss; others are refused.
 
     Raises:
         ValueError: no readable tubelet checkpoint, or its tensors are not those of its model.
     """
-    header = model_header(path)
+    header, file = model_header(path), find_file(path)
+    with torch.device("meta"):  # takes no memory, whatever size the header claims
+        expected = made(header, file).state_dict()
+        listed = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in check_header(file).tensors.items()}
+    refuse(misfits(expected, listed), str(path))
     tensors, _ = read_tensors(path)
-    model = SpaceTimeTransformer(ModelConfig.from_json(header["model"]))
+    model = made(header, file)
     load_strict(model, tensors, what=str(path))
-    model.set_input_size(header["input_size"])
     return model.eval()
+
+
+def made(header: dict[str, Any], file: Path) -> SpaceTimeTransformer:
+    """A fresh model of the settings in a header. Raises ValueError where no model can be made of them."""
+    try:
+        model = SpaceTimeTransformer(ModelConfig.from_json(header["model"]))
+        model.set_input_size(ModelConfig.from_json({**header["model"], "clip": header["input_size"]}).clip)
+    except (ValueError, RuntimeError, TypeError, ArithmeticError, LookupError) as error:
+        raise ValueError(f"{file}: no model can be made of its settings ({error}): copy or train it again") from error
+    return model
 
 
 def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -104,16 +131,27 @@ def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load_strict(model: SpaceTimeTransformer, tensors: dict[str, torch.Tensor], *, what: str) -> None:
-    """Loads every tensor, or says in one error all that does not fit."""
-    own = model.state_dict()
-    problems = [f"  missing: {name} {tuple(own[name].shape)}" for name in own if name not in tensors]
-    problems += [f"  unknown: {name} {tuple(tensors[name].shape)}" for name in tensors if name not in own]
-    problems += [
-        f"  shape: {name} is {tuple(tensors[name].shape)}, the model has {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and own[name].shape != tensors[name].shape
-    ]
-    problems += [f"  not finite: {name}" for name in tensors if not torch.isfinite(tensors[name]).all()]
-    if problems:
-        raise ValueError(f"{what}: the weights do not fit the model:\n" + "\n".join(problems))
+    """Loads every tensor, or says in one error all that does not fit. Integers and float64 are never cast."""
+    problems = misfits(model.state_dict(), tensors)
+    problems += [f"not finite: {name}" for name in tensors if not torch.isfinite(tensors[name]).all()]
+    refuse(problems, what)
     model.load_state_dict(tensors)
+
+
+def misfits(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[str]:
+    """What is wrong with the names, shapes and dtypes of tensors given for those of a model."""
+    problems = [f"missing: {name} {tuple(own[name].shape)}" for name in own if name not in given]
+    problems += [f"unknown: {name} {tuple(given[name].shape)}" for name in given if name not in own]
+    for name in [name for name in own if name in given]:
+        if own[name].shape != given[name].shape:
+            problems.append(f"shape: {name} is {tuple(given[name].shape)}, the model has {tuple(own[name].shape)}")
+        if given[name].dtype not in (own[name].dtype, *WEIGHTS):
+            problems.append(f"dtype: {name} is {given[name].dtype}, expected {own[name].dtype}: convert it yourself")
+    return problems
+
+
+def refuse(problems: list[str], what: str) -> None:
+    if problems:
+        more = [f"and {len(problems) - MOST_SHOWN} more"] if len(problems) > MOST_SHOWN else []
+        shown = "".join(f"\n  {problem}" for problem in [*problems[:MOST_SHOWN], *more])
+        raise ValueError(f"{what}: the weights do not fit the model:{shown}")

@@ -1,0 +1,187 @@
+"""Looks through every file of a folder, and says which are damaged and what is lost, before a training stumbles."""
+
+import json
+import os
+import shlex
+from collections import Counter
+from collections.abc import Generator
+from contextlib import closing, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from time import monotonic
+
+from tubelet.data.checked import Checked, Stamp
+from tubelet.data.items import find_items
+from tubelet.data.loader import prefetch
+from tubelet.data.problems import DataProblems
+from tubelet.data.walk import TABLES, Listing, list_media
+from tubelet.media.health import Health, examine
+from tubelet.screen import bar, clock, console, only_json_on_stdout, say, visible
+
+SHOWN = 20  # bad files that are told of in full
+SAVE_SECONDS = 15.0  # a crash loses no more than that
+
+
+def check(
+    data: str | Path, *, quick: bool = False, json_lines: bool = False, workers: int = 0, show: bool = True
+) -> list[Health]:
+    """The health of every media file of a data set, of any folder, or of one file; by path, as the user could open it.
+
+    What is found is remembered (`tubelet.data.checked`), for the next call and for training: files that have not
+    changed are not read again. Nothing is written into the folder.
+
+    quick: only what stands at the start of each file, and its first picture. json_lines: print an object for each file,
+    and all that is for people to stderr. workers: threads; 0: one for each processor.
+
+    Raises:
+        ValueError: there is no such folder or file, or no media in it.
+    """
+    data = Path(data)
+    if workers < 0:
+        raise ValueError(f"--workers {workers}: expected 1 or more, or 0 for one for each processor")
+    listing = list_media(data)
+    base = data if data.is_dir() else data.parent
+    checked = Checked.open(listing.root)
+    found: dict[str, Health] = {folder: closed_folder(base / folder) for folder in listing.closed}
+
+    def take(path: str, health: Health) -> None:
+        found[path] = replace(health, path=os.path.join(base, path))
+        if json_lines:
+            print(json.dumps(asdict(found[path])), flush=True)
+
+    with only_json_on_stdout() if json_lines else nullcontext():
+        known = {path: health for path in listing.files if (health := checked.get(path, full=not quick))}
+        for path, health in (found | known).items():
+            take(path, health)
+        if known and show:
+            say("known", f"{len(known)} of {len(listing.files)} files, not changed since")
+        bad = sum(not health.ok for health in found.values())
+        unknown = [path for path in listing.files if path not in known]
+        new = scan(unknown, checked, quick=quick, threads=workers or processors())
+        try:
+            with closing(new), bar("checking", len(unknown), show=show) as progress:
+                for path, health in new:
+                    take(path, health)
+                    bad += not health.ok
+                    progress.advance(f"{progress.done + 1}/{progress.total} files  {bad} bad  left {progress.left}")
+        except KeyboardInterrupt:
+            say("stopped", f"{len(found)} of {len(listing.files)} files are known; the same command goes on")
+            raise
+        finally:
+            trouble = checked.save()
+        healths = [found[path] for path in sorted(found)]
+        if show:
+            index = f"{trouble}: nothing is remembered" if trouble else str(checked.file)
+            report(data, listing, healths, index=index, name_them=not json_lines)
+    return healths
+
+
+def scan(paths: list[str], checked: Checked, *, quick: bool, threads: int) -> Generator[tuple[str, Health], None, None]:
+    """The health of each file, in order, found in parallel, put into the index, which is saved now and then."""
+
+    def look(path: str) -> tuple[Stamp | None, Health]:
+        return checked.stamp(path), examine(os.path.join(checked.root, path), quick=quick)
+
+    saved = monotonic()
+    with closing(prefetch(look, paths, threads=threads, ahead=4 * threads)) as looks:
+        for path, (stamp, health) in zip(paths, looks, strict=True):
+            checked.put(path, health, stamp=stamp, quick=quick)
+            yield path, health
+            if monotonic() - saved > SAVE_SECONDS:
+                checked.save()
+                saved = monotonic()
+
+
+def processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def closed_folder(path: Path) -> Health:
+    return Health(
+        path=str(path),
+        ok=False,
+        usable=False,
+        code="unreadable",
+        message="you may not look into this folder. Check the permissions.",
+        kind="",
+        frames=0,
+        bad_frames=0,
+        bad_spans=(),
+        duration_seconds=0.0,
+        height=0,
+        width=0,
+        notes=(),
+    )
+
+
+# ---- what is said
+
+
+def report(data: Path, listing: Listing, found: list[Health], *, index: str, name_them: bool) -> None:
+    bad = [health for health in found if not health.ok]
+    shown = bad[:SHOWN] if name_them else []
+    for health in shown:
+        console.print(row(health, width=max(len(visible(one.path)) for one in shown)), soft_wrap=True)
+    command = f"tubelet check {shlex.quote(str(data))}"
+    if name_them and len(bad) > SHOWN:
+        say("and", f"{len(bad) - SHOWN} more: `{command} --json` tells of all, and so does the index")
+    codes = ", ".join(f"{count} {code}" for code, count in Counter(health.code for health in bad).most_common())
+    say("bad", f"{len(bad)} of {len(found)} files: {codes}" if bad else f"none of {len(found)} files")
+    say("in them", totals(found))
+    if notes := Counter(note for health in found for note in health.notes):
+        say("notes", ", ".join(f"{count} {note}" for note, count in notes.most_common()))
+    if listing.passed:
+        say("passed over", listing.passed_over)
+    layout, trains = layout_of(data, listing, in_full=not name_them)
+    say("as data", layout)
+    say("index", index)
+    say("next", next_step(data, bad, trains=trains))
+
+
+def row(health: Health, *, width: int) -> str:
+    return f"{visible(health.path):<{width}}  {health.code:<10}  {visible(lost(health))}: {visible(health.message)}"
+
+
+def lost(health: Health) -> str:
+    if not health.usable:
+        return "all is lost"
+    spans = [f"{begin:.2f} to {end:.2f} s" for begin, end in health.bad_spans]
+    more = f" and {len(spans) - 3} more spans" if len(spans) > 3 else ""
+    frames = f"{health.bad_frames} of {health.frames + health.bad_frames} frames" if health.bad_frames else "some"
+    return f"{frames} lost" + (f", {', '.join(spans[:3])}{more}" if spans else "")
+
+
+def totals(found: list[Health]) -> str:
+    kinds = []
+    for kind, noun in (("video", "videos"), ("image", "images"), ("sound", "recordings")):
+        of_kind = [health for health in found if health.usable and health.kind == kind]
+        seconds = clock(sum(health.duration_seconds for health in of_kind))
+        frames = f"{sum(health.frames for health in of_kind)} frames, " if kind == "video" else ""
+        if of_kind:
+            kinds.append(f"{len(of_kind)} {noun}" + (f" of {frames}{seconds}" if kind != "image" else ""))
+    return "; ".join(kinds) or "nothing that can be used"
+
+
+def layout_of(data: Path, listing: Listing, *, in_full: bool) -> tuple[str, bool]:
+    """What training would say to the folders, and whether it would take them. in_full: all problems, however many."""
+    if data.is_dir() and not any("/" in path for path in listing.files):
+        return "a plain folder: training wants one for each class", False
+    if data.is_file() and data.suffix.lower() not in TABLES:
+        return "a single file", False
+    try:
+        source = find_items(data)
+    except DataProblems as error:
+        lines = [f"{problem.where}: {problem.message}" for problem in error.problems]
+        return "not to be trained on: " + ("\n  ".join(lines) if in_full else str(error)), False
+    return f"{len(source.items)} clips of {len(source.classes)} classes, {source.kind}", True
+
+
+def next_step(data: Path, bad: list[Health], *, trains: bool) -> str:
+    name = shlex.quote(str(data))
+    step = f"tubelet train {name}" if trains else f"tubelet predict RUN {name}"
+    if not bad:
+        return step
+    unusable = sum(not health.usable for health in bad)
+    counts = ((unusable, "cannot be used"), (len(bad) - unusable, "can in part"))
+    which = ", ".join(f"{count} {what}" for count, what in counts if count)
+    return f"copy or download the bad files again, or remove them ({which}); then {step}"

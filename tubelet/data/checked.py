@@ -1,0 +1,141 @@
+"""What is known of the files of a data set: kept on disk between commands, so that no file is looked through twice."""
+
+import errno
+import json
+import os
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tubelet.media.health import Health
+
+# What was found is found again only by the same rules and the same decoder: raise the number when the rules change.
+RULES = f"1, av {version('av')}"
+# Codes that say more of the moment (permissions, a disk that failed) than of the content: looked at again each time.
+PASSING = frozenset({"missing", "not-a-file", "unreadable", "too-slow"})
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a file looks like from outside; as long as this stays, so does its content."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    stamp: Stamp
+    quick: bool
+    health: dict[str, Any]  # fields of Health but for the path
+
+
+class Checked:
+    """The health of the files below a root, by their paths: relative to it (as in `Item`), or absolute.
+
+    Files that have changed since are unknown. `save` writes what was put in to a file in the user's cache folder.
+    """
+
+    def __init__(self, root: str | Path, entries: dict[str, Entry]) -> None:
+        self.root, self.entries, self.changed = os.path.abspath(root), entries, False
+
+    @classmethod
+    def open(cls, root: str | Path) -> "Checked":
+        """What was saved for this root, if anything. Lines that are damaged, or of other rules, are passed over."""
+        entries = {}
+        try:
+            lines = index_file(root).read_text(errors="replace").splitlines()
+        except OSError:
+            lines = []
+        for line in lines:
+            try:
+                values = json.loads(line)
+                stamp = Stamp(int(values["size"]), int(values["mtime_ns"]), int(values["inode"]))
+                entry = Entry(stamp, bool(values["quick"]), values["health"])
+                health_of(str(values["path"]), entry.health)  # whether it can be
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue
+            if values.get("rules") == RULES:
+                entries[str(values["path"])] = entry
+        return cls(root, entries)
+
+    @property
+    def file(self) -> Path:
+        return index_file(self.root)
+
+    def stamp(self, path: str) -> Stamp | None:
+        """Take it before the file is looked at, so that a change meanwhile is noticed. None: there is no such file."""
+        try:
+            status = os.stat(os.path.join(self.root, path))
+        except (OSError, ValueError):
+            return None
+        return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
+
+    def get(self, path: str, *, full: bool = False) -> Health | None:
+        """The health of a file that has not changed since; full: only if all of it was looked through."""
+        entry = self.entries.get(path)
+        if entry is None or (full and entry.quick) or entry.stamp != self.stamp(path):
+            return None
+        return health_of(os.path.join(self.root, path), entry.health)
+
+    def put(self, path: str, health: Health, *, stamp: Stamp | None, quick: bool) -> None:
+        """Remembers a file's health, unless that may pass by itself."""
+        self.changed = True
+        if stamp is None or health.code in PASSING:
+            self.entries.pop(path, None)
+            return
+        fields = asdict(health)
+        del fields["path"]
+        self.entries[path] = Entry(stamp, quick, fields)
+
+    def save(self) -> str:
+        """Writes the file anew, whole or not at all. Returns "", or why it could not be written: no disaster."""
+        if not self.changed:
+            return ""
+        try:
+            _write(self.file, "".join(_line(path, entry) for path, entry in sorted(self.entries.items())))
+        except OSError as error:
+            return f"{error.filename or self.file} cannot be written ({error.strerror})"
+        self.changed = False
+        return ""
+
+
+def index_file(root: str | Path) -> Path:
+    """Where the index of a root is kept: outside of it, as data may be read-only or belong to somebody else.
+
+    Raises: OSError where the user has no home.
+    """
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise FileNotFoundError(errno.ENOENT, "there is no home folder: set XDG_CACHE_HOME", "~/.cache") from error
+    name = sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:16]
+    return folder / "tubelet" / "checked" / f"{name}.jsonl"
+
+
+def health_of(path: str, fields: dict[str, Any]) -> Health:
+    """Raises TypeError, ValueError or KeyError where the fields are not those of a Health."""
+    spans = tuple((float(begin), float(end)) for begin, end in fields["bad_spans"])
+    return Health(**{**fields, "path": path, "bad_spans": spans, "notes": tuple(map(str, fields["notes"]))})
+
+
+def _line(path: str, entry: Entry) -> str:
+    values = {"path": path, **vars(entry.stamp), "quick": entry.quick, "rules": RULES, "health": entry.health}
+    return json.dumps(values) + "\n"
+
+
+def _write(file: Path, text: str) -> None:
+    """Aside, synced, renamed: a reader meets the old file or the new one, whatever happens here."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_suffix(f".{os.getpid()}.new")
+    try:
+        with open(aside, "w") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(aside, file)
+    finally:
+        aside.unlink(missing_ok=True)

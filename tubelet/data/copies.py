@@ -1,0 +1,147 @@
+"""Files that hold the same, and what that does to a data set: one clip under two labels, or in train and in test."""
+
+import hashlib
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from tubelet.data.labels import folded
+from tubelet.data.problems import Problem, shown, some
+from tubelet.data.table import Item
+from tubelet.media.reader import MediaError, index
+
+# Only files of one size are opened, and of these only those that begin and end alike are read further.
+_ENDS_BYTES = (4096, 2**20)
+_HELD_OUT = ("val", "test")
+
+File = tuple[int, int]  # device and inode: the same for all names of one file
+
+
+def same_contents(root: Path, paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Sets of two paths or more whose files hold the same: links to one file, and files of one size that agree in their
+    first and last MB. Contents that are no media are left out: a reading of the file tells better what is wrong.
+    """
+    names: dict[File, list[str]] = defaultdict(list)
+    sizes: dict[File, int] = {}
+    for path in sorted(set(paths)):
+        try:
+            status = os.stat(root / path)
+        except OSError:  # gone meanwhile: a reading of the file tells
+            continue
+        names[status.st_dev, status.st_ino].append(path)
+        sizes[status.st_dev, status.st_ino] = status.st_size
+    sets = _parted([list(names)], lambda file: sizes[file] or None)
+    for ends_bytes in _ENDS_BYTES:
+        sets = _parted(sets, lambda file: _ends(root / names[file][0], ends_bytes))  # noqa: B023 used at once
+    sets = [files for files in sets if _is_media(root / names[files[0]][0])]
+    copied = {file for files in sets for file in files}
+    sets += [[file] for file in names if file not in copied and len(names[file]) > 1]
+    return tuple(sorted(tuple(sorted(path for file in files for path in names[file])) for files in sets))
+
+
+def repeats(items: Sequence[Item], copies: Iterable[tuple[str, ...]], root: Path) -> tuple[list[Problem], list[str]]:
+    """What is wrong with clips that are there twice, and notes on those where nothing is. copies: `same_contents`."""
+    content = {path: paths[0] for paths in copies for path in paths}
+    clips: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        clips[content.get(item.path, item.path)].append(item)
+    problems: list[Problem] = []
+    copied: list[str] = []
+    tuned: list[str] = []
+    for same in clips.values():
+        for one, other in _pairs(same):
+            problem = _problem(one, other, root)
+            if problem:
+                problems.append(problem)
+            else:
+                (copied if one.split == other.split or not _is_held_out(one) else tuned).append(other.name)
+        problems += _overlaps(same)
+    notes = [f"{len(copied)} clips are copies of others of their class: {some(copied)}"] if copied else []
+    notes += [f"{len(tuned)} clips are in val and in test: {some(tuned)}"] if tuned else []
+    return problems, notes
+
+
+def _parted(sets: list[list[File]], key: Callable[[File], int | bytes | None]) -> list[list[File]]:
+    """Each set by a key; None, and what stands alone, is left out."""
+    parts: list[list[File]] = []
+    for files in sets:
+        alike: dict[int | bytes | None, list[File]] = defaultdict(list)
+        for file in files:
+            alike[key(file)].append(file)
+        parts += [part for found, part in alike.items() if found is not None and len(part) > 1]
+    return parts
+
+
+def _ends(path: Path, ends_bytes: int) -> bytes | None:
+    """sha256 of the first and last bytes of a file; None where it cannot be read: a reading of the file tells."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(ends_bytes)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - ends_bytes))
+            return hashlib.sha256(start + file.read(ends_bytes)).digest()
+    except OSError:
+        return None
+
+
+def _is_media(path: Path) -> bool:
+    try:
+        index(path)
+    except MediaError:
+        return False
+    return True
+
+
+def _span(item: Item) -> tuple[float, float]:
+    return item.start_seconds or 0.0, math.inf if item.end_seconds is None else item.end_seconds
+
+
+def _pairs(clips: list[Item]) -> Iterator[tuple[Item, Item]]:
+    """Each clip with the first one of the same seconds."""
+    first: dict[tuple[float, float], Item] = {}
+    for item in clips:
+        one = first.setdefault(_span(item), item)
+        if one is not item:
+            yield one, item
+
+
+def _problem(one: Item, other: Item, root: Path) -> Problem | None:
+    """What is wrong with two clips of the same seconds of the same content."""
+    if folded(one.label) != folded(other.label):
+        message = f"labelled {one.label!r} and {other.label!r}; keep the right one"
+        return Problem("two-labels", *_told(one, other, message))
+    if _is_held_out(one) != _is_held_out(other):
+        return _leak(one, other)
+    if os.path.samefile(root / one.path, root / other.path):
+        return Problem("repeated", *_told(one, other, "listed twice; keep one"))
+    return None
+
+
+def _overlaps(clips: list[Item]) -> Iterator[Problem]:
+    """Parts of the same content, in train and held out, that share some of their seconds but not all."""
+    latest: dict[bool, Item] = {}
+    for item in sorted(clips, key=_span):
+        held_out = _is_held_out(item)
+        other = latest.get(not held_out)
+        if other and _span(other) != _span(item) and _span(other)[1] > _span(item)[0]:
+            yield _leak(other, item)
+        if held_out not in latest or _span(latest[held_out])[1] < _span(item)[1]:
+            latest[held_out] = item
+
+
+def _leak(one: Item, other: Item) -> Problem:
+    splits = " and ".join(f"in {item.split or 'train'}" for item in sorted((one, other), key=_is_held_out))
+    return Problem("leak", *_told(one, other, f"{splits}, which flatters the result; keep one"))
+
+
+def _is_held_out(item: Item) -> bool:
+    return item.split in _HELD_OUT
+
+
+def _told(one: Item, other: Item, message: str) -> tuple[str, str]:
+    """Where it is and what it is. Parts of one file are named with their times."""
+    if one.name == other.name:
+        return shown(one.name), message
+    what = "parts of one file" if one.path == other.path else "the same content"
+    return f"{shown(one.name)} and {shown(other.name)}", f"{what}, {message}"

@@ -1,0 +1,62 @@
+"""What can be wrong with the classes of a data set, told from the labels alone."""
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from tubelet.data.problems import Problem, some
+from tubelet.data.table import Item
+
+MOST_UNEVEN = 20
+
+
+def folded(name: str) -> str:
+    """The same for names that a person would take for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
+
+
+def name_problems(names: Iterable[str]) -> list[Problem]:
+    """Names that cannot be printed, such as those of bytes that are not UTF-8, and names that are alike."""
+    problems, alike = [], defaultdict(list)
+    for name in sorted(names):
+        if not (name.isprintable() and name.strip()):
+            message = "its name has signs that cannot be printed; rename it (in UTF-8)"
+            problems.append(Problem("class-name", f"class {name!r}", message))
+        alike[folded(name)].append(name)
+    for same in alike.values():
+        if len(same) > 1:
+            listed = " and ".join(map(ascii, same))
+            message = "differ only in case, spaces or Unicode form; merge them"
+            problems.append(Problem("alike-classes", f"classes {listed}", message))
+    return problems
+
+
+def count_problems(items: Sequence[Item], *, minimum_clips: int) -> list[Problem]:
+    """Classes with too few clips, and classes of val or test that train lacks where there is a train split."""
+    by_class: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        by_class[folded(item.label)].append(item)
+    trained = any(item.split in ("", "train") for item in items)
+    problems = []
+    for clips in by_class.values():
+        where = f"class {clips[0].label!r}"
+        if len(clips) < minimum_clips and any(item.path for item in clips):
+            noun = "clip" if len(clips) == 1 else "clips"
+            message = f"{len(clips)} {noun}, at least {minimum_clips} are needed; add clips or remove the class"
+            problems.append(Problem("few-clips", where, message))
+        splits = {item.split for item in clips}
+        if trained and not splits & {"", "train"}:
+            message = f"has clips in {' and '.join(sorted(splits))} but none in train; add some or remove the class"
+            problems.append(Problem("unseen-class", where, message))
+    return problems
+
+
+def uneven_note(items: Iterable[Item]) -> list[str]:
+    """A note where one class has more than 20 times the clips of another."""
+    counts = Counter(item.label for item in items).most_common()
+    if not counts or counts[0][1] <= MOST_UNEVEN * counts[-1][1]:
+        return []
+    (most, many), few = counts[0], counts[-1][1]
+    rare = [label for label, count in counts if many > MOST_UNEVEN * count]
+    note = f"classes are uneven, more than {MOST_UNEVEN} to 1: {most!r} has {many} clips, {some(rare)} as few as {few}"
+    return [f"{note}; look at the figures of each class, not at the overall accuracy alone"]

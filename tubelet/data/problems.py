@@ -1,0 +1,93 @@
+"""What is wrong with a data set: all of it in one error, so that it can be repaired in one go."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SHOWN = 20
+
+# Every kind of problem, by its name: these stay.
+KINDS = {
+    "missing": "there is nothing at the path of the data set",
+    "unreadable": "a folder or table that cannot be opened or is no text",
+    "layout": "not laid out as classes, or nothing in it",
+    "empty-class": "a class folder without clips",
+    "few-classes": "fewer classes than the use needs",
+    "few-clips": "a class with fewer clips than the use needs",
+    "alike-classes": "classes that differ only in case, spaces or Unicode form",
+    "class-name": "a class name that cannot be printed",
+    "unseen-class": "a class of val or test that train lacks",
+    "mixed-kinds": "videos, images and sounds in one data set",
+    "header": "the first line of a table does not name its columns",
+    "broken-row": "a line of a table whose quotes do not match",
+    "cells": "a line with more or fewer cells than the header",
+    "empty-path": "a line without a path",
+    "missing-file": "a line whose file is not there",
+    "not-media": "a line whose file is no video, image or sound by its suffix",
+    "empty-label": "a line without a label",
+    "times": "start or end are no seconds, or not in this order",
+    "split": "a split that is not train, val or test",
+    "repeated": "the same seconds of one file, listed twice",
+    "two-labels": "the same content under two labels",
+    "leak": "the same content in train and in val or test",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong. kind: one of KINDS. where: the file, folder, class or line, fit to be printed.
+
+    message: what is wrong, and what to do.
+    """
+
+    kind: str
+    where: str
+    message: str
+
+
+class DataProblems(ValueError):
+    """All that is wrong with a data set, in `problems`; `origin` is its path, fit to be printed.
+
+    As text: how many of each kind, and the first 20 in full, those of rare kinds before the many of one.
+    """
+
+    def __init__(self, origin: str, problems: Iterable[Problem]) -> None:
+        self.origin, self.problems = origin, tuple(problems)
+        super().__init__(self.origin, self.problems)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{problem.where}: {problem.message}" if problem.where != self.origin else problem.message
+            for problem in _first(self.problems, SHOWN)
+        ]
+        if len(lines) == 1:
+            return f"{self.origin}: {lines[0]}"
+        counts = Counter(problem.kind for problem in self.problems)
+        by_kind = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        if len(self.problems) > len(lines):
+            command = f"tubelet check {shlex.quote(self.origin)} --json"
+            lines.append(f"and {len(self.problems) - len(lines)} more, which `{command}` lists")
+        return "\n  ".join([f"{self.origin}: {len(self.problems)} problems ({by_kind}):", *lines])
+
+
+def _first(problems: tuple[Problem, ...], most: int) -> list[Problem]:
+    """The first `most` in their order, but the first of a kind goes before the second of any."""
+    met: Counter[str] = Counter()
+    ranks = []
+    for place, problem in enumerate(problems):
+        ranks.append((met[problem.kind], place))
+        met[problem.kind] += 1
+    return [problems[place] for place in sorted(place for _, place in sorted(ranks)[:most])]
+
+
+def shown(text: object) -> str:
+    """Text fit to be printed: bytes that are not UTF-8, line ends and escape codes are written out."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+
+
+def some(names: Iterable[str], *, most: int = 5) -> str:
+    """'a', 'b' and 7 more: names for a message."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more

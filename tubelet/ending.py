@@ -1,0 +1,115 @@
+"""How a command ends: its exit code, and the line that says why."""
+
+import contextlib
+import dis
+import errno
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tubelet import __version__
+
+BUG, WRONG, SOME_FAILED, ENVIRONMENT, INTERRUPTED, PIPE_CLOSED, TERMINATED = 1, 2, 3, 4, 130, 141, 143
+OF_A_NAME = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. Who keeps what is done when Ctrl-C comes does so now."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside, SIGTERM raises Terminated; a training catches it by itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def catch(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, catch)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def code_of(stop: KeyboardInterrupt) -> int:
+    return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+
+
+def told(error: BaseException, *, debug: bool) -> int:
+    """Says on stderr, in a line, why a command ends; returns its exit code. With `debug`, the traceback comes first."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, BrokenPipeError):  # as in `tubelet predict ... --json | head`
+        drop_stdout()
+        return PIPE_CLOSED
+    from tubelet.screen import visible_lines
+
+    if debug:
+        traceback.print_exception(error)
+    code, words = what_happened(error, debug=debug)
+    print(f"tubelet: {visible_lines(words)}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk: the interpreter would complain of it once more
+        drop_stdout()
+    return code
+
+
+def what_happened(error: BaseException, *, debug: bool) -> tuple[int, str]:
+    from tubelet import trouble
+
+    if isinstance(error, KeyboardInterrupt):
+        return code_of(error), "terminated" if isinstance(error, Terminated) else "interrupted"
+    if isinstance(error, ValueError) and is_ours(error):
+        return WRONG, str(error)
+    if found := trouble.of(error):
+        return ENVIRONMENT, str(found)
+    if isinstance(error, OSError) and error.errno in OF_A_NAME and isinstance(error.filename, str | bytes):
+        return WRONG, f"{os.fsdecode(error.filename)}: {error.strerror}: check the name"
+    words = f"a bug: {''.join(traceback.format_exception_only(error)).strip().splitlines()[0][:300]}"
+    where = "" if debug else f" {kept_traceback(error)}; --debug shows it."
+    return BUG, f"{words}.{where} Please report it."
+
+
+def kept_traceback(error: BaseException) -> str:
+    """Writes what a report of a bug needs into a file, and says where that is."""
+    text = [f"tubelet {__version__}, Python {sys.version}, {sys.platform}\n", f"{shlex.join(sys.argv)}\n\n"]
+    text += traceback.format_exception(error)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="tubelet-bug-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.writelines(text)
+    except OSError as full:
+        return f"The traceback could not be written ({full.strerror})"
+    return f"The traceback is in {file.name}"
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether tubelet itself raised an error: then it is written for the user; any other is a bug.
+
+    A ValueError of int(), say, or of torch, that was called with something wrong, is a bug: no `raise` of ours made it.
+    """
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if trace is None or not str(trace.tb_frame.f_globals.get("__name__", "")).startswith("tubelet."):
+        return False
+    return dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
+
+
+def drop_stdout() -> None:
+    """What stdout did not take is forgotten, without a complaint at the interpreter's end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -1,0 +1,177 @@
+"""The border to FFmpeg: the only file that meets the decoder, its packets, its frames and its exceptions."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.sidedata import sidedata
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from tubelet.media.files import (
+    CODECS,
+    CONTAINERS,
+    MAX_PIXELS,
+    MediaError,
+    too_big,
+    why_no_stream,
+    why_not_opened,
+)
+from tubelet.media.geometry import Turn, turn
+
+av.logging.set_level(None)  # silent: what matters is in the MediaError
+
+COPY_AGAIN = "Copy the file again or leave it out"
+FREE_PIXELS = 1_000_000_000  # 480 pictures in 1080p, a few seconds of work
+PIXELS_FOR_A_BYTE = 200_000  # a black picture in 1080p, the least that a real video holds, takes a byte for 170,000
+PIXELS_FOR_A_SAMPLE = 250  # of sound: silence packed as FLAC takes a byte for 300 samples
+
+_OPEN_OPTIONS = {
+    "format_whitelist": ",".join(CONTAINERS),
+    "protocol_whitelist": "file",
+    "pattern_type": "none",  # a picture called %03d.png is that picture, not a row of others
+}
+
+
+def _name_unknown_side_data(kind: Any, value: int) -> Any:
+    member = object.__new__(kind)
+    member._name_, member._value_ = f"UNKNOWN_{value}", value
+    return member
+
+
+# PyAV 18 refuses all side data of a frame, the display matrix too, when FFmpeg adds a kind it has no name for (EXIF).
+setattr(sidedata.Type, "_missing_", classmethod(_name_unknown_side_data))  # noqa: B010
+
+
+@contextmanager
+def open_media(path: str) -> Iterator[InputContainer]:
+    """Opens a file; whatever the decoder raises inside the `with` leaves as a MediaError, not from FFmpeg alone."""
+    try:
+        container = av.open(f"file:{path}", options=_OPEN_OPTIONS, metadata_errors="replace")
+    except Exception as error:
+        refused = isinstance(error, av.ArgumentError)  # what FFmpeg says to a container that is not on the list
+        raise why_not_opened(path, error, refused=refused) from error
+    try:
+        with container:
+            yield container
+    except MediaError:
+        raise
+    except Exception as error:
+        problem = f"the decoder gave up ({type(error).__name__}: {error})"
+        raise MediaError(path, "damaged", problem, COPY_AGAIN, stage="decode") from error
+
+
+def streams_of(container: InputContainer, kind: str) -> list[Any]:
+    """The streams of a kind; the cover picture of an album is not a video."""
+    cover = av.stream.Disposition.attached_pic
+    return [stream for stream in container.streams if stream.type == kind and not stream.disposition & cover]
+
+
+def video_stream(path: str, container: InputContainer, threads: int) -> Any:
+    """The first video stream, made ready: its codec is on the list and its pictures are within the limit."""
+    streams = streams_of(container, "video")
+    if not streams:
+        raise why_no_stream(path, "no-picture", "there is no video in it")
+    stream = streams[0]
+    _check_codec(path, stream)
+    context = stream.codec_context
+    if context.width * context.height > MAX_PIXELS:
+        raise too_big(path, context.height, context.width, most_pixels=MAX_PIXELS)
+    context.options = {"max_pixels": str(MAX_PIXELS * 9 // 8)}  # the size can change on the way; decoders pad a little
+    context.thread_type, context.thread_count = ("NONE", 1) if threads == 1 else ("AUTO", threads)
+    return stream
+
+
+def sound_stream(path: str, container: InputContainer) -> Any:
+    streams = streams_of(container, "audio")
+    if not streams and streams_of(container, "video"):
+        raise MediaError(path, "no-sound", "there is no sound in it", "Check that it is the file you mean")
+    if not streams:
+        raise why_no_stream(path, "no-sound", "there is no sound in it")
+    _check_codec(path, streams[0])
+    return streams[0]
+
+
+def _check_codec(path: str, stream: Any) -> None:
+    name = stream.codec_context.codec.canonical_name if stream.codec_context else "of an unknown name"
+    if name not in CODECS and not name.startswith("pcm_"):
+        known = "AAC" if stream.type == "audio" else "H.264"
+        raise MediaError(path, "no-decoder", f"the codec {name} is not read", f"Convert it, to {known} for instance")
+
+
+def packets_of(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
+    """Yields packets with something in them, from where the container stands, until the end or what looks like it."""
+    demuxed = container.demux(stream)
+    try:
+        for packet in demuxed:
+            if packet.size:  # an empty one would tell the decoder that the file ends
+                yield packet
+    except av.FFmpegError:
+        return  # the rest of the file cannot be taken apart: it ends here
+    finally:
+        demuxed.close()  # one that is merely dropped never gives back its packet
+
+
+class Budget:
+    """The work one reading may cost, so that a small file cannot keep the machine busy for minutes.
+
+    Counted in pixels to decode, not in seconds, so that it does not depend on the machine: some for nothing and more
+    with every byte, far more than a real video needs, however long it is.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.pixels = path, FREE_PIXELS
+
+    def spend(self, packets: Iterable[av.Packet], stream: Any) -> Iterator[av.Packet]:
+        """Hands the packets on until the budget is spent.
+
+        Raises:
+            MediaError: too-slow.
+        """
+        context = stream.codec_context
+        for packet in packets:
+            if stream.type == "video":
+                work = context.width * context.height
+            else:
+                samples = (packet.duration or 0) * (packet.time_base or 0) * (context.sample_rate or 0)
+                work = int(samples) * PIXELS_FOR_A_SAMPLE
+            self.pixels += packet.size * PIXELS_FOR_A_BYTE - work
+            if self.pixels < 0:
+                problem = "it takes far more work to decode than its size warrants, as no real video does"
+                remedy = "Leave it out, or encode it again if you trust it"
+                raise MediaError(self.path, "too-slow", problem, remedy, stage="decode")
+            yield packet
+
+
+def decode(packets: Iterable[av.Packet], stream: Any) -> Iterator[Any]:
+    """Yields frames in the order of display, None for one that is lost or marked as damaged."""
+    for packet in chain(packets, [None]):  # None: hand out what the decoder still holds
+        yield from decode_one(packet, stream)
+
+
+def decode_one(packet: av.Packet | None, stream: Any) -> list[Any]:
+    """What the decoder hands out for one packet; a packet that it cannot read does not end the file."""
+    try:
+        frames = stream.codec_context.decode(packet)
+    except Exception:  # not FFmpegError alone; the next packet may be good
+        return [None]
+    return [None if frame.is_corrupt else frame for frame in frames]
+
+
+def turn_of(frame: Any) -> Turn:
+    """How the frame must be turned to stand upright."""
+    sides = (np.frombuffer(side, np.int32) for side in frame.side_data if side.type.name == "DISPLAYMATRIX")
+    matrix = next(sides, None)
+    return Turn() if matrix is None or len(matrix) < 9 else turn(matrix)
+
+
+def upright_rgb(frame: Any, reformatter: VideoReformatter, size: tuple[int, int]) -> np.ndarray:
+    """Scales, converts and turns one frame to the size it is displayed at, `(H, W, 3)` uint8."""
+    turned = turn_of(frame)
+    height, width = turned.of_size(*size)
+    area = Interpolation.AREA
+    scaled = reformatter.reformat(frame, width, height, "rgb24", interpolation=area, threads=1)
+    return turned.of_picture(scaled.to_ndarray())

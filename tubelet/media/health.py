@@ -1,0 +1,165 @@
+"""What is wrong with a file, and how much of it is lost: every packet decoded once, nothing kept.
+
+A frame is good where the decoder, fed packet by packet, hands it out without a mark of damage; concealed blocks are
+damage. The sound track of a video is not looked at.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tubelet.media.decoder import (
+    COPY_AGAIN,
+    Budget,
+    decode,
+    decode_one,
+    open_media,
+    packets_of,
+    sound_stream,
+    video_stream,
+)
+from tubelet.media.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaError
+from tubelet.media.listing import cut_short
+from tubelet.media.reader import index
+from tubelet.media.timeline import Index, numbered
+
+Spans = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Health:
+    """What can be read of a file. All values are plain, fit for JSON.
+
+    Attributes:
+        ok: nothing at all is lost.
+        usable: there are frames, or there is sound, to be read.
+        code, message: "ok" and "", or the code of a `MediaError`, what is wrong and what to do.
+        kind: "video", "image", "sound", or "" where that is not known. A file of sound alone under the suffix of a
+            video or a picture is bad: no-picture.
+        frames: good ones; of sound, good packets.
+        bad_frames: those that are damaged or promised and not there, as far as known.
+        bad_spans: (from, to) seconds on screen that are lost, sorted, merged. Where the file does not tell the times
+            of its frames they are off by as many frames as the decoder holds back.
+        duration_seconds, height, width: of what is there, as in `Index`.
+        notes: what is worth knowing but not wrong: turned (or mirrored), variable-rate, interlaced, edit-list (it hides
+            frames), geometry-changes, estimated-times (the file has none that can be relied upon), several-streams
+            (of video; the first is read), other-suffix (than its container usually has).
+    """
+
+    path: str
+    ok: bool
+    usable: bool
+    code: str = "ok"
+    message: str = ""
+    kind: str = ""
+    frames: int = 0
+    bad_frames: int = 0
+    bad_spans: Spans = ()
+    duration_seconds: float = 0.0
+    height: int = 0
+    width: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def examine(path: str | os.PathLike[str], *, quick: bool = False) -> Health:
+    """Looks at a whole file; never raises for a bad one.
+
+    Args:
+        quick: only the header, the list of packets and the first picture: finds what cannot be opened and what was cut
+            short, but no damage further in.
+    """
+    absolute = os.path.abspath(path)
+    try:
+        found = index(absolute)
+        if found.kind == "sound":
+            _check_suffix(absolute)
+            return _of_sound(found, quick)
+        return _of_video(found, quick)
+    except MediaError as error:
+        return Health(absolute, False, False, error.code, f"{error.problem}. {error.remedy}.")
+
+
+def _check_suffix(path: str) -> None:
+    if os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+        remedy = "If it is meant to be sound, give it a suffix such as .m4a"
+        raise MediaError(path, "no-picture", "it holds sound but no video", remedy)
+
+
+def _of_video(found: Index, quick: bool) -> Health:
+    is_good = np.zeros(len(found.times), bool)
+    notes = set(found.notes)
+    if quick:
+        is_good[:] = True
+    else:
+        with open_media(found.path) as container:
+            stream = video_stream(found.path, container, threads=1)
+            packets = Budget(found.path).spend(packets_of(container, stream), stream)
+            size = None
+            for number, frame in numbered(decode(packets, stream), found, tick_seconds=float(stream.time_base)):
+                is_good[number] = True
+                size = size or (frame.height, frame.width)
+                if (frame.height, frame.width) != size:
+                    notes.add("geometry-changes")
+                if frame.interlaced_frame:
+                    notes.add("interlaced")
+    ends = np.append(found.times[1:], max(found.duration_seconds, found.times[-1]))
+    lost = [(float(found.times[number]), float(ends[number])) for number in np.flatnonzero(~is_good)]
+    return _health(found, int(is_good.sum()), len(lost), lost, sorted(notes))
+
+
+def _of_sound(found: Index, quick: bool) -> Health:
+    good, lost = 0, []
+    with open_media(found.path) as container:
+        stream = sound_stream(found.path, container)
+        packets = Budget(found.path).spend(packets_of(container, stream), stream)
+        start_seconds = None
+        for packet in packets:
+            is_good = None not in decode_one(packet, stream)
+            since = float((packet.pts or 0) * stream.time_base)
+            start_seconds = since if start_seconds is None else start_seconds
+            good += is_good
+            if not is_good:
+                length = float((packet.duration or 0) * stream.time_base)
+                lost.append((since - start_seconds, since - start_seconds + length))
+            if quick and good:
+                break
+    if good == 0:
+        raise MediaError(found.path, "no-frames", "none of its sound can be decoded", COPY_AGAIN, stage="decode")
+    return _health(found, good, len(lost), lost, [*found.notes])
+
+
+def _health(found: Index, good: int, bad: int, lost: list[tuple[float, float]], notes: list[str]) -> Health:
+    error = None
+    if found.is_cut:
+        error = cut_short(found)
+    elif bad + found.missing_frames:
+        problem = f"{bad + found.missing_frames} of {good + bad + found.missing_frames} frames are damaged"
+        error = MediaError(found.path, "damaged", problem, COPY_AGAIN, stage="decode")
+    return Health(
+        path=found.path,
+        ok=error is None,
+        usable=good > 0,
+        code=error.code if error else "ok",
+        message=f"{error.problem}. {error.remedy}." if error else "",
+        kind=found.kind,
+        frames=good,
+        bad_frames=bad + found.missing_frames,
+        bad_spans=merged([*lost, *found.missing_spans]),
+        duration_seconds=found.duration_seconds,
+        height=found.height,
+        width=found.width,
+        notes=tuple(notes),
+    )
+
+
+def merged(spans: Iterable[tuple[float, float]]) -> Spans:
+    """Sorts spans and joins those that touch; empty ones are dropped."""
+    joined: list[tuple[float, float]] = []
+    for since, to in sorted(spans):
+        if joined and since <= joined[-1][1] + 1e-6:
+            joined[-1] = (joined[-1][0], max(to, joined[-1][1]))
+        elif to > since:
+            joined.append((since, to))
+    return tuple(joined)

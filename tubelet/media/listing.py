@@ -1,0 +1,190 @@
+"""From a file to its `Index`: packets are listed, only the first picture is decoded."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tubelet.media.decoder import (
+    Budget,
+    InputContainer,
+    av,
+    decode,
+    open_media,
+    packets_of,
+    sound_stream,
+    streams_of,
+    turn_of,
+    video_stream,
+)
+from tubelet.media.files import (
+    FETCH_AGAIN,
+    IMAGE_CONTAINERS,
+    SEEKS_LATE,
+    TELLS_REFERENCES,
+    MediaError,
+    why_no_frames,
+)
+from tubelet.media.geometry import Turn
+from tubelet.media.promise import is_cut, missing_spans, promised_seconds, usual_gap
+from tubelet.media.timeline import Index, Packet, Timeline, timeline
+
+ROUNDED_SECONDS = 0.0011  # Matroska and Flash round to a millisecond, so two times differ by one more or less
+TAG_SECONDS = 0.25  # muxers do not agree whether the last frame counts
+FEW_GAPS = 0.05  # a frame that was dropped here and there does not make a rate variable
+_SUFFIXES = {
+    "mov": {".mp4", ".m4v", ".mov", ".3gp", ".m4a"},
+    "matroska": {".mkv", ".webm"},
+    "avi": {".avi"},
+    "flv": {".flv"},
+    "asf": {".wmv", ".asf", ".wma"},
+    "gif": {".gif"},
+    "mpegts": {".ts", ".mts", ".m2ts"},
+    "mpeg": {".mpg", ".mpeg", ".vob"},
+    "mpegvideo": {".mpg", ".mpeg"},
+    "ogg": {".ogv", ".ogg", ".opus"},
+}
+
+
+def list_frames(path: str) -> Index:
+    """Lists what a file holds.
+
+    Raises:
+        MediaError: the file is not one that can be read.
+    """
+    with open_media(path) as container:
+        if not streams_of(container, "video") and streams_of(container, "audio"):
+            return _sound_index(path, container)
+        stream = video_stream(path, container, threads=1)
+        notes: list[Packet] = []
+        noted = _noting(packets_of(container, stream), notes)
+        first = next((f for f in decode(Budget(path).spend(noted, stream), stream) if f is not None), None)
+        if first is None:
+            raise why_no_frames(path, is_picture=container.format.name in IMAGE_CONTAINERS)
+        deque(noted, maxlen=0)  # the rest is listed, not decoded
+        rate = stream.average_rate or stream.guessed_rate or 25
+        found = timeline(notes, tick_seconds=float(stream.time_base), frame_seconds=float(1 / rate))
+        formats, codec = set(container.format.name.split(",")), stream.codec_context.codec.canonical_name
+        cut, spans, missing = _missing(path, container, stream, found, len(notes))
+        words = _notes(path, container, stream, found, first, any(note.is_hidden for note in notes))
+    is_image = bool(formats & IMAGE_CONTAINERS) or (codec == "gif" and len(found.times) == 1)
+    # AVI stores no display times; what the demuxer makes up is wrong once frames are reordered.
+    counted = found.counted or first.pts is None or ("avi" in formats and not all(note.is_key for note in notes))
+    height, width = turn_of(first).of_size(first.height, first.width)
+    found.times.setflags(write=False)
+    return Index(
+        path=path,
+        kind="image" if is_image else "video",
+        times=found.times,
+        duration_seconds=0.0 if is_image else found.duration_seconds,
+        height=height,
+        width=width,
+        linear_only=counted or len(found.key_times) < 2 or bool(SEEKS_LATE & {*formats, codec}),
+        key_times=found.key_times,
+        start_seconds=found.start_seconds,
+        counted=counted,
+        ticks=found.ticks,
+        places=found.places,
+        key_places=found.key_places,
+        tells_references=codec in TELLS_REFERENCES,
+        is_cut=cut,
+        missing_spans=spans,
+        missing_frames=missing,
+        notes=(*words, "estimated-times") if counted and not is_image else words,
+    )
+
+
+def cut_short(found: Index) -> MediaError:
+    """What there is to say of a file that is not all there."""
+    problem, end = "it ends before it says it does", found.duration_seconds
+    if found.missing_spans and found.missing_spans[-1][1] > end:
+        problem = f"it ends after {end:.2f} of {found.missing_spans[-1][1]:.2f} seconds"
+    return MediaError(found.path, "truncated", problem, FETCH_AGAIN, stage="list")
+
+
+def _noting(packets: Iterable[Any], notes: list[Packet]) -> Iterator[Any]:
+    for packet in packets:
+        notes.append(Packet(packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard))
+        yield packet
+
+
+def _missing(
+    path: str, container: InputContainer, stream: Any, found: Timeline, packets: int
+) -> tuple[bool, tuple[tuple[float, float], ...], int]:
+    """(is the file cut short, the seconds on screen that it lacks, how many frames that is)."""
+    listed, cut = _listed_beyond_the_end(path, container, stream), is_cut(path)
+    end, count = found.duration_seconds, len(found.times)
+    promised = promised_seconds(path, container, stream, start_seconds=found.start_seconds, end_seconds=end)
+    if not listed and not cut and not (_is_timed(stream) and promised > end + TAG_SECONDS):
+        return False, (), 0
+    frame_seconds = usual_gap(found.times) or end / count
+    missing = max(0, listed - packets)
+    in_fragments = "mov" in container.format.name and not stream.frames
+    if missing and in_fragments:  # what follows this fragment may not be known
+        promised = max(promised, (count + missing) * frame_seconds)
+    spans = missing_spans(found.times, duration_seconds=end, promised_seconds=promised)
+    seconds = sum(to - since for since, to in spans)
+    if not missing or in_fragments:
+        missing = max(missing, round(seconds / frame_seconds))
+    return (cut or bool(listed)) and bool(missing or in_fragments or promised <= 0), spans, missing
+
+
+def _is_timed(stream: Any) -> bool:
+    """Matroska's muxers note how long a stream lasted after they wrote it: to be believed even of a whole file."""
+    return "DURATION" in stream.metadata
+
+
+def _listed_beyond_the_end(path: str, container: InputContainer, stream: Any) -> int:
+    """How many packets the table of an MP4 lists, if it lists some behind the end of the file; else 0."""
+    entries = _table(stream)
+    if "mov" not in container.format.name.split(",") or len(entries) == 0:
+        return 0
+    last = entries[len(entries) - 1]
+    return len(entries) if last.pos + last.size > os.path.getsize(path) else 0
+
+
+def _table(stream: Any) -> Any:
+    return getattr(stream, "index_entries", ())  # since PyAV 16
+
+
+def _notes(
+    path: str, container: InputContainer, stream: Any, found: Timeline, first: Any, hides: bool
+) -> tuple[str, ...]:
+    gaps, usual_seconds = np.diff(found.times), usual_gap(found.times)
+    suffix, formats = os.path.splitext(path)[1].lower(), container.format.name.split(",")
+    usual = [_SUFFIXES[name] for name in formats if name in _SUFFIXES]
+    is_off = np.abs(gaps - usual_seconds) > 0.1 * usual_seconds + ROUNDED_SECONDS
+    words = {
+        "turned": turn_of(first) != Turn(),
+        "variable-rate": len(gaps) > 1 and np.mean(is_off) > FEW_GAPS,
+        "interlaced": first.interlaced_frame,
+        "edit-list": "mov" in formats and (hides or 0 < len(_table(stream)) < stream.frames),
+        "several-streams": len(streams_of(container, "video")) > 1,
+        "other-suffix": bool(usual) and not any(suffix in names for names in usual),
+    }
+    return tuple(word for word, holds in words.items() if holds)
+
+
+def _sound_index(path: str, container: InputContainer) -> Index:
+    stream = sound_stream(path, container)
+    spans = [
+        (packet.pts, packet.pts + (packet.duration or 0))
+        for packet in packets_of(container, stream)
+        if packet.pts is not None
+    ]
+    ticks = max(end for _, end in spans) - min(start for start, _ in spans) if spans else 0
+    tick_seconds = float(stream.time_base or 0)
+    seconds = ticks * tick_seconds if ticks else (container.duration or 0) / av.time_base
+    missing: tuple[tuple[float, float], ...] = ()
+    if is_cut(path):
+        start = min((start for start, _ in spans), default=0) * tick_seconds
+        promised = promised_seconds(path, container, stream, start_seconds=start, end_seconds=seconds)
+        missing = ((seconds, promised),) if promised > seconds + 0.05 else ()
+    nothing = np.empty(0)
+    return Index(
+        *(path, "sound", nothing, seconds, 0, 0, True, nothing, 0.0, False, nothing, nothing, nothing, False),
+        is_cut=bool(missing),
+        missing_spans=missing,
+    )

@@ -1,0 +1,62 @@
+"""What files hold, kept until they change: a little memory, whatever their number and length."""
+
+import os
+import time
+from collections import OrderedDict
+from threading import Lock
+
+from tubelet.media.files import regular_file
+from tubelet.media.listing import list_frames
+from tubelet.media.timeline import Index
+
+MOST_BYTES = 32 << 20
+_JUST_WRITTEN_SECONDS = 0.02  # file systems count time in steps; a second change within one would not be seen
+_BYTES_BESIDE_ARRAYS = 2000
+
+_known: OrderedDict[str, tuple[tuple[int, int], Index]] = OrderedDict()
+_bytes = 0
+_lock = Lock()
+
+
+def index(path: str | os.PathLike[str]) -> Index:
+    """Lists the frames of a file without decoding more than the first; remembered until the file changes.
+
+    Raises:
+        MediaError: the file is not one that can be read.
+    """
+    absolute = os.path.abspath(path)
+    size, changed_ns = regular_file(absolute)
+    with _lock:
+        known = _known.get(absolute)
+        if known and known[0] == (size, changed_ns):
+            _known.move_to_end(absolute)
+            return known[1]
+    found = list_frames(absolute)
+    if abs(time.time_ns() - changed_ns) > _JUST_WRITTEN_SECONDS * 1e9:
+        _remember(absolute, (size, changed_ns), found)
+    return found
+
+
+def forget() -> None:
+    """Forgets all that is remembered, to measure what listing takes."""
+    global _bytes
+    with _lock:
+        _known.clear()
+        _bytes = 0
+
+
+def _remember(path: str, version: tuple[int, int], found: Index) -> None:
+    global _bytes
+    with _lock:
+        old = _known.pop(path, None)
+        _known[path] = (version, found)
+        _bytes += bytes_of(found) - (bytes_of(old[1]) if old else 0)
+        while _bytes > MOST_BYTES:
+            _, (_, oldest) = _known.popitem(last=False)
+            _bytes -= bytes_of(oldest)
+
+
+def bytes_of(found: Index) -> int:
+    """About what an index takes."""
+    arrays = (found.times, found.key_times, found.ticks, found.places, found.key_places)
+    return _BYTES_BESIDE_ARRAYS + sum(array.nbytes for array in arrays)

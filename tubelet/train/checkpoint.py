@@ -1,0 +1,134 @@
+"""A checkpoint on the disk: a folder that appears whole or not at all, and shows when it is not as it was written."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tubelet.weights.store import read_tensors, write_tensors
+from tubelet.whole import flush_folder, write_whole
+
+Tensors = dict[str, torch.Tensor]
+TENSORS, MANIFEST = "state.safetensors", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a training goes on from: the steps done, the tensors, and the rest of its state."""
+
+    step: int
+    tensors: Tensors
+    state: dict[str, Any]
+
+
+def step_of(folder: Path) -> int | None:
+    """The step that a folder's name tells; None where it is not a checkpoint's. One that gives way to another of the
+    same step is called step-N.old meanwhile."""
+    found = re.fullmatch(r"step-(\d+)(\.old)?", folder.name)
+    return int(found[1]) if found else None
+
+
+def write(folder: Path, tensors: Tensors, state: dict[str, Any]) -> None:
+    """Writes a checkpoint. Whenever this is cut short, what was there before is still there.
+
+    Raises OSError or SafetensorError; nothing new is there then but, at worst, what `remove_leftovers` removes.
+    """
+    temporary, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f"{folder.name}.old")
+    try:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+        temporary.mkdir(parents=True)
+        write_tensors(temporary / TENSORS, tensors, {**state, "step": step_of(folder)})
+        write_whole(temporary / MANIFEST, manifest(temporary))  # last, and with it all names in the folder
+        if folder.exists():
+            if old.exists():
+                shutil.rmtree(old)
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+        flush_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def remove(folder: Path) -> None:
+    """At once for who looks, so that none is ever seen in part. What the disk refuses is tried again next time."""
+    aside = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.gone.tmp")
+    with suppress(OSError):
+        os.replace(folder, aside)
+        shutil.rmtree(aside)
+
+
+def read(folder: Path) -> Checkpoint:
+    """Raises OSError, ValueError or SafetensorError where it is not as it was written."""
+    stated, found = (folder / MANIFEST).read_text(), manifest(folder)
+    if stated != found:
+        raise ValueError(difference(stated, found))
+    tensors, state = read_tensors(folder / TENSORS)
+    step, steps = state.get("step"), state.get("steps")
+    if type(step) is not int or step != step_of(folder):
+        raise ValueError(f"it says step {step!r}")
+    if type(steps) is not int or steps < max(1, step):
+        raise ValueError(f"it says step {step} of {steps!r}")
+    return Checkpoint(step, tensors, state)
+
+
+def manifest(folder: Path) -> str:
+    """Size and sha256 of every file of a checkpoint, as JSON."""
+    files = {}
+    for file in sorted(folder.iterdir()):
+        if file.name != MANIFEST:
+            with open(file, "rb") as handle:
+                digest = hashlib.file_digest(handle, "sha256").hexdigest()
+                files[file.name] = {"bytes": os.fstat(handle.fileno()).st_size, "sha256": digest}
+    return json.dumps({"files": files}, indent=1)
+
+
+def difference(stated: str, found: str) -> str:
+    """In words, what of the files is not as their manifest states."""
+    try:
+        then, now = json.loads(stated)["files"], json.loads(found)["files"]
+        missing, extra = sorted(set(then) - set(now)), sorted(set(now) - set(then))
+        changed = sorted(name for name in set(then) & set(now) if then[name] != now[name])
+    except (ValueError, TypeError, KeyError):
+        return f"{MANIFEST} is not as it was written"
+    words = [*(f"{name} is missing" for name in missing), *(f"{name} does not belong to it" for name in extra)]
+    words += [f"{name} is not as it was written" for name in changed]
+    return ", ".join(words) or f"{MANIFEST} is not as it was written"
+
+
+def check_finite(step: int, tensors: Tensors) -> None:
+    """Raises ValueError where weights or optimizer are broken: they are not to replace a checkpoint that is good."""
+    broken = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"step {step}: {', '.join(broken[:3])} {'and others ' * (len(broken) > 3)}hold values that are not finite; "
+            f"the checkpoints before it are kept: use a lower --lr, or --dtype float32, with another --out"
+        )
+
+
+def check_fits(tensors: Tensors, model: nn.Module, *, average: bool, what: str) -> None:
+    """Raises ValueError unless these are the weights, moments and averages of all parameters of a model."""
+    wanted = {f"model.{name}": (value.shape, value.dtype) for name, value in model.state_dict().items()}
+    for name, value in model.named_parameters():
+        wanted[f"optimizer.{name}.step"] = (torch.Size(), torch.float32)
+        parts = [f"optimizer.{name}.exp_avg", f"optimizer.{name}.exp_avg_sq", *[f"average.{name}"] * average]
+        wanted |= dict.fromkeys(parts, (value.shape, value.dtype))
+    found = {name: (value.shape, value.dtype) for name, value in tensors.items()}
+    problems = [f"  missing: {name}" for name in sorted(set(wanted) - set(found))]
+    problems += [f"  unknown: {name}" for name in sorted(set(found) - set(wanted))]
+    for name in sorted(set(wanted) & set(found)):
+        if wanted[name] != found[name]:
+            (shape, dtype), (own_shape, own_dtype) = found[name], wanted[name]
+            problems.append(f"  {name} is {tuple(shape)} {dtype}, the model has {tuple(own_shape)} {own_dtype}")
+    if problems:
+        shown = "\n".join([*problems[:20], *[f"  and {len(problems) - 20} more"] * (len(problems) > 20)])
+        raise ValueError(f"{what}: does not fit the model of this run: train again with another --out\n{shown}")

@@ -1,0 +1,72 @@
+"""One training at a time in a run directory. The system takes the lock back when its holder ends, however it ends."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tubelet.screen import say
+from tubelet.trouble import EnvironmentTrouble
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """While inside, no other process trains in `folder`, wherever its disk knows locks.
+
+    Raises:
+        EnvironmentTrouble: another process does; it says which.
+    """
+    file = folder / LOCK
+    number = take(file) if fcntl else None
+    try:
+        yield
+    finally:
+        if number is not None:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+            os.close(number)
+
+
+def take(file: Path) -> int | None:
+    """An open file that holds the lock; None where the disk has no locks, as some network drives."""
+    while True:
+        number = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = os.pread(number, 200, 0).decode(errors="replace").strip() or "another process"
+            os.close(number)
+            raise EnvironmentTrouble(
+                f"{file.parent} is in use by {who}: wait until it ends, stop it, or choose another --out"
+            ) from None
+        except OSError as error:
+            os.close(number)
+            if error.errno in NO_LOCKS:
+                say("note", f"{file.parent} has no locks: see to it that one process alone trains there")
+                return None
+            raise
+        if is_still(file, number):
+            break
+        os.close(number)  # who held it removed it just now
+    with suppress(OSError):  # a full disk: the lock counts, not what is written in it
+        os.ftruncate(number, 0)
+        os.pwrite(number, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return number
+
+
+def is_still(file: Path, number: int) -> bool:
+    """Whether an open file is the one of that name."""
+    try:
+        return os.path.samestat(os.stat(file), os.fstat(number))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,126 @@
+"""Looks at every file of a data set before training: known ones are not opened, unreadable ones are named."""
+
+import math
+from dataclasses import dataclass, replace
+
+from tubelet.data.bad import BadFile
+from tubelet.data.checked import Checked, Stamp
+from tubelet.data.items import Item, Source
+from tubelet.data.loader import prefetch
+from tubelet.media.health import Health, examine
+from tubelet.screen import bar, visible
+
+MANY = 500  # files; to look at so many takes long enough for a bar, and is worth remembering
+SHOWN = 8  # bad files that a message names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What was found. `healths`, by `Item.path`, of all files that are of use; `source` without the training clips that
+    cannot be read; `bad`, by their names: those of train are left out, held-out ones will count as wrong."""
+
+    healths: dict[str, Health]
+    source: Source
+    bad: tuple[BadFile, ...]
+    notes: tuple[str, ...]
+
+
+def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool = False) -> Look:
+    """Training goes on without the few files that cannot be read, the held-out ones stay and count.
+
+    most_bad: share of the training clips, in [0, 1], that may be left out.
+
+    Raises:
+        ValueError: too many training clips cannot be read, or all of a class, or nothing is left to be held out.
+    """
+    healths, trouble = healths_of(source, workers=workers, show=show)
+    faults = {item: fault for item in source.items if (fault := fault_of(item, healths[item.path], source.kind))}
+    check_train(source, faults, most_bad)
+    check_held_out(source, faults)
+    bad = sorted((BadFile(item.name, *fault, item.split) for item, fault in faults.items()), key=lambda one: one.path)
+    left_out = sum(item.split == "train" for item in faults)
+    notes = [trouble] if trouble else []
+    if faults:
+        without = f"{left_out} are left out of training, held-out ones count as wrong"
+        notes.append(f"{len(faults)} files cannot be read: {without}{in_lines(source, faults)}")
+    usable = {path: health for path, health in healths.items() if health.usable}
+    if damaged := [health for health in usable.values() if not health.ok]:
+        notes.append(f"{len(damaged)} files are damaged but used: {losses(damaged)}; `tubelet check` names them")
+    items = tuple(item for item in source.items if item.split != "train" or item not in faults)
+    kept = replace(source, items=items)
+    return Look(healths=usable, source=kept, bad=tuple(bad), notes=tuple(notes))
+
+
+def healths_of(source: Source, *, workers: int, show: bool) -> tuple[dict[str, Health], str]:
+    """By `Item.path`, in the order of the items; and what kept us from remembering those of many files."""
+    checked = Checked.open(source.root)
+    healths: dict[str, Health | None] = {path: checked.get(path) for path in {item.path: None for item in source.items}}
+    unknown = [path for path, health in healths.items() if health is None]
+
+    def look(path: str) -> tuple[Stamp | None, Health]:
+        return checked.stamp(path), examine(source.root / path, quick=True)
+
+    many = len(unknown) >= MANY
+    with bar("looking at files", len(unknown), show=show and many) as progress:
+        looks = prefetch(look, unknown, threads=workers, ahead=4 * workers)
+        for path, (stamp, health) in zip(unknown, looks, strict=True):
+            healths[path] = health
+            checked.put(path, health, stamp=stamp, quick=True)
+            progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
+    trouble = checked.save() if many else ""
+    return {path: health for path, health in healths.items() if health is not None}, trouble
+
+
+def fault_of(item: Item, health: Health, kind: str) -> tuple[str, str] | None:
+    """Code and message; None for an item that can be used."""
+    if not health.usable:
+        return health.code, health.message
+    if kind != "sound" and health.kind != kind:  # sound may come from a video
+        message = f"the file is of kind {health.kind!r}, the model takes {kind!r}. Leave it out or convert it."
+        return "other-kind", message
+    start, duration = item.start_seconds or 0.0, health.duration_seconds
+    end = duration if item.end_seconds is None else min(item.end_seconds, duration)
+    if start > 0 and start >= end:
+        message = f"nothing lies between {start} s and {end} s of a file of {duration} s. Mend the times."
+        return "no-frames", message
+    return None
+
+
+def check_train(source: Source, faults: dict[Item, tuple[str, str]], most_bad: float) -> None:
+    train = [item for item in source.items if item.split == "train"]
+    bad = sum(item in faults for item in train)
+    listing = in_lines(source, {item: fault for item, fault in faults.items() if item.split == "train"})
+    what = f"{source.root}: {bad} of {len(train)} training files cannot be read"
+    if lost := {item.label for item in train} - {item.label for item in train if item not in faults}:
+        raise ValueError(f"{what}, all of {', '.join(sorted(lost))}: repair or remove them{listing}")
+    if bad > most_bad * len(train) + 1e-9:
+        share = bad / len(train)
+        raise ValueError(
+            f"{what}, {share:.1%}, more than the {100 * most_bad:g}% of --max-bad: repair or remove them, or have them "
+            f"left out with --max-bad {math.ceil(100 * share)}%{listing}"
+        )
+
+
+def check_held_out(source: Source, faults: dict[Item, tuple[str, str]]) -> None:
+    held_out = {item.split for item in source.items} - {"train"}
+    if not held_out:
+        raise ValueError(f"{source.root}: no clips are held out to test on: give some the split val or test")
+    for split in sorted(held_out):
+        if not any(item.split == split and item not in faults for item in source.items):
+            raise ValueError(
+                f"{source.root}: none of the {split} clips can be read: repair them{in_lines(source, faults)}"
+            )
+
+
+def in_lines(source: Source, faults: dict[Item, tuple[str, str]]) -> str:
+    """The first faults, each on a line of its own, and how many more there are."""
+    lines = [f"\n  {visible(source.root / item.path)}: {visible(message)}" for item, (_, message) in faults.items()]
+    more = f"\n  and {len(lines) - SHOWN} more; `tubelet check` names them all" if len(lines) > SHOWN else ""
+    return "".join(lines[:SHOWN]) + more
+
+
+def losses(damaged: list[Health]) -> str:
+    """How much of them is lost."""
+    lost, frames = sum(health.bad_frames for health in damaged), sum(health.frames for health in damaged)
+    seconds = sum(end - begin for health in damaged for begin, end in health.bad_spans)
+    return f"{lost} of {lost + frames} frames ({seconds:.1f} s) are lost"
