@@ -145,11 +145,14 @@ CUT: dict[str, Row] = {
 DAMAGED: dict[str, Row] = {
     **{  # where more than a tenth of the wanted frames are lost they are refused
         f"hole-{name}": Row(lambda name=name: zeroed(name, 0.86, 0.9), "ok|damaged", health="damaged")
-        for name in ("hevc.mp4", "mjpeg.avi", "mjpeg.mov", "h264.ts", "mpeg2.ts", "h264.flv", "mpeg4.avi")
+        for name in (
+            *("hevc.mp4", "mjpeg.avi", "mjpeg.mov", "h264.ts", "mpeg2.ts", "h264.flv", "mpeg4.avi"),
+            *("vp9.webm", "plain.gif", "h264.mkv", "huffyuv.avi"),
+        )
     },
-    **{  # zeroes may pass for stuffing or for pixels, and a demuxer steps over what it does not know
+    **{  # zeroes within one packet of these are pixels like others
         f"hole-{name}": Row(lambda name=name: zeroed(name, 0.86, 0.9), "ok|damaged", health="damaged|ok")
-        for name in ("vp9.webm", "wmv2.wmv", "plain.gif", "h264.mkv", "ffv1.mkv", "huffyuv.avi")
+        for name in ("wmv2.wmv", "ffv1.mkv")
     },
     "no-head.mkv": Row(lambda: zeroed("h264.mkv", 0, 0.2), "not-video"),
     "no-head.avi": Row(lambda: zeroed("mjpeg.avi", 0, 0.2), "not-video"),

@@ -509,7 +509,8 @@ def test_a_clip_that_cannot_be_decoded_keeps_its_place_and_says_why(videos: Path
     assert features.centre(1).shape == (2, 96)
     assert len(files_of(cache)) == 11
     cache.plan = plan
-    with pytest.raises(ValueError, match=r"1 of 12 training files \(8.3%\) cannot be read, more than the 5% of --max-bad"):
+    told = r"1 of 12 training files \(8.3%\) cannot be read, more than the 5% of --max-bad"
+    with pytest.raises(ValueError, match=told):
         compute(cache, plan)
 
 

@@ -104,7 +104,7 @@ def _check_codec(path: str, stream: Any) -> None:
 
 def packets_of(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
     """Yields packets with something in them, from where the container stands, until the end or what looks like it."""
-    demuxed = container.demux(stream)
+    demuxed: Any = container.demux(stream)
     try:
         for packet in demuxed:
             if packet.size:  # an empty one would tell the decoder that the file ends

@@ -7,9 +7,11 @@ damage. The sound track of a video is not looked at.
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from tubelet.media.chain import broken_at
 from tubelet.media.decoder import (
     COPY_AGAIN,
     Budget,
@@ -22,6 +24,7 @@ from tubelet.media.decoder import (
 )
 from tubelet.media.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaError
 from tubelet.media.listing import cut_short
+from tubelet.media.promise import promised_seconds, usual_gap
 from tubelet.media.reader import index
 from tubelet.media.timeline import Index, numbered
 
@@ -41,7 +44,8 @@ class Health:
         frames: good ones; of sound, good packets.
         bad_frames: those that are damaged or promised and not there, as far as known.
         bad_spans: (from, to) seconds on screen that are lost, sorted, merged. Where the file does not tell the times
-            of its frames they are off by as many frames as the decoder holds back.
+            of its frames they are off by as many frames as the decoder holds back, and what follows frames that are
+            not there moves up: they are missing at the end.
         duration_seconds, height, width: of what is there, as in `Index`.
         notes: what is worth knowing but not wrong: turned (or mirrored), variable-rate, interlaced, edit-list (it hides
             frames), geometry-changes, estimated-times (the file has none that can be relied upon), several-streams
@@ -89,10 +93,11 @@ def _check_suffix(path: str) -> None:
 
 def _of_video(found: Index, quick: bool) -> Health:
     is_good = np.zeros(len(found.times), bool)
-    notes = set(found.notes)
+    notes, breaks, gaps = set(found.notes), None, []
     if quick:
         is_good[:] = True
     else:
+        breaks = broken_at(found.path)
         with open_media(found.path) as container:
             stream = video_stream(found.path, container, threads=1)
             packets = Budget(found.path).spend(packets_of(container, stream), stream)
@@ -104,9 +109,22 @@ def _of_video(found: Index, quick: bool) -> Health:
                     notes.add("geometry-changes")
                 if frame.interlaced_frame:
                     notes.add("interlaced")
+            if breaks is not None:
+                gaps = stepped_over(found, container, stream)
     ends = np.append(found.times[1:], max(found.duration_seconds, found.times[-1]))
     lost = [(float(found.times[number]), float(ends[number])) for number in np.flatnonzero(~is_good)]
-    return _health(found, int(is_good.sum()), len(lost), lost, sorted(notes))
+    return _health(found, int(is_good.sum()), lost, sorted(notes), breaks=breaks, gaps=gaps)
+
+
+def stepped_over(found: Index, container: Any, stream: Any) -> list[tuple[float, float]]:
+    """(from, to) seconds on screen for which a broken file has no packet, if its frames else come at an even rate."""
+    end, step = found.duration_seconds, usual_gap(found.times)
+    since = np.flatnonzero(np.diff(found.times) > 1.5 * step)
+    spans = [(float(found.times[number] + step), float(found.times[number + 1])) for number in since]
+    if len(spans) > len(found.times) // 4:  # at a variable rate a hole cannot be told from a long frame
+        spans = []
+    promised = promised_seconds(found.path, container, stream, start_seconds=found.start_seconds, end_seconds=end)
+    return spans + ([(end, promised)] if promised > end + step / 2 else [])
 
 
 def _of_sound(found: Index, quick: bool) -> Health:
@@ -127,15 +145,27 @@ def _of_sound(found: Index, quick: bool) -> Health:
                 break
     if good == 0:
         raise MediaError(found.path, "no-frames", "none of its sound can be decoded", COPY_AGAIN, stage="decode")
-    return _health(found, good, len(lost), lost, [*found.notes])
+    return _health(found, good, lost, [*found.notes])
 
 
-def _health(found: Index, good: int, bad: int, lost: list[tuple[float, float]], notes: list[str]) -> Health:
+def _health(
+    found: Index,
+    good: int,
+    lost: list[tuple[float, float]],
+    notes: list[str],
+    *,
+    breaks: int | None = None,
+    gaps: Iterable[tuple[float, float]] = (),
+) -> Health:
+    """lost: seconds of damaged frames. breaks: the byte at which the file's chain does. gaps: frames it then lacks."""
+    missing = merged([*found.missing_spans, *gaps])
+    seconds, step = sum(to - since for since, to in missing), usual_gap(found.times)
+    bad = len(lost) + max(found.missing_frames, round(seconds / step) if gaps and step else 0)
     error = None
     if found.is_cut:
         error = cut_short(found)
-    elif bad + found.missing_frames:
-        problem = f"{bad + found.missing_frames} of {good + bad + found.missing_frames} frames are damaged"
+    elif bad or breaks is not None:
+        problem = f"{bad} of {good + bad} frames are damaged" if bad else f"it makes no sense from byte {breaks} on"
         error = MediaError(found.path, "damaged", problem, COPY_AGAIN, stage="decode")
     return Health(
         path=found.path,
@@ -145,8 +175,8 @@ def _health(found: Index, good: int, bad: int, lost: list[tuple[float, float]], 
         message=f"{error.problem}. {error.remedy}." if error else "",
         kind=found.kind,
         frames=good,
-        bad_frames=bad + found.missing_frames,
-        bad_spans=merged([*lost, *found.missing_spans]),
+        bad_frames=bad,
+        bad_spans=merged([*lost, *missing]),
         duration_seconds=found.duration_seconds,
         height=found.height,
         width=found.width,

@@ -1,0 +1,144 @@
+"""Whether the pieces of a file follow one another from its start to its end: no decoder, only their heads are read.
+
+A demuxer steps over what it cannot make sense of without a word, and with it over frames. Matroska, AVI, Flash and GIF
+are chains: each piece says how long it is, and the next one begins there. Zeroes within one piece break no chain.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+_SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
+_IN_SEGMENT = {0x114D9B74, 0x1549A966, 0x1654AE6B, _CLUSTER, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367}
+_IN_CLUSTER = {0xE7, 0xA3, 0xA0, 0xAB, 0xA7, 0x5854, 0xAF}
+_KNOWN = {0x1A45DFA3, _SEGMENT, 0xEC, 0xBF} | _IN_SEGMENT | _IN_CLUSTER
+_IN_MOVI = re.compile(rb"\d\d(dc|db|wb|pc|tx)|ix\d\d|JUNK|LIST")
+_IN_AVI = {b"RIFF", b"LIST", b"JUNK", b"idx1", b"indx"}
+_FLASH_TAGS = {8, 9, 18}
+
+
+class Broken(Exception):
+    """The next piece does not begin where the one before it says."""
+
+
+def broken_at(path: str) -> int | None:
+    """The byte at which the chain of a file breaks; None where it holds, or the file is of another kind.
+
+    A file that merely ends too soon is not broken.
+    """
+    with open(path, "rb") as file:
+        head, size = file.read(16), os.fstat(file.fileno()).st_size
+        if head.startswith(b"\x1aE\xdf\xa3"):
+            walk = _matroska(file, 0, size)
+        elif head.startswith(b"RIFF") and head[8:12] == b"AVI ":
+            walk = _avi(file, 0, size)
+        elif head.startswith(b"FLV\x01"):
+            walk = _flash(file, int.from_bytes(head[5:9]) + 4, size)
+        elif head.startswith(b"GIF8"):
+            walk = _gif(file, 13 + _colours(head[10]), size)
+        else:
+            return None
+        place = 0
+        try:
+            for place in walk:  # noqa: B007  # where it stands when it breaks is wanted
+                pass
+        except Broken:
+            return place
+    return None
+
+
+def _matroska(file: BinaryIO, place: int, end: int) -> Iterator[int]:
+    """Elements one after the other; the segment and its clusters, which hold others, are entered."""
+    was_known, stop = True, end  # behind the segment may follow anything
+    while place < stop:
+        file.seek(place)
+        head = file.read(12)
+        kind, kind_bytes = _number(head, 0, keep_mark=True)
+        length, length_bytes = _number(head, kind_bytes, keep_mark=False)
+        if len(head) < 12 and not (kind_bytes and length_bytes):
+            return  # cut short
+        is_known = kind in _KNOWN
+        if is_known:
+            yield place
+        elif not was_known or not 0 < kind_bytes <= 4 or length_bytes == 0:  # an element of tomorrow stands alone
+            raise Broken
+        was_known = is_known
+        place += kind_bytes + length_bytes
+        if kind == _SEGMENT and length < (1 << 7 * length_bytes) - 1:  # else it was not known when it was written
+            stop = min(end, place + length)
+        elif kind not in (_SEGMENT, _CLUSTER):
+            place += length
+
+
+def _number(data: bytes, place: int, *, keep_mark: bool) -> tuple[int, int]:
+    """A number of EBML: (value, bytes it takes; 0 where there is none)."""
+    count = 9 - data[place].bit_length() if place < len(data) and data[place] else 0
+    if count == 0 or place + count > len(data):
+        return 0, 0
+    value = int.from_bytes(data[place : place + count])
+    return value if keep_mark else value & ((1 << 7 * count) - 1), count
+
+
+def _avi(file: BinaryIO, place: int, end: int) -> Iterator[int]:
+    """Chunks, padded to even places; the lists of a file and that of its packets are entered."""
+    in_packets, stop = False, end  # behind the last RIFF may follow anything
+    while place + 12 <= end:
+        file.seek(place)
+        head = file.read(12)
+        kind, length = head[:4], int.from_bytes(head[4:8], "little")
+        if kind == b"RIFF":
+            stop = place + 8 + length
+        elif place >= stop:
+            return
+        yield place
+        if kind not in _IN_AVI and not (in_packets and _IN_MOVI.fullmatch(kind)):
+            raise Broken
+        is_entered = kind == b"RIFF" or (kind == b"LIST" and head[8:12] in (b"movi", b"rec "))
+        in_packets = in_packets or (kind == b"LIST" and head[8:12] == b"movi")
+        place += 12 if is_entered else 8 + length + length % 2
+
+
+def _flash(file: BinaryIO, place: int, end: int) -> Iterator[int]:
+    """Tags, each followed by its own length once more."""
+    while place + 15 <= end:
+        yield place
+        file.seek(place)
+        head = file.read(4)
+        length = 11 + int.from_bytes(head[1:4])
+        if head[0] & 0x1F not in _FLASH_TAGS:
+            raise Broken
+        place += length + 4
+        file.seek(place - 4)
+        after = file.read(4)
+        if len(after) == 4 and int.from_bytes(after) not in (length, 0):  # some writers leave it at 0
+            raise Broken
+
+
+def _gif(file: BinaryIO, place: int, end: int) -> Iterator[int]:
+    """Extensions and pictures, each in blocks of up to 255 bytes, the last one empty."""
+    while place < end:
+        yield place
+        file.seek(place)
+        head = file.read(10)
+        if head[:1] == b";":
+            return
+        if head[:1] == b"!":
+            place += 2
+        elif head[:1] == b"," and len(head) == 10:
+            place += 11 + _colours(head[9])
+        elif len(head) < 10:
+            return  # cut short
+        else:
+            raise Broken
+        while place < end:
+            file.seek(place)
+            length = file.read(1)[0]
+            place += 1 + length
+            if length == 0:
+                break
+
+
+def _colours(flags: int) -> int:
+    """Bytes of a table of colours."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
