@@ -153,7 +153,10 @@ def test_timesformers_own_file_converts(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize("wrapper", ["module", "model"])
 def test_videomaes_files_convert(wrapper: str, tmp_path: Path) -> None:
     state, clip, expected = loaded("hf_videomae")
-    torch.save({wrapper: {f"module.{name}": value for name, value in state.items()}, "epoch": 1}, tmp_path / "v.pth")
+    torch.save(
+        {wrapper: {f"module.{name}": value for name, value in state.items()}, "args": argparse.Namespace(lr=1e-3)},
+        tmp_path / "v.pth",
+    )
     settings = CASES["hf_videomae"].settings()
     file = convert(tmp_path / "v.pth", tmp_path / "ours", unsafe_pickle=True, show=False, **settings)
     with torch.inference_mode():
@@ -279,7 +282,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "torch.load": (lambda: called("torch.load", "b.pt"), r"asks for 'torch\.load'"),
     "torch.hub": (lambda: called("torch.hub.load", "x/y", "z"), r"asks for 'torch\.hub\.load'"),
     "a class of its own": (lambda: saved({"a": Own()}), r"asks for 'test_pickles\.Own'"),
-    "settings of a command line": (lambda: saved({"args": argparse.Namespace()}), r"asks for 'argparse\.Namespace'"),
+    "a class within settings": (lambda: saved({"args": argparse.Namespace(a=Own())}), r"asks for 'test_pickles\.Own'"),
     "a whole model": (lambda: saved(torch.nn.Linear(2, 2)), r"asks for .*'torch\.nn\.modules\.linear\.Linear'"),
     "a number of numpy's": (lambda: saved({"a": np.float64(1)}), r"asks for .*numpy"),
     "a sparse tensor": (lambda: saved({"a": torch.eye(2).to_sparse()}), r"asks for .*_rebuild_sparse_tensor'"),

@@ -153,7 +153,22 @@ def test_half_precision_is_widened_without_loss(file, dtype):
     assert all(found[name].dtype == torch.float32 and torch.equal(found[name], tensors[name].float()) for name in found)
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.float64])
+def test_a_model_in_float64_comes_back_rounded(file):
+    model = tiny("vivit1").double()
+    save(model, file)
+    found = load(file).state_dict()
+    assert all(torch.equal(found[name], tensor.float()) for name, tensor in model.state_dict().items())
+
+
+def test_a_float64_that_float32_cannot_hold_is_refused(file):
+    tensors = load_file(file)
+    tensors["head.bias"] = torch.full_like(tensors["head.bias"], 1e300, dtype=torch.float64)
+    change(file, tensors)
+    with pytest.raises(ValueError, match=r"not finite: head.bias"):
+        load(file)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool])
 def test_other_dtypes_are_never_cast(file, dtype):
     tensors = load_file(file)
     tensors["head.bias"] = tensors["head.bias"].to(dtype)

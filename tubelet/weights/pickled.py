@@ -11,6 +11,7 @@ import pickle
 import pickletools
 import warnings
 import zipfile
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ MOST_ENTRIES = 2 * MOST_TENSORS
 # What a state dict is made of. Whatever else a pickle asks for, it is not opened.
 STORAGES = "Float Double Half BFloat16 Long Int Short Char Byte Bool"
 ASKED_FOR = {
+    "argparse Namespace",  # settings that a trainer keeps beside the weights; it only holds them
     "collections Counter",  # of a schedule of learning rates
     "collections OrderedDict",
     "torch Size",
@@ -122,7 +124,7 @@ def check_program(program: bytes) -> None:
 def load(file: Path, where: str) -> Any:
     """What the pickle makes; `where`: "meta" for shapes without numbers, "cpu"."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
             warnings.simplefilter("ignore")  # what torch says of old files
             return torch.load(file, map_location=where, weights_only=True)
     except Exception as error:  # the unpickler raises what it meets: KeyError, TypeError, AssertionError, ...

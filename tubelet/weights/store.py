@@ -15,7 +15,7 @@ from tubelet.weights.bounded_json import parse
 from tubelet.weights.header import check_header, load_tensors
 
 FILE = "model.safetensors"
-WEIGHTS = (torch.float32, torch.float16, torch.bfloat16)  # the latter two go into float32 without loss
+WEIGHTS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # what becomes float32: numbers of a fraction
 MOST_SHOWN = 40
 
 
@@ -99,7 +99,8 @@ def find_file(path: str | os.PathLike[str]) -> Path:
 def load(path: str | os.PathLike[str]) -> SpaceTimeTransformer:
     """The model in a file or folder, in eval mode, in float32; every tensor must fit (strict).
 
-    Tensors may be float32, or float16 or bfloat16, which float32 holds without loss; others are refused.
+    Tensors may be of any floating type: float16 and bfloat16 are held without loss, float64 is rounded. Integers, which
+    mean something else than their values, are refused.
 
     Raises:
         ValueError: no readable tubelet checkpoint, or its tensors are not those of its model.
@@ -131,9 +132,12 @@ def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load_strict(model: SpaceTimeTransformer, tensors: dict[str, torch.Tensor], *, what: str) -> None:
-    """Loads every tensor, or says in one error all that does not fit. Integers and float64 are never cast."""
-    problems = misfits(model.state_dict(), tensors)
-    problems += [f"not finite: {name}" for name in tensors if not torch.isfinite(tensors[name]).all()]
+    """Loads every tensor, or says in one error all that does not fit. Integers are never cast."""
+    own = model.state_dict()
+    problems = misfits(own, tensors)
+    for name in [name for name in own if name in tensors]:
+        if not torch.isfinite(tensors[name].to(own[name].dtype)).all():
+            problems.append(f"not finite: {name}")
     refuse(problems, what)
     model.load_state_dict(tensors)
 
@@ -145,7 +149,9 @@ def misfits(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) 
     for name in [name for name in own if name in given]:
         if own[name].shape != given[name].shape:
             problems.append(f"shape: {name} is {tuple(given[name].shape)}, the model has {tuple(own[name].shape)}")
-        if given[name].dtype not in (own[name].dtype, *WEIGHTS):
+        if given[name].dtype not in (
+            (own[name].dtype, *WEIGHTS) if own[name].is_floating_point() else (own[name].dtype,)
+        ):
             problems.append(f"dtype: {name} is {given[name].dtype}, expected {own[name].dtype}: convert it yourself")
     return problems
 
