@@ -4,13 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test soak lint format clean
 
 demo: $(STAMP)
 	$(BIN)/tubelet demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# the long versions: 20,000 damaged files, 100 kills, 2,000 clips, 100,000 headers, mutations of our own code; an hour
+soak: $(STAMP)
+	TUBELET_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --timeout=7200 tests/test_mutants.py tests/test_killed.py \
+		tests/test_bad_files.py tests/test_strangers.py tests/test_health.py
+	TUBELET_NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --timeout=7200 tests/test_sizes.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -92,6 +92,34 @@ MUTATIONS = (
         "tests/test_crash.py",
     ),
     Mutation(
+        "broken weights replace a good checkpoint",
+        "tubelet/train/run.py",
+        "        checkpoint.check_finite(step, tensors)\n",
+        "",
+        "tests/test_crash.py",
+    ),
+    Mutation(
+        "what a demuxer steps over is not missed",
+        "tubelet/media/health.py",
+        "        breaks = broken_at(found.path)\n",
+        "",
+        "tests/test_chain.py",
+    ),
+    Mutation(
+        "control characters of file names reach the terminal",
+        "tubelet/ending.py",
+        'print(f"tubelet: {visible_lines(words)}"',
+        'print(f"tubelet: {words}"',
+        "tests/test_messages.py",
+    ),
+    Mutation(
+        "tensors may overlap in a file",
+        "tubelet/weights/header.py",
+        "        check_places(tensors, size)\n",
+        "",
+        "tests/test_strangers.py",
+    ),
+    Mutation(
         "there is no ceiling for bad files",
         "tubelet/train/bad.py",
         "    return min(most - without, clips - 1)",
@@ -128,8 +156,8 @@ def noticed(mutation: Mutation) -> bool:
             command, cwd=folder, env={**os.environ, "PYTHONPATH": folder}, capture_output=True, text=True, check=False
         )
     failed = ran.returncode == 1
-    last = ran.stdout.strip().splitlines()[-1] if ran.stdout.strip() else ran.stderr.strip()[-200:]
-    print(f"{'noticed' if failed else 'NOT NOTICED'}: {mutation.name} ({last})", flush=True)
+    by = next((line for line in ran.stdout.splitlines() if line.startswith("FAILED")), ran.stderr.strip()[-200:])
+    print(f"{'noticed' if failed else 'NOT NOTICED'}: {mutation.name} {by.split(' - ')[0]}", flush=True)
     return failed
 
 
