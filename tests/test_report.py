@@ -401,7 +401,7 @@ def test_curves_take_colour_and_type_from_the_page_and_stay_small() -> None:
 def test_best_epoch_and_losses_that_are_no_numbers_are_told(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     with open(run / "metrics.jsonl", "a") as file:
-        file.write('{"kind": "train", "step": 300, "epoch": 30, "loss": NaN, "accuracy": 0.1}\n')
+        file.write('{"kind": "train", "step": 300, "epoch": 30, "loss": null, "accuracy": 0.1}\n')
     page = report(run)
     assert f"Over 30 epochs. Best accuracy in validation: 79.0{NBSP}%, after epoch 29." in page.text
     assert "The loss was not a finite number in 1 record: gaps in the curve." in page.text

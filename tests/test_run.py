@@ -1,6 +1,7 @@
 """The run directory: checkpoints that are whole or passed over, and directories that must not be written to."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -308,3 +309,15 @@ def test_a_damaged_config_is_named(plan: Plan, tmp_path: Path, text: str) -> Non
         open_run(in_folder(plan, tmp_path / "run"))
     with pytest.raises(ValueError, match=r"no run \(it has no config\.json\): give a folder made by tubelet train"):
         Run(tmp_path / "nowhere").config()
+
+
+def test_what_is_written_is_json_to_every_parser(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.log({"kind": "train", "step": 1, "epoch": 0.5, "loss": math.nan})
+    run.write_json("results.json", {"accuracy": math.inf})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    assert json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)["loss"] is None
+    assert json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse) == {"accuracy": None}

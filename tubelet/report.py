@@ -129,8 +129,8 @@ def _curves(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures, the best (epoch, accuracy) in validation, and how many records have no finite loss."""
 
     def points(kind: str, name: str) -> list[tuple[float, float]]:
-        values = [(r["epoch"], r[name]) for r in metrics if r["kind"] == kind and r.get(name) is not None]
-        return [(epoch, value if math.isfinite(value) else math.nan) for epoch, value in values]
+        values = [(r["epoch"], r[name]) for r in metrics if r["kind"] == kind and name in r]
+        return [(epoch, value if value is not None and math.isfinite(value) else math.nan) for epoch, value in values]
 
     losses = [*points("train", "loss"), *points("val", "loss")]
     return {

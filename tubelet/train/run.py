@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from tubelet import trouble
 from tubelet.screen import size
+from tubelet.strict_json import dumps
 from tubelet.train import checkpoint
 from tubelet.train.checkpoint import Checkpoint, Tensors, step_of
 from tubelet.trouble import EnvironmentTrouble
@@ -59,7 +60,7 @@ class Run:
         return values
 
     def write_json(self, name: str, values: Any) -> None:
-        self.write_text(name, json.dumps(values, indent=2))
+        self.write_text(name, dumps(values, indent=2))
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a file that appears whole or not at all."""
@@ -67,7 +68,7 @@ class Run:
 
     def log(self, record: dict[str, Any]) -> None:
         """Appends a line to metrics.jsonl. What a full disk does not take is kept for the next time."""
-        self.unwritten += json.dumps(record) + "\n"
+        self.unwritten += dumps(record) + "\n"
         with suppress(OSError):  # save_checkpoint tells of it
             self.write_metrics()
 
