@@ -9,7 +9,13 @@ import tubelet
 
 PACKAGE = Path(tubelet.__file__).parent
 
-ROOMS = {"nn": {"nn"}, "weights": {"nn", "weights"}, "media": {"media"}, "data": {"data", "media"}}
+ROOMS = {
+    "nn": {"nn"},
+    "weights": {"nn", "weights"},
+    "media": {"media"},
+    "data": {"data", "media", "whole"},
+    "whole": set[str](),  # writes files, and knows nothing of what is in them
+}
 USER_TASKS = {
     "",
     "__main__",

@@ -97,21 +97,8 @@ def processors() -> int:
 
 
 def closed_folder(path: Path) -> Health:
-    return Health(
-        path=str(path),
-        ok=False,
-        usable=False,
-        code="unreadable",
-        message="you may not look into this folder. Check the permissions.",
-        kind="",
-        frames=0,
-        bad_frames=0,
-        bad_spans=(),
-        duration_seconds=0.0,
-        height=0,
-        width=0,
-        notes=(),
-    )
+    message = "you may not look into this folder. Check the permissions."
+    return Health(str(path), ok=False, usable=False, code="unreadable", message=message)
 
 
 # ---- what is said

@@ -1,7 +1,6 @@
 """What a run is worth: a page (`report.html`) and a model card (`README.md`), drawn from the run's files alone."""
 
 import math
-import os
 import re
 from collections.abc import Callable
 from importlib.resources import files
@@ -14,6 +13,7 @@ from tubelet.metrics import summarise
 from tubelet.pictures import curve_svg, strip_uri
 from tubelet.run_files import RunFiles, read_run_files
 from tubelet.screen import visible
+from tubelet.whole import write_whole
 
 __all__ = ["summarise", "write_card", "write_report"]
 
@@ -58,7 +58,12 @@ def write_report(run: Path, *, frames: Callable[[str], np.ndarray | None]) -> Pa
         failed_shown=FAILED_SHOWN,
         settings=_settings(read),
     )
-    return _write_in_one_step(read.path / "report.html", page)
+    return written(read.path / "report.html", page)
+
+
+def written(path: Path, text: str) -> Path:
+    write_whole(path, text)
+    return path
 
 
 def write_card(run: Path) -> Path:
@@ -78,7 +83,7 @@ def write_card(run: Path) -> Path:
         names=sorted(names - {"README.md"}),
         contents=_CONTENTS,
     )
-    return _write_in_one_step(read.path / "README.md", card)
+    return written(read.path / "README.md", card)
 
 
 # ------------------------------------------------------------------------------------------ what the templates are told
@@ -226,17 +231,3 @@ def _render(template: str, **names: Any) -> str:
         "markdown": _markdown,
     }
     return environment.from_string(files("tubelet").joinpath(template).read_text("utf-8")).render(names)
-
-
-def _write_in_one_step(path: Path, text: str) -> Path:
-    """A reader sees the old file or the new one, never half of one, whenever the power goes."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return path

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tubelet.media.health import Health
+from tubelet.whole import write_whole
 
 # What was found is found again only by the same rules and the same decoder: raise the number when the rules change.
-RULES = f"1, av {version('av')}"
+RULES = f"2, av {version('av')}"
 # Codes that say more of the moment (permissions, a disk that failed) than of the content: looked at again each time.
 PASSING = frozenset({"missing", "not-a-file", "unreadable", "too-slow"})
 
@@ -96,7 +97,8 @@ class Checked:
         if not self.changed:
             return ""
         try:
-            _write(self.file, "".join(_line(path, entry) for path, entry in sorted(self.entries.items())))
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.file, "".join(_line(path, entry) for path, entry in sorted(self.entries.items())))
         except OSError as error:
             return f"{error.filename or self.file} cannot be written ({error.strerror})"
         self.changed = False
@@ -125,17 +127,3 @@ def health_of(path: str, fields: dict[str, Any]) -> Health:
 def _line(path: str, entry: Entry) -> str:
     values = {"path": path, **vars(entry.stamp), "quick": entry.quick, "rules": RULES, "health": entry.health}
     return json.dumps(values) + "\n"
-
-
-def _write(file: Path, text: str) -> None:
-    """Aside, synced, renamed: a reader meets the old file or the new one, whatever happens here."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_suffix(f".{os.getpid()}.new")
-    try:
-        with open(aside, "w") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
