@@ -70,7 +70,8 @@ def assert_same(run: Path, straight: Path) -> None:
     assert Run(run).newest_checkpoint()[0].step == STEPS  # type: ignore[union-attr]
     assert (run / "predictions.csv").read_bytes() == (straight / "predictions.csv").read_bytes()
     assert metrics_of(run) == metrics_of(straight)
-    assert [p.name for p in run.iterdir() if p.name.startswith(".")] == []
+    # a process that was killed when all was done leaves its lock, which nobody holds
+    assert {p.name for p in run.iterdir() if p.name.startswith(".")} <= {".lock"}
 
 
 @pytest.mark.timeout(3000)
