@@ -29,14 +29,14 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
-        "a checkpoint's tensors are not synced",
+        "weights take their name before they are whole",
         "tubelet/weights/store.py",
-        "            os.fsync(handle.fileno())",
-        "            pass",
-        "tests/test_crash.py",
+        "    with aside(file) as temporary:",
+        "    for temporary in [file]:",
+        "tests/test_store.py",
     ),
     Mutation(
-        "a text file is not synced",
+        "a file is not synced",
         "tubelet/whole.py",
         "            os.fsync(handle.fileno())",
         "            pass",

@@ -11,9 +11,10 @@ PACKAGE = Path(tubelet.__file__).parent
 
 ROOMS = {
     "nn": {"nn"},
-    "weights": {"nn", "weights"},
-    "media": {"media"},
-    "data": {"data", "media", "whole"},
+    "weights": {"nn", "weights", "whole"},
+    "media": {"media", "visible"},
+    "data": {"data", "media", "visible", "whole"},
+    "visible": set[str](),  # spells names out, and knows nothing of what they name
     "whole": set[str](),  # writes files, and knows nothing of what is in them
 }
 USER_TASKS = {

@@ -20,8 +20,7 @@ from test_distributed import assert_close, outcomes, together
 from test_train import image_vit, stopping_after
 
 from tubelet.data import clips as clips_room
-from tubelet.data.bad import BadFile
-from tubelet.data.dataset import Clips
+from tubelet.data.dataset import BadFile, Clips
 from tubelet.evaluate import cut_note
 from tubelet.media.reader import MediaError
 from tubelet.media.writer import write_sound

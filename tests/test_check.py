@@ -17,7 +17,7 @@ from corpus import GROUPS
 from small_files import small_file
 from small_sets import command, spoil, tiny_config, write_sounds
 
-import tubelet.check
+import tubelet.data.checked
 import tubelet.train.look
 from tubelet.check import check
 from tubelet.data.checked import Checked, Stamp, index_file
@@ -59,15 +59,15 @@ def make(folder: Path, name: str) -> str:
     return row.expected_health
 
 
-def counted(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[str]:
-    """The files that a module examines from now on."""
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are examined from now on."""
     seen: list[str] = []
 
     def count(path: str | Path, *, quick: bool = False) -> Health:
         seen.append(os.path.basename(path))
         return examine(path, quick=quick)
 
-    monkeypatch.setattr(module, "examine", count)
+    monkeypatch.setattr(tubelet.data.checked, "examine", count)
     return seen
 
 
@@ -253,7 +253,7 @@ def test_workers_are_counted_from_none(tmp_path: Path, capsys: Capture) -> None:
 def test_a_second_check_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     data = clips(tmp_path / "clips")
     make(data / "run", "80-h264.mkv")
-    first, seen = check(data, workers=3), counted(monkeypatch, tubelet.check)
+    first, seen = check(data, workers=3), counted(monkeypatch)
     assert check(data) == first
     assert seen == []
     assert "known  9 of 9 files, not changed since" in capsys.readouterr().out
@@ -261,7 +261,7 @@ def test_a_second_check_reads_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_quick_check_is_no_full_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, seen = clips(tmp_path / "clips", 1), counted(monkeypatch, tubelet.check)
+    data, seen = clips(tmp_path / "clips", 1), counted(monkeypatch)
     for quick, looks in ((True, 2), (True, 2), (False, 4), (True, 4)):
         check(data, quick=quick, show=False)
         assert len(seen) == looks
@@ -291,7 +291,7 @@ def test_a_file_that_changed_is_read_again(
     data = clips(tmp_path / "clips")
     check(data, show=False)
     change(data / "walk" / "2.mp4")
-    seen = counted(monkeypatch, tubelet.check)
+    seen = counted(monkeypatch)
     check(data, show=False)
     assert seen == ["2.mp4"]
 
@@ -304,9 +304,9 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path: Path, monk
         spoil(Path(path))
         return health
 
-    monkeypatch.setattr(tubelet.check, "examine", slow)
+    monkeypatch.setattr(tubelet.data.checked, "examine", slow)
     assert all(health.ok for health in check(data, show=False))
-    monkeypatch.setattr(tubelet.check, "examine", examine)
+    monkeypatch.setattr(tubelet.data.checked, "examine", examine)
     assert not any(health.ok for health in check(data, show=False))
 
 
@@ -314,10 +314,10 @@ def test_what_may_pass_by_itself_is_not_remembered(tmp_path: Path, monkeypatch: 
     data = clips(tmp_path / "clips", 1)
     whole = examine(data / "run" / "0.mp4")
     monkeypatch.setattr(
-        tubelet.check, "examine", lambda path, quick: replace(whole, ok=False, usable=False, code="unreadable")
+        tubelet.data.checked, "examine", lambda path, quick: replace(whole, ok=False, usable=False, code="unreadable")
     )
     assert not any(health.ok for health in check(data, show=False))
-    monkeypatch.setattr(tubelet.check, "examine", examine)
+    monkeypatch.setattr(tubelet.data.checked, "examine", examine)
     assert all(health.ok for health in check(data, show=False))
 
 
@@ -331,10 +331,10 @@ def test_stopped_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mon
             raise KeyboardInterrupt
         return examine(path, quick=quick)
 
-    monkeypatch.setattr(tubelet.check, "examine", stop)
+    monkeypatch.setattr(tubelet.data.checked, "examine", stop)
     assert command("check", data, "--workers", "1") == 130
     assert "stopped  7 of 20 files are known; the same command goes on" in capsys.readouterr().out
-    seen = counted(monkeypatch, tubelet.check)
+    seen = counted(monkeypatch)
     assert command("check", data) == 0
     assert len(seen) == 13
     assert "known  7 of 20 files" in capsys.readouterr().out
@@ -342,7 +342,7 @@ def test_stopped_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_it_is_saved_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = clips(tmp_path / "clips")
-    monkeypatch.setattr(tubelet.check, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(tubelet.data.checked, "SAVE_SECONDS", 0.0)
     saved = []
     save = Checked.save
     monkeypatch.setattr(Checked, "save", lambda self: saved.append(len(self.entries)) or save(self))
@@ -370,7 +370,7 @@ def test_damaged_lines_of_the_index_are_passed_over(
     first, second = index_file(data).read_text().splitlines()
     assert damage(first) != first
     index_file(data).write_text(f"{damage(first)}\n{second}\n")
-    seen = counted(monkeypatch, tubelet.check)
+    seen = counted(monkeypatch)
     assert check(data, show=False) == found
     assert seen == ["0.mp4"]
 
@@ -413,19 +413,20 @@ def plan_for(data: Path, **settings: Any) -> Plan:
 
 
 def test_training_opens_no_file_that_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, seen = clips(tmp_path / "clips", 5), counted(monkeypatch, tubelet.train.look)
+    data, seen = clips(tmp_path / "clips", 5), counted(monkeypatch)
     plain = plan_for(data)
     assert len(seen) == 10
     check(data, show=False)
+    seen.clear()
     plan = plan_for(data)
-    assert len(seen) == 10
+    assert seen == []
     assert plan == plain
     assert plan.bad == ()
 
 
 def test_training_remembers_many_files_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tubelet.train.look, "MANY", 10)
-    data, seen = clips(tmp_path / "clips", 5), counted(monkeypatch, tubelet.train.look)
+    data, seen = clips(tmp_path / "clips", 5), counted(monkeypatch)
     assert plan_for(data) == plan_for(data)
     assert len(seen) == 10
     check(data, show=False)  # but a full check reads in full
@@ -497,7 +498,7 @@ def test_many_known_files_are_looked_at_in_no_time(tmp_path: Path, monkeypatch: 
     for item in items:
         checked.put(item.path, health, stamp=checked.stamp(item.path), quick=True)
     assert checked.save() == ""
-    seen = counted(monkeypatch, tubelet.train.look)
+    seen = counted(monkeypatch)
     begun = process_time()
     look = look_at_files(Source(tmp_path, "video", items, ("0", "1")), most_bad=0.05, workers=1)
     assert process_time() - begun < 8  # about half a second; a loop in a loop would take minutes

@@ -8,6 +8,7 @@ import pytest
 from small_files import PICTURES, SOUNDS, VIDEOS, picture, png_of_one_colour, small_file
 
 from tubelet.media import content
+from tubelet.media.health import examine
 from tubelet.media.promise import is_cut
 
 ALL = [*VIDEOS, *PICTURES, *SOUNDS]
@@ -108,3 +109,11 @@ def test_the_end_of_the_preview_is_not_the_end_of_the_photograph(tmp_path):
     assert not is_cut(str(tmp_path / "a.jpg"))
     (tmp_path / "a.jpg").write_bytes(photograph[:-10])
     assert is_cut(str(tmp_path / "a.jpg"))
+
+
+@pytest.mark.parametrize("length", [2**63, 2**64 - 5])
+def test_a_box_longer_than_any_disk(tmp_path, length):
+    start = struct.pack(">I4s8s", 16, b"ftyp", b"isom") + struct.pack(">I4sQ", 1, b"mdat", length)
+    (tmp_path / "a.mp4").write_bytes(start + bytes(200))
+    assert examine(tmp_path / "a.mp4").code == "no-moov"
+    assert is_cut(str(tmp_path / "a.mp4"))

@@ -493,6 +493,21 @@ def test_a_run_does_not_go_on_from_other_weights(
     save_file(weights, mine)
     with pytest.raises(ValueError, match=r"mine\.safetensors: not the weights that .*run was begun with: use those"):
         train(videos, tmp_path / "run", init=str(mine))
+    (tmp_path / "run" / "features.json").write_text("{")
+    with pytest.raises(ValueError, match=r"features\.json: damaged \(.*\): remove it if --init is as it was"):
+        train(videos, tmp_path / "run", init=str(mine))
+
+
+def test_all_weights_that_have_learned_are_not_trained_again(videos: Path, vit: str, tmp_path: Path) -> None:
+    """Where the frozen run was stopped after them."""
+    settings = tiny_config(videos, tmp_path / "run", **FREEZE, init=vit, compare=True)
+    whole = replace(settings, freeze=False, compare=False, lr=None, layer_decay=None, out=tmp_path / "run-all-weights")
+    train_fn(whole, show=False)
+    before = (tmp_path / "run-all-weights" / "results.json").read_bytes()
+    train_fn(settings, show=False)
+    assert read_json(tmp_path / "run" / "results.json")["frozen"]["all_weights"]["run"] == str(whole.out)
+    assert (tmp_path / "run-all-weights" / "results.json").read_bytes() == before
+    assert not (tmp_path / "run-all-weights-2").exists()
 
 
 def test_a_clip_that_cannot_be_decoded_keeps_its_place_and_says_why(videos: Path, vit: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -603,6 +604,8 @@ def test_a_row_of_packets_that_is_left_in_the_middle_is_closed():
             Row.closed += 1
 
     class Container:
+        format = SimpleNamespace(name="avi")
+
         def demux(self, stream):
             return Row()
 

@@ -141,6 +141,16 @@ def test_a_second_signal_does_not_wait_for_the_step(data: Path, tmp_path: Path, 
     assert not list(Run(tmp_path / "run").checkpoints())
 
 
+def test_a_signal_that_torchrun_passes_on_is_no_second_one(data: Path, tmp_path: Path) -> None:
+    def work() -> None:
+        os.environ["TORCHELASTIC_RUN_ID"] = "none"
+        Fit.learn = stopped_by(signal.SIGINT, times=2)  # type: ignore[method-assign]
+        os._exit(command("train", data, *FLAGS, "--save-minutes", "9", "--out", tmp_path / "run"))
+
+    assert in_child(work) == 130
+    assert [p.name for p in Run(tmp_path / "run").checkpoints()] == ["step-00000003"]
+
+
 @pytest.mark.parametrize("where", ["tubelet.train.train.clips_of", "tubelet.train.finish.answer_all"])
 def test_a_signal_where_no_step_is_done_ends_the_command_too(
     data: Path, straight: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch

@@ -27,10 +27,11 @@ from tubelet.ending import Terminated, is_ours
 from tubelet.evaluate import Answer, write_predictions
 from tubelet.predictions import write_table
 from tubelet.run_files import read_run_files
-from tubelet.screen import console, facts, say, visible, visible_lines
+from tubelet.screen import console, facts, say
 from tubelet.strict_json import dumps
 from tubelet.train.train import train_fn
 from tubelet.trouble import EnvironmentTrouble
+from tubelet.visible import visible, visible_lines
 
 CPU = ("--device", "cpu", "--dtype", "float32")
 NASTY = "\x1b[31mred\u202egpj\n.mp4"

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -271,12 +273,42 @@ def test_a_csv_table(run: Path, data: Path, bad: Path, tmp_path: Path) -> None:
     assert (rows[4]["probability"], rows[4]["p:dark"]) == ("", "")
 
 
-def test_a_table_on_the_screen(run: Path, data: Path, bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_are_searched_as_check_does(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "clips", tmp_path / "elsewhere"
+    for file in (folder / "deep" / "b.mp4", folder / "a.mp4", folder / ".thumbs" / "c.mp4", elsewhere / "d.mp4"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (folder / "link").symlink_to(elsewhere)
+    (folder / "loop").symlink_to(folder)
+    assert find_files([folder]) == [folder / "a.mp4", folder / "deep" / "b.mp4", folder / "link" / "d.mp4"]
+
+
+def test_a_folder_that_may_not_be_looked_into_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.mp4").touch()
+    listed = os.scandir
+
+    def refuse(path: str | Path) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match="closed/: you may not look into this folder: check the permissions"):
+        find_files([tmp_path])
+
+
+def test_a_table_on_the_screen(
+    run: Path, data: Path, bad: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")  # no name is folded, however long the temporary folder's is
     assert command("predict", run, data / "test" / "dark" / "20.mp4", bad, "--device", "cpu", "--top", "2") == 3
     shown = capsys.readouterr()
     assert "bright" in shown.out
     assert "unreadable" in shown.out
-    assert "bad [red].mp4" in shown.out.replace("\n", "")
+    assert "bad [red].mp4" in shown.out
     assert f"tubelet: {bad}: its content is no video" in shown.err
 
 

@@ -12,7 +12,7 @@ import pytest
 from small_sets import TINY_FLAGS, command, write_videos
 
 from tubelet.data.items import find_items
-from tubelet.data.problems import KINDS, DataProblems, Problem, shown
+from tubelet.data.problems import KINDS, DataProblems, Problem
 
 
 def put(root: Path, *names: str) -> Path:
@@ -254,10 +254,6 @@ def test_the_error_passes_between_processes() -> None:
     again = pickle.loads(pickle.dumps(error))
     assert isinstance(again, DataProblems)
     assert (again.origin, again.problems, str(again)) == (error.origin, error.problems, str(error))
-
-
-def test_what_cannot_be_printed_is_written_out() -> None:
-    assert shown("a\n\x1b[2J" + BYTES + "é") == r"a\n\x1b[2Jcaf\udce9é"
 
 
 def test_folders_and_tables_that_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

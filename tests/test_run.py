@@ -1,5 +1,6 @@
 """The run directory: checkpoints that are whole or passed over, and directories that must not be written to."""
 
+import errno
 import json
 import math
 import shutil
@@ -12,7 +13,7 @@ import pytest
 import torch
 from small_sets import tiny_config, write_videos
 
-from tubelet.train.begin import next_run, open_run
+from tubelet.train.begin import next_run, open_run, other_length
 from tubelet.train.config import TrainConfig
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.run import Run
@@ -163,6 +164,13 @@ def test_a_line_that_was_cut_short_is_dropped(tmp_path: Path, rest: str) -> None
     assert read_metrics(run) == [{"kind": "val", "step": 1}]
 
 
+def test_a_damaged_line_in_the_midst_costs_no_other(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\x00p": 2}\n{"step": 3}\n{"step": 4}\n{"step')
+    assert run.forget_metrics_after(3) == 1
+    assert read_metrics(run) == [{"step": 1}, {"step": 3}]
+
+
 # ---- directories
 
 
@@ -241,6 +249,67 @@ def test_a_finished_run_is_not_written_to(plan: Plan, tmp_path: Path) -> None:
         open_run(in_folder(plan, tmp_path / "run"))
     with pytest.raises(ValueError, match="run belongs to other data"):
         open_run(replace(in_folder(plan, tmp_path / "run"), fingerprint="other"))
+
+
+def test_a_model_is_not_written_over(plan: Plan, tmp_path: Path) -> None:
+    run = open_run(in_folder(plan, tmp_path / "run"))
+    (run.path / "model.safetensors").write_text("precious")
+    with pytest.raises(ValueError, match=r"neither README\.md nor a checkpoint to go on from: choose another --out"):
+        open_run(in_folder(plan, run.path))
+    run.config_file.write_text('{"architectures": ["of", "others"]}')
+    with pytest.raises(ValueError, match=r"config\.json: damaged \(it lacks settings\)"):
+        open_run(in_folder(plan, run.path))
+
+
+@pytest.mark.parametrize("where", ["folder", "checkpoint"])
+def test_a_checkpoint_that_may_not_be_read_is_not_passed_over(
+    plan: Plan, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_run(plan, tmp_path / "run")
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(*(("os.listdir",) if where == "folder" else ("tubelet.train.checkpoint.read",)), refuse)
+    with pytest.raises(PermissionError):
+        open_run(in_folder(plan, tmp_path / "run")).newest_checkpoint()
+
+
+def test_checkpoints_on_a_disk_that_is_not_there_are_not_forgotten(plan: Plan, tmp_path: Path) -> None:
+    run = stopped_run(plan, tmp_path / "run")
+    (run.path / "checkpoints").rename(tmp_path / "away")
+    (run.path / "checkpoints").symlink_to(tmp_path / "not there now")
+    with pytest.raises(FileNotFoundError):
+        open_run(in_folder(plan, run.path))
+
+
+def test_a_checkpoint_of_another_run_is_refused(plan: Plan, tmp_path: Path) -> None:
+    run, other = stopped_run(plan, tmp_path / "run"), open_run(in_folder(plan, tmp_path / "other", seed=1))
+    other.save_checkpoint(4, tensors(4), {"steps": 9})
+    shutil.copytree(other.path / "checkpoints" / "step-00000004", run.path / "checkpoints" / "step-00000004")
+    with pytest.raises(ValueError, match=r"step-00000004 is of another run than .*run/config\.json"):
+        open_run(in_folder(plan, run.path)).newest_checkpoint()
+    run.path.rename(tmp_path / "renamed")
+    shutil.rmtree(tmp_path / "renamed" / "checkpoints" / "step-00000004")
+    found, _ = open_run(in_folder(plan, tmp_path / "renamed", workers=3)).newest_checkpoint()
+    assert found is not None
+    assert found.step == 3
+
+
+def test_a_split_that_is_gone_is_written_again(plan: Plan, tmp_path: Path) -> None:
+    run = stopped_run(plan, tmp_path / "run")
+    before = (run.path / "split.csv").read_bytes()
+    (run.path / "split.csv").unlink()
+    open_run(in_folder(plan, run.path))
+    assert (run.path / "split.csv").read_bytes() == before
+
+
+def test_another_length_than_the_run_was_begun_with_is_told(plan: Plan, tmp_path: Path) -> None:
+    run = stopped_run(plan, tmp_path / "run")
+    assert other_length(plan, run) == []
+    assert other_length(in_folder(plan, run.path, epochs=9.0), run) == [
+        "with 2 epochs, as it was begun, not 9 epochs: that takes another --out"
+    ]
 
 
 def test_without_out_a_finished_run_is_followed_by_the_next(

@@ -1,7 +1,9 @@
+import errno
 import json
 import os
 import re
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,6 +59,21 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path):
     save(first, tmp_path)
     with pytest.raises(TypeError, match="not JSON serializable"):
         save(tiny("vivit4"), tmp_path, about={"classes": {1, 2}})
+    assert os.listdir(tmp_path) == ["model.safetensors"]
+    assert load(tmp_path).config == first.config
+
+
+def test_a_disk_that_is_full_leaves_the_old_file(tmp_path, monkeypatch):
+    first = tiny("vivit1")
+    save(first, tmp_path)
+
+    def half(tensors, file, metadata):
+        Path(file).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tubelet.weights.store.save_file", half)
+    with pytest.raises(OSError, match="No space"):
+        save(tiny("vivit4"), tmp_path)
     assert os.listdir(tmp_path) == ["model.safetensors"]
     assert load(tmp_path).config == first.config
 

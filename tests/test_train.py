@@ -565,6 +565,7 @@ def test_views_that_the_kind_does_not_have_are_refused_before_the_training(tmp_p
         ({"minutes": -1}, "minutes = -1: expected more than 0"),
         ({"workers": 0}, "workers = 0: expected more than 0"),
         ({"seed": -1}, "seed = -1: expected 0 or more"),
+        ({"seed": 2**32}, "seed = 4294967296: expected at most 4294967295"),
         ({"val_share": 1.0}, "val_share = 1.0: expected less than 1"),
         ({"val_share": 0.0}, "val_share = 0.0: expected more than 0"),
     ],

@@ -1,37 +1,48 @@
 """Looks through every file of a folder, and says which are damaged and what is lost, before a training stumbles."""
 
-import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Generator
-from contextlib import closing, nullcontext
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from time import monotonic
 
-from tubelet.data.checked import Checked, Stamp
+from tubelet.data.checked import Checked
 from tubelet.data.items import find_items
-from tubelet.data.loader import prefetch
+from tubelet.data.loader import processors
 from tubelet.data.problems import DataProblems
-from tubelet.data.walk import TABLES, Listing, list_media
-from tubelet.media.health import Health, examine
-from tubelet.screen import bar, clock, console, only_json_on_stdout, say, visible
+from tubelet.data.table import TABLES
+from tubelet.data.walk import Listing, list_media
+from tubelet.media.health import Health
+from tubelet.screen import bar, clock, console, say
+from tubelet.visible import visible
 
 SHOWN = 20  # bad files that are told of in full
-SAVE_SECONDS = 15.0  # a crash loses no more than that
+CLOSED = Health(
+    path="",
+    ok=False,
+    usable=False,
+    code="unreadable",
+    message="you may not look into this folder. Check the permissions.",
+)
 
 
 def check(
-    data: str | Path, *, quick: bool = False, json_lines: bool = False, workers: int = 0, show: bool = True
+    data: str | Path,
+    *,
+    quick: bool = False,
+    workers: int = 0,
+    show: bool = True,
+    after: Callable[[Health], None] | None = None,
 ) -> list[Health]:
     """The health of every media file of a data set, of any folder, or of one file; by path, as the user could open it.
 
     What is found is remembered (`tubelet.data.checked`), for the next call and for training: files that have not
     changed are not read again. Nothing is written into the folder.
 
-    quick: only what stands at the start of each file, and its first picture. json_lines: print an object for each file,
-    and all that is for people to stderr. workers: threads; 0: one for each processor.
+    quick: only what stands at the start of each file, and its first picture. workers: threads; 0: one for each
+    processor. after: gets each health as soon as it is known; bad files are not listed in the end then.
 
     Raises:
         ValueError: there is no such folder or file, or no media in it.
@@ -40,65 +51,40 @@ def check(
     if workers < 0:
         raise ValueError(f"--workers {workers}: expected 1 or more, or 0 for one for each processor")
     listing = list_media(data)
-    base = data if data.is_dir() else data.parent
-    checked = Checked.open(listing.root)
-    found: dict[str, Health] = {folder: closed_folder(base / folder) for folder in listing.closed}
+    base, checked = data if data.is_dir() else data.parent, Checked.open(listing.root)
+    found: dict[str, Health] = {}
 
     def take(path: str, health: Health) -> None:
         found[path] = replace(health, path=os.path.join(base, path))
-        if json_lines:
-            print(json.dumps(asdict(found[path])), flush=True)
+        if after:
+            after(found[path])
 
-    with only_json_on_stdout() if json_lines else nullcontext():
-        known = {path: health for path in listing.files if (health := checked.get(path, full=not quick))}
-        for path, health in (found | known).items():
-            take(path, health)
-        if known and show:
-            say("known", f"{len(known)} of {len(listing.files)} files, not changed since")
-        bad = sum(not health.ok for health in found.values())
-        unknown = [path for path in listing.files if path not in known]
-        new = scan(unknown, checked, quick=quick, threads=workers or processors())
-        try:
-            with closing(new), bar("checking", len(unknown), show=show) as progress:
-                for path, health in new:
-                    take(path, health)
-                    bad += not health.ok
-                    progress.advance(f"{progress.done + 1}/{progress.total} files  {bad} bad  left {progress.left}")
-        except KeyboardInterrupt:
-            say("stopped", f"{len(found)} of {len(listing.files)} files are known; the same command goes on")
-            raise
-        finally:
-            trouble = checked.save()
-        healths = [found[path] for path in sorted(found)]
-        if show:
-            index = f"{trouble}: nothing is remembered" if trouble else str(checked.file)
-            report(data, listing, healths, index=index, name_them=not json_lines)
+    for folder in listing.closed:
+        take(folder, CLOSED)
+    known = {path: health for path in listing.files if (health := checked.get(path, full=not quick))}
+    for path, health in known.items():
+        take(path, health)
+    if known and show:
+        say("known", f"{len(known)} of {len(listing.files)} files, not changed since")
+    unknown = [path for path in listing.files if path not in known]
+    bad = sum(not health.ok for health in found.values())
+    new = checked.scan(unknown, quick=quick, threads=workers or processors())
+    try:
+        with closing(new), bar("checking", len(unknown), show=show) as progress:
+            for path, health in new:
+                take(path, health)
+                bad += not health.ok
+                progress.advance(f"{progress.done + 1}/{progress.total} files  {bad} bad  left {progress.left}")
+    except KeyboardInterrupt:
+        say("stopped", f"{len(found)} of {len(listing.files)} files are known; the same command goes on")
+        raise
+    finally:
+        trouble = checked.save()
+    healths = [found[path] for path in sorted(found)]
+    if show:
+        index = f"{trouble}: nothing is remembered" if trouble else str(checked.file)
+        report(data, listing, healths, index=index, name_them=after is None)
     return healths
-
-
-def scan(paths: list[str], checked: Checked, *, quick: bool, threads: int) -> Generator[tuple[str, Health], None, None]:
-    """The health of each file, in order, found in parallel, put into the index, which is saved now and then."""
-
-    def look(path: str) -> tuple[Stamp | None, Health]:
-        return checked.stamp(path), examine(os.path.join(checked.root, path), quick=quick)
-
-    saved = monotonic()
-    with closing(prefetch(look, paths, threads=threads, ahead=4 * threads)) as looks:
-        for path, (stamp, health) in zip(paths, looks, strict=True):
-            checked.put(path, health, stamp=stamp, quick=quick)
-            yield path, health
-            if monotonic() - saved > SAVE_SECONDS:
-                checked.save()
-                saved = monotonic()
-
-
-def processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def closed_folder(path: Path) -> Health:
-    message = "you may not look into this folder. Check the permissions."
-    return Health(str(path), ok=False, usable=False, code="unreadable", message=message)
 
 
 # ---- what is said

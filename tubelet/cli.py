@@ -75,7 +75,7 @@ def only_json() -> AbstractContextManager[None]:
 def print_json(values: Any) -> None:
     from tubelet.strict_json import dumps
 
-    print(dumps(values))
+    print(dumps(values), flush=True)
 
 
 def without_debug(arguments: list[str]) -> tuple[list[str], bool]:
@@ -152,7 +152,8 @@ def train_as_told(config: TrainConfig, *, as_json: bool) -> int:
 def check(command: Check) -> int:
     from tubelet.check import check as look_through
 
-    found = look_through(command.data, quick=command.quick, json_lines=command.json, workers=command.workers)
+    after = (lambda health: print_json(asdict(health))) if command.json else None
+    found = look_through(command.data, quick=command.quick, workers=command.workers, after=after)
     return SOME_FAILED if any(not health.ok for health in found) else 0
 
 

@@ -22,6 +22,7 @@ from tubelet.weights.known import Known, known_from, labels
 from tubelet.weights.pickled import WARNING
 from tubelet.weights.reference import dialect_of, read_reference, recognise, to_reference
 from tubelet.weights.store import FILE, load, model_header, save
+from tubelet.whole import aside
 
 EXAMPLES = {"video": "clip.mp4", "image": "picture.jpg", "sound": "sound.wav"}
 WORDS = {"heads": "the number of attention heads", "clip": "the size of clip they are made for"}
@@ -114,12 +115,8 @@ def convert_back(src: str | os.PathLike[str], dst: str | os.PathLike[str], *, di
     state = to_reference(model, dialect)
     file = Path(dst) if Path(dst).suffix == ".safetensors" else Path(dst) / FILE
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    with aside(file) as temporary:
         save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, temporary, {"format": "pt"})
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
     if show:
         config = model.config
         said = f"heads {config.heads}, clip {model.input_size}, mean {config.mean}, std {config.std}"

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tubelet import __version__
+from tubelet.visible import visible_lines
 
 BUG, WRONG, SOME_FAILED, ENVIRONMENT, INTERRUPTED, PIPE_CLOSED, TERMINATED = 1, 2, 3, 4, 130, 141, 143
 OF_A_NAME = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY)
@@ -51,8 +52,6 @@ def told(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, BrokenPipeError):  # as in `tubelet predict ... --json | head`
         drop_stdout()
         return PIPE_CLOSED
-    from tubelet.screen import visible_lines
-
     if debug:
         traceback.print_exception(error)
     code, words = what_happened(error, debug=debug)

@@ -91,8 +91,7 @@ def answer(
     answers = []
     for item, clips in zip(items, prefetch(read, items, threads=workers, ahead=2 * workers), strict=True):
         if isinstance(clips, MediaError):
-            note = f"{clips.problem}. {clips.remedy}."
-            given = Answer(item.name, item.label, str(clips), None, clips.code, note)
+            given = Answer(item.name, item.label, str(clips), None, clips.code, clips.message)
         else:
             if single_frame:
                 clips = clips[:, :, [clips.shape[2] // 2]]

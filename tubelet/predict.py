@@ -11,14 +11,15 @@ from rich.table import Table
 
 from tubelet.data.items import Item, Source, find_items
 from tubelet.data.spec import ClipSpec
+from tubelet.data.walk import walk
 from tubelet.evaluate import Answer, answer, results_of, write_predictions
 from tubelet.exported import Exported, is_exported
-from tubelet.media.reader import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.precision import choose_dtype, prepared
-from tubelet.screen import bar, console, facts, say, visible
+from tubelet.screen import bar, console, facts, say
 from tubelet.train.run import Run
 from tubelet.train.team import find_device
+from tubelet.visible import visible
 from tubelet.weights.store import load, read_about
 
 
@@ -260,16 +261,17 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
     """The files named, and the media files in the folders named, sorted.
 
     Raises:
-        ValueError: nothing named, or a folder without media.
+        ValueError: nothing named, a folder without media, or one that may not be looked into.
     """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            suffixes = VIDEO_SUFFIXES | IMAGE_SUFFIXES | SOUND_SUFFIXES
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith("."))
-            if not inside:
+            inside = walk(path)
+            if inside.closed:
+                raise ValueError(f"{path}/{inside.closed[0]}: you may not look into this folder: check the permissions")
+            if not inside.files:
                 raise ValueError(f"{path}: no video, image or sound files in this folder")
-            files += inside
+            files += [path / name for name in inside.files]
         else:
             files.append(path)
     if not files:

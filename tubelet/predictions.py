@@ -12,8 +12,9 @@ from rich.table import Table
 
 from tubelet.cells import path_cell, text_cell
 from tubelet.predict import Prediction, Predictor
-from tubelet.screen import bar, console, visible
+from tubelet.screen import bar, console
 from tubelet.strict_json import dumps
+from tubelet.visible import visible
 from tubelet.whole import write_whole
 
 

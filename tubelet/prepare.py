@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from tubelet.data.clips import check_kind
-from tubelet.data.items import Source, find_items, some
-from tubelet.data.loader import prefetch
+from tubelet.data.items import Source, find_items
+from tubelet.data.loader import prefetch, processors
+from tubelet.data.problems import some
 from tubelet.data.splits import with_groups
 from tubelet.data.table import write_table
 from tubelet.media.reader import MediaError, index, read_frames
 from tubelet.media.sampling import clip_times, view_starts
 from tubelet.media.shrink import comment_of, shrink
-from tubelet.screen import bar, console, say, size, visible
+from tubelet.screen import bar, console, say, size
+from tubelet.visible import visible
 
 MP4_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp")  # keep their names; they are of one family
 TIMED_FILES = 8
@@ -72,7 +74,7 @@ def prepare(
     out: str | Path,
     *,
     settings: Settings | None = None,
-    workers: int | None = None,
+    workers: int = 0,
     show: bool = True,
 ) -> Prepared:
     """Copies the videos of a data set into `out`, and says why those are missing that cannot be read.
@@ -80,7 +82,7 @@ def prepare(
     Copies that are there already are kept, so that the same call goes on where it stopped. Where files change their
     names, or the data are a table, a table in `out` keeps labels, times, splits and groups as they were.
 
-    workers: threads that copy a file each; 0: as many as there are processors.
+    workers: threads that copy a file each; 0: one for each processor.
 
     Raises:
         ValueError: data that are no videos, folders within each other, or files in the way that are no copies.
@@ -101,7 +103,7 @@ def prepare(
         return None
 
     found: dict[str, MediaError | None] = {}
-    threads = workers or len(os.sched_getaffinity(0))
+    threads = workers or processors()
     with bar("preparing", len(names), show=show) as progress:
         for path, error in zip(names, prefetch(copy, names, threads=threads, ahead=2 * threads), strict=True):
             found[path] = error

@@ -12,7 +12,7 @@ import numpy as np
 from tubelet.metrics import summarise
 from tubelet.pictures import curve_svg, strip_uri
 from tubelet.run_files import RunFiles, read_run_files
-from tubelet.screen import visible
+from tubelet.visible import visible
 from tubelet.whole import write_whole
 
 __all__ = ["summarise", "write_card", "write_report"]

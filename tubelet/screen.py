@@ -1,7 +1,6 @@
 """What a person sees in the terminal: one console, one kind of progress bar, plain lines where there is no terminal."""
 
 import time
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,27 +10,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories: controls, formats, surrogates, ends of lines
-JOINERS = "\u200c\u200d"  # Persian and many an emoji are spelled with them
-
-
-def visible(text: object) -> str:
-    """A text with every character spelled out that would move the cursor, set a colour, break the line or turn round
-    the words, such as \\x1b or \\u202e, and stray bytes of names that are no UTF-8; letters of any script stay."""
-    words = str(text)
-    if words.isprintable():
-        return words
-    return "".join(
-        letter
-        if letter in JOINERS or unicodedata.category(letter) not in HIDDEN
-        else letter.encode("unicode_escape").decode()
-        for letter in words
-    )
-
-
-def visible_lines(text: object) -> str:
-    """The same for our messages, whose further lines begin with two spaces: these line breaks stay."""
-    return "\n  ".join(map(visible, str(text).split("\n  ")))
+from tubelet.visible import visible, visible_lines
 
 
 class SafeConsole(Console):

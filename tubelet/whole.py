@@ -2,29 +2,36 @@
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file under another name first: a crash, a full disk or a power cut leave the old file or the new.
+@contextmanager
+def aside(file: Path) -> Iterator[Path]:
+    """Another name to write to: a crash, a full disk or a power cut leave the old file or the new.
 
     Raises OSError; the old file is as it was then.
     """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "r+b") as handle:  # Windows syncs only what may be written
+            os.fsync(handle.fileno())
+        os.replace(temporary, file)
+        flush_folder(file.parent)
+    finally:
+        with suppress(OSError):  # what went wrong before is what has to be told
+            temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file by way of `aside`. Raises OSError."""
     if path.is_symlink() or (path.exists() and not path.is_file()):  # such as /dev/stdout, which must stay what it is
         path.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
         return
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(aside, path)
-        flush_folder(path.parent)
-    finally:
-        with suppress(OSError):  # what went wrong before is what has to be told
-            aside.unlink(missing_ok=True)
+    with aside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def flush_folder(folder: Path) -> None:

@@ -3,19 +3,25 @@
 import errno
 import json
 import os
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
-from tubelet.media.health import Health
+from tubelet.data.loader import prefetch
+from tubelet.media.health import Health, examine
 from tubelet.whole import write_whole
 
 # What was found is found again only by the same rules and the same decoder: raise the number when the rules change.
-RULES = f"2, av {version('av')}"
+RULES = f"3, av {version('av')}"
 # Codes that say more of the moment (permissions, a disk that failed) than of the content: looked at again each time.
 PASSING = frozenset({"missing", "not-a-file", "unreadable", "too-slow"})
+
+SAVE_SECONDS = 15.0  # a crash loses no more than that
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,21 @@ class Checked:
         fields = asdict(health)
         del fields["path"]
         self.entries[path] = Entry(stamp, quick, fields)
+
+    def scan(self, paths: Sequence[str], *, quick: bool, threads: int) -> Generator[tuple[str, Health], None, None]:
+        """Looks at files in parallel: the health of each, in order, remembered and saved now and then."""
+
+        def look(path: str) -> tuple[Stamp | None, Health]:
+            return self.stamp(path), examine(os.path.join(self.root, path), quick=quick)
+
+        saved = monotonic()
+        with closing(prefetch(look, paths, threads=threads, ahead=4 * threads)) as looks:
+            for path, (stamp, health) in zip(paths, looks, strict=True):
+                self.put(path, health, stamp=stamp, quick=quick)
+                yield path, health
+                if monotonic() - saved > SAVE_SECONDS:
+                    self.save()
+                    saved = monotonic()
 
     def save(self) -> str:
         """Writes the file anew, whole or not at all. Returns "", or why it could not be written: no disaster."""

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tubelet.data.labels import folded
-from tubelet.data.problems import Problem, shown, some
+from tubelet.data.problems import Problem, some
 from tubelet.data.table import Item
 from tubelet.media.reader import MediaError, index
+from tubelet.visible import visible
 
 # Only files of one size are opened, and of these only those that begin and end alike are read further.
 _ENDS_BYTES = (4096, 2**20)
@@ -142,6 +143,6 @@ def _is_held_out(item: Item) -> bool:
 def _told(one: Item, other: Item, message: str) -> tuple[str, str]:
     """Where it is and what it is. Parts of one file are named with their times."""
     if one.name == other.name:
-        return shown(one.name), message
+        return visible(one.name), message
     what = "parts of one file" if one.path == other.path else "the same content"
-    return f"{shown(one.name)} and {shown(other.name)}", f"{what}, {message}"
+    return f"{visible(one.name)} and {visible(other.name)}", f"{what}, {message}"

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from tubelet.data.augment import Augmentation, augment, augment_sound
-from tubelet.data.bad import BadFile, bad_file
 from tubelet.data.clips import crop, item_range, load_frames, load_random
 from tubelet.data.items import Item
 from tubelet.data.spec import ClipSpec
@@ -19,6 +18,21 @@ from tubelet.media.reader import MediaError
 FINER = 2
 PARTLY = frozenset({"damaged", "truncated"})  # codes of files that may have parts that can be read
 ELSEWHERE = (0.5, 0.0, float(np.nextafter(1, 0)))  # draws of the middle, the first and the last clip of an item
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A file of a data set that cannot be used: its name as in `Item`, why (a code and a sentence), and its split."""
+
+    path: str
+    code: str
+    message: str
+    split: str
+
+    @classmethod
+    def of(cls, item: Item, error: MediaError) -> "BadFile":
+        return cls(item.name, error.code, error.message, item.split)
+
 
 UserAugmentation = Callable[[Tensor], Tensor]  # (C, T, H, W), uint8 or for sound float -> same
 
@@ -114,7 +128,7 @@ class Clips:
             try:
                 return self.cut(number, place)
             except MediaError as error:
-                fault = bad_file(self.items[number], error)
+                fault = BadFile.of(self.items[number], error)
             if fault.code not in PARTLY:
                 break
         self.bad.setdefault(number, fault)

@@ -5,10 +5,12 @@ import unicodedata
 from collections import defaultdict
 from pathlib import Path
 
-from tubelet.data.problems import Problem, shown, some
+from tubelet.data.problems import Problem, some
 from tubelet.data.spec import Kind
 from tubelet.data.table import SPLITS, Found, Item
+from tubelet.data.walk import identity, is_hidden
 from tubelet.media.reader import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
+from tubelet.visible import visible
 
 KIND_OF_SUFFIX: dict[str, Kind] = {
     **dict.fromkeys(VIDEO_SUFFIXES, "video"),
@@ -33,8 +35,8 @@ def read_folder(root: Path) -> Found:
     walk = _Walk(root)
     for split, folder in walk.class_folders():
         # A link back up must not bring the other classes in, so the way down to here counts as seen.
-        seen = {_identity(root), _identity(folder.parent)}
-        if _identity(folder) in seen:
+        seen = {identity(root), identity(folder.parent)}
+        if identity(folder) in seen:
             walk.ignored[_SEEN].append(folder.name)
             continue
         files = walk.media_files(folder, seen)
@@ -68,13 +70,13 @@ class _Walk:
             classes = [(SPLITS[split.name.lower()], folder) for split in splits for folder in self.subfolders(split)]
             self.check_splits(splits, [folder for folder in folders if folder not in splits])
         if not classes and not self.found.problems:
-            loose = sum(not _is_hidden(file) for file in self.entries(self.root))
+            loose = sum(not is_hidden(file.name) for file in self.entries(self.root))
             what = f"{loose} files but no class folders" if loose else "the folder is empty"
-            self.found.problems.append(Problem("layout", shown(self.root), f"{what}; {LAYOUT}"))
+            self.found.problems.append(Problem("layout", visible(self.root), f"{what}; {LAYOUT}"))
         for folder in sorted({self.root, *(folder.parent for _, folder in classes)}):
             for entry in self.entries(folder):
-                if _is_hidden(entry) or not entry.is_dir():
-                    what = _HIDDEN if _is_hidden(entry) else _OUTSIDE
+                if is_hidden(entry.name) or not entry.is_dir():
+                    what = _HIDDEN if is_hidden(entry.name) else _OUTSIDE
                     self.ignored[what].append(entry.relative_to(self.root).as_posix())
         return classes
 
@@ -82,28 +84,28 @@ class _Walk:
         for split in splits:
             if not self.subfolders(split) and split not in self.unreadable:
                 self.found.problems.append(Problem("layout", self.where(split), f"no class folders in it; {LAYOUT}"))
-        filled = [folder for folder in beside if self.media_files(folder, {_identity(self.root)})]
+        filled = [folder for folder in beside if self.media_files(folder, {identity(self.root)})]
         if filled:
             both = f"{some(folder.name for folder in splits)} and {some(folder.name for folder in filled)}"
             message = f"holds both split folders and other folders of clips, {both}; {LAYOUT}"
-            self.found.problems.append(Problem("layout", shown(self.root), message))
+            self.found.problems.append(Problem("layout", visible(self.root), message))
 
     def subfolders(self, folder: Path) -> list[Path]:
-        return [entry for entry in self.entries(folder) if os.path.isdir(entry) and not _is_hidden(entry)]
+        return [entry for entry in self.entries(folder) if os.path.isdir(entry) and not is_hidden(entry.name)]
 
     def media_files(self, folder: Path, seen: set[tuple[int, int]]) -> list[Path]:
         """All media files in a folder, at any depth; `seen` folders are left out, and those entered are added to it."""
         files, left = [], [folder]
         while left:
             here = left.pop()
-            if _identity(here) in seen:
+            if identity(here) in seen:
                 self.ignored[_SEEN].append(f"{here.parent.name}/{here.name}")
                 continue
-            seen.add(_identity(here))
+            seen.add(identity(here))
             inner = []
             for entry in self.entries(here):
                 name = f"{here.name}/{entry.name}"
-                if _is_hidden(entry):
+                if is_hidden(entry.name):
                     self.ignored[_HIDDEN].append(name)
                 elif os.path.isdir(entry):
                     inner.append(entry)
@@ -129,14 +131,4 @@ class _Walk:
             return []
 
     def where(self, folder: Path) -> str:
-        return shown(folder if folder == self.root else folder.relative_to(self.root).as_posix())
-
-
-def _is_hidden(entry: Path) -> bool:
-    return entry.name.startswith(".") or entry.name == "__MACOSX"
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    """The same for every name of one folder."""
-    status = path.stat()
-    return status.st_dev, status.st_ino
+        return visible(folder if folder == self.root else folder.relative_to(self.root).as_posix())

@@ -11,9 +11,10 @@ from pathlib import Path
 from tubelet.data.copies import repeats, same_contents
 from tubelet.data.folder import KIND_OF_SUFFIX, LAYOUT, read_folder
 from tubelet.data.labels import count_problems, folded, name_problems, uneven_note
-from tubelet.data.problems import DataProblems, Problem, shown, some
+from tubelet.data.problems import DataProblems, Problem, some
 from tubelet.data.spec import Kind
-from tubelet.data.table import Found, Item, read_table, write_table
+from tubelet.data.table import TABLES, Found, Item, read_table, write_table
+from tubelet.visible import visible
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ def find_items(path: str | Path, *, minimum_classes: int = 2, minimum_clips: int
         noun = "class" if num_classes == 1 else "classes"
         listed = some(sorted({item.label for item in (*source.items, *found.faulty)}))
         message = f"{num_classes} {noun} ({listed}), at least {minimum_classes} are needed; {LAYOUT}"
-        problems.append(Problem("few-classes", shown(path), message))
+        problems.append(Problem("few-classes", visible(path), message))
     problems += count_problems([*source.items, *found.faulty], minimum_clips=minimum_clips)
     if problems:
-        raise DataProblems(shown(path), problems)
+        raise DataProblems(visible(path), problems)
     return source
 
 
@@ -65,7 +66,7 @@ def read_split(path: str | Path, root: str | Path) -> Source:
     table, root = Path(path), Path(root).absolute()
     source, problems = _gather(table, root, read_table(table, root=root))
     if problems:
-        raise DataProblems(shown(table), problems)
+        raise DataProblems(visible(table), problems)
     return source
 
 
@@ -85,13 +86,13 @@ def fingerprint(source: Source) -> str:
 
 def _look(path: Path) -> Found:
     if not os.path.exists(path):
-        return Found(problems=[Problem("missing", shown(path), f"does not exist; {LAYOUT}")])
+        return Found(problems=[Problem("missing", visible(path), f"does not exist; {LAYOUT}")])
     if path.is_dir():
         return read_folder(path)
     if not path.is_file():
-        return Found(problems=[Problem("layout", shown(path), f"is neither a folder nor a file; {LAYOUT}")])
-    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
-        return Found(problems=[Problem("layout", shown(path), f"is a single file; {LAYOUT}")])
+        return Found(problems=[Problem("layout", visible(path), f"is neither a folder nor a file; {LAYOUT}")])
+    if path.suffix.lower() not in TABLES:
+        return Found(problems=[Problem("layout", visible(path), f"is a single file; {LAYOUT}")])
     return read_table(path, root=path.parent)
 
 
@@ -100,12 +101,12 @@ def _gather(origin: Path, root: Path, found: Found) -> tuple[Source, list[Proble
     items = sorted((_normal(item, root) for item in found.items), key=_place)
     problems = [*found.problems, *name_problems(found.names)]
     if not items and not problems:
-        problems.append(Problem("layout", shown(origin), f"no clips; {LAYOUT}"))
+        problems.append(Problem("layout", visible(origin), f"no clips; {LAYOUT}"))
     kinds = Counter(KIND_OF_SUFFIX[Path(item.path).suffix.lower()] for item in items)
     if len(kinds) > 1:
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         message = f"a mix of kinds ({counts} files); keep one kind, move the others away"
-        problems.append(Problem("mixed-kinds", shown(origin), message))
+        problems.append(Problem("mixed-kinds", visible(origin), message))
     copies = same_contents(root, (item.path for item in items))
     wrong, notes = repeats(items, copies, root)
     notes = [*found.notes, *notes, *uneven_note(items)]

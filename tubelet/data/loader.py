@@ -1,5 +1,6 @@
 """Work done ahead by threads: decoding and resizing release the interpreter, so nothing is pickled or forked."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,11 @@ import torch
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
+
+
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prefetch(

@@ -81,11 +81,6 @@ def _first(problems: tuple[Problem, ...], most: int) -> list[Problem]:
     return [problems[place] for place in sorted(place for _, place in sorted(ranks)[:most])]
 
 
-def shown(text: object) -> str:
-    """Text fit to be printed: bytes that are not UTF-8, line ends and escape codes are written out."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
-
-
 def some(names: Iterable[str], *, most: int = 5) -> str:
     """'a', 'b' and 7 more: names for a message."""
     names = list(names)

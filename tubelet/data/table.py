@@ -10,9 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tubelet.data.problems import Problem, shown
-from tubelet.media.reader import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
+from tubelet.data.problems import Problem
+from tubelet.media.files import MEDIA_SUFFIXES
+from tubelet.visible import visible
+from tubelet.whole import write_whole
 
+TABLES = (".csv", ".tsv", ".txt")
 COLUMNS = ("path", "label", "start", "end", "split", "group")
 SPLITS = {
     "": "",
@@ -77,46 +80,47 @@ def read_table(table: Path, *, root: Path) -> Found:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         found.problems.append(
-            Problem("unreadable", shown(table), f"cannot be opened ({reason}); check its permissions")
+            Problem("unreadable", visible(table), f"cannot be opened ({reason}); check its permissions")
         )
         return found
     if b"\0" in data:
         message = "not a text table in UTF-8; save it as 'CSV UTF-8'"
-        found.problems.append(Problem("unreadable", shown(table), message))
+        found.problems.append(Problem("unreadable", visible(table), message))
         return found
     # File names need not be UTF-8: their bytes pass through unchanged.
-    records = _records(data.decode("utf-8-sig", errors="surrogateescape"))
-    _, first = next(records, (1, []))
+    lines = records(data.decode("utf-8-sig", errors="surrogateescape"))
+    _, first = next(lines, (1, []))
     header = [] if isinstance(first, str) else [cell.strip().lower() for cell in first]
     faults = [f"the first line cannot be read: {first}"] if isinstance(first, str) else _header_faults(header)
-    found.problems += [Problem("header", shown(table), message) for message in faults]
+    found.problems += [Problem("header", visible(table), message) for message in faults]
     if found.problems:
         return found
-    for line, cells in records:
+    for line, cells in lines:
         wrong, item = ([("broken-row", cells)], None) if isinstance(cells, str) else _row(header, cells, root)
-        found.problems += [Problem(kind, f"{shown(table.name)} line {line}", message) for kind, message in wrong]
+        found.problems += [Problem(kind, f"{visible(table.name)} line {line}", message) for kind, message in wrong]
         if item and item.label:
             found.names.add(item.label)
             (found.faulty if wrong else found.items).append(item)
     if not (found.names or found.problems):
         message = "no clips; expected a line for each below the header"
-        found.problems.append(Problem("layout", shown(table), message))
+        found.problems.append(Problem("layout", visible(table), message))
     unread = [name for name in header if name not in COLUMNS]
-    found.notes += [f"{shown(table.name)}: columns not read: {', '.join(map(repr, unread))}"] if unread else []
+    found.notes += [f"{visible(table.name)}: columns not read: {', '.join(map(repr, unread))}"] if unread else []
     return found
 
 
 def write_table(table: Path, items: Iterable[Item]) -> None:
     """Write what `read_table` reads back to the same items."""
-    with open(table, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for item in items:
-            times = ["" if seconds is None else repr(seconds) for seconds in (item.start_seconds, item.end_seconds)]
-            writer.writerow([item.path, item.label, *times, item.split, item.group])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for item in items:
+        times = ["" if seconds is None else repr(seconds) for seconds in (item.start_seconds, item.end_seconds)]
+        writer.writerow([item.path, item.label, *times, item.split, item.group])
+    write_whole(table, text.getvalue())
 
 
-def _records(text: str) -> Iterator[tuple[int, list[str] | str]]:
+def records(text: str) -> Iterator[tuple[int, list[str] | str]]:
     """The line that each record begins on, and its cells, or why they cannot be told apart. Blank ones are left out."""
     first = next((line for line in re.split(r"[\r\n]", text) if line.strip()), "")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
@@ -170,8 +174,8 @@ def _path_faults(path: str, root: Path) -> Iterator[tuple[str, str]]:
     if not path.strip():
         yield "empty-path", "the path is empty"
     elif not os.path.isfile(root / path):
-        yield "missing-file", f"no file {path!r} in {shown(root)}"
-    elif Path(path).suffix.lower() not in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, *SOUND_SUFFIXES):
+        yield "missing-file", f"no file {path!r} in {visible(root)}"
+    elif Path(path).suffix.lower() not in MEDIA_SUFFIXES:
         yield "not-media", f"{path!r} is not a video, image or sound by its suffix"
 
 

@@ -1,16 +1,12 @@
 """Which files of a folder, or of a table, are media: all of them, whether or not they make a data set."""
 
-import csv
-import io
 import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tubelet.media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
-
-MEDIA = VIDEO_SUFFIXES | IMAGE_SUFFIXES | SOUND_SUFFIXES
-TABLES = (".csv", ".tsv", ".txt")
+from tubelet.data.table import TABLES, records
+from tubelet.media.files import MEDIA_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +59,7 @@ def walk(root: Path) -> Listing:
             continue
         for entry in listed:
             suffix = Path(entry.name).suffix.lower()
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
+            if is_hidden(entry.name):
                 passed["hidden"] += 1
             elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                 if identity(entry.path) in seen:
@@ -71,7 +67,7 @@ def walk(root: Path) -> Listing:
                 else:
                     seen.add(identity(entry.path))
                     folders.append(f"{folder}{entry.name}/")
-            elif suffix in MEDIA:
+            elif suffix in MEDIA_SUFFIXES:
                 files.append(folder + entry.name)
             else:
                 passed[suffix or "without a suffix"] += 1
@@ -80,7 +76,12 @@ def walk(root: Path) -> Listing:
     )
 
 
+def is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def identity(path: str | Path) -> tuple[int, int]:
+    """The same for every name of one folder."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
 
@@ -88,15 +89,14 @@ def identity(path: str | Path) -> tuple[int, int]:
 def read_paths(table: Path) -> Listing:
     """The files that a table names, whatever else may be wrong with it."""
     text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape").replace("\0", "")
-    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
-    root, paths = table.parent.absolute(), set()
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        column = [cell.strip().lower() for cell in next(rows, [])].index("path")
-        for row in rows:
-            if column < len(row) and row[column].strip():
-                path = root / row[column]
-                paths.add((path.relative_to(root) if path.is_relative_to(root) else path).as_posix())
-    except (ValueError, csv.Error):
-        pass  # what is wrong is said by `layout`
+    root, paths, column = table.parent.absolute(), set(), None
+    for _, cells in records(text):
+        if isinstance(cells, str):  # what is wrong is said by `layout_of`
+            continue
+        if column is None:
+            names = [cell.strip().lower() for cell in cells]
+            column = names.index("path") if "path" in names else len(text)
+        elif column < len(cells) and cells[column].strip():
+            path = root / cells[column]
+            paths.add((path.relative_to(root) if path.is_relative_to(root) else path).as_posix())
     return Listing(root=root, files=tuple(sorted(paths)))

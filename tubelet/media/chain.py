@@ -7,14 +7,19 @@ are chains: each piece says how long it is, and the next one begins there. Zeroe
 import os
 import re
 from collections.abc import Iterator
+from io import BytesIO
 from typing import BinaryIO
+
+from tubelet.media.content import ebml_number
 
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 _IN_SEGMENT = {0x114D9B74, 0x1549A966, 0x1654AE6B, _CLUSTER, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367}
-_IN_CLUSTER = {0xE7, 0xA3, 0xA0, 0xAB, 0xA7, 0x5854, 0xAF}
+_BLOCK, _GROUP = 0xA3, 0xA0
+_IN_CLUSTER = {0xE7, _BLOCK, _GROUP, 0xAB, 0xA7, 0x5854, 0xAF}
 _KNOWN = {0x1A45DFA3, _SEGMENT, 0xEC, 0xBF} | _IN_SEGMENT | _IN_CLUSTER
 _IN_MOVI = re.compile(rb"\d\d(dc|db|wb|pc|tx)|ix\d\d|JUNK|LIST")
 _IN_AVI = {b"RIFF", b"LIST", b"JUNK", b"idx1", b"indx"}
+_CHUNK_NAME = re.compile(rb"[ -~]{4}")
 _FLASH_TAGS = {8, 9, 18}
 
 
@@ -54,13 +59,15 @@ def _matroska(file: BinaryIO, place: int, end: int) -> Iterator[int]:
     while place < stop:
         file.seek(place)
         head = file.read(12)
-        kind, kind_bytes = _number(head, 0, keep_mark=True)
-        length, length_bytes = _number(head, kind_bytes, keep_mark=False)
+        kind, kind_bytes = ebml_number(head, 0, keep_mark=True)
+        length, length_bytes = ebml_number(head, kind_bytes)
         if len(head) < 12 and not (kind_bytes and length_bytes):
             return  # cut short
         is_known = kind in _KNOWN
         if is_known:
             yield place
+            if _is_of_no_track(kind, head[kind_bytes + length_bytes :]):
+                raise Broken
         elif not was_known or not 0 < kind_bytes <= 4 or length_bytes == 0:  # an element of tomorrow stands alone
             raise Broken
         was_known = is_known
@@ -71,17 +78,21 @@ def _matroska(file: BinaryIO, place: int, end: int) -> Iterator[int]:
             place += length
 
 
-def _number(data: bytes, place: int, *, keep_mark: bool) -> tuple[int, int]:
-    """A number of EBML: (value, bytes it takes; 0 where there is none)."""
-    count = 9 - data[place].bit_length() if place < len(data) and data[place] else 0
-    if count == 0 or place + count > len(data):
-        return 0, 0
-    value = int.from_bytes(data[place : place + count])
-    return value if keep_mark else value & ((1 << 7 * count) - 1), count
+def _is_of_no_track(kind: int, content: bytes) -> bool:
+    """Whether it is a packet that belongs to no track: demuxers pass over it, and over the rest of its cluster."""
+    if kind == _GROUP and content.startswith(b"\xa1"):
+        content = content[1 + ebml_number(content, 1)[1] :]
+    elif kind != _BLOCK:
+        return False
+    return content != b"" and content[0] < 0x40  # the first bits tell how long the number is: 16,383 are enough
 
 
 def _avi(file: BinaryIO, place: int, end: int) -> Iterator[int]:
-    """Chunks, padded to even places; the lists of a file and that of its packets are entered."""
+    """Chunks, padded to even places; the lists of a file and that of its packets are entered.
+
+    Editors and cameras add chunks of their own, with a name in letters, that lie within the file; some writers forget
+    the padding.
+    """
     in_packets, stop = False, end  # behind the last RIFF may follow anything
     while place + 12 <= end:
         file.seek(place)
@@ -92,11 +103,16 @@ def _avi(file: BinaryIO, place: int, end: int) -> Iterator[int]:
         elif place >= stop:
             return
         yield place
-        if kind not in _IN_AVI and not (in_packets and _IN_MOVI.fullmatch(kind)):
+        is_known = kind in _IN_AVI or bool(in_packets and _IN_MOVI.fullmatch(kind))
+        if not is_known and (not _CHUNK_NAME.fullmatch(kind) or place + 8 + length > stop):
             raise Broken
         is_entered = kind == b"RIFF" or (kind == b"LIST" and head[8:12] in (b"movi", b"rec "))
         in_packets = in_packets or (kind == b"LIST" and head[8:12] == b"movi")
-        place += 12 if is_entered else 8 + length + length % 2
+        place += 12 if is_entered else 8 + length
+        if not is_entered and length % 2:
+            file.seek(place)
+            is_padded = not _CHUNK_NAME.fullmatch(file.read(4))
+            place += is_padded
 
 
 def _flash(file: BinaryIO, place: int, end: int) -> Iterator[int]:
@@ -105,13 +121,14 @@ def _flash(file: BinaryIO, place: int, end: int) -> Iterator[int]:
         yield place
         file.seek(place)
         head = file.read(4)
+        if len(head) < 4:  # the file was cut meanwhile
+            return
         length = 11 + int.from_bytes(head[1:4])
-        if head[0] & 0x1F not in _FLASH_TAGS:
-            raise Broken
         place += length + 4
         file.seek(place - 4)
         after = file.read(4)
-        if len(after) == 4 and int.from_bytes(after) not in (length, 0):  # some writers leave it at 0
+        usual = {length, length - 1, length - 11, 0} if head[0] & 0x1F in _FLASH_TAGS else {length}  # as writers do
+        if len(after) == 4 and int.from_bytes(after) not in usual:
             raise Broken
 
 
@@ -133,10 +150,17 @@ def _gif(file: BinaryIO, place: int, end: int) -> Iterator[int]:
             raise Broken
         while place < end:
             file.seek(place)
-            length = file.read(1)[0]
+            length = int.from_bytes(file.read(1))  # nothing, if the file was cut meanwhile
             place += 1 + length
             if length == 0:
                 break
+
+
+def holds_a_picture(packet: bytes) -> bool:
+    """Whether there is more to a packet of GIF than the comments that may follow the last picture."""
+    if not packet.startswith(b"!"):
+        return True
+    return any(packet[place : place + 1] == b"," for place in _gif(BytesIO(packet), 0, len(packet)))
 
 
 def _colours(flags: int) -> int:

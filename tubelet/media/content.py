@@ -1,11 +1,13 @@
 """What a file says of itself in its first bytes and its outermost boxes: read without a decoder, believed with care."""
 
 import codecs
+import os
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
 HEAD_BYTES = 1 << 16
+ASF = bytes.fromhex("3026b2758e66cf11")  # Windows Media
 _PICTURES = (
     b"\x89PNG",
     b"\xff\xd8\xff",
@@ -23,10 +25,10 @@ _PICTURES = (
 )
 _SIGNATURES = (
     *(b"\x1aE\xdf\xa3", b"RIFF", b"FORM", b"OggS", b"fLaC", b"FLV", b"ID3"),
-    *(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\0\0\1\xba", b"\0\0\1\xb3"),  # ASF, MPEG programs, MPEG video
+    *(ASF, b"\0\0\1\xba", b"\0\0\1\xb3"),  # the others: MPEG programs, MPEG video
     *_PICTURES,
 )
-_MP4_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"sidx", b"free", b"skip", b"wide")
+MP4_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"sidx", b"free", b"skip", b"wide")
 _PLAYLISTS = (
     b"#extm3u",
     b"ffconcat",
@@ -39,7 +41,7 @@ _PLAYLISTS = (
     b"rtsptext",
 )
 _TRANSPORT = (0, 188, 376)  # where MPEG's transport packets start, each with a G
-_MOST_BOXES = 1000  # a file of nothing but empty boxes must not keep us
+_MOST_BOXES = 100_000  # a file of nothing but empty boxes must not keep us
 
 
 def is_playlist(head: bytes) -> bool:
@@ -66,12 +68,12 @@ def starts_like_a_picture(head: bytes) -> bool:
 
 
 def is_mp4(head: bytes) -> bool:
-    return head[4:8] in _MP4_BOXES
+    return head[4:8] in MP4_BOXES
 
 
 def lacks_moov(file: BinaryIO) -> bool:
     """Whether this is an MP4 or QuickTime file without its table of contents, which is written last as a rule."""
-    return is_mp4(_from(file, 0, 8)) and b"moov" not in _box_names(file)
+    return is_mp4(_from(file, 0, 8)) and all(name != b"moov" for name, _ in boxes(file))
 
 
 def stated_size(head: bytes) -> tuple[int, int]:
@@ -99,19 +101,30 @@ def _jpeg_size(head: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-def _box_names(file: BinaryIO) -> Iterator[bytes]:
-    """The names of the outermost boxes of MP4."""
-    place = 0
+def boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """The outermost boxes of MP4: the name of each, and the byte that follows it; 0 where it does not say how long it
+    is, as one that goes on to the end of the file."""
+    place, end = 0, file.seek(0, os.SEEK_END)
     for _ in range(_MOST_BOXES):
-        head = _from(file, place, 16)
+        head = _from(file, place, 16) if place < end else b""  # a place can be too far for any disk
         if len(head) < 8:
             return
         length, name = struct.unpack(">I4s", head[:8])
-        length = int.from_bytes(head[8:]) if length == 1 else length
-        yield name
-        if length < 8:  # 0: it goes on to the end of the file
+        length = int.from_bytes(head[8:]) if length == 1 and len(head) == 16 else length
+        yield name, place + length if length >= 8 else 0
+        if length < 8:
             return
         place += length
+
+
+def ebml_number(data: bytes, place: int, *, keep_mark: bool = False) -> tuple[int, int]:
+    """A number of Matroska: (value, bytes it takes; 0 where there is none). keep_mark: with the bit that tells its
+    length, as the kinds of elements are known."""
+    count = 9 - data[place].bit_length() if place < len(data) and data[place] else 0
+    if count == 0 or place + count > len(data):
+        return 0, 0
+    value = int.from_bytes(data[place : place + count])
+    return value if keep_mark else value & ((1 << 7 * count) - 1), count
 
 
 def _from(file: BinaryIO, place: int, size: int) -> bytes:

@@ -11,9 +11,11 @@ from av.container import InputContainer
 from av.sidedata import sidedata
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from tubelet.media.chain import holds_a_picture
 from tubelet.media.files import (
     CODECS,
     CONTAINERS,
+    IMAGE_CONTAINERS,
     MAX_PIXELS,
     MediaError,
     too_big,
@@ -27,6 +29,7 @@ av.logging.set_level(None)  # silent: what matters is in the MediaError
 COPY_AGAIN = "Copy the file again or leave it out"
 FREE_PIXELS = 1_000_000_000  # 480 pictures in 1080p, a few seconds of work
 PIXELS_FOR_A_BYTE = 200_000  # a black picture in 1080p, the least that a real video holds, takes a byte for 170,000
+BYTES_BESIDE_A_PACKET = 40  # about what the container spends; a picture that AV1 repeats takes 3 bytes, in 4K too
 PIXELS_FOR_A_SAMPLE = 250  # of sound: silence packed as FLAC takes a byte for 300 samples
 
 _OPEN_OPTIONS = {
@@ -105,10 +108,13 @@ def _check_codec(path: str, stream: Any) -> None:
 def packets_of(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
     """Yields packets with something in them, from where the container stands, until the end or what looks like it."""
     demuxed: Any = container.demux(stream)
+    form = container.format.name
     try:
         for packet in demuxed:
-            if packet.size:  # an empty one would tell the decoder that the file ends
+            if packet.size and (form != "gif" or holds_a_picture(bytes(packet))):  # an empty one ends the decoder
                 yield packet
+                if form in IMAGE_CONTAINERS:  # what some tools leave behind a picture is none
+                    return
     except av.FFmpegError:
         return  # the rest of the file cannot be taken apart: it ends here
     finally:
@@ -138,7 +144,7 @@ class Budget:
             else:
                 samples = (packet.duration or 0) * (packet.time_base or 0) * (context.sample_rate or 0)
                 work = int(samples) * PIXELS_FOR_A_SAMPLE
-            self.pixels += packet.size * PIXELS_FOR_A_BYTE - work
+            self.pixels += (packet.size + BYTES_BESIDE_A_PACKET) * PIXELS_FOR_A_BYTE - work
             if self.pixels < 0:
                 problem = "it takes far more work to decode than its size warrants, as no real video does"
                 remedy = "Leave it out, or encode it again if you trust it"

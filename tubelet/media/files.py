@@ -5,11 +5,13 @@ import stat
 
 from tubelet.media import content
 from tubelet.media.promise import is_cut
+from tubelet.visible import visible
 
 _OLD_VIDEO_SUFFIXES = {".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".flv", ".wmv", ".asf", ".ogv", ".gif"}
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm"} | _OLD_VIDEO_SUFFIXES)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 SOUND_SUFFIXES = frozenset({".wav", ".aif", ".aiff", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma"})
+MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES | SOUND_SUFFIXES
 MAX_PIXELS = 8192 * 8192
 FETCH_AGAIN = "The copy or download was probably cut short: fetch it again"
 
@@ -57,8 +59,12 @@ class MediaError(ValueError):
         self.path, self.code, self.problem, self.remedy, self.stage = path, code, problem, remedy, stage
 
     def __str__(self) -> str:
-        path = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in self.path)
-        return f"{path}: {self.problem}. {self.remedy}."
+        return f"{visible(self.path)}: {self.message}"
+
+    @property
+    def message(self) -> str:
+        """What is wrong and what to do, without the path."""
+        return f"{self.problem}. {self.remedy}."
 
 
 def regular_file(path: str) -> tuple[int, int]:
@@ -107,6 +113,8 @@ def why_no_stream(path: str, code: str, problem: str) -> MediaError:
 def why_no_frames(path: str, *, is_picture: bool) -> MediaError:
     """Explains a file in which not one picture can be decoded; `is_picture`: its suffix says it is one."""
     head, reason = _looked_into(path)
+    if head[8:12] == b"WEBP" and b"ANIM" in head[:64]:
+        return MediaError(path, "no-decoder", "animated WebP is not read", "Convert it, to GIF or MP4 for instance")
     height, width = content.stated_size(head)
     if height * width > MAX_PIXELS:
         return too_big(path, height, width, most_pixels=MAX_PIXELS)

@@ -82,7 +82,10 @@ def examine(path: str | os.PathLike[str], *, quick: bool = False) -> Health:
             return _of_sound(found, quick)
         return _of_video(found, quick)
     except MediaError as error:
-        return Health(absolute, False, False, error.code, f"{error.problem}. {error.remedy}.")
+        return Health(absolute, False, False, error.code, error.message)
+    except OSError as error:  # it was removed meanwhile, or the disk fails
+        message = f"it cannot be read to its end ({error.strerror}). Check the path and the disk."
+        return Health(absolute, False, False, "unreadable", message)
 
 
 def _check_suffix(path: str) -> None:
@@ -172,7 +175,7 @@ def _health(
         ok=error is None,
         usable=good > 0,
         code=error.code if error else "ok",
-        message=f"{error.problem}. {error.remedy}." if error else "",
+        message=error.message if error else "",
         kind=found.kind,
         frames=good,
         bad_frames=bad,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tubelet.media.chain import broken_at
 from tubelet.media.decoder import (
     Budget,
     InputContainer,
@@ -117,7 +118,8 @@ def _missing(
     listed, cut = _listed_beyond_the_end(path, container, stream), is_cut(path)
     end, count = found.duration_seconds, len(found.times)
     promised = promised_seconds(path, container, stream, start_seconds=found.start_seconds, end_seconds=end)
-    if not listed and not cut and not (_is_timed(stream) and promised > end + TAG_SECONDS):
+    lacks_its_end = _is_timed(stream) and promised > end + TAG_SECONDS and broken_at(path) is not None
+    if not listed and not cut and not lacks_its_end:  # where nothing is broken, the last frame stays on for long
         return False, (), 0
     frame_seconds = usual_gap(found.times) or end / count
     missing = max(0, listed - packets)

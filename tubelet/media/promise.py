@@ -12,9 +12,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-_MOST_BOXES, _MOST_SEGMENTS = 100_000, 1000
-_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"sidx", b"free", b"skip", b"wide", b"mfra", b"uuid", b"udta"}
-_ASF = bytes.fromhex("3026b2758e66cf11")
+from tubelet.media.content import ASF, MP4_BOXES, boxes, ebml_number
+
+_MOST_SEGMENTS = 1000
+_BOXES = {*MP4_BOXES, b"mfra", b"uuid", b"udta"}
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _REORDERED_FRAMES = 16  # H.264 and HEVC hold back no more; holes before the cut lie within
 
@@ -40,44 +41,29 @@ def is_cut(path: str) -> bool:
 
 def _of_boxes(file: BinaryIO, head: bytes) -> int:
     """MP4: the end of the last outer box, if all are of a known kind: what follows a whole file may be anything."""
-    place, end = 0, file.seek(0, os.SEEK_END)
-    for _ in range(_MOST_BOXES):
-        file.seek(place)
-        start = file.read(16)
-        if len(start) < 8 or start[4:8] not in _BOXES:
+    end = file.seek(0, os.SEEK_END)
+    for name, place in boxes(file):
+        if name not in _BOXES:
             return 0
-        length = struct.unpack(">I", start[:4])[0]
-        if length == 1 and len(start) == 16:
-            length = struct.unpack(">Q", start[8:])[0]
-        if length < 8:  # 0: it goes on to the end
-            return 0
-        place += length
         if place >= end:
-            return place if start[4:8] in (b"mdat", b"moof", b"moov") else 0
+            return place if name in (b"mdat", b"moof", b"moov") else 0
     return 0
 
 
 def _of_matroska(file: BinaryIO, head: bytes) -> int:
     """Matroska: the header, then one segment; a size of ones only means that it was not known."""
-    length, digits = _variable(head, 4)
+    length, digits = ebml_number(head, 4)
     place = 4 + digits + length
-    if head[place : place + 4] != b"\x18\x53\x80\x67":
+    if digits == 0 or head[place : place + 4] != b"\x18\x53\x80\x67":
         return 0
-    length, digits = _variable(head, place + 4)
-    return 0 if length == (1 << 7 * digits) - 1 else place + 4 + digits + length
-
-
-def _variable(data: bytes, place: int) -> tuple[int, int]:
-    """A number of EBML: (value, bytes it takes)."""
-    digits = 9 - data[place].bit_length() if place < len(data) and data[place] else 9
-    if digits > 8 or place + digits > len(data):
-        raise struct.error("no number")
-    return int.from_bytes(data[place : place + digits], "big") & ((1 << 7 * digits) - 1), digits
+    length, digits = ebml_number(head, place + 4)
+    return 0 if digits == 0 or length == (1 << 7 * digits) - 1 else place + 4 + digits + length
 
 
 def _of_riff(file: BinaryIO, head: bytes) -> int:
     length = struct.unpack("<I" if head.startswith(b"RIFF") else ">I", head[4:8])[0]
-    return 0 if length >= 0xFFFFFF00 else 8 + length  # written to a pipe: not known
+    was_known = length < 0xFFFFFF00 and not 0x7FFFF000 <= length < 0x80000100  # else written to a pipe
+    return 8 + length if was_known else 0
 
 
 def _of_flash(file: BinaryIO, head: bytes) -> int:
@@ -100,6 +86,9 @@ def _of_jpeg(file: BinaryIO, head: bytes) -> int:
     place = 2
     for _ in range(_MOST_SEGMENTS):
         start = _read(file, place, 4)
+        if start[:2] == b"\xff\xff":  # one to fill up
+            place += 1
+            continue
         if start[:1] != b"\xff" or start[1:2] == b"\xda" or len(start) < 4:  # the pixels
             break
         place += 2 + int.from_bytes(start[2:])
@@ -128,7 +117,7 @@ _FORMATS: dict[tuple[bytes, ...], Callable[[BinaryIO, bytes], int]] = {
     (b"\x1aE\xdf\xa3",): _of_matroska,
     (b"RIFF", b"FORM"): _of_riff,
     (b"FLV\x01",): _of_flash,
-    (_ASF,): _of_asf,
+    (ASF,): _of_asf,
     (b"\x89PNG",): _of_png,
     (b"\xff\xd8\xff",): _of_jpeg,
     (b"GIF8",): _of_gif,

@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
-from tubelet.data.bad import BadFile
+from tubelet.data.dataset import BadFile
 from tubelet.data.items import Item
-from tubelet.screen import say, visible
+from tubelet.screen import say
 from tubelet.train.plan import Plan
 from tubelet.train.run import Run
+from tubelet.visible import visible
 
 LISTED = "bad_files.jsonl"
 SHOWN = 8

@@ -39,6 +39,8 @@ def open_run(plan: Plan, *, hold: Callable[[Path], object] = lambda folder: None
     run.remove_leftovers()
     run.check_room(checkpoint_bytes(plan))
     if goes_on(plan, run):  # once more: who held it may have ended it meanwhile
+        if not (run.path / "split.csv").is_file():  # which is the same, as the data is
+            write_split(plan.source, run.path / "split.csv")
         return run
     for name in ("metrics.jsonl", "features.json", "bad_files.jsonl"):
         (run.path / name).unlink(missing_ok=True)
@@ -54,6 +56,11 @@ def goes_on(plan: Plan, run: Run) -> bool:
         if run.finished or any(run.checkpoints()):
             check_same(plan, run)
             return True
+        run.config()  # whoever it belongs to: what is not of a training is not written over
+        if (run.path / "model.safetensors").exists():
+            raise ValueError(
+                f"{run.path} holds a model, but neither README.md nor a checkpoint to go on from: choose another --out"
+            )
     elif run.path.is_file() or (run.path.is_dir() and any(not passing(file.name) for file in run.path.iterdir())):
         raise ValueError(f"{run.path} holds something that is no run: choose another --out")
     return False
@@ -173,10 +180,21 @@ def learned_of(model: ModelConfig) -> tuple[int, str]:
     return sum(parameter.numel() for parameter in rest.parameters()), rest.what
 
 
+def length_of(train: dict[str, Any]) -> str:
+    """How long a training of these settings is, in words."""
+    return f"{train['epochs']:g} epochs" if train["epochs"] else f"at most {train['minutes']:g} minutes"
+
+
+def other_length(plan: Plan, run: Run) -> list[str]:
+    """A note where another length is asked for than the one that a run was begun with, which stays."""
+    begun, asked = length_of(run.config()["train"]), length_of(plan.config.to_json())
+    return [f"with {begun}, as it was begun, not {asked}: that takes another --out"] if asked != begun else []
+
+
 def print_plan(plan: Plan, run: Run, team: Team) -> None:
     rows = plan_rows(plan, run)
     config = plan.config
-    length = f"{config.epochs:g} epochs" if config.epochs else f"at most {config.minutes:g} minutes"
+    length = length_of(run.config()["train"])  # of a run that goes on, as it was begun
     where = str(team.device) + (f" x {team.size} processes" if team.size > 1 else "")
     rows.insert(5, ("time", f"{length} of training on {where}"))
     facts(f"Plan for {config.data}", rows)

@@ -110,6 +110,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} = {value}: expected more than 0")
+        if self.seed > MOST_SEED:
+            raise ValueError(f"seed = {self.seed}: expected at most {MOST_SEED}")
         if not re.fullmatch(r"(100|\d{1,2}(\.\d+)?)%", self.max_bad):
             raise ValueError(f"max_bad = {self.max_bad!r}: expected a percentage from 0% to 100%, such as 5%")
 
@@ -134,6 +136,7 @@ class TrainConfig:
         return cls(**settings)
 
 
+MOST_SEED = 2**32 - 1  # the seed of a step, a million times it and more, has 64 bits
 NOT_NEGATIVE = (
     "mixup",
     "ema",

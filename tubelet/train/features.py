@@ -21,9 +21,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from tubelet.data.bad import BadFile, bad_file
 from tubelet.data.clips import item_range
-from tubelet.data.dataset import FINER, Changes, Clips
+from tubelet.data.dataset import FINER, BadFile, Changes, Clips
 from tubelet.data.items import Item
 from tubelet.data.loader import prefetch
 from tubelet.media.reader import MediaError
@@ -178,7 +177,13 @@ class Cache:
 def check_same_key(run: Run, key: str, plan: Plan) -> None:
     """Raises ValueError where a run that goes on was begun with another encoder."""
     file = run.path / "features.json"
-    if file.is_file() and json.loads(file.read_text())["key"] != key:
+    try:
+        begun = json.loads(file.read_text())["key"] if file.is_file() else key
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{file}: damaged ({error}): remove it if --init is as it was, or choose another --out"
+        ) from error
+    if begun != key:
         raise ValueError(
             f"{plan.config.init}: not the weights that {run.path} was begun with: use those, or choose another --out"
         )
@@ -229,5 +234,5 @@ def views_of(item: Item, plan: Plan, views: int) -> Views | BadFile:
                 return clips.bad[0]
             found.append(varied)
     except MediaError as error:
-        return bad_file(item, error)
+        return BadFile.of(item, error)
     return torch.stack([clip for clip, _ in found]), [label for _, label in found]

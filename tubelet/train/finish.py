@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 import tubelet
-from tubelet.data.bad import BadFile
 from tubelet.data.clips import load_frames
+from tubelet.data.dataset import BadFile
 from tubelet.evaluate import Answer, answer, results_of, write_predictions
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer

@@ -21,8 +21,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from tubelet.data.dataset import Clips
-from tubelet.data.items import some
 from tubelet.data.loader import prefetch
+from tubelet.data.problems import some
 from tubelet.nn import Block, SpaceTimeTransformer, SwinBlock
 from tubelet.nn.rest import Rest
 from tubelet.train.bad import spare, too_many
@@ -161,10 +161,12 @@ class Fit:
     def give_up(self, loss: float, norm: float) -> None:
         items, first = self.plan.items("train"), self.step * self.plan.config.batch
         names = dict.fromkeys(items[self.taken(first + i)].name for i in range(self.plan.config.batch))
-        saved = "none yet" if self.saved_step is None else f"that of step {self.saved_step}"
+        saved, anew = "none yet", ""
+        if self.saved_step is not None:
+            saved, anew = f"that of step {self.saved_step}", " with another --out"
         raise ValueError(
             f"step {self.step}: the loss is {loss:.4g} and its gradient {norm:.4g}, no weights were changed by it: "
-            f"use a lower --lr than {self.plan.lr:g}, or --dtype float32\n"
+            f"use a lower --lr than {self.plan.lr:g}, or --dtype float32{anew}\n"
             f"  the last checkpoint: {saved}\n"
             f"  the clips of this step: {some(names, most=8)}"
         )

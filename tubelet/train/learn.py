@@ -9,8 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tubelet.data.bad import BadFile
-from tubelet.data.dataset import Clips
+from tubelet.data.dataset import BadFile, Clips
 from tubelet.data.loader import prefetch
 from tubelet.media.reader import MediaError
 from tubelet.screen import bar, clock, say
@@ -37,11 +36,7 @@ def learn(fit: Fit, run: Run, held: Clips | Features, *, bad: BadFiles, title: s
         ValueError: more training files than `--max-bad` allows cannot be read; after a checkpoint too.
     """
     plan, team = fit.plan, fit.team
-    per_epoch = len(fit.clips) / plan.config.batch
-    affordable = int(LOOK_SHARE * 3 * fit.steps * plan.config.batch / min(len(held), LOOK_CLIPS))
-    look_every = max(1, fit.steps // min(max(affordable, LOOKS[0]), LOOKS[1]))
-    saved = time.monotonic()
-    recent = fit.recent
+    every, saved = look_every(fit, held), time.monotonic()
     waits: list[tuple[float, float]] = []
     held_accuracy, stop = "", 0
     board = curves(run, wanted=plan.config.tensorboard and team.first)
@@ -53,22 +48,15 @@ def learn(fit: Fit, run: Run, held: Clips | Features, *, bad: BadFiles, title: s
             nonlocal saved, held_accuracy, stop
             due = time.monotonic() - saved > 60 * plan.config.save_minutes
             figures, stop, due, found = shared(team, figures, caught[0] if caught else 0, due, bad.new(fit.clips.bad))
-            recent.append(figures)
+            fit.recent.append(figures)
             fit.clips.bad.update(found)
             bad.add(found.values())
             waits.append((figures["waited"], figures["seconds"]))
             step = fit.step
-            if step % look_every == 0 or step == fit.steps:
-                mean, when = summary(recent, plan), {"step": step, "epoch": step / per_epoch}
-                recent.clear()
-                loss, accuracy = look(fit, held)
-                held_accuracy = f" held out {100 * accuracy:.0f}%"
-                if team.first:
-                    run.log({"kind": "train", **when, **mean})
-                    run.log({"kind": "val", **when, "loss": loss, "accuracy": accuracy})
-                draw({**mean, "val_loss": loss, "val_accuracy": accuracy}, step)
+            if step % every == 0 or step == fit.steps:
+                held_accuracy = f" held out {100 * look_and_log(fit, run, held, draw):.0f}%"
             rate = (time.monotonic() - begun) / (step - first)
-            figures = summary(recent or [figures], plan)
+            figures = summary(fit.recent or [figures], plan)
             progress.advance(
                 f"loss {figures['loss']:.2f} acc {100 * figures['accuracy']:.0f}%{held_accuracy} "
                 f"{figures['clips_per_second']:.0f} clips/s wait {100 * figures['data_wait']:.0f}% "
@@ -89,6 +77,25 @@ def learn(fit: Fit, run: Run, held: Clips | Features, *, bad: BadFiles, title: s
         say("data wait", wait_words(waits, from_files=from_files))
     if stop:
         raise Stopped(run.path, stop)
+
+
+def look_every(fit: Fit, held: Clips | Features) -> int:
+    """Steps from one look at the held-out clips to the next."""
+    affordable = int(LOOK_SHARE * 3 * fit.steps * fit.plan.config.batch / min(len(held), LOOK_CLIPS))
+    return max(1, fit.steps // min(max(affordable, LOOKS[0]), LOOKS[1]))
+
+
+def look_and_log(fit: Fit, run: Run, held: Clips | Features, draw: Callable[[dict[str, float], int], None]) -> float:
+    """Writes down how the steps since the last time went, and a look at the held-out clips, whose accuracy it gives."""
+    mean = summary(fit.recent, fit.plan)
+    when = {"step": fit.step, "epoch": fit.step / (len(fit.clips) / fit.plan.config.batch)}
+    fit.recent.clear()
+    loss, accuracy = look(fit, held)
+    if fit.team.first:
+        run.log({"kind": "train", **when, **mean})
+        run.log({"kind": "val", **when, "loss": loss, "accuracy": accuracy})
+    draw({**mean, "val_loss": loss, "val_accuracy": accuracy}, fit.step)
+    return accuracy
 
 
 def wait_words(waits: list[tuple[float, float]], *, from_files: bool) -> str:

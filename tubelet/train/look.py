@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass, replace
 
-from tubelet.data.bad import BadFile
-from tubelet.data.checked import Checked, Stamp
+from tubelet.data.checked import Checked
+from tubelet.data.dataset import BadFile
 from tubelet.data.items import Item, Source
-from tubelet.data.loader import prefetch
-from tubelet.media.health import Health, examine
-from tubelet.screen import bar, visible
+from tubelet.media.health import Health
+from tubelet.screen import bar
+from tubelet.visible import visible
 
 MANY = 500  # files; to look at so many takes long enough for a bar, and is worth remembering
 SHOWN = 8  # bad files that a message names
@@ -56,16 +56,10 @@ def healths_of(source: Source, *, workers: int, show: bool) -> tuple[dict[str, H
     checked = Checked.open(source.root)
     healths: dict[str, Health | None] = {path: checked.get(path) for path in {item.path: None for item in source.items}}
     unknown = [path for path, health in healths.items() if health is None]
-
-    def look(path: str) -> tuple[Stamp | None, Health]:
-        return checked.stamp(path), examine(source.root / path, quick=True)
-
     many = len(unknown) >= MANY
     with bar("looking at files", len(unknown), show=show and many) as progress:
-        looks = prefetch(look, unknown, threads=workers, ahead=4 * workers)
-        for path, (stamp, health) in zip(unknown, looks, strict=True):
+        for path, health in checked.scan(unknown, quick=True, threads=workers):
             healths[path] = health
-            checked.put(path, health, stamp=stamp, quick=True)
             progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
     trouble = checked.save() if many else ""
     return {path: health for path, health in healths.items() if health is not None}, trouble

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from tubelet.data.augment import Augmentation
-from tubelet.data.bad import BadFile
 from tubelet.data.clips import load_frames
-from tubelet.data.dataset import Changes, kept_bytes
+from tubelet.data.dataset import BadFile, Changes, kept_bytes
 from tubelet.data.items import Item, Source, find_items, fingerprint
+from tubelet.data.loader import processors
 from tubelet.data.mirrors import as_indices, find_mirrors
 from tubelet.data.spec import ClipSpec
 from tubelet.data.splits import assign_splits
@@ -75,7 +75,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     """
     source = assign_splits(find_items(config.data), val_share=config.val_share, seed=config.seed)
     start = find_start(config, source.kind)
-    workers = config.workers or min(8, os.cpu_count() or 1)
+    workers = config.workers or min(8, processors())
     look = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show)
     source, healths, notes = look.source, look.healths, list(look.notes)
     spec = choose_spec(config, source, healths, device, start)

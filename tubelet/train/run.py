@@ -1,11 +1,13 @@
 """The run directory: what a training leaves on disk, and what it needs to go on after it was stopped."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,13 @@ class Run:
     @property
     def finished(self) -> bool:
         return (self.path / "README.md").is_file()
+
+    @cached_property
+    def mark(self) -> str:
+        """What a checkpoint of this run carries, made of config.json: one that was copied in has another."""
+        if not self.config_file.is_file():
+            return ""
+        return hashlib.sha256(json.dumps(self.config(), sort_keys=True).encode()).hexdigest()[:16]
 
     def config(self) -> dict[str, Any]:
         """Raises ValueError where it is missing or damaged."""
@@ -86,21 +95,23 @@ class Run:
                 raise
         self.unwritten = ""
 
-    def forget_metrics_after(self, step: int) -> None:
-        """Drops the records of steps that are going to be done again, and a line that was cut short."""
-        file, kept = self.path / "metrics.jsonl", []
-        for line in file.read_text(errors="replace").splitlines() if file.is_file() else []:
+    def forget_metrics_after(self, step: int) -> int:
+        """Drops the records of steps that are going to be done again, and a line that was cut short. Returns how many
+        other lines were damaged; they are dropped too."""
+        file, kept, damaged = self.path / "metrics.jsonl", [], 0
+        for line in file.read_text(errors="replace").splitlines(keepends=True) if file.is_file() else []:
             try:
-                kept += [line + "\n"] if json.loads(line)["step"] <= step else []
+                kept += [line] if json.loads(line)["step"] <= step and line.endswith("\n") else []
             except (json.JSONDecodeError, TypeError, KeyError):
-                break
+                damaged += line.endswith("\n")
         self.write_text("metrics.jsonl", "".join(kept))
+        return damaged
 
     def save_checkpoint(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
         """Writes a checkpoint, then removes all but the newest two whole ones. Raises OSError or SafetensorError."""
         self.write_metrics()  # a run that goes on has every line up to its checkpoint
         folder = self.path / "checkpoints" / f"step-{step:08d}"
-        checkpoint.write(folder, tensors, state)
+        checkpoint.write(folder, tensors, {**state, "run": self.mark})
         self.damaged.discard(folder.name)
         before = [p for p in self.checkpoints() if p != folder and p.suffix != ".old" and p.name not in self.damaged]
         for old in self.checkpoints():  # the new one is on the disk before an old one is gone
@@ -129,7 +140,9 @@ class Run:
         self.misses += 1
         needed, free = sum(value.nbytes for value in tensors.values()), trouble.free_bytes(self.path)
         there = "" if free is None else f", {size(free)} are free there"
-        kept = next((f"that of step {step_of(p)}" for p in self.checkpoints() if p.name not in self.damaged), "none")
+        kept = "none"
+        with suppress(OSError):
+            kept = next((f"that of step {step_of(p)}" for p in self.checkpoints() if p.name not in self.damaged), kept)
         words = (
             f"{self.path}: the checkpoint of step {step} cannot be written ({told}; "
             f"{size(needed)} are needed{there}); {kept} before it is kept"
@@ -150,23 +163,40 @@ class Run:
             )
 
     def checkpoints(self) -> Iterator[Path]:
-        """Checkpoint folders, the newest first."""
-        found = [
-            (step, p.suffix == "", p)
-            for p in (self.path / "checkpoints").glob("step-*")
-            if (step := step_of(p)) is not None
-        ]
+        """Checkpoint folders, the newest first. Raises OSError where they cannot be listed: there may be some."""
+        folder = self.path / "checkpoints"
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            if folder.is_symlink():  # to a disk that is not there now
+                raise
+            names = []
+        found = [(step, p.suffix == "", p) for p in map(folder.joinpath, names) if (step := step_of(p)) is not None]
         return (p for _, _, p in sorted(found, reverse=True))
 
     def newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest whole checkpoint, if there is one, and what was wrong with newer ones."""
-        notes: list[str] = []
+        """The newest whole checkpoint, if there is one, and what was wrong with newer ones.
+
+        Raises:
+            PermissionError: one may not be read; it may be whole.
+            ValueError: it is of another run.
+        """
+        notes, mark = list[str](), self.mark
         for folder in self.checkpoints():
             try:
-                return checkpoint.read(folder), notes
+                found = checkpoint.read(folder)
+            except PermissionError:
+                raise
             except (OSError, ValueError, SafetensorError) as error:
                 self.damaged.add(folder.name)
                 notes.append(f"{folder} is damaged ({error}): going on from the one before it")
+                continue
+            if found.state.get("run") != mark:
+                raise ValueError(
+                    f"{folder} is of another run than {self.config_file}, or that file was changed: move it away, or "
+                    "restore that file"
+                )
+            return found, notes
         if notes:
             notes.append("no checkpoint is whole: starting again")
         return None, notes

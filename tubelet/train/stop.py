@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,14 +20,23 @@ class Stopped(Exception):
         self.run, self.signal = run, number
 
 
+# torchrun passes a signal on that its processes got too, as from Ctrl-C: what comes so soon is no second one.
+PASSED_ON_SECONDS = 2.0
+
+
 @contextmanager
 def signals(*, show: bool) -> Iterator[list[int]]:
     """Signals caught while inside, for who looks at them; a second one ends the process at once."""
     caught: list[int] = []
+    first = 0.0
 
     def catch(number: int, frame: object) -> None:
+        nonlocal first
+        if caught and "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - first < PASSED_ON_SECONDS:
+            return
         if caught:
             end_at_once(number)
+        first = time.monotonic()
         caught.append(number)
         if show:
             with suppress(RuntimeError):  # the signal came in the midst of a line that is being printed

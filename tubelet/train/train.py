@@ -18,7 +18,7 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.rest import Rest
 from tubelet.screen import bar, clock, say
 from tubelet.train.bad import BadFiles, spare, too_many
-from tubelet.train.begin import next_run, open_run, print_plan
+from tubelet.train.begin import next_run, open_run, other_length, print_plan
 from tubelet.train.checkpoint import check_fits
 from tubelet.train.config import TrainConfig
 from tubelet.train.features import Cache, Features
@@ -90,9 +90,9 @@ def train_held(
         team.together(lambda: check_fits(checkpoint.tensors, fit.model, average=bool(config.ema), what=str(run.path)))
         fit.resume(checkpoint.step, checkpoint.tensors)
         fit.recent = checkpoint.state.get("recent", [])
-        notes.append(f"from step {fit.step} of {steps}")
-    if team.first:
-        run.forget_metrics_after(fit.step)
+        notes += [f"from step {fit.step} of {steps}", *other_length(plan, run)]
+    if team.first and (lost := run.forget_metrics_after(fit.step)):
+        notes.append(f"{run.path / 'metrics.jsonl'}: {lost} damaged lines are left out")
     for note in notes if show else ():
         say("going on", note)
     learn(fit, run, held_clips, bad=bad, title="training", show=show)
@@ -104,9 +104,13 @@ def train_held(
 
 def train_all(run: Run, config: TrainConfig, *, show: bool) -> Path:
     """The run beside a frozen one, from the same start, of which all weights learn."""
-    out = next_run(run.path.with_name(f"{run.path.name}-all-weights")).path
-    config = replace(config, freeze=False, compare=False, lr=None, layer_decay=None, out=out)
-    return train_fn(config, show=show)
+    base = Run(run.path.with_name(f"{run.path.name}-all-weights"))
+    config = replace(config, freeze=False, compare=False, lr=None, layer_decay=None, out=base.path)
+    if base.finished:  # before this one was stopped; or it belongs to an older one
+        then, now = base.config(), run.config()
+        if TrainConfig.from_json(then["train"]) == config and then["data"]["fingerprint"] == now["data"]["fingerprint"]:
+            return base.path
+    return train_fn(replace(config, out=next_run(base.path).path), show=show)
 
 
 def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:

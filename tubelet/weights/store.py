@@ -13,6 +13,7 @@ from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.weights.bounded_json import parse
 from tubelet.weights.header import check_header, load_tensors
+from tubelet.whole import aside
 
 FILE = "model.safetensors"
 WEIGHTS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # what becomes float32: numbers of a fraction
@@ -36,18 +37,12 @@ def save(model: SpaceTimeTransformer, path: str | os.PathLike[str], *, about: di
 
 
 def write_tensors(file: Path, tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
-    """Writes tensors and a JSON header durably: under a temporary name, flushed to disk, then renamed."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    """Writes tensors and a JSON header: whole or not at all."""
+    with aside(file) as temporary:
         save_file(tensors, temporary, metadata={"tubelet": json.dumps(header)})
         check_header(temporary)  # what is written here can be read here
         os.umask(umask := os.umask(0))  # the only way to ask for it
         temporary.chmod(0o666 & ~umask)  # safetensors leaves files that only their owner can read
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
