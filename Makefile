@@ -9,8 +9,12 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/tubelet demo
 
+# OpenVINO and training in one process have crashed (docs/export.md), so what exports is tested by itself
+EXPORTS := tests/test_export.py tests/test_docs.py
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(addprefix --ignore=,$(EXPORTS))
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(EXPORTS)
 
 # the long versions: 20,000 damaged files, 100 kills, 2,000 clips, 100,000 headers, mutations of our own code; an hour
 soak: $(STAMP)
