@@ -419,7 +419,7 @@ def test_names_that_begin_with_a_dash(
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "%" in line]
     assert rows == ["-x.mp4", "-x.mp4", "--json", "--debug"]
     assert command("predict", run, "-x.mp4") == 2
-    assert "Unrecognized options: -x.mp4" in capsys.readouterr().err
+    assert "no option -x.mp4 of `tubelet predict`: " in capsys.readouterr().err
 
 
 # ---- tables that people open in a spreadsheet

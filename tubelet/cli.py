@@ -5,17 +5,16 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import asdict, fields
-from io import StringIO, TextIOWrapper
+from io import TextIOWrapper
 from textwrap import fill
 from typing import Any, TextIO
-
-import tyro
 
 from tubelet import __version__
 from tubelet.commands import COMMANDS, Bench, Check, Convert, Demo, Eval, Export, Info, Predict, Prepare, Stream, Train
 from tubelet.ending import SOME_FAILED, WRONG, terminable, told
+from tubelet.options import asks_for_help, help_of, read_command
 from tubelet.train.config import TrainConfig
 
 ABOUT = f"""tubelet {__version__}: from a folder of clips, images or sounds to a tested model.
@@ -91,13 +90,19 @@ def parse(arguments: list[str]) -> object:
         overview(sys.stdout if arguments else sys.stderr)
         sys.exit(0 if arguments else 2)
     verb, *rest = arguments
-    with nullcontext() if in_first_process() else redirect_stderr(StringIO()):
+    try:
         if verb not in COMMANDS:
             near = difflib.get_close_matches(verb, COMMANDS, n=1)
             hint = f"did you mean `tubelet {near[0]}`?" if near else f"expected one of {', '.join(COMMANDS)}"
-            print(f"tubelet: no command {verb!r}: {hint}", file=sys.stderr)
-            sys.exit(2)
-        return tyro.cli(COMMANDS[verb], args=rest, prog=f"tubelet {verb}")
+            raise ValueError(f"no command {verb!r}: {hint}")
+        if asks_for_help(rest):
+            print(help_of(COMMANDS[verb], name=f"tubelet {verb}"))
+            sys.exit(0)
+        return read_command(COMMANDS[verb], rest, name=f"tubelet {verb}")
+    except ValueError:
+        if in_first_process():
+            raise
+        sys.exit(WRONG)
 
 
 def overview(out: TextIO) -> None:

@@ -1,14 +1,14 @@
 """What can be typed: each command is a dataclass, its fields are the flags, their docstrings the help."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
-
+from tubelet.options import Positional
 from tubelet.stream.config import StreamConfig
 from tubelet.train.config import TrainConfig
+
+ClipSize = Annotated[tuple[int, int, int], "FRAMES HEIGHT WIDTH"]
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Info:
 
     model: Positional[str]
     """family-size/patch[xtubelet], such as vivit2-B/16x2; or "list" for all names."""
-    clip: tuple[int, int, int] | None = None
+    clip: ClipSize | None = None
     """Frames, height and width."""
     classes: int = 400
     """Classes to tell apart."""
@@ -191,7 +191,7 @@ class Bench:
 
     model: Positional[str] = "vivit2-S/16x2"
     """family-size/patch[xtubelet], such as vivit2-B/16x2."""
-    clip: tuple[int, int, int] | None = None
+    clip: ClipSize | None = None
     """Frames, height and width; left out, 16 of 224 px, or what fits the time."""
     batch: int = 1
     """Clips at a time."""
@@ -220,7 +220,7 @@ class Convert:
     """Whose names the tensors have, such as timm or hf-vivit; recognised if left out."""
     heads: tuple[int, ...] | None = None
     """Attention heads; for Swin, those of each stage."""
-    clip: tuple[int, int, int] | None = None
+    clip: ClipSize | None = None
     """Frames, height and width that the weights are made for; sound: 1, mel bins, columns."""
     family: str | None = None
     """Our name of the model, such as vivit4, where weights cannot tell."""
@@ -228,9 +228,9 @@ class Convert:
     """Order of attention, such as hw,t, where weights cannot tell."""
     frames: int | None = None
     """Uniform frame sampling: frames embedded of each clip."""
-    stride: tuple[int, int, int] | None = None
+    stride: ClipSize | None = None
     """Frames and px between patches, where they overlap."""
-    window: tuple[int, int, int] | None = None
+    window: ClipSize | None = None
     """Swin's windows, in tokens."""
     classes: Path | None = None
     """Text file of class names, one a line, in the order of the outputs."""
@@ -245,7 +245,7 @@ class Convert:
     """At the end, print what was written as one JSON object."""
 
 
-COMMANDS: dict[str, Callable[..., object]] = {
+COMMANDS: dict[str, type] = {
     "demo": Demo,
     "train": Train,
     "check": Check,

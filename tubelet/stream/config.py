@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
+from tubelet.options import Positional
 
 OFF_SHARE = 0.7  # of the probability at which a segment begins: below it, it ends
 

@@ -4,9 +4,9 @@ import math
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tubelet.options import Positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class TrainConfig:
     """Frames of a clip."""
     seconds_between_frames: float | None = None
     """Time between two frames of a clip; sound: between two columns of the spectrogram."""
-    size: tuple[int, int] | None = None
+    size: Annotated[tuple[int, int], "HEIGHT WIDTH"] | None = None
     """Height and width of a clip in px; sound: mel bins and columns."""
     minutes: float = 15.0
     """Time budget for training."""
