@@ -357,7 +357,7 @@ def test_precision_of_each_runtime(monkeypatch: pytest.MonkeyPatch, make: Make) 
         "float32: as exported for onnxruntime",
         "int8, else float32: as exported for onnxruntime",
         "bfloat16: this processor has avx512_bf16",
-        "int8, else float32: as told",
+        "int8, else float32",
     ]
 
 

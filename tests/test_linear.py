@@ -1,9 +1,12 @@
 """The quick ways of the processor give what the plain ones give, and step aside where somebody needs the steps."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import clip_for, tiny
+from tiny import FAMILIES, clip_for, tiny
 from torch import Tensor
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
@@ -11,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tubelet.nn import Grid, attend, attention
 from tubelet.nn import linear as linear_room
 from tubelet.nn.attention import from_products, kept_products
-from tubelet.nn.linear import Linear, at_once, linear
+from tubelet.nn.linear import Linear, linear, only_answers
+from tubelet.nn.processor import fuses_linear
 
 LAYOUTS = {
     "whole": lambda x: x,
@@ -53,19 +57,18 @@ def test_learning_and_answering_agree(dtype):
 
 def test_the_kernel_is_used_only_where_nobody_needs_the_steps():
     x, weight = torch.randn(2, 8), torch.nn.Parameter(torch.randn(6, 8))
-    assert not at_once(x, weight)
+    assert not only_answers(x, weight)
     with torch.no_grad():
-        assert at_once(x, weight)
-        assert not at_once(x.double(), weight.double())
-        assert not at_once(x.bfloat16(), weight)
-        assert not at_once(x.to("meta"), weight.to("meta"))
+        assert only_answers(x, weight)
+        assert not only_answers(x.bfloat16(), weight)
+        assert not only_answers(x.to("meta"), weight.to("meta"))
         with torch.autocast("cpu", torch.bfloat16):
-            assert not at_once(x, weight)
+            assert not only_answers(x, weight)
         with FlopCounterMode(display=False):
-            assert not at_once(x, weight)
+            assert not only_answers(x, weight)
         with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
-            assert not at_once(x, weight)
-    assert at_once(x, weight.detach())
+            assert not only_answers(x, weight)
+    assert only_answers(x, weight.detach())
 
 
 def test_a_counter_of_operations_sees_all_of_them():
@@ -86,13 +89,75 @@ def test_a_traced_model_has_no_private_kernels():
     assert "mkldnn" not in str(exported.graph)
 
 
-def test_without_the_kernel_answers_are_the_same(monkeypatch):
-    model = tiny("timesformer")
-    clip = clip_for(model)
-    with torch.no_grad():
-        quick = model(clip)
-        monkeypatch.setattr(linear_room, "FUSED", False)
-        assert_close(model(clip), quick, atol=1e-5, rtol=1e-5)
+def calls_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
+    """What the kernel is given from here on; bfloat16 is an error, as on a processor that lacks it."""
+    given, kernel = [], torch.ops.mkldnn._linear_pointwise
+
+    def run(x: Tensor, *rest: Any) -> Tensor:
+        given.append(x.dtype)
+        if x.dtype != torch.float32:
+            raise RuntimeError("could not create a primitive")
+        return kernel(x, *rest)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", run)
+    return given
+
+
+@pytest.mark.parametrize(
+    ("capability", "has_bfloat16", "fused"),
+    [
+        ("AVX512", True, [torch.float32, torch.bfloat16]),
+        ("AVX2", True, [torch.float32, torch.bfloat16]),
+        ("AVX2", False, [torch.float32]),
+        ("DEFAULT", True, []),
+        ("SVE256", True, []),
+    ],
+)
+@torch.no_grad()
+def test_the_kernel_is_asked_for_where_it_is(capability, has_bfloat16, fused, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_bfloat16)
+    monkeypatch.setattr(linear_room, "fuses_linear", fuses_linear.__wrapped__)  # asks anew each time
+    calls, layer = calls_of_the_kernel(monkeypatch), Linear(8, 6, gelu="tanh")
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        x, layer = torch.randn(2, 8, dtype=dtype), layer.to(dtype)
+        if dtype in fused and dtype != torch.float32:
+            with pytest.raises(RuntimeError, match="could not create"):
+                layer(x)
+        else:
+            layer(x)
+    assert calls == fused
+
+
+def test_a_torch_that_lacks_the_kernel_does_without(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    has = fuses_linear.__wrapped__
+    assert has(torch.float32)
+    for mkldnn in (SimpleNamespace(), SimpleNamespace(_linear_pointwise=print)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.ops, "mkldnn", mkldnn)
+            assert not has(torch.float32)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not has(torch.float32)
+
+
+@pytest.mark.parametrize("products", [True, False])
+@pytest.mark.parametrize("fused", ["as here", "float32 alone", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_every_way_through_every_family_gives_the_same(family, dtype, fused, products, monkeypatch):
+    model = tiny(family).double()
+    clip = clip_for(model).double()
+    wanted = model(clip)
+    calls = []
+    if fused != "as here":
+        monkeypatch.setattr(linear_room, "fuses_linear", lambda dtype: fused != "none" and dtype == torch.float32)
+        calls = calls_of_the_kernel(monkeypatch)
+    monkeypatch.setattr(attention, "products_beat_attention", lambda dtype: products)
+    got = model.to(dtype)(clip.to(dtype))
+    assert (got - wanted).norm() < (0.03 if dtype == torch.bfloat16 else 1e-5) * wanted.norm()
+    assert set(calls) == ({dtype} & {torch.float32} if fused == "float32 alone" else set())
 
 
 # ---- attention
@@ -122,7 +187,7 @@ def test_kept_products_learn_as_attention_does():
 @pytest.mark.parametrize("learns", [True, False])
 def test_keys_that_are_all_far_off_cost_no_precision(learns, monkeypatch):
     """No softmax sees what is added to all keys; in bfloat16 the scores would round to steps of 1."""
-    monkeypatch.setattr(attention, "PLAIN_BFLOAT16", True)
+    monkeypatch.setattr(attention, "products_beat_attention", lambda dtype: True)
     torch.manual_seed(0)
     grid = Grid(1, 4, 16)
     q, k, v = (torch.randn(2, grid.size, 2, 16).bfloat16() for _ in "qkv")
@@ -131,15 +196,3 @@ def test_keys_that_are_all_far_off_cost_no_precision(learns, monkeypatch):
     out = attend(q.requires_grad_(learns), k, v, grid, "thw")
     assert out.requires_grad == learns
     assert (out - wanted).abs().mean() < 0.02 * wanted.abs().mean()
-
-
-@pytest.mark.parametrize("plain", [True, False])
-def test_both_ways_of_bfloat16_give_nearly_the_answer_of_float32(plain, monkeypatch):
-    monkeypatch.setattr(attention, "PLAIN_BFLOAT16", plain)
-    model = tiny("vivit3")
-    clip = clip_for(model)
-    with torch.no_grad():
-        wanted = model(clip)
-        got = model.bfloat16()(clip.bfloat16()).float()
-    assert (got - wanted).norm() < 0.02 * wanted.norm()
-    assert not torch.equal(got, wanted)

@@ -11,14 +11,15 @@ from small_sets import command, write_videos
 from tiny import FAMILIES, clip_for, tiny
 
 from tubelet import ClipSpec, Predictor, Streamer, save
-from tubelet.precision import CPU_GATES, choose_dtype, compile_if_faster, prepared
+from tubelet.nn.processor import BFLOAT16
+from tubelet.precision import choose_dtype, compile_if_faster, prepared
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CLOSE = 0.05  # of the largest value: a tiny model's error in bfloat16 is 0.01 to 0.02
 
 
 def set_gates(monkeypatch: pytest.MonkeyPatch, *has: str) -> None:
-    for name, gate in CPU_GATES.items():
+    for name, gate in BFLOAT16.items():
         monkeypatch.setattr(torch.cpu, gate, lambda name=name: name in has)
 
 
@@ -42,7 +43,7 @@ def test_auto_asks_the_processor(
 
 
 def test_a_torch_that_cannot_tell_is_given_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    for gate in CPU_GATES.values():
+    for gate in BFLOAT16.values():
         monkeypatch.delattr(torch.cpu, gate)
     assert choose_dtype("auto", CPU) == (torch.float32, "float32: this processor has no avx512_bf16 and no AMX")
 
@@ -54,17 +55,17 @@ def test_auto_asks_the_gpu(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
     dtype, reason = choose_dtype("auto", GPU)
     assert dtype == expected[0]
     assert reason.startswith(expected[1])
-    assert choose_dtype("float16", GPU) == (torch.float16, "float16: as told")
+    assert choose_dtype("float16", GPU) == (torch.float16, "float16")
 
 
 def test_what_is_told_is_done_and_a_slow_one_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     set_gates(monkeypatch)
-    assert choose_dtype("float32", CPU) == (torch.float32, "float32: as told")
+    assert choose_dtype("float32", CPU) == (torch.float32, "float32")
     dtype, reason = choose_dtype("bfloat16", CPU)
     assert dtype == torch.bfloat16
-    assert reason == "bfloat16: as told, though this processor has no avx512_bf16 and no AMX: it may be very slow"
+    assert reason == "bfloat16, though this processor has no avx512_bf16 and no AMX: it may be very slow"
     set_gates(monkeypatch, "AMX")
-    assert choose_dtype("bfloat16", CPU) == (torch.bfloat16, "bfloat16: as told")
+    assert choose_dtype("bfloat16", CPU) == (torch.bfloat16, "bfloat16")
     assert choose_dtype("auto", torch.device("mps")) == (torch.float32, "float32: bfloat16 is untested on mps")
 
 
@@ -218,7 +219,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_predictor_in_bfloat16(monkeypatch: pytest.MonkeyPatch, run: Path, videos: Path) -> None:
     set_gates(monkeypatch, "AMX")
     exact, found = (Predictor.load(run, device="cpu", dtype=dtype) for dtype in ("float32", "auto"))
-    assert (exact.precision, found.precision) == ("float32: as told", "bfloat16: this processor has AMX")
+    assert (exact.precision, found.precision) == ("float32", "bfloat16: this processor has AMX")
     for file in sorted(videos.rglob("*.mp4")):
         a, b = (one.predict(file).probabilities for one in (exact, found))
         assert a["dark"] == pytest.approx(b["dark"], abs=0.02)
@@ -230,8 +231,8 @@ def test_a_predictor_in_bfloat16(monkeypatch: pytest.MonkeyPatch, run: Path, vid
     [
         (["predict"], "in bfloat16: this processor has AMX"),
         (["predict", "--json"], "in bfloat16: this processor has AMX"),
-        (["predict", "--dtype", "float32"], "in float32: as told"),
-        (["eval"], "in float32: as told"),
+        (["predict", "--dtype", "float32"], "in float32"),
+        (["eval"], "in float32"),
         (["eval", "--dtype", "auto"], "in bfloat16: this processor has AMX"),
     ],
 )

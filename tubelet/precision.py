@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.processor import BFLOAT16, bfloat16_instructions
 from tubelet.timing import interleaved
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-CPU_GATES = {"avx512_bf16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}  # of torch.cpu
 TRIALS = 5
 CLOSE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.01}  # of the largest logit: changes by rounding
 
 
 def choose_dtype(wanted: str, device: torch.device) -> tuple[torch.dtype, str]:
-    """The dtype to compute in, and the choice with its reason in words.
+    """The dtype to compute in, and its name, with the reason where there is one.
 
     "auto" is bfloat16 where the device multiplies in it, else float32; never float16, whose range is small.
 
@@ -35,7 +35,7 @@ def choose_dtype(wanted: str, device: torch.device) -> tuple[torch.dtype, str]:
     if wanted == "float16" and device.type != "cuda":
         raise ValueError(f"float16 is for GPUs, on {device.type} it can be a thousand times slower: choose auto")
     slow = wanted == "bfloat16" and not has
-    return DTYPES[wanted], f"{wanted}: as told" + (f", though {why}: it may be very slow" if slow else "")
+    return DTYPES[wanted], wanted + (f", though {why}: it may be very slow" if slow else "")
 
 
 def has_bfloat16(device: torch.device) -> tuple[bool, str]:
@@ -44,10 +44,9 @@ def has_bfloat16(device: torch.device) -> tuple[bool, str]:
         has = torch.cuda.is_bf16_supported(including_emulation=False)
         return has, "this GPU has it" if has else "this GPU has no bfloat16"
     if device.type == "cpu":
-        for name, gate in CPU_GATES.items():
-            if hasattr(torch.cpu, gate) and getattr(torch.cpu, gate)():  # private: another torch may lack them
-                return True, f"this processor has {name}"
-        return False, f"this processor has no {' and no '.join(CPU_GATES)}"
+        if found := bfloat16_instructions():
+            return True, f"this processor has {found[0]}"
+        return False, f"this processor has no {' and no '.join(BFLOAT16)}"
     return False, f"bfloat16 is untested on {device.type}"
 
 

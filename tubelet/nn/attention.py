@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tubelet.nn.grid import AXES, Grid
-from tubelet.nn.linear import Linear, at_once, linear
+from tubelet.nn.linear import Linear, linear, only_answers
+from tubelet.nn.processor import products_beat_attention
 
 Turns = tuple[Tensor, Tensor]
 
@@ -14,14 +15,6 @@ MOST_SCORES = 2**20  # of queries and keys, computed at a time: they stay in the
 MOST_KEPT = (
     1024  # keys up to which all scores, kept for the backward pass, take about as much memory as the rest of a block
 )
-
-
-def has(gate: str) -> bool:
-    return hasattr(torch.cpu, gate) and getattr(torch.cpu, gate)()  # private: another torch may lack them
-
-
-# There torch's fused kernel takes longer for bfloat16 than for float32, though plain products take half as long.
-PLAIN_BFLOAT16 = has("_is_avx512_bf16_supported") and not has("_is_amx_tile_supported")
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, grid: Grid, axes: str, *, prefix: int = 0, dropout: float = 0.0) -> Tensor:
@@ -38,10 +31,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, grid: Grid, axes: str, *, prefix: in
                 parts = zip(*(x.split(MOST_SEQUENCES, axis) for x in (q, k, v)), strict=True)
                 return torch.cat([sdpa(*part) for part in parts], axis)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        if PLAIN_BFLOAT16 and q.dtype == torch.bfloat16 and q.device.type == "cpu" and not dropout:
-            if at_once(q, k):
+        eager = q.device.type == "cpu" and not torch.compiler.is_compiling()
+        if eager and not dropout and products_beat_attention(q.dtype):
+            if only_answers(q, k):
                 return from_products(q, k, v).transpose(1, 2)
-            if q.requires_grad and k.shape[2] <= MOST_KEPT and not torch.compiler.is_compiling():
+            if q.requires_grad and k.shape[2] <= MOST_KEPT:
                 return kept_products(q, k, v).transpose(1, 2)
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2)
 

@@ -4,27 +4,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GELUS = {"erf": "none", "tanh": "tanh"}  # as torch calls them
+from tubelet.nn.processor import fuses_linear
 
-# Private to torch, so asked for. Its kernels are oneDNN's, which on x86 are ahead of those of `F.linear` in float32 and
-# add the bias and apply the GELU before a result leaves the cache. docs/performance.md has the measurement.
-FUSED = (
-    torch.backends.mkldnn.is_available()
-    and torch.backends.cpu.get_cpu_capability().startswith("AVX")
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-)
+GELUS = {"erf": "none", "tanh": "tanh"}  # as torch calls them
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: str | None = None) -> Tensor:
     """(..., D) -> (..., E) with `weight` (E, D), then, if asked for, a GELU: "erf" (exact) or "tanh" (JAX's)."""
-    if FUSED and at_once(x, weight):
+    if only_answers(x, weight) and fuses_linear(x.dtype):
         activation = ("gelu", GELUS[gelu]) if gelu else ("none", "")
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation[0], [], activation[1])
     x = F.linear(x, weight, bias)
     return F.gelu(x, approximate=GELUS[gelu]) if gelu else x
 
 
-def at_once(x: Tensor, other: Tensor) -> bool:
+def only_answers(x: Tensor, other: Tensor) -> bool:
     """Whether nothing needs the single steps of a product of two on the CPU: no gradient, tracer, counter or cast."""
     learns = torch.is_grad_enabled() and (x.requires_grad or other.requires_grad)
     plain = type(x) is Tensor and type(other) in (Tensor, nn.Parameter)
@@ -33,7 +27,6 @@ def at_once(x: Tensor, other: Tensor) -> bool:
         and not learns
         and x.device.type == other.device.type == "cpu"
         and x.dtype == other.dtype
-        and x.dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
