@@ -1,13 +1,16 @@
+import errno
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from huggingface_hub import constants
+from huggingface_hub import constants, errors
+from huggingface_hub.utils import logging
 from safetensors.torch import save_file
 from tiny import FAMILIES, tiny
 from torch import Tensor
@@ -682,12 +685,45 @@ def test_a_hub_name_is_read_from_the_cache(offline, image, video, name):
 
 
 @pytest.mark.parametrize("read", [lambda name: init_from_image(tiny("vivit1"), name), image_config])
-def test_a_hub_name_that_cannot_be_had_says_what_was_tried(offline, read):
-    message = (
-        r"'vit_none.x' is no file here, and \w+.\w+ of 'timm/vit_none.x' could not be had from the hub \(.*\): give"
-    )
-    with pytest.raises(ValueError, match=re.compile(message, re.DOTALL)):
+def test_a_hub_that_cannot_be_reached_is_one_message(offline, read, monkeypatch, caplog):
+    expected = r"'vit_none\.x' .*reached for \w+\.\w+ of 'timm/vit_none\.x' \(.*{}.*\)"
+    with pytest.raises(ValueError, match=expected.format("HF_HUB_OFFLINE")):
         read("vit_none.x")
+
+    def try_again_and_again(*_):
+        for _ in range(5):
+            logging.get_logger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise errors.LocalEntryNotFoundError("not in the cache\nPlease check") from ConnectionError("nobody there")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", try_again_and_again)
+    with pytest.raises(ValueError, match=expected.format("ConnectionError: nobody there")) as caught:
+        read("vit_none.x")
+    assert all(words in str(caught.value) for words in (".safetensors file", str(offline), "HF_HUB_OFFLINE"))
+    assert "\n" not in str(caught.value)
+    logging.get_logger("huggingface_hub.utils._http").warning("heard again")
+    assert caplog.messages == ["heard again"]
+
+
+def test_what_the_hub_does_not_have_is_another_message(offline, monkeypatch):
+    def refuse(*_):
+        raise errors.RepositoryNotFoundError("404 Client Error.\n\nNot found.", response=MagicMock())
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    expected = (
+        r"'hf-hub:a/b' .*model\.safetensors of 'a/b' \(RepositoryNotFoundError: 404 Client Error\.\): check the name"
+    )
+    with pytest.raises(ValueError, match=expected):
+        init_from_image(tiny("vivit1"), "hf-hub:a/b")
+
+
+def test_a_full_disk_is_no_fault_of_the_hub(offline, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        image_config("vit_none.x")
+    assert caught.value.errno == errno.ENOSPC
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "a/weights.pth", "pytorch_model.bin", "timm/model.ckpt"])

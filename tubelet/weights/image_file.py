@@ -1,8 +1,11 @@
 """Weights of an image ViT in timm's names: a file, its folder, a name on the hub, or a state dict."""
 
+import errno
+import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ ImageWeights = str | os.PathLike[str] | Mapping[str, Tensor]
 
 HUB = "hf-hub:"  # before the name of a repository, as timm writes it
 OF_TIMM = r"(vit|deit3?|flexivit)_\w+(\.[\w-]+)?"  # names that stand for a repository of timm's by themselves
+
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def read(weights: ImageWeights) -> Theirs:
@@ -59,16 +64,41 @@ def local(weights: str | os.PathLike[str]) -> Path | None:
 
 
 def download(name: str, file: str) -> Path:
-    from huggingface_hub import hf_hub_download  # only a download needs it
+    """A file of a repository of the hub, in its cache. Raises ValueError where it is not to be had."""
+    from huggingface_hub import constants, hf_hub_download  # only a download needs it
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repository = name.removeprefix(HUB) if name.startswith(HUB) else f"timm/{name}"
     try:
-        return Path(hf_hub_download(repository, file))
+        with without_retry_lines():
+            return Path(hf_hub_download(repository, file))
     except Exception as error:  # each version of the hub client raises the errors of another HTTP library
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            raise
+        why = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
+        said = f"{type(why).__name__}: {next(iter(str(why).strip().splitlines()), '')}"
+        if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
+            raise ValueError(
+                f"{name!r} is no file here, and the hub does not hand out {file} of {repository!r} ({said}): check the "
+                f"name, or give a .safetensors file"
+            ) from error
         raise ValueError(
-            f"{name!r} is no file here, and {file} of {repository!r} could not be had from the hub "
-            f"({type(error).__name__}: {str(error).strip()}): give a .safetensors file instead"
+            f"{name!r} is no file here, and the hub could not be reached for {file} of {repository!r} ({said}): give "
+            f"a .safetensors file, or bring what another machine downloaded into {constants.HF_HUB_CACHE} and set "
+            f"HF_HUB_OFFLINE=1"
         ) from error
+
+
+@contextmanager
+def without_retry_lines() -> Iterator[None]:
+    """Inside, the hub client says nothing of what it tries again: in the end one message says it."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def image_config(weights: ImageWeights) -> dict[str, Any]:
