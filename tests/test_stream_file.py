@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Generator
 from itertools import count
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from media_files import spoil_packets
 from safetensors import safe_open
 from small_sets import command, write_image
@@ -27,10 +30,11 @@ from tubelet.data.clips import crop, load_frames
 from tubelet.media.reader import MediaError, read_frames
 from tubelet.media.writer import write_video
 from tubelet.screen import console
-from tubelet.stream import StreamConfig, Window, find_segments, windows_of_file
+from tubelet.stream import StreamConfig, Window, find_segments, picture, windows_of_file
 from tubelet.stream.codes import CodesWriter, encoder_hash, read_codes
 from tubelet.stream.footage import BLOCKS_AHEAD, ahead
-from tubelet.stream.picture import ROWS, chosen, draw, thinned
+from tubelet.stream.picture import COLOURS, draw, ink_on, labels, shown_classes, thinned, tick_label, tick_seconds
+from tubelet.stream.segments import Segment, borders
 from tubelet.stream.slide import slide_of
 
 CLASSES = ["jump", "run [fast]", "walk"]
@@ -198,7 +202,8 @@ def test_all_files_of_a_stream_agree(
     assert lines[0]["probabilities"] == dict(zip(CLASSES, found[0].probabilities.tolist(), strict=True))
     assert (out / "segments.srt").read_text().count(" --> ") == len(segments)
     picture = (out / "timeline.svg").read_text()
-    assert all(name in picture for name in CLASSES)
+    assert all(one.label in picture for one in segments)
+    assert all(words in picture for words in (video.name, f"vivit2 of {run}, 3 classes"))
     assert shown.out.count("run [fast]") == sum(one.label == "run [fast]" for one in segments)
     assert f"wrote  {out / 'windows.csv'}" in shown.out
 
@@ -601,29 +606,116 @@ def test_closing_stops_the_thread_and_its_source() -> None:
 # ---- the picture
 
 
-def test_a_picture_shows_the_classes_that_matter() -> None:
-    rng = np.random.default_rng(0)
+NAMES = ["walk", "走る", "$x_1$ and $", "<b>&", "a very long name that does not fit in anywhere, whatever is drawn"]
+
+
+def steps(count: int, *, hop: float = 1.0, classes: int = len(NAMES), seed: int = 0) -> list[Window]:
+    """Windows that are sure of one class after another."""
+    sure = np.eye(classes, dtype=np.float32)[np.random.default_rng(seed).integers(0, classes, count)]
+    return [Window(i * hop, i * hop + 2, 0.9 * row + 0.1 / classes) for i, row in enumerate(sure)]
+
+
+def drawn(file: Path, windows: list[Window], classes: list[str] = NAMES, **words: str) -> bytes:
+    draw(file, windows, find_segments(windows, classes, on=0.5, off=0.5), classes, on=0.5, **words)
+    return file.read_bytes()
+
+
+def test_a_picture_shows_the_classes_that_occur() -> None:
     many = [f"class {k}" for k in range(30)]
-    likely = rng.dirichlet(np.ones(30), 50).astype(np.float32)
+    likely = np.random.default_rng(0).dirichlet(np.ones(30), 50).astype(np.float32)
     likely[20:30] = np.eye(30, dtype=np.float32)[17]
     windows = [Window(i, i + 2, row) for i, row in enumerate(likely)]
     segments = find_segments(windows, many, on=0.9, off=0.5)
-    assert {one.label for one in segments} == {"class 17"}
-    rows_shown = chosen(likely, segments, many)
-    assert len(rows_shown) == ROWS
-    assert 17 in rows_shown
-    assert rows_shown == sorted(rows_shown)
+    assert shown_classes(likely, segments, many) == [17]
+    everything = [Segment(k, k + 0.1 * (k + 1), name, 1.0) for k, name in enumerate(many)]
+    assert shown_classes(likely, everything, many) == [*range(30 - len(COLOURS), 30)]  # those that last longest
+    assert shown_classes(likely[:20], [], many) == sorted(np.argsort(-likely[:20].max(0))[:3])
+
+
+def test_what_a_picture_says(tmp_path: Path) -> None:
+    rows = [[0.9, 0.1, 0.0]] * 10 + [[0.2, 0.8, 0.0]] * 10
+    windows = [Window(10.0 * i, 10.0 * i + 10, np.array(row, np.float32)) for i, row in enumerate(rows)]
+    text = drawn(tmp_path / "a.svg", windows, CLASSES, title="match.mp4", model="vivit2 of runs/a").decode()
+    shown = re.findall(r"<text[^>]*>(.*?)</text>", text)
+    words = {"match.mp4", "3:20.0 · vivit2 of runs/a", "jump 1:40.0", "run [fast] 1:40.0", "jump 90%", "run [fast] 80%"}
+    times = {"0:00", "0:30", "1:00", "1:30", "2:00", "2:30", "3:00"}
+    assert sorted(shown) == sorted(words | times | {"0%", "50%", "100%"})
+    none = drawn(tmp_path / "b.svg", [Window(0, 1, np.full(3, 1 / 3, np.float32))], CLASSES).decode()
+    assert "no class stays at 50% for long enough" in none
+    assert "jump at most 33%" in none
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
-def test_any_name_of_a_class_is_drawn(tmp_path: Path, suffix: str) -> None:
-    names = ["走る", "$x_1$ and $", "<b>&", "a very long name that does not fit into the margin"]
-    windows = [Window(i, i + 2, row) for i, row in enumerate(np.eye(4, dtype=np.float32))]
-    for one in (windows, windows[:1]):
-        draw(tmp_path / f"a{suffix}", one, find_segments(one, names, on=0.5, off=0.5), names, on=0.5)
-    if suffix == ".svg":
-        text = (tmp_path / "a.svg").read_text(encoding="utf-8")
-        assert all(name in text for name in ("走る", "$x_1$ and $", "&lt;b&gt;&amp;", "a very long name that d…"))
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_any_name_is_drawn_and_the_same_bytes_again(suffix: str, count: int, tmp_path: Path) -> None:
+    words = {"title": "走る $\x1b[31m" * 40, "model": "$_{" * 90}
+    first = drawn(tmp_path / f"a{suffix}", steps(count, hop=4), **words)
+    assert drawn(tmp_path / f"b{suffix}", steps(count, hop=4), **words) == first
+    if suffix == ".svg" and count == 40:
+        assert all(name in first.decode() for name in ("走る", "$x_1$ and $", "&lt;b&gt;&amp;", "a very long name tha"))
+        assert "\\x1b[31m" in first.decode()
+
+
+def test_a_long_video_has_a_wider_picture_within_bounds(tmp_path: Path) -> None:
+    def width(seconds: float) -> int:
+        png = drawn(tmp_path / "a.png", steps(5, hop=seconds / 5))
+        return int.from_bytes(png[16:20], "big")
+
+    widths = [width(seconds) for seconds in (1, 60, 600, 3600, 36_000)]
+    assert widths == sorted(widths)
+    assert 1300 <= widths[0] < widths[2] < widths[3] == widths[4] == 2600
+
+
+@given(st.integers(0, 10**6), st.integers(1, 120), st.floats(0.05, 300))
+@settings(max_examples=60, deadline=None)
+def test_no_text_covers_another(seed: int, count: int, hop: float) -> None:
+    windows = steps(count, hop=hop, seed=seed)
+    cuts, segments = borders(windows), find_segments(windows, NAMES, on=0.5, off=0.5)
+    inches = 9 / (cuts[-1] - cuts[0])  # of a second
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there are no Japanese letters among matplotlib's
+        inside, flags = labels(segments, cuts, inches)
+        widths = [picture.inches_of(flag.text) / inches for flag in flags]
+    spans = [
+        (flag.seconds - width, flag.seconds) if flag.leftwards else (flag.seconds, flag.seconds + width)
+        for flag, width in zip(flags, widths, strict=True)
+    ]
+    for i, (flag, span) in enumerate(zip(flags, spans, strict=True)):
+        assert cuts[0] <= span[0] < span[1] <= cuts[-1]
+        for other, (begin, end) in zip(flags[:i], spans[:i], strict=True):
+            if flag.line == other.line:
+                assert span[1] <= begin or end <= span[0]
+            low, high = sorted(((flag.line, span, flag), (other.line, (begin, end), other)), key=lambda one: one[0])
+            assert low[0] == high[0] or not low[1][0] < high[2].seconds < low[1][1]  # its staff passes by
+    for number, text in inside.items():
+        one = segments[number]
+        assert text.startswith(picture.shortened(one.label))
+        assert picture.inches_of(text) / inches < one.end_seconds - one.start_seconds
+    assert len(inside) + len(flags) <= len(segments)
+    if len(segments) == 1:
+        assert len(inside) == 1
+
+
+@given(st.floats(0, 1000), st.floats(0.5, 90_000), st.integers(5, 25))
+def test_ticks_are_round_different_and_no_more_than_fit(start: float, seconds: float, most: int) -> None:
+    ticks = tick_seconds(start, start + seconds, most=most)
+    assert 1 <= len(ticks) <= most + 1
+    assert start - 1e-3 <= ticks[0] <= ticks[-1] <= start + seconds + 1e-3
+    assert len({tick_label(tick) for tick in ticks}) == len(ticks)
+
+
+def test_letters_can_be_read_on_every_colour() -> None:
+    from matplotlib.colors import to_rgb
+
+    def luminance(colour: str) -> float:
+        return sum(
+            weight * (share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4)
+            for weight, share in zip((0.2126, 0.7152, 0.0722), to_rgb(colour), strict=True)
+        )
+
+    for colour in (*COLOURS, picture.OTHER):
+        dark, light = sorted((luminance(colour), luminance(ink_on(colour))))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5  # WCAG 2.2, level AA
 
 
 def test_a_long_curve_keeps_its_peaks() -> None:

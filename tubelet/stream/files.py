@@ -78,8 +78,10 @@ def segment_object(segment: Segment) -> dict[str, Any]:
 class Files:
     """The files of a stream: a context that opens the tables; each window is written when it comes."""
 
-    def __init__(self, places: Places, classes: Sequence[str]):
+    def __init__(self, places: Places, classes: Sequence[str], *, words: tuple[str, str] = ("", "")):
+        """words: of the picture, the names of the video and of the model."""
         self.places, self.classes, self.stack = places, list(classes), ExitStack()
+        self.words = words
 
     def __enter__(self) -> "Files":
         for place in self.places.all:
@@ -122,4 +124,5 @@ class Files:
                 times = [f"{one.start_seconds:.3f}", f"{one.end_seconds:.3f}"]
                 table.writerow([*times, text_cell(one.label), f"{one.probability:.6f}"])
         if self.places.picture and windows:
-            draw(self.places.picture, windows, segments, self.classes, on=on)
+            title, model = self.words
+            draw(self.places.picture, windows, segments, self.classes, on=on, title=title, model=model)

@@ -19,7 +19,7 @@ from tubelet.stream.config import StreamConfig, parse_size
 from tubelet.stream.files import Files, places_of, segment_object, window_object
 from tubelet.stream.footage import Footage, from_file, from_pipe
 from tubelet.stream.segments import Window, find_segments
-from tubelet.stream.show import show_end, show_plan, show_segments
+from tubelet.stream.show import show_end, show_plan, show_segments, words_of
 from tubelet.stream.slide import Slide, slide_of, windows_of
 from tubelet.strict_json import dumps
 from tubelet.visible import visible
@@ -86,7 +86,7 @@ def stream_fn(config: StreamConfig) -> int:
     if not config.json:
         show_plan(config, predictor, footage, slide)
     code, trouble, windows, begun = 0, "", [], time.monotonic()
-    with Files(places, predictor.classes) as files, saver as codes:
+    with Files(places, predictor.classes, words=words_of(config, predictor)) as files, saver as codes:
         try:
             for window in watched(predictor, footage, slide, codes, show=not config.json):
                 windows.append(window)
