@@ -79,8 +79,8 @@ def test_copies_in_one_class_and_split_are_noted(tmp_path: Path) -> None:
     put(tmp_path, *(f"train/{name}" for name in GOOD), "train/walk/e.wav=train/walk/a.wav", "val/walk/f.wav")
     source = find_items(put(tmp_path, "test/walk/g.wav=val/walk/f.wav"))
     assert source.notes == (
-        "1 clips are copies of others of their class: 'train/walk/e.wav'",
-        "1 clips are in val and in test: 'val/walk/f.wav'",
+        "copies of other clips of their class (1): 'train/walk/e.wav'",
+        "clips both in val and in test (1): 'val/walk/f.wav'",
     )
     assert source.copies == (("test/walk/g.wav", "val/walk/f.wav"), ("train/walk/a.wav", "train/walk/e.wav"))
 
@@ -103,14 +103,14 @@ def test_where_we_split_copies_stay_together(tmp_path: Path, seed: int) -> None:
     split = {item.path: item.split for item in source.items}
     assert set(split.values()) == {"train", "val"}
     assert all(len({split[path] for path in paths}) == 1 for paths in source.copies)
-    assert source.notes[-1] == "12 groups hold copies of clips of others; they stay together"
+    assert source.notes[-1] == "12 groups with copies of clips of others; they stay together"
 
 
 def test_bytes_that_are_not_utf8_in_file_names_do_no_harm(tmp_path: Path) -> None:
     name = b"caf\xe9.wav".decode(errors="surrogateescape")
     put(tmp_path, *GOOD, f"walk/{name}", f"walk/deep/{name}=walk/{name}")
     source = assign_splits(find_items(tmp_path))
-    assert source.notes[0] == r"1 clips are copies of others of their class: 'walk/deep/caf\udce9.wav'"
+    assert source.notes[0] == r"copies of other clips of their class (1): 'walk/deep/caf\udce9.wav'"
     assert source.copies == ((f"walk/{name}", f"walk/deep/{name}"),)
 
 

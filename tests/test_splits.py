@@ -136,7 +136,7 @@ def test_ucf101_names_keep_recordings_together() -> None:
         sides[item.group].add(item.split)
     assert all(len(found) == 1 for found in sides.values())
     assert _counts(source, "val") == {"Archery": 8, "Bowling": 8}
-    assert source.notes[0].startswith("80 clips are named as in UCF101")
+    assert source.notes[0].startswith("80 clips named as in UCF101")
 
 
 def test_a_given_split_stays() -> None:
@@ -148,7 +148,7 @@ def test_a_given_split_stays() -> None:
     )
     source = assign_splits(Source(Path("/data"), "video", items, ("x", "y")))
     assert [item.split for item in source.items] == ["train", "train", "val", "test"]
-    assert source.notes == ("1 clips have no split and are taken for train", "no val clips for 'y'")
+    assert source.notes == ("1 clip without a split, taken for train", "no val clips for 'y'")
 
 
 def test_val_is_cut_from_a_lone_train() -> None:
@@ -160,7 +160,7 @@ def test_val_is_cut_from_a_lone_train() -> None:
 def test_a_group_torn_by_the_given_split_is_noted() -> None:
     items = (Item("a.mp4", "x", split="train", group="g"), Item("b.mp4", "x", split="test", group="g"))
     notes = assign_splits(Source(Path("/data"), "video", items, ("x",))).notes
-    assert notes == ("1 groups have clips in train and in val or test, which flatters the result: 'g'",)
+    assert notes == ("1 group with clips both in train and in val or test, which flatters the result: 'g'",)
 
 
 def test_split_faults() -> None:
@@ -185,4 +185,4 @@ def test_copies_merge_the_groups_they_are_in_directly_and_through_others() -> No
     for order in (copies[::-1], copies[1:] + copies[:1]):
         again = assign_splits(replace(source, copies=order))
         assert [item.group for item in again.items] == groups
-        assert again.notes[-1] == "3 groups hold copies of clips of others; they stay together"
+        assert again.notes[-1] == "3 groups with copies of clips of others; they stay together"

@@ -71,18 +71,31 @@ def test_parts_of_one_file_are_different_clips(tmp_path: Path) -> None:
     assert len(find_items(_table(tmp_path, text)).items) == 4
 
 
+TIMES = {"62.5": 62.5, "1:02.5": 62.5, "00:00:01": 1.0, "00:01:02.500": 62.5, "90:00": 5400.0, "1:2:3": 3723.0}
+TIMES |= {" 0:07 ": 7.0, "1e1": 10.0, "10:00:00.": 36000.0}
+NO_TIMES = ("1:60", "1:60:00", "1:2:3:4", "-0:01", "0:-1", ":30", "1:", "1:0x1", "١:٠٢", "inf")
+
+
+def test_times_are_seconds_or_read_off_a_clock(tmp_path: Path) -> None:
+    names = [f"{number}.mp4" for number in range(len(TIMES))]
+    text = "path,label,start\n" + "".join(f"{name},walk,{time}\n" for name, time in zip(names, TIMES))
+    items = find_items(_table(tmp_path, text, *names), minimum_classes=1).items
+    assert [item.start_seconds for item in items] == list(TIMES.values())
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         ("gone.mp4,walk,,,,", r"line 3: no file 'gone\.mp4' in "),
         (" ,walk,,,,", r"line 3: the path is empty"),
         ("a.mp4,,,,,", r"line 3: the label is empty"),
-        ("a.mp4", r"line 3: 1 cells, the header has 6"),
+        ("a.mp4", r"line 3: 1 cell, the header has 6"),
         ("a.mp4,walk,,,,,x", r"line 3: 7 cells, the header has 6"),
         ("notes.txt,walk,,,,", r"line 3: 'notes\.txt' is not a video, image or sound by its suffix"),
-        ("a.mp4,walk,x,,,", r"line 3: start 'x' is not a finite number of seconds from 0 up"),
-        ("a.mp4,walk,,nan,,", r"line 3: end 'nan' is not a finite number of seconds from 0 up"),
-        ("a.mp4,walk,-1,,,", r"line 3: start '-1' is not a finite number of seconds from 0 up"),
+        ("a.mp4,walk,x,,,", r"line 3: start 'x', expected seconds"),
+        ("a.mp4,walk,,nan,,", r"line 3: end 'nan', expected seconds"),
+        ("a.mp4,walk,-1,,,", r"line 3: start '-1', expected seconds"),
+        *((f"a.mp4,walk,{time},,,", rf"line 3: start '{time}', expected seconds") for time in NO_TIMES),
         ("a.mp4,walk,2,2,,", r"line 3: start 2\.0 is not before end 2\.0"),
         ("a.mp4,walk,,0,,", r"line 3: start 0\.0 is not before end 0\.0"),
         ("a.mp4,walk,,,hold,", r"line 3: split 'hold' is unknown; expected one of train, val, valid"),

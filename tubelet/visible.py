@@ -20,6 +20,12 @@ def visible(text: object) -> str:
     )
 
 
+def plural(number: int, noun: str) -> str:
+    """ "1 clip", "2 clips", "0 classes": how many of what."""
+    ending = "" if number == 1 else "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    return f"{number} {noun}{ending}"
+
+
 def visible_lines(text: object) -> str:
     """The same for our messages, whose further lines begin with two spaces: these line breaks stay."""
     return "\n  ".join(map(visible, str(text).split("\n  ")))

@@ -59,8 +59,8 @@ def repeats(items: Sequence[Item], copies: Iterable[tuple[str, ...]], root: Path
             else:
                 (copied if one.split == other.split or not _is_held_out(one) else tuned).append(other.name)
         problems += _overlaps(same)
-    notes = [f"{len(copied)} clips are copies of others of their class: {some(copied)}"] if copied else []
-    notes += [f"{len(tuned)} clips are in val and in test: {some(tuned)}"] if tuned else []
+    notes = [f"copies of other clips of their class ({len(copied)}): {some(copied)}"] if copied else []
+    notes += [f"clips both in val and in test ({len(tuned)}): {some(tuned)}"] if tuned else []
     return problems, notes
 
 

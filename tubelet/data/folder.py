@@ -10,7 +10,7 @@ from tubelet.data.spec import Kind
 from tubelet.data.table import SPLITS, Found, Item
 from tubelet.data.walk import identity, is_hidden
 from tubelet.media.reader import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
-from tubelet.visible import visible
+from tubelet.visible import plural, visible
 
 KIND_OF_SUFFIX: dict[str, Kind] = {
     **dict.fromkeys(VIDEO_SUFFIXES, "video"),
@@ -48,7 +48,9 @@ def read_folder(root: Path) -> Found:
             walk.found.problems.append(Problem("empty-class", walk.where(folder), message))
         if not files:
             walk.found.faulty.append(Item("", label, split=split))
-    walk.found.notes += [f"ignored {len(paths)} {what}: {some(paths)}" for what, paths in sorted(walk.ignored.items())]
+    walk.found.notes += [
+        f"ignored {what} ({len(paths)}): {some(paths)}" for what, paths in sorted(walk.ignored.items())
+    ]
     return walk.found
 
 
@@ -71,7 +73,7 @@ class _Walk:
             self.check_splits(splits, [folder for folder in folders if folder not in splits])
         if not classes and not self.found.problems:
             loose = sum(not is_hidden(file.name) for file in self.entries(self.root))
-            what = f"{loose} files but no class folders" if loose else "the folder is empty"
+            what = f"{plural(loose, 'file')} but no class folders" if loose else "the folder is empty"
             self.found.problems.append(Problem("layout", visible(self.root), f"{what}; {LAYOUT}"))
         for folder in sorted({self.root, *(folder.parent for _, folder in classes)}):
             for entry in self.entries(folder):

@@ -14,7 +14,7 @@ from tubelet.data.labels import count_problems, folded, name_problems, uneven_no
 from tubelet.data.problems import DataProblems, Problem, some
 from tubelet.data.spec import Kind
 from tubelet.data.table import TABLES, Found, Item, read_table, write_table
-from tubelet.visible import visible
+from tubelet.visible import plural, visible
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,8 @@ def find_items(path: str | Path, *, minimum_classes: int = 2, minimum_clips: int
     source, problems = _gather(path, path if os.path.isdir(path) else path.parent, found)
     num_classes = len({folded(name) for name in found.names})
     if num_classes < minimum_classes and found.names:
-        noun = "class" if num_classes == 1 else "classes"
         listed = some(sorted({item.label for item in (*source.items, *found.faulty)}))
-        message = f"{num_classes} {noun} ({listed}), at least {minimum_classes} are needed; {LAYOUT}"
+        message = f"{plural(num_classes, 'class')} ({listed}), at least {minimum_classes} are needed; {LAYOUT}"
         problems.append(Problem("few-classes", visible(path), message))
     problems += count_problems([*source.items, *found.faulty], minimum_clips=minimum_clips)
     if problems:
@@ -102,16 +101,18 @@ def _gather(origin: Path, root: Path, found: Found) -> tuple[Source, list[Proble
     problems = [*found.problems, *name_problems(found.names)]
     if not items and not problems:
         problems.append(Problem("layout", visible(origin), f"no clips; {LAYOUT}"))
-    kinds = Counter(KIND_OF_SUFFIX[Path(item.path).suffix.lower()] for item in items)
+    kind_of = {item.path: KIND_OF_SUFFIX[Path(item.path).suffix.lower()] for item in items}
+    kinds = Counter(kind_of.values())
+    kind = kinds.most_common(1)[0][0] if kinds else "video"
     if len(kinds) > 1:
-        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        message = f"a mix of kinds ({counts} files); keep one kind, move the others away"
+        counts = ", ".join(plural(count, f"{kind} file") for kind, count in sorted(kinds.items()))
+        others = some(path for path in kind_of if kind_of[path] != kind)
+        message = f"a mix of kinds ({counts}); keep one kind, move the others away: {others}"
         problems.append(Problem("mixed-kinds", visible(origin), message))
     copies = same_contents(root, (item.path for item in items))
     wrong, notes = repeats(items, copies, root)
     notes = [*found.notes, *notes, *uneven_note(items)]
     classes = tuple(sorted({item.label for item in items}))
-    kind = kinds.most_common(1)[0][0] if kinds else "video"
     return Source(root, kind, tuple(items), classes, tuple(notes), copies), [*problems, *wrong]
 
 

@@ -1,11 +1,13 @@
 """What can be wrong with the classes of a data set, told from the labels alone."""
 
+import difflib
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from tubelet.data.problems import Problem, some
 from tubelet.data.table import Item
+from tubelet.visible import plural
 
 MOST_UNEVEN = 20
 
@@ -36,18 +38,21 @@ def count_problems(items: Sequence[Item], *, minimum_clips: int) -> list[Problem
     by_class: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_class[folded(item.label)].append(item)
-    trained = any(item.split in ("", "train") for item in items)
+    trained = {item.label for item in items if item.split in ("", "train")}
     problems = []
     for clips in by_class.values():
         where = f"class {clips[0].label!r}"
-        if len(clips) < minimum_clips and any(item.path for item in clips):
-            noun = "clip" if len(clips) == 1 else "clips"
-            message = f"{len(clips)} {noun}, at least {minimum_clips} are needed; add clips or remove the class"
-            problems.append(Problem("few-clips", where, message))
         splits = {item.split for item in clips}
         if trained and not splits & {"", "train"}:
-            message = f"has clips in {' and '.join(sorted(splits))} but none in train; add some or remove the class"
+            near = difflib.get_close_matches(clips[0].label, sorted(trained), n=1)
+            mend = f"did you mean {near[0]!r}?" if near else "add some or remove the class"
+            message = f"has {plural(len(clips), 'clip')} in {' and '.join(sorted(splits))} but none in train; {mend}"
             problems.append(Problem("unseen-class", where, message))
+        elif len(clips) < minimum_clips and any(item.path for item in clips):
+            message = (
+                f"{plural(len(clips), 'clip')}, at least {minimum_clips} are needed; add clips or remove the class"
+            )
+            problems.append(Problem("few-clips", where, message))
     return problems
 
 

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from tubelet.data.items import Item, Source
 from tubelet.data.problems import some
+from tubelet.visible import plural
 
 # UCF101 and its kin name a clip v_<class>_g<recording>_c<cut>: cuts of one recording look nearly alike.
 _CUT_OF_RECORDING = re.compile(r"v_.+_(g\d+)_c\d+")
@@ -31,7 +32,7 @@ def assign_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> S
     if any(item.split in ("val", "test") for item in items):
         rest = sum(item.split == "" for item in items)
         items = [replace(item, split=item.split or "train") for item in items]
-        notes += [f"{rest} clips have no split and are taken for train"] if rest else []
+        notes += [f"{plural(rest, 'clip')} without a split, taken for train"] if rest else []
         notes += _straddling_groups(items)
     else:
         val = _groups_for_val(items, val_share, seed)
@@ -51,10 +52,12 @@ def with_groups(source: Source) -> tuple[list[Item], list[str]]:
         grouped.append(replace(item, group=item.group or item.path))
     notes = []
     if recordings:
-        notes += [f"{recordings} clips are named as in UCF101; clips of one recording (g01, g02 ...) stay together"]
+        notes += [
+            f"{plural(recordings, 'clip')} named as in UCF101; those of one recording (g01, g02 ...) stay together"
+        ]
     home = _homes(grouped, source.copies)
     if home:
-        notes += [f"{len(home)} groups hold copies of clips of others; they stay together"]
+        notes += [f"{plural(len(home), 'group')} with copies of clips of others; they stay together"]
     return [replace(item, group=home.get(item.group, item.group)) for item in grouped], notes
 
 
@@ -123,7 +126,8 @@ def _straddling_groups(items: list[Item]) -> list[str]:
     torn = sorted(group for group, found in splits.items() if "train" in found and len(found) > 1)
     if not torn:
         return []
-    return [f"{len(torn)} groups have clips in train and in val or test, which flatters the result: {some(torn)}"]
+    where = "both in train and in val or test, which flatters the result"
+    return [f"{plural(len(torn), 'group')} with clips {where}: {some(torn)}"]
 
 
 def _uncovered_classes(source: Source, items: list[Item]) -> list[str]:

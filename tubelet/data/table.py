@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tubelet.data.problems import Problem
 from tubelet.media.files import MEDIA_SUFFIXES
-from tubelet.visible import visible
+from tubelet.visible import plural, visible
 from tubelet.whole import write_whole
 
 TABLES = (".csv", ".tsv", ".txt")
@@ -70,9 +70,9 @@ class Found:
 def read_table(table: Path, *, root: Path) -> Found:
     """The items of a table, a note on the columns that were not read, and all its faults by their line numbers.
 
-    The first line names the columns: path, label and, as wanted, start, end (seconds), split, group, in any order,
-    with commas, semicolons or tabs between. Paths are relative to `root`. A byte order mark, CRLF and blank lines do no
-    harm, nor does the Unicode form of file names. A faulty header ends the reading.
+    The first line names the columns: path, label and, as wanted, start, end (seconds, or h:m:s), split, group, in any
+    order, with commas, semicolons or tabs between. Paths are relative to `root`. A byte order mark, CRLF and blank
+    lines do no harm, nor does the Unicode form of file names. A faulty header ends the reading.
     """
     found = Found()
     try:
@@ -151,7 +151,7 @@ def _header_faults(header: list[str]) -> Iterator[str]:
 def _row(header: list[str], cells: list[str], root: Path) -> tuple[list[tuple[str, str]], Item | None]:
     """All faults of a line, each its kind and a message, and its item, as far as the faults let it be told."""
     if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
-        return [("cells", f"{len(cells)} cells, the header has {len(header)}")], None
+        return [("cells", f"{plural(len(cells), 'cell')}, the header has {len(header)}")], None
     values = dict.fromkeys(COLUMNS, "") | dict(zip(header, cells))
     item = Item(
         path=_on_disk(values["path"], root),
@@ -184,7 +184,7 @@ def _other_faults(values: dict[str, str], item: Item) -> Iterator[tuple[str, str
         yield "empty-label", "the label is empty"
     for name, seconds in (("start", item.start_seconds), ("end", item.end_seconds)):
         if values[name].strip() and seconds is None:
-            yield "times", f"{name} {values[name]!r} is not a finite number of seconds from 0 up"
+            yield "times", f"{name} {values[name]!r}, expected seconds from 0 up, or h:m:s, such as 62.5 or 0:01:02.5"
     if item.end_seconds is not None and item.end_seconds <= (item.start_seconds or 0.0):
         yield "times", f"start {item.start_seconds or 0.0} is not before end {item.end_seconds}"
     if values["split"].strip().lower() not in SPLITS:
@@ -193,7 +193,11 @@ def _other_faults(values: dict[str, str], item: Item) -> Iterator[tuple[str, str
 
 
 def _seconds(text: str) -> float | None:
-    """None for no text, and for a text that is no time."""
+    """Of "62.5", "1:02.5" or "0:01:02.5"; None for no text, and for a text that is no time."""
+    clock = re.fullmatch(r"(?:(\d+):(?=\d\d?:))?(\d+):([0-5]?\d(?:\.\d*)?)", text.strip(), re.ASCII)
+    if clock:
+        hours, minutes, rest = (float(part or 0) for part in clock.groups())
+        return None if clock[1] and minutes >= 60 else 3600 * hours + 60 * minutes + rest
     try:
         seconds = float(text)
     except ValueError:
