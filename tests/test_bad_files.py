@@ -28,6 +28,7 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.train.bad import BadFiles, read_list, spare
 from tubelet.train.fit import Fit, permutation
 from tubelet.train.learn import Stopped
+from tubelet.train.pace import Pace
 from tubelet.train.plan import make_plan
 from tubelet.train.run import Run
 from tubelet.train.team import Team
@@ -204,7 +205,7 @@ def make_fit(data: Path, *, keep: bool = False, **settings: Any) -> Fit:
     plan = make_plan(tiny_config(data, data, **SETTINGS | settings), CPU)
     clips = Clips(plan.source.root, plan.items("train"), plan.source.classes, plan.spec, keep=keep)
     torch.manual_seed(0)
-    return Fit(plan=plan, model=SpaceTimeTransformer(plan.model), clips=clips, team=ALONE, steps=9)
+    return Fit(plan=plan, model=SpaceTimeTransformer(plan.model), clips=clips, team=ALONE, pace=Pace(9))
 
 
 def break_some(fit: Fit, trouble: Trouble, *, partly: bool = True) -> set[int]:
@@ -483,7 +484,7 @@ def test_a_team_skips_as_one_process_does_and_ends_together(spoilt: Path, tmp_pa
 def test_a_loss_that_is_not_finite_names_the_clips_and_the_last_checkpoint(data: Path, trouble: Trouble) -> None:
     fit = make_fit(data)
     bad = break_some(fit, trouble, partly=False)
-    fit.run(3, after=lambda figures: False)
+    fit.run(after=lambda figures: fit.step == 3)
     fit.step = 2
     names = [fit.clips.items[fit.taken(position)].path for position in range(8, 12)]
     assert all(fit.taken(position) not in bad for position in range(12))

@@ -25,7 +25,7 @@ TRAIN_FLAGS = """
     --help --out --model --embed --init --frames --seconds-between-frames --size --minutes --epochs --batch --accumulate
     --lr --weight-decay --warmup --layer-decay --label-smoothing --mixup --ema --clip-grad --drop-path --dropout
     --checkpointing --augment --dtype --device --shard --baseline --val-share --views --max-bad --save-minutes --workers
-    --tensorboard --seed --freeze --freeze-views --cache --compare --json
+    --tensorboard --balance --patience --seed --freeze --freeze-views --cache --compare --json
 """
 
 
@@ -287,7 +287,7 @@ def test_nothing_typed_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -
         ("predict --csv=-x.csv r -- -a --json", {"csv": Path("-x.csv"), "files": (Path("-a"), Path("--json"))}),
         ("stream r - --size 4x4 --fps 5", {"file": Path("-"), "fps": 5.0}),
         ("convert --heads 3 6 --to timm a b", {"heads": (3, 6), "src": Path("a"), "dst": Path("b")}),
-        ("demo --seed -1 --minutes nan", {"seed": -1}),
+        ("demo --seed -1 --epochs nan", {"seed": -1}),
         ("bench", {"model": "vivit2-S/16x2"}),
         ("bench swin2-P/4 --clip 1 32 48", {"model": "swin2-P/4", "clip": (1, 32, 48)}),
         ("predict r a=b ", {"files": (Path("a=b"),)}),
@@ -354,7 +354,7 @@ def test_ctrl_c_elsewhere_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsy
 def test_the_demo_can_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[Any] = []
 
-    def train(config: Any) -> Path:
+    def train(config: Any, **named: Any) -> Path:
         runs.append(config)
         Run(config.out).path.mkdir()
         Run(config.out).write_text("README.md", "done")

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
@@ -105,8 +106,10 @@ def test_the_split_covers_every_clip_and_the_predictions_the_held_out_ones(video
 
 def test_the_metrics_tell_of_every_look(video_run: Path) -> None:
     records = read_metrics(video_run)
-    assert [record["step"] for record in records if record["kind"] == "train"] == list(range(1, 13))
-    assert [record["step"] for record in records if record["kind"] == "val"] == list(range(1, 13))
+    looks = [record["step"] for record in records if record["kind"] == "val"]
+    assert [record["step"] for record in records if record["kind"] == "train"] == looks
+    assert 5 <= len(looks) <= 12
+    assert (looks[-1], sorted(set(looks))) == (12, looks)
     assert records[-1]["epoch"] == 4
     assert all(math.isfinite(value) for record in records for value in record.values() if value != record["kind"])
     assert all(0 <= record["accuracy"] <= 1 for record in records)
@@ -149,7 +152,7 @@ def test_what_is_shown_keeps_names_as_they_are(tmp_path: Path, capsys: pytest.Ca
     shown = capsys.readouterr().out
     assert "classes  2: :cat: [red], [bold]" in shown
     assert "[red]" in shown.split("classes")[0]
-    assert f"next    tubelet predict {tmp_path / 'run [blue]'} FILE" in shown
+    assert f"tubelet predict {shlex.quote(str(tmp_path / 'run [blue]'))} FILE" in shown
     for name in ("classes", "clips", "clip", "model", "memory", "time", "run", "note", "this model", "majority"):
         assert f"\n{name} " in shown
 

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from typing import Any
 
@@ -28,6 +28,7 @@ from tubelet.nn.rest import Rest
 from tubelet.train.bad import spare, too_many
 from tubelet.train.config import TrainConfig
 from tubelet.train.features import Features
+from tubelet.train.pace import Decision, Pace
 from tubelet.train.plan import Plan
 from tubelet.train.recipe import learning_rate, make_optimizer, mix_pairs, soft_targets
 from tubelet.train.run import Tensors
@@ -35,6 +36,18 @@ from tubelet.train.team import Team
 
 AHEAD = 4  # batches that are prepared while one is learned from
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+@dataclass
+class Best:
+    """The weights of the best look at validation clips: its step, its figures, the weights by name, on the CPU, and how
+    many looks were no better since."""
+
+    step: int
+    accuracy: float
+    loss: float
+    weights: Tensors
+    worse_looks: int = 0
 
 
 @dataclass
@@ -51,7 +64,7 @@ class Fit:
     model: SpaceTimeTransformer | Rest
     clips: Clips | Features
     team: Team
-    steps: int
+    pace: Pace
     single_frame: bool = False
     step: int = 0
     saved_step: int | None = None  # of the last checkpoint
@@ -61,6 +74,7 @@ class Fit:
     part: int = field(init=False)
     spare: int = field(init=False)
     average: Tensors | None = field(init=False, default=None)
+    best: Best | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         config, team = self.plan.config, self.team
@@ -72,11 +86,11 @@ class Fit:
         if config.ema:
             self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
 
-    def run(self, until: int, *, after: Callable[[dict[str, float]], bool]) -> None:
-        """Steps until `until`; `after` gets the figures of each step and stops the run by returning True."""
-        batches = self.batches(until)
+    def run(self, *, after: Callable[[dict[str, float]], bool]) -> None:
+        """Steps until the last; `after` gets the figures of each step and stops the run by returning True."""
+        batches = self.batches(self.pace.most_steps)
         try:
-            while self.step < until:
+            while self.step < self.pace.steps:
                 begun = time.perf_counter()
                 parts = self.team.together(lambda: [next(batches) for _ in range(self.plan.config.accumulate)])
                 waited = time.perf_counter() - begun
@@ -138,7 +152,8 @@ class Fit:
         """One optimizer step over the parts of this process's share of the batch."""
         config, device = self.plan.config, self.team.device
         torch.manual_seed(config.seed * 1_000_003 + self.step * 1_009 + self.team.rank)
-        rate = learning_rate(self.step, steps=self.steps, peak=self.plan.lr, warmup=config.warmup)
+        done, then = self.pace.progress(self.step), self.pace.progress(self.step + 1)
+        rate = learning_rate(done, then, peak=self.plan.lr, warmup=config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         self.wrapped.train()
@@ -207,10 +222,14 @@ class Fit:
         tensors |= {f"optimizer.{name}.{key}": value for name, of in moments.items() for key, value in of.items()}
         if self.average is not None:
             tensors |= {f"average.{name}": whole(value) for name, value in self.average.items()}
-        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, {"steps": self.steps}
+        state: dict[str, Any] = {"steps": self.pace.steps, "decision": asdict(self.pace.decision)}
+        if self.best:
+            tensors |= {f"best.{name}": value for name, value in self.best.weights.items()}
+            state["best"] = {name: value for name, value in vars(self.best).items() if name != "weights"}
+        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, state
 
-    def resume(self, step: int, tensors: Tensors) -> None:
-        """Takes up the state of `tensors()`."""
+    def resume(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
+        """Takes up what `tensors()` gave at a step."""
         model: dict[str, Any] = {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
         set_model_state_dict(self.wrapped, model, options=WHOLE)
         moments: dict[str, dict[str, Tensor]] = {}
@@ -219,15 +238,20 @@ class Fit:
                 parameter, key = name[10:].rsplit(".", 1)
                 moments.setdefault(parameter, {})[key] = value
         groups = get_optimizer_state_dict(self.wrapped, self.optimizer)["param_groups"]  # in every process
-        state: dict[str, Any] = {"state": moments, "param_groups": groups}
-        set_optimizer_state_dict(self.wrapped, self.optimizer, state, options=WHOLE)
+        whole_state: dict[str, Any] = {"state": moments, "param_groups": groups}
+        set_optimizer_state_dict(self.wrapped, self.optimizer, whole_state, options=WHOLE)
         if self.average is not None:
             for name, value in self.average.items():
                 copy_whole(value, tensors[f"average.{name}"])
+        if "best" in state:
+            weights = {name[5:]: value for name, value in tensors.items() if name.startswith("best.")}
+            self.best = Best(**state["best"], weights=weights)
+        begun = Decision(0, 0.0, state["steps"], 0.0)  # of a run of 0.1.0, which decided once
+        self.pace.resume(Decision(**state["decision"]) if "decision" in state else begun)
         self.step = self.saved_step = step
 
     def final_weights(self) -> Tensors:
-        """The weights to evaluate and keep: the average where there is one. Every process must call this."""
+        """The weights as they are now: the average where there is one. Every process must call this."""
         if self.average is not None:
             return {name: whole(value).cpu() for name, value in self.average.items()}
         return whole_weights(self.wrapped)
