@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_sets import tiny_config, without_key_bias, write_videos
 
 from tubelet.data.dataset import Clips
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.train.fit import Fit, part_of_batch
+from tubelet.train.fit import Fit, balanced_order, part_of_batch
 from tubelet.train.pace import Pace
 from tubelet.train.plan import make_plan
 from tubelet.train.team import Team
@@ -61,6 +62,27 @@ def test_every_clip_is_visited_once_an_epoch_in_an_order_of_its_own(data: Path) 
     other = make_fit(data, seed=1)
     assert [other.shuffled(p) for p in range(12)] != visits[:12]
     assert [make_fit(data, batch=2).shuffled(p) for p in range(60)] == visits
+
+
+@pytest.mark.parametrize("counts", [[6, 6], [20, 3], [1, 2, 30], [7, 7, 7, 1]])
+def test_balanced_epochs_visit_all_classes_alike_and_the_clips_of_each_in_turn(counts: list[int]) -> None:
+    labels = np.repeat(range(len(counts)), counts)
+    epochs = [balanced_order(labels, seed=1, epoch=epoch) for epoch in range(40)]
+    assert {len(order) for order in epochs} == {len(labels)}
+    for order in epochs:
+        visits = np.bincount(labels[order], minlength=len(counts))
+        assert visits.max() - visits.min() <= 1
+    visits = np.bincount(np.concatenate(epochs), minlength=len(labels))
+    for label in range(len(counts)):
+        own = visits[labels == label]
+        assert own.max() - own.min() <= 1
+    assert any((epochs[0] != order).any() for order in epochs[1:])
+
+
+def test_balance_is_over_classes_and_the_plan_asks_for_it(data: Path) -> None:
+    fit = make_fit(data, balance=True)
+    order = balanced_order(fit.clips.labels, seed=0, epoch=0).tolist()
+    assert [fit.shuffled(position)[0] for position in range(12)] == order
 
 
 def test_a_run_takes_the_clips_of_the_stream_in_turn(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

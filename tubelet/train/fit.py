@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import count
@@ -34,6 +34,7 @@ from tubelet.train.recipe import learning_rate, make_optimizer, mix_pairs, soft_
 from tubelet.train.run import Tensors
 from tubelet.train.team import Team
 
+EPOCHS_REMEMBERED = 4
 AHEAD = 4  # batches that are prepared while one is learned from
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -75,6 +76,7 @@ class Fit:
     spare: int = field(init=False)
     average: Tensors | None = field(init=False, default=None)
     best: Best | None = field(init=False, default=None)
+    orders: dict[int, np.ndarray] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         config, team = self.plan.config, self.team
@@ -140,8 +142,18 @@ class Fit:
         """The clip at a position of the endless stream, in which every epoch has its own order, and its epoch; or the
         clip `skips` places further in that order, whose end its beginning follows."""
         epoch, place = divmod(position, len(self.clips))
-        order = permutation(self.plan.config.seed, epoch, len(self.clips))
+        order = self.order(epoch)
         return int(order[(place + skips) % len(order)]), epoch
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The clips of an epoch by number; the last few epochs are remembered, for each clip of a batch asks."""
+        order = self.orders.get(epoch)
+        if order is None:
+            make = balanced_order if self.plan.config.balance else shuffled_order
+            order = make(self.clips.labels, seed=self.plan.config.seed, epoch=epoch)
+            kept = {one: known for one, known in self.orders.items() if one > epoch - EPOCHS_REMEMBERED}
+            self.orders = {**kept, epoch: order}  # replaced, not changed: threads read it
+        return order
 
     def taken(self, position: int) -> int:
         """The clip that is learned from at a position, once the bad ones are known."""
@@ -309,14 +321,22 @@ def copy_whole(value: Tensor, source: Tensor) -> None:
     value.copy_(source)
 
 
-_orders: dict[tuple[int, int, int], np.ndarray] = {}
+def shuffled_order(labels: Sequence[int], *, seed: int, epoch: int) -> np.ndarray:
+    """Every clip once, (N,)."""
+    return np.random.default_rng([seed, epoch]).permutation(len(labels))
 
 
-def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of an epoch; the last few are remembered, for each clip of a batch asks."""
-    key = (seed, epoch, count)
-    if key not in _orders:
-        if len(_orders) > 8:
-            _orders.clear()
-        _orders[key] = np.random.default_rng([seed, epoch]).permutation(count)
-    return _orders[key]
+def balanced_order(labels: Sequence[int], *, seed: int, epoch: int) -> np.ndarray:
+    """As many clips, (N,), every class as often as the others: the clips of each are gone through in turn, those of
+    rare ones several times in an epoch, those of frequent ones over several epochs."""
+    by_clip, chosen = np.asarray(labels), []
+    classes = np.unique(by_clip)
+    for number, label in enumerate(classes.tolist()):
+        own = np.flatnonzero(by_clip == label)
+        # visits before this epoch and with it; over all classes they add up to whole epochs
+        before, after = ((one * len(by_clip) + number) // len(classes) for one in (epoch, epoch + 1))
+        turns, places = np.divmod(np.arange(before, after), len(own))
+        for turn in np.unique(turns).tolist():
+            order = np.random.default_rng([seed, turn, label]).permutation(own)
+            chosen.append(order[places[turns == turn]])
+    return np.random.default_rng([seed, epoch]).permutation(np.concatenate(chosen))

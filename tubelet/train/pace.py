@@ -126,9 +126,10 @@ class Pace:
             self.unwritten = ""
 
     def take(self, decision: Decision) -> None:
-        """Goes on by a decision, which may be that of another process, or of this run before it was stopped."""
+        """Goes on by a decision, which may be that of another process, or of this run before it was stopped: what is
+        done twice counts once."""
         self.decision, self.decided = decision, time.monotonic()
-        if self.budget and decision.seconds > self.budget.spent:
+        if self.budget:
             self.budget.begun = time.monotonic() - decision.seconds
 
     def resume(self, decision: Decision) -> None:
