@@ -169,11 +169,11 @@ class Info:
     model: Positional[str]
     """family-size/patch[xtubelet], such as vivit2-B/16x2; or "list" for all names."""
     clip: ClipSize | None = None
-    """Frames, height and width."""
+    """Frames, height and width; left out, 16 of 224 px, one picture, or a spectrogram of 10 s."""
     classes: int = 400
     """Classes to tell apart."""
-    channels: int = 3
-    """Channels of a clip."""
+    channels: int | None = None
+    """Channels of a clip; 3 if left out, 1 for a spectrogram."""
     embed: str = "tubelet"
     """Tokeniser: tubelet, space-time, depthwise or conv."""
     temporal_depth: int = 4
