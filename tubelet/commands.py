@@ -65,7 +65,7 @@ class Prepare:
     """
 
     data: Positional[Path]
-    """Folder of class folders, folder with train/ val/ test/, or CSV file."""
+    """Data set as for training, any folder of videos, a table of paths, or one file."""
     out: Positional[Path]
     """Folder for the copies."""
     short_side: int = 256
