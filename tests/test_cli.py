@@ -1,5 +1,6 @@
 """The command line: its flags, its messages, its exit codes."""
 
+import json
 import os
 import re
 import signal
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_sets import LEVELS, TINY_FLAGS, command, pictures, spoil, tiny_config, write_videos
 
 import tubelet
 from tubelet.cli import COMMANDS, parse
+from tubelet.info import usual_input
 from tubelet.media.writer import write_video
+from tubelet.nn import create_model
 from tubelet.train.config import TrainConfig
 from tubelet.train.run import Run
 from tubelet.train.train import train_fn
@@ -97,8 +101,36 @@ def test_info_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     assert "115,06" in shown
+
+
+def test_info_takes_every_name_that_it_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("info", "list") == 0
-    assert "vivit2-B" in capsys.readouterr().out.splitlines()
+    names = capsys.readouterr().out.splitlines()
+    assert {name.split("/")[0] for name in names} == set(tubelet.list_models())
+    with torch.device("meta"):
+        for name in names:
+            clip, channels = usual_input(name)
+            create_model(name, clip=clip, channels=channels)
+    for name in {name.split("-")[0]: name for name in reversed(names)}.values():  # the smallest of each family
+        assert command("info", name) == 0
+        assert name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "clip", "channels"),
+    [
+        ([], [1, 128, 1024], 1),
+        (["--clip", "1", "64", "96"], [1, 64, 96], 1),
+        (["--channels", "3"], [1, 128, 1024], 3),
+    ],
+)
+def test_a_spectrogram_is_what_ast_is_given(
+    flags: list[str], clip: list[int], channels: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("info", "ast-B/16", "--json", *flags) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["clip"] == clip
+    assert found["parts"][0]["parameters"] == 768 * (16 * 16 * channels + 1)
 
 
 # ---- bad input: one message, exit code 2

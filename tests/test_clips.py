@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tubelet.data.clips import crop, item_range, load_frames, load_random, normalise, views
+from tubelet.data.clips import crop, fine_times, item_range, load_frames, load_times, load_views, normalise, views
 from tubelet.data.spec import ClipSpec
 from tubelet.media import reader
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
@@ -112,14 +112,33 @@ def test_an_item_shorter_than_a_clip_has_equal_views(video: Path) -> None:
     assert [_numbers(clip) for clip in found] == [[5, 7, 7, 7]] * 3
 
 
-def test_random_clips_lie_within_the_item(video: Path) -> None:
-    starts = set()
-    for draw in np.linspace(0, 1, 21, endpoint=False):
-        numbers = _numbers(load_random(video, VIDEO, draw=float(draw), start_seconds=0.5, end_seconds=1.8))
-        assert numbers == [numbers[0] + 2 * t for t in range(4)]
-        assert 5 <= numbers[0] <= numbers[-1] <= 17
-        starts.add(numbers[0])
-    assert starts == {5, 6, 7, 8, 9}
+def test_frames_may_be_read_at_any_times(video: Path) -> None:
+    assert _numbers(load_times(video, VIDEO, np.array([1.2, 0.1, 0.1, 1.9]))) == [12, 1, 1, 19]
+    assert _numbers(load_times(video, VIDEO, np.array([0.7, 1.2, 1.9]), end_seconds=1.1)) == [7, 10, 10]
+
+
+def test_fine_times_are_those_of_frames_or_columns(video: Path) -> None:
+    assert fine_times(VIDEO, 0.5, 1.5) == pytest.approx(np.arange(0.5, 1.45, 0.1))  # 0.8 s of clip in 1 s
+    assert fine_times(IMAGE, 0.0, 0.0).tolist() == [0.0]
+    odd = replace(SOUND, seconds_between_frames=0.01003)  # 160.48 samples: columns are 160 apart
+    assert (np.diff(fine_times(odd, 0.3, 1.3)) * 16000).round(6).tolist() == [160.0] * 99
+    assert len(fine_times(SOUND, 0.0, 0.1)) == 50
+
+
+def test_a_file_is_seen_with_as_many_views_as_it_needs(video: Path, image: Path, sound: Path) -> None:
+    """The clip of VIDEO spans 0.8 s of the file's 2 s, that of SOUND 0.5 s of 1 s."""
+    found = load_views(video, VIDEO, temporal=None, spatial=1)
+    assert torch.equal(found.clips, views(video, VIDEO, temporal=3))
+    assert (found.seconds, found.seconds_seen) == pytest.approx((2, 2))
+    one = load_views(video, VIDEO, temporal=1, spatial=3)
+    assert (len(one.clips), one.seconds, one.seconds_seen) == (3, pytest.approx(2), pytest.approx(0.8))
+    part = load_views(video, VIDEO, temporal=None, spatial=1, start_seconds=0.5, end_seconds=1.45)
+    assert (len(part.clips), part.seconds, part.seconds_seen) == (1, pytest.approx(0.95), pytest.approx(0.8))
+    short = load_views(video, VIDEO, temporal=2, spatial=1, start_seconds=1.7)
+    assert (len(short.clips), short.seconds, short.seconds_seen) == (2, pytest.approx(0.3), pytest.approx(0.3))
+    assert torch.equal(views(sound, SOUND, temporal=None), views(sound, SOUND, temporal=2))
+    still = load_views(image, IMAGE, temporal=None, spatial=3)
+    assert (len(still.clips), still.seconds, still.seconds_seen) == (3, 0, 0)
 
 
 def test_the_range_of_an_item(video: Path) -> None:
@@ -218,7 +237,7 @@ def test_normalise_faults() -> None:
 def test_an_image_is_a_clip_of_one_frame(image: Path) -> None:
     clip = views(image, IMAGE)
     assert (clip.dtype, tuple(clip.shape)) == (torch.uint8, (1, 3, 1, 24, 24))
-    assert torch.equal(load_random(image, IMAGE, draw=0.7), load_frames(image, IMAGE, start_seconds=0))
+    assert torch.equal(load_times(image, IMAGE, np.zeros(1)), load_frames(image, IMAGE, start_seconds=0))
 
 
 def test_sound_is_a_normalised_spectrogram(sound: Path) -> None:

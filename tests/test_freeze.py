@@ -166,15 +166,14 @@ def test_any_number_of_threads_gives_the_same_files(videos: Path, vit: str, tmp_
 def test_a_long_item_is_read_view_by_view_and_a_short_one_once(
     videos: Path, vit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads: list[float] = []
-    load = tubelet.data.dataset.load_frames
+    reads: list[object] = []
+    read_frames = tubelet.data.clips.read_frames
 
-    def counted(*arguments: Any, **named: Any) -> torch.Tensor:
-        reads.append(named["start_seconds"])
-        return load(*arguments, **named)
+    def counted(*arguments: Any, **named: Any) -> Any:
+        reads.append(arguments)
+        return read_frames(*arguments, **named)
 
-    monkeypatch.setattr("tubelet.data.dataset.load_frames", counted)
-    monkeypatch.setattr("tubelet.data.clips.load_frames", counted)
+    monkeypatch.setattr("tubelet.data.clips.read_frames", counted)
     _, plan = open_cache(videos, tmp_path / "run", init=vit)
     views_of(plan.items("train")[0], plan, 5)
     assert len(reads) == 1

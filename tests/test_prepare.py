@@ -1,5 +1,6 @@
 """A prepared copy shows the same pictures at the same times, under the same labels and splits, and is quick to read."""
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from small_sets import command, spoil, tiny_config, write_images, write_videos
 
 import tubelet.prepare
 from tubelet.data.items import Source, find_items
+from tubelet.data.problems import DataProblems
 from tubelet.data.splits import assign_splits
 from tubelet.media.reader import MediaError, av, index, read_frames
 from tubelet.media.shrink import comment_of, shrink, shrunk_size
@@ -251,7 +253,7 @@ def test_unreadable_files_are_named_and_counted(tmp_path: Path, capsys: pytest.C
     assert command("prepare", data, out, "--short-side", "16", "--gop", "4", "--quality", "20", "--workers", "1") == 3
     said = capsys.readouterr().out
     assert f"{data / 'dark' / '1.mp4'}: its content is no video" in said
-    assert f"prepared  5 files in {out}, 1 that cannot be read are missing" in said
+    assert f"prepared  5 files in {out}; missing, as they cannot be read: 1" in said
     assert [item.path for item in find_items(out).items if item.label == "dark"] == ["dark/0.mp4", "dark/2.mp4"]
     write_videos(data, 3, classes=("dark",))
     assert command("prepare", data, out, "--short-side", "16", "--gop", "4", "--quality", "20") == 0
@@ -272,6 +274,65 @@ def test_a_table_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
     assert error.path == str(data / "dark" / "1.mp4")
     items = find_items(tmp_path / "out" / "a.csv", minimum_clips=1).items
     assert [item.path for item in items] == ["bright/0.mp4", "bright/1.mp4", "dark/0.mp4"]
+
+
+def flat(folder: Path) -> Path:
+    """Loose videos and a picture, an empty folder, one with a video."""
+    write_videos(folder, 2, classes=("a",))
+    write_images(folder / "pictures", 1)
+    shutil.move(folder / "a" / "0.mp4", folder / "0.MOV")
+    shutil.move(folder / "a" / "1.mp4", folder / "1.mp4")
+    shutil.move(folder / "pictures" / "dark" / "0.png", folder / "2.png")
+    shutil.rmtree(folder / "pictures")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("data", "copied"),
+    [
+        (".", ["0.MOV", "1.mp4"]),
+        ("1.mp4", ["1.mp4"]),
+        ("paths.csv", ["0.MOV"]),
+        ("train", ["x.mp4"]),
+    ],
+)
+def test_videos_without_labels_are_copied_under_their_names(
+    tmp_path: Path, data: str, copied: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = flat(tmp_path / "data"), tmp_path / "out"
+    (folder / "paths.csv").write_text("path,start\n0.MOV,1\n2.png,\n")
+    if data == "train":
+        for split in ("train", "val"):
+            (folder / "train" / split).mkdir(parents=True)
+        shutil.copy(folder / "1.mp4", folder / "train" / "train" / "x.mp4")
+        copied = ["train/x.mp4"]
+    assert command("prepare", folder / data, out, "--short-side", "16", "--json") == 0
+    said = capsys.readouterr()
+    made = json.loads(said.out)
+    assert made == {"out": str(out), "train_on": None, "copies": {name: name for name in copied}, "failed": []}
+    assert sorted(file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file()) == copied
+    assert ("left out, as no videos (1): '2.png'" in said.err) == (data in (".", "paths.csv"))
+
+
+def test_a_faulty_data_set_is_not_taken_for_one_without_labels(tmp_path: Path) -> None:
+    data = write_videos(tmp_path / "data", 2)
+    shutil.copytree(data, data / "train")
+    with pytest.raises(DataProblems) as caught:
+        prepare(data, tmp_path / "out", show=False)
+    assert [problem.kind for problem in caught.value.problems][:1] == ["layout"]
+    for header in ("path,label,label", "name,label", "path"):
+        (tmp_path / "t.csv").write_text(f"{header}\n")
+        with pytest.raises(DataProblems):
+            prepare(tmp_path / "t.csv", tmp_path / "out", show=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_copies_may_lie_beside_the_table_but_not_around_its_files(tmp_path: Path) -> None:
+    flat(tmp_path)
+    assert prepare(tmp_path / "1.mp4", tmp_path / "small", settings=SMALL, show=False).copies == {"1.mp4": "1.mp4"}
+    for out in (tmp_path, tmp_path.parent):
+        with pytest.raises(ValueError, match=r"holds '1\.mp4' of "):
+            prepare(tmp_path / "1.mp4", out, show=False)
 
 
 def test_long_groups_at_full_size_are_slower_to_read(tmp_path: Path) -> None:
@@ -297,6 +358,8 @@ def test_other_kinds(tmp_path: Path) -> None:
     write_images(tmp_path / "data", 1)
     with pytest.raises(ValueError, match="holds files of kind 'image', prepare copies videos; train on it as it is"):
         prepare(tmp_path / "data", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"holds no videos.*\(1\): '0\.png'"):
+        prepare(tmp_path / "data" / "dark" / "0.png", tmp_path / "out")
 
 
 def test_two_files_with_one_copy(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -323,7 +324,7 @@ def test_one_gif_frame_is_a_picture(tmp_path):
 def test_a_name_that_looks_like_a_row_of_pictures_is_one(tmp_path):
     other = av.VideoFrame.from_ndarray(numbered_frames(1, first=5)[0]).reformat(format="yuvj420p")
     for number in range(3):
-        other.save(tmp_path / f"{number:03d}.jpg")
+        other.save(str(tmp_path / f"{number:03d}.jpg"))
     write_picture(tmp_path / "plain.jpg", "mjpeg", "yuvj420p").rename(tmp_path / "%03d.jpg")
     assert read_numbers(read_frames(tmp_path / "%03d.jpg", np.array([0.0]))) == [77]
 
@@ -350,6 +351,33 @@ def test_photographs_stand_upright(tmp_path, orientation):
     upright = read_frames(path, np.array([0.0]))[0]
     assert upright.shape[:2] == (index(path).height, index(path).width)
     assert read_number(STORED_FROM_UPRIGHT[orientation](upright)) == 77
+
+
+def test_a_profile_of_colours_kills_nobody_and_changes_nothing(tmp_path):
+    """With a name, as GIMP and Photoshop write it, PyAV frees it twice: in a process of its own, which may die."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    profile = chunk(b"iCCP", b"Display P3\0\0" + zlib.compress(bytes(range(256)) * 2))
+    expected = b""
+    for number, form in enumerate(["rgb24", "gray16be", "rgba", "monob", *["rgb24"] * 4]):
+        data = write_picture(tmp_path / "plain.png", "png", form).read_bytes()
+        exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + bytes([number + 1]) + b"\0" * 7
+        (tmp_path / "turned.png").write_bytes(data[:33] + chunk(b"eXIf", exif) + data[33:])
+        (tmp_path / f"{number}.png").write_bytes(data[:33] + profile + chunk(b"eXIf", exif) + data[33:])
+        upright = read_frames(tmp_path / "turned.png", np.zeros(1))
+        assert read_number(STORED_FROM_UPRIGHT[number + 1](upright[0])) == 77
+        expected += 20 * upright.tobytes()
+    reads = (
+        "import sys, numpy; from tubelet.media.health import examine; from tubelet.media.reader import read_frames\n"
+        "for name in (f'{number}.png' for number in range(8)):\n"
+        "    for _ in range(20): sys.stdout.buffer.write(read_frames(name, numpy.zeros(1)).tobytes())\n"
+        "    assert examine(name).ok"
+    )
+    ended = subprocess.run([sys.executable, "-c", reads], cwd=tmp_path, capture_output=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert ended.stdout == expected
 
 
 # --- size
@@ -729,6 +757,8 @@ def test_a_timeline_of_nothing(listed):
 
 def test_lost_and_damaged_frames_are_told_apart_from_good_ones():
     class Context:
+        codec = SimpleNamespace(canonical_name="h264")
+
         def decode(self, packet):
             if packet == "bad":
                 raise UnicodeDecodeError("utf-8", b"", 0, 1, "")

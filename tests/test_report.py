@@ -7,8 +7,10 @@ import json
 import re
 import subprocess
 import sys
+import wave
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from tubelet.metrics import wilson_interval
-from tubelet.pictures import curve_svg, strip_uri
+from tubelet.pictures import curve_svg, sound_uri, strip_uri
 from tubelet.report import summarise, write_card, write_report
 
 DIRECTIONS = ["left", "right", "up", "down"]
@@ -123,9 +125,22 @@ class Page(HTMLParser):
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
 
+    def cell(self, label: int, answer: int) -> str:
+        """What opens at a click on a cell of the confusion table."""
+        return re.search(rf'<div class="cell" id="cell-{label}-{answer}">.*?</ul>\s*</div>', self.source, re.DOTALL)[0]
+
+
+def plain(html: str) -> str:
+    return re.sub(r"<.*?>", "", html)
+
 
 def report(run: Path) -> Page:
     return Page(write_report(run, frames=frames_of))
+
+
+def add(file: Path, **values: object) -> None:
+    """Into a JSON file of a run."""
+    write_json(file, json.loads(file.read_text()) | values)
 
 
 # ---------------------------------------------------------------------------------------------------------- metrics
@@ -295,7 +310,7 @@ def test_confusion_table_holds_every_count(tmp_path: Path, k: int) -> None:
         for j, count in enumerate(row):
             assert shown.get((classes[i], classes[j]), 0) == count
     assert table.count("<td") == k * k
-    assert bool(re.search(r'">\d+</td>', table)) == (k <= 20)
+    assert bool(re.search(r'">\d+</a></td>', table)) == (k <= 20)
 
 
 def test_with_very_many_classes_the_confusions_are_a_list(tmp_path: Path) -> None:
@@ -305,8 +320,9 @@ def test_with_very_many_classes_the_confusions_are_a_list(tmp_path: Path) -> Non
     run = make_run(tmp_path / "run", classes=classes, answers=(labels, np.eye(51)[answers]))
     section = report(run).section("confusion")
     assert "<table" not in section
-    lines = [re.sub(r"<.*?>", "", line) for line in re.findall("<li>.*</li>", section)]
-    assert lines == ["1&nbsp;×class 07 taken for class 08"]
+    pairs = re.search('<ul class="pairs">.*?</ul>', section, re.DOTALL)[0]
+    assert [plain(line) for line in re.findall("<li>.*</li>", pairs)] == ["1&nbsp;×class 07 taken for class 08"]
+    assert re.findall('class="cell" id="(.*?)"', section) == ["cell-7-8"]  # no other can be reached
 
 
 def test_the_weakest_class_comes_first_with_what_it_is_mistaken_for(tmp_path: Path) -> None:
@@ -315,7 +331,7 @@ def test_the_weakest_class_comes_first_with_what_it_is_mistaken_for(tmp_path: Pa
     answers[[10, 11, 12]] = 3  # "up": two of five found
     answers[0] = 1  # "left": four of five
     table = report(make_run(tmp_path / "run", answers=(labels, np.eye(4)[answers]))).section("classes")
-    rows = re.findall(r"<tr><td>(.*?)</td>\s*<td>(.*?)<", table)
+    rows = re.findall(r"<tr><td>(.*?)</td>\s*<td>(.*?)<", re.sub("</?a.*?>", "", table))
     assert [name.split("<")[0] for name, _ in rows] == ["up", "left", "down", "right"]  # "down" also has false answers
     assert rows[0] == ("up<small>most often mistaken for down</small>", f"40.0{NBSP}%")
     assert rows[1] == ("left<small>most often mistaken for right</small>", f"80.0{NBSP}%")
@@ -333,10 +349,62 @@ def test_the_twelve_most_confident_mistakes_are_shown_as_strips(tmp_path: Path) 
         return frames_of(path)
 
     page = Page(write_report(run, frames=frames))
-    assert asked == expected
+    assert asked[:12] == expected
+    assert len(set(asked)) == len(asked)
     assert re.findall(r"<code>(clips.*?)</code>", page.section("mistakes")) == expected
-    assert len(page.all("img")) == 12
+    assert page.section("mistakes").count("<img") == 12
     assert f"{len(wrong)} mistakes in all, the 12 most confident here." in page.text
+
+
+@pytest.mark.parametrize(("k", "n"), [(4, 300), (12, 300), (20, 2000)])
+def test_each_cell_opens_its_clips_in_order(tmp_path: Path, k: int, n: int) -> None:
+    classes = [f"class {i:02d}" for i in range(k)]
+    labels, probabilities = random_answers(k, n, seed=k, right=0.2)
+    answers = probabilities.argmax(axis=1)
+    page = report(make_run(tmp_path / "run", classes=classes, answers=(labels, probabilities)))
+    pictures = 0
+    for i in range(k):
+        for j in range(k):
+            rows = np.flatnonzero((labels == i) & (answers == j))
+            assert page.source.count(f'href="#cell-{i}-{j}"') >= (len(rows) > 0)
+            assert page.source.count(f'id="cell-{i}-{j}"') == (len(rows) > 0)
+            if not len(rows):
+                continue
+            cell, sign = page.cell(i, j), 1 if i == j else -1
+            chances = probabilities[rows, answers[rows]]
+            order = [f"clips/{row:03d}.mp4" for row in rows[np.argsort(sign * chances, kind="stable")]]
+            shown = re.findall(r"<code>(.*?)</code>", cell)
+            if len(rows) <= 100:
+                assert sorted(shown) == sorted(order)
+            else:
+                assert f"{len(rows) - 100} more in predictions.csv" in cell
+            listed = re.findall(r"<code>(.*?)</code>", cell[cell.index("<ul") :])
+            pictured = re.findall(r"<code>(.*?)</code>", cell[: cell.index("<ul")])
+            assert pictured + listed == sorted(pictured, key=order.index) + sorted(listed, key=order.index)
+            assert len(pictured) == cell.count("<img") <= (0 if i == j else len(rows))
+            assert not pictured or pictured[0] == order[0]
+            pictures += len(pictured)
+            for path, chance in re.findall(r"<b>(\d+)\S%</b><span><code>(.*?)</code>", cell):
+                assert abs(float(path) / 100 - probabilities[int(chance[6:9])].max()) <= 0.006
+    assert pictures <= 60 + 12
+
+
+def test_a_file_that_is_still_there_is_linked_from_the_page(tmp_path: Path) -> None:
+    names = ["a b#1.mp4", "javascript:alert(1).mp4", "part.mp4#t=1.5,4", "gone.mp4", "100%&amp;.mp4"]
+    data = tmp_path / "my data"
+    data.mkdir()
+    for name in ("a b#1.mp4", "javascript:alert(1).mp4", "part.mp4", "100%&amp;.mp4"):
+        (data / name).write_bytes(b"")
+    answers = (np.zeros(5, int), np.eye(4)[[1, 1, 1, 2, 0]])
+    run = make_run(tmp_path / "run", answers=answers, items=tuple(names))
+    add(run / "config.json", data=json.loads((run / "config.json").read_text())["data"] | {"root": str(data)})
+    page = report(run)
+    links = {link["href"] for link in page.all("a") if not link["href"].startswith("#")}
+    assert all(link.startswith("./") for link in links)
+    targets = {urljoin(run.absolute().as_uri() + "/", link) for link in links}
+    assert targets == {(data / name).as_uri() for name in (names[0], names[1], names[4])} | {
+        (data / "part.mp4").as_uri() + "#t=1.5,4"
+    }
 
 
 def test_a_mistake_whose_file_is_gone_keeps_its_place(tmp_path: Path) -> None:
@@ -403,9 +471,29 @@ def test_best_epoch_and_losses_that_are_no_numbers_are_told(tmp_path: Path) -> N
     with open(run / "metrics.jsonl", "a") as file:
         file.write('{"kind": "train", "step": 300, "epoch": 30, "loss": null, "accuracy": 0.1}\n')
     page = report(run)
-    assert f"Over 30 epochs. Best accuracy in validation: 79.0{NBSP}%, after epoch 29." in page.text
+    assert f"Over 30 epochs. The best look at held-out clips was 79.0{NBSP}% at epoch 29." in page.text
     assert "The loss was not a finite number in 1 record: gaps in the curve." in page.text
     assert page.section("curves").count("<svg") == 2
+
+
+@pytest.mark.parametrize(
+    ("kept", "values"),
+    [
+        ({"which": "best", "step": 120, "epoch": 12.04, "accuracy": 0.781}, ("step 120", "epoch 12", f"78.1{NBSP}%")),
+        (
+            {"which": "last", "step": 299, "epoch": 29.9, "accuracy": None},
+            ("last weights", "step 299", f"79.0{NBSP}%", "epoch 29", "chose nothing"),
+        ),
+    ],
+)
+def test_which_weights_are_kept_is_told(tmp_path: Path, kept: dict[str, object], values: tuple[str, ...]) -> None:
+    run = make_run(tmp_path / "run")
+    add(run / "results.json", kept=kept)
+    told = re.search("<p>(.*?)</p>", report(run).section("curves"), re.DOTALL)[1]
+    assert all(value in told for value in values)
+    assert ("chose nothing" in told) == (kept["which"] == "last")
+    (run / "metrics.jsonl").write_text('{"kind": "val", "epoch": 1, "accuracy": null}\n')
+    assert kept["which"] == "best" or "chose" not in report(run).section("curves")  # nobody looked
 
 
 def test_a_run_without_records_is_drawn_without_curves(tmp_path: Path) -> None:
@@ -430,6 +518,90 @@ def test_data_plan_and_settings_are_shown(tmp_path: Path) -> None:
     assert '<th scope="row">augment</th><td>yes</td>' in page.section("settings")
 
 
+def test_settings_that_are_not_set_are_not_listed(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    train = {"lr": 0.0005, "init": None, "balance": "weights", "drop_path": 0.0, "new": {"a": None, "b": 2}, "none": []}
+    add(run / "config.json", train=train)
+    rows = dict(re.findall('<th scope="row">(.*?)</th><td>(.*?)</td>', report(run).section("settings")))
+    shown = {"lr": "0.0005", "balance": "weights", "drop_path": "0.0", "new": "b 2"}
+    assert {name: rows.get(name) for name in train} == dict.fromkeys(train) | shown
+    card = write_card(run).read_text()
+    assert "| train.balance | weights |" in card.replace("\\", "")
+    assert not re.search(r"\| train\.(init|none) ", card)
+    add(run / "config.json", train={}, clip_spec={"patch": None})
+    section = report(run).section("settings")
+    assert "<summary>Model" in section
+    assert not re.search("<summary>(Training|Clip)", section)
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    answers = (np.array([0]), np.ones((1, 1)))
+    run = make_run(tmp_path / "run", classes=["only"], answers=answers, failed=("bad.mp4",), kind="image")
+    (run / "metrics.jsonl").write_text('{"kind": "train", "epoch": 1, "loss": null}\n')
+    text = report(run).text + write_card(run).read_text()
+    assert not re.search(r"\b1 (images|classes|epochs|records|mistakes|more files)", text)
+    for words in ("1 class", "1 image", "Over 1 epoch.", "1 record:", "1 more file", "An image classifier for 1 class"):
+        assert words in text
+
+
+# ------------------------------------------------------------------------------------------------------------- sounds
+
+
+def tone(seconds: float, *, rate: int = 16_000) -> np.ndarray:
+    return (0.5 * np.sin(np.arange(round(seconds * rate)) * 0.1)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("seconds", "rate"), [(0.01, 8000), (1.5, 16_000), (30, 16_000)])
+def test_a_sound_is_a_wav_of_the_same_samples(seconds: float, rate: int) -> None:
+    samples = tone(seconds, rate=rate)
+    samples[:3] = 7, -7, np.nan  # too loud is cut off, no number is silence
+    uri = sound_uri(samples, rate)
+    assert uri.startswith("data:audio/wav;base64,")
+    assert len(uri) < 430_000
+    with wave.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as sound:
+        assert (sound.getnchannels(), sound.getsampwidth(), sound.getframerate()) == (1, 2, rate)
+        found = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")
+    assert len(found) == min(len(samples), 160_000)
+    assert found[:3].tolist() == [32767, -32767, 0]
+    np.testing.assert_allclose(found[3:] / 32767, samples[3 : len(found)], atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate"), [(np.zeros(9), 8000), (np.zeros((2, 9), np.float32), 8000), (np.zeros(0, np.float32), 8000)]
+)
+def test_sound_of_another_type_or_shape_is_refused(samples: np.ndarray, rate: int) -> None:
+    with pytest.raises(ValueError, match=r"got sound .* at 8000 Hz"):
+        sound_uri(samples, rate)
+
+
+def test_mistakes_can_be_heard_where_they_are_seen(tmp_path: Path) -> None:
+    labels, probabilities = random_answers(4, 60, seed=3, right=0.3)
+    run = make_run(tmp_path / "run", answers=(labels, probabilities), kind="sound")
+    asked: list[str] = []
+
+    def sounds(path: str) -> tuple[np.ndarray, int] | None:
+        asked.append(path)
+        return None if len(asked) == 2 else (tone(0.01 * len(asked)), 16_000)
+
+    page = Page(write_report(run, frames=frames_of, sounds=sounds))
+    heard = page.all("audio")
+    assert len(set(asked)) == len(asked) > 12
+    assert page.section("mistakes").count("<audio") == 11
+    assert len(heard) == 11 + len(asked) - 1
+    assert all(one["src"].startswith("data:audio/wav;base64,") and "controls" in one for one in heard)
+    assert "autoplay" not in page.source
+    assert len({one["src"] for one in heard}) == len(asked) - 1
+
+
+def test_sounds_take_no_more_of_a_page_than_they_may(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", answers=random_answers(4, 300, seed=3, right=0.3), kind="sound")
+    rng = np.random.default_rng(0)
+    noise = rng.uniform(-1, 1, 160_000).astype(np.float32)
+    path = write_report(run, frames=lambda path: None, sounds=lambda path: (noise, 16_000))
+    assert path.stat().st_size < 6_500_000
+    assert len(Page(path).all("audio")) == 14  # the first seven mistakes, here and in their cells
+
+
 # --------------------------------------------------------------------------------------------------- safe and portable
 
 
@@ -441,10 +613,13 @@ def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
     for name in (*classes, *items[:2], "<i>bad</i>", r"new\nline \x1b[31m \u202egpj.mp4"):
         assert name in page.text
     assert not page.all("script")
-    assert len(page.all("b")) == 1 + 4  # the whisker and the counts of the four confusions
-    assert len(page.all("img")) == 4
+    assert page.source.count("<b>") == 4 + 4  # the counts of the four confusions and the chances in their cells
+    assert len(page.all("img")) == 4 + 4  # among the mistakes, and in their cells
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
-    assert page.all("meta")[3]["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert (
+        page.all("meta")[3]["content"]
+        == "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+    )
 
 
 def test_a_file_name_that_is_no_utf8_is_asked_for_as_it_is_and_shown_spelled_out(tmp_path: Path) -> None:
@@ -584,6 +759,12 @@ def test_a_missing_file_is_named_with_the_command_that_writes_it(tmp_path: Path,
         ("config.json", replace('"counts"', '"kounts"'), "config.json has no counts in data"),
         ("results.json", lambda text: "", "results.json is not valid JSON"),
         ("results.json", replace('"split"', '"splat"'), "results.json has no split"),
+        (
+            "results.json",
+            replace('"split"', '"kept": {"which": "best"}, "split"'),
+            "kept is {'which': 'best'}; expected",
+        ),
+        ("results.json", replace('"split"', '"kept": "best", "split"'), "results.json says kept is 'best'"),
         ("metrics.jsonl", lambda text: text[:-20], r"metrics.jsonl line 328 is no record with kind and epoch: '\{"),
         ("metrics.jsonl", lambda text: "[1]\n", "metrics.jsonl line 1 is no record"),
         ("predictions.csv", lambda text: "", "predictions.csv has the columns ''; expected 'path,label,"),

@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tubelet.media.sampling import clip_times, displayed_frames, random_start, view_starts
+from tubelet.media.sampling import (
+    FINER,
+    MOST_VIEWS,
+    UNSEEN,
+    clip_times,
+    displayed_frames,
+    grid_clip,
+    grid_times,
+    view_starts,
+    views_to_cover,
+)
 
 seconds = st.floats(0, 1000, allow_nan=False)
 
@@ -41,19 +51,48 @@ def test_several_views_touch_both_ends_and_one_is_centred():
     assert view_starts(10, 4, 1).tolist() == [3]
 
 
-@given(duration=seconds, span=seconds, draw=st.floats(0, 1, exclude_max=True))
+@given(duration=seconds, span=st.floats(0.01, 100))
 @settings(max_examples=100, deadline=None)
-def test_random_clips_lie_inside(duration, span, draw):
-    start = random_start(duration, span, draw)
-    assert start >= 0
-    assert start + span <= max(duration, span) + 1e-9
+def test_as_many_views_as_cover_a_file(duration, span):
+    views = views_to_cover(duration, span)
+    assert 1 <= views <= MOST_VIEWS
+    if views < MOST_VIEWS:
+        assert duration - views * span <= UNSEEN * span + 1e-9
+    if views > 1:
+        assert duration - (views - 1) * span > UNSEEN * span - 1e-9, "one fewer would have done"
 
 
-def test_random_start_reaches_both_ends_and_is_even():
-    assert random_start(10, 4, 0.0) == 0
-    assert random_start(10, 4, 0.5) == 3
-    assert random_start(10, 4, 1 - 1e-12) == pytest.approx(6)
-    assert random_start(3, 4, 0.9) == 0
+def test_a_file_hardly_longer_than_a_clip_has_one_view():
+    durations = (0, 1, 2, 2.5, 2.6, 4, 4.5, 4.6, 60, 1e6)
+    assert [views_to_cover(seconds, 2) for seconds in durations] == [1, 1, 1, 1, 2, 2, 2, 3, 30, MOST_VIEWS]
+    assert views_to_cover(0, 0) == 1  # an image
+
+
+@given(start=seconds, duration=st.floats(0, 60), frames=st.integers(1, 20), spacing=st.floats(0.01, 4))
+@settings(max_examples=200, deadline=None)
+def test_a_grid_holds_the_middle_clip_to_the_bit_and_others_on_both_sides(start, duration, frames, spacing):
+    end, span = start + duration, frames * spacing
+    grid = grid_times(start, end, frames=frames, seconds_between_frames=spacing)
+    assert np.allclose(np.diff(grid), spacing / FINER)
+    middle = clip_times(start + view_starts(end - start, span, 1)[0], frames=frames, seconds_between_frames=spacing)
+    assert (grid[grid_clip(len(grid), None, frames=frames)] == middle).all()
+    starts = len(grid) - (frames - 1) * FINER
+    clips = {tuple(grid_clip(len(grid), (i + 0.5) / starts, frames=frames)) for i in range(starts)}
+    assert clips == {tuple(first + FINER * np.arange(frames)) for first in range(starts)}, "each is drawn as often"
+    rounding = 1e-5 * spacing + 1e-9
+    assert grid[0] >= start - rounding
+    if duration < span - 0.002:
+        assert starts == 1
+    elif duration > span:
+        step = spacing / FINER
+        assert grid[0] < start + step + rounding, "the first clip begins with the item"
+        assert end - spacing - step - rounding < grid[-1] <= end - step + rounding, "the last one's frames lie inside"
+
+
+def test_a_grid_of_columns_has_as_many_clips_as_fit():
+    assert grid_clip(10, 0.0, frames=8, finer=1).tolist() == list(range(8))
+    assert grid_clip(10, 0.999, frames=8, finer=1).tolist() == list(range(2, 10))
+    assert grid_clip(10, None, frames=8, finer=1).tolist() == list(range(1, 9))
 
 
 def on_screen(frame_times: list[float], wanted: float) -> int:
@@ -104,7 +143,7 @@ def test_wanted_times_keep_their_shape():
         (lambda: clip_times(0, frames=1, seconds_between_frames=0), r"seconds_between_frames is 0: .*above 0"),
         (lambda: clip_times(0, frames=1, seconds_between_frames=float("nan")), r"seconds_between_frames is nan"),
         (lambda: view_starts(1, 1, 0), r"views is 0: .*pass views >= 1"),
-        (lambda: random_start(1, 1, 1.0), r"draw is 1.0: it must be in \[0, 1\)"),
+        (lambda: grid_clip(9, 1.0, frames=2), r"draw is 1.0: it must be in \[0, 1\)"),
         (lambda: displayed_frames(np.array([]), np.array([0.0])), r"frame_times is empty"),
     ],
 )

@@ -1,11 +1,16 @@
 """The log-mel spectrogram against a slow one written out in sums, and laws of hearing."""
 
 import math
+import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 from media_files import write_numbered
 
+from tubelet.data.clips import views
+from tubelet.data.spec import ClipSpec
+from tubelet.media.health import examine
 from tubelet.media.reader import MediaError, av, index, read_frames, read_sound
 from tubelet.media.sound import log_mel
 from tubelet.media.writer import write_sound
@@ -199,3 +204,123 @@ def test_sound_without_pictures_and_pictures_without_sound(tmp_path):
     with pytest.raises(MediaError, match="there is no sound in it") as caught:
         read_sound(silent, sample_rate=16000)
     assert caught.value.code == "no-sound"
+
+
+# ---- many channels, few samples, changes on the way: what the check calls sound, the reader reads
+
+
+def write_channels(path: Path, samples: np.ndarray, codec: str, layout: str, *, rate: int = 16000) -> Path:
+    """samples: float32 `(channels, samples)`."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        packed = np.ascontiguousarray(samples.T).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
+        frame.sample_rate = rate
+        resampler = av.AudioResampler(format=stream.format.name, layout=layout, rate=rate)
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "layout", "channels"),
+    [
+        ("a.flac", "flac", "7.1", 8),
+        ("a.wav", "pcm_s16le", "16 channels", 16),
+        ("a.wav", "pcm_f32le", "64 channels", 64),
+        ("a.opus", "libopus", "7.1", 8),
+        ("a.flac", "flac", "5.1", 6),
+        ("a.wav", "pcm_s16le", "stereo", 2),
+    ],
+)
+def test_many_channels_become_their_mean(tmp_path, name, codec, layout, channels):
+    rate = 48000 if codec == "libopus" else 16000
+    times, pitches = np.arange(rate) / rate, 200 + 30 * np.arange(channels)[:, None]
+    samples = (0.9 * np.sin(2 * np.pi * pitches * times)).astype(np.float32)
+    path = write_channels(tmp_path / name, samples, codec, layout, rate=rate)
+    assert (examine(path).ok, examine(path).kind) == (True, "sound")
+    found = read_sound(path, sample_rate=rate)
+    if codec == "libopus":  # coded with a loss
+        assert np.abs(found[: len(times)] - samples.mean(0)).max() < 0.1
+    else:
+        np.testing.assert_allclose(found, samples.mean(0), atol=1e-4)
+        np.testing.assert_allclose(
+            read_sound(path, sample_rate=8000)[100:-100], samples.mean(0)[::2][100:-100], atol=5e-3
+        )
+
+
+def test_more_channels_than_can_be_mixed_are_refused_by_check_and_reader(tmp_path):
+    wide = struct.pack("<HHIIHH", 1, 65, 16000, 16000 * 130, 130, 16)
+    data = bytes(130 * 100)
+    head = b"WAVEfmt " + struct.pack("<I", len(wide)) + wide + b"data" + struct.pack("<I", len(data)) + data
+    (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", len(head)) + head)
+    assert examine(tmp_path / "a.wav").code == "no-decoder"
+    with pytest.raises(MediaError) as caught:
+        read_sound(tmp_path / "a.wav", sample_rate=16000)
+    assert caught.value.code == "no-decoder"
+
+
+def without_head(flac: bytes) -> bytes:
+    """The frames alone."""
+    place, is_last = 4, False
+    while not is_last:
+        is_last = bool(flac[place] & 0x80)
+        place += 4 + int.from_bytes(flac[place + 1 : place + 4])
+    return flac[place:]
+
+
+def test_channels_that_change_on_the_way(tmp_path):
+    """As in a recording that was glued together, or a stream of a radio."""
+    one, two = tone(440)[None], np.stack([tone(700), tone(300)])
+    first = write_channels(tmp_path / "a.flac", one, "flac", "mono").read_bytes()
+    second = write_channels(tmp_path / "b.flac", two, "flac", "stereo").read_bytes()
+    (tmp_path / "both.flac").write_bytes(first + without_head(second) + without_head(first))
+    assert examine(tmp_path / "both.flac").ok
+    found = read_sound(tmp_path / "both.flac", sample_rate=16000)
+    np.testing.assert_allclose(found, np.concatenate([one[0], two.mean(0), one[0]]), atol=1e-4)
+
+
+CODERS = {  # suffix -> coder, rates that it takes
+    "wav": ("pcm_s16le", (8000, 44100, 192000)),
+    "aiff": ("pcm_s16be", (22050,)),
+    "flac": ("flac", (8000, 48000, 96000)),
+    "mp3": ("libmp3lame", (16000, 44100)),
+    "ogg": ("flac", (22050,)),
+    "opus": ("libopus", (48000,)),
+    "m4a": ("aac", (8000, 48000)),
+    "aac": ("aac", (16000,)),
+    "wma": ("wmav2", (44100,)),
+    "mka": ("ac3", (48000,)),
+}
+
+
+@pytest.mark.parametrize("suffix", CODERS)
+@pytest.mark.parametrize("count", [1, 2, 5, 17, 40, 100, 576, 1152, 3000])
+def test_check_and_reader_agree(tmp_path, suffix, count):
+    """However short: whole, cut anywhere, or without one of its bytes."""
+    coder, rates = CODERS[suffix]
+    box = {"resize": (16, 32), "crop": (16, 32), "mean": (-4.0,), "std": (4.0,)}
+    spec = ClipSpec(kind="sound", frames=1, seconds_between_frames=0.01, channels="mel", **box)
+    for rate in rates:
+        for layout, channels in (("mono", 1), ("stereo", 2)):
+            noise = np.random.default_rng(count).uniform(-0.5, 0.5, (channels, count)).astype(np.float32)
+            path = tmp_path / f"a.{suffix}"
+            try:
+                data = write_channels(path, noise, coder, layout, rate=rate).read_bytes()
+            except av.FFmpegError:  # a coder that takes no less than a whole packet
+                continue
+            for end, without in ((len(data), None), (len(data) - 1, None), (len(data) * 2 // 3, None), (len(data), 2)):
+                edited = bytearray(data[:end])
+                if without is not None:
+                    edited[-len(edited) // without] ^= 0xFF
+                path.write_bytes(edited)
+                verdicts = {examine(path).usable, examine(path, quick=True).usable}
+                for wanted in (8000, 16000, 48000):
+                    try:
+                        verdicts.add(len(read_sound(path, sample_rate=wanted)) > 0)
+                    except MediaError:
+                        verdicts.add(False)
+                assert len(verdicts) == 1, (rate, layout, end, without, examine(path))
+                if verdicts == {True}:
+                    assert views(path, spec).shape == (1, 1, 1, 16, 32)

@@ -242,18 +242,19 @@ def export(command: Export) -> int:
 def info(command: Info) -> int:
     import torch
 
-    from tubelet.info import describe, print_info
-    from tubelet.nn.create import create_model, list_models
+    from tubelet.info import describe, list_names, print_info, usual_input
+    from tubelet.nn.create import create_model
 
     if command.model == "list":
-        print_json({"models": list_models()}) if command.json else print("\n".join(list_models()))
+        print_json({"models": list_names()}) if command.json else print("\n".join(list_names()))
         return 0
+    clip, channels = usual_input(command.model)
     with torch.device("meta"):
         model = create_model(
             command.model,
-            clip=command.clip,
+            clip=clip if command.clip is None else command.clip,
             num_classes=command.classes,
-            channels=command.channels,
+            channels=channels if command.channels is None else command.channels,
             embed=command.embed,
             temporal_depth=command.temporal_depth,
         )

@@ -65,7 +65,7 @@ class Prepare:
     """
 
     data: Positional[Path]
-    """Folder of class folders, folder with train/ val/ test/, or CSV file."""
+    """Data set as for training, any folder of videos, a table of paths, or one file."""
     out: Positional[Path]
     """Folder for the copies."""
     short_side: int = 256
@@ -169,11 +169,11 @@ class Info:
     model: Positional[str]
     """family-size/patch[xtubelet], such as vivit2-B/16x2; or "list" for all names."""
     clip: ClipSize | None = None
-    """Frames, height and width."""
+    """Frames, height and width; left out, 16 of 224 px, one picture, or a spectrogram of 10 s."""
     classes: int = 400
     """Classes to tell apart."""
-    channels: int = 3
-    """Channels of a clip."""
+    channels: int | None = None
+    """Channels of a clip; 3 if left out, 1 for a spectrogram."""
     embed: str = "tubelet"
     """Tokeniser: tubelet, space-time, depthwise or conv."""
     temporal_depth: int = 4

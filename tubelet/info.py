@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from tubelet.nn import AttentivePool, Encoder, Grid, SpaceTimeTransformer, SwinEncoder, create_model
-from tubelet.nn.config import stages_of
+from tubelet.nn.config import IMAGE_FAMILIES, stages_of
+from tubelet.nn.create import list_models
 from tubelet.screen import console
 
 
@@ -41,6 +42,22 @@ class Info:
     prefix: int
     activation_bytes: int
     parts: tuple[Part, ...]
+
+
+def list_names() -> list[str]:
+    """A name for each family and size, with the patch that its papers use: "vivit2-B/16x2"."""
+    return [f"{name}/{usual_patch(name.split('-')[0])}" for name in list_models()]
+
+
+def usual_patch(family: str) -> str:
+    if family == "swin2":
+        return "4x2"
+    return "16" if family in (*IMAGE_FAMILIES, "timesformer") else "16x2"
+
+
+def usual_input(name: str) -> tuple[tuple[int, int, int] | None, int]:
+    """Clip and channels; None is `create_model`'s own clip. AST takes 10.24 s of sound, 128 mel bins every 10 ms."""
+    return ((1, 128, 1024), 1) if name.startswith("ast-") else (None, 3)
 
 
 def describe(

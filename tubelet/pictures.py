@@ -1,14 +1,17 @@
-"""What the report shows in pictures: curves as inline SVG, the frames of an item as one strip."""
+"""What the report shows and plays: curves as inline SVG, the frames of an item as one strip, its sound."""
 
 import base64
 import io
 import re
+import wave
 from collections.abc import Sequence
 
 import numpy as np
 
 CURVE_POINTS = 120
-STRIP_FRAMES, STRIP_WIDTH_PX, STRIP_HEIGHT_PX, STRIP_GAP_PX = 7, 1120, 200, 4
+STRIP_GAP_PX = 4
+LARGE, SMALL = (7, 1120, 200), (4, 440, 88)  # frames of a strip, its width and height in px, at most
+SOUND_SAMPLES = 160_000  # ten seconds at 16 kHz
 
 # Stand-ins that matplotlib draws with; the page's style sheet says what they look like in light and in dark.
 _INKS = {"#a0a1a2": "var(--muted)", "#b0b1b2": "var(--line)", "#c0c1c2": "var(--train)", "#d0d1d2": "var(--accent)"}
@@ -63,8 +66,8 @@ def _inline(svg: str, *, name: str) -> str:
     return f'{opening} role="img" aria-label="{name} over the epochs">{rest}'
 
 
-def strip_uri(frames: np.ndarray) -> str:
-    """uint8 (T, H, W, 3) -> a JPEG data URI of up to seven of the frames in a row, spread evenly over the T.
+def strip_uri(frames: np.ndarray, *, small: bool = False) -> str:
+    """uint8 (T, H, W, 3) -> a JPEG data URI of up to seven of the frames in a row (small: four), evenly spread.
 
     Raises:
         ValueError: the frames have another type or shape.
@@ -73,9 +76,10 @@ def strip_uri(frames: np.ndarray) -> str:
 
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise ValueError(f"got frames {frames.dtype} {frames.shape}; expected uint8 (T, H, W, 3), none of them 0")
+    most, width_px, height_px = SMALL if small else LARGE
     count, height, width = frames.shape[:3]
-    chosen = frames[np.linspace(0, count - 1, min(count, STRIP_FRAMES)).round().astype(int)]
-    scale = min((STRIP_WIDTH_PX // len(chosen) - STRIP_GAP_PX) / width, STRIP_HEIGHT_PX / height)
+    chosen = frames[np.linspace(0, count - 1, min(count, most)).round().astype(int)]
+    scale = min((width_px // len(chosen) - STRIP_GAP_PX) / width, height_px / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     step_px = size[0] + STRIP_GAP_PX
     strip = Image.new("RGB", (len(chosen) * step_px - STRIP_GAP_PX, size[1]), (128, 128, 128))
@@ -84,3 +88,21 @@ def strip_uri(frames: np.ndarray) -> str:
     file = io.BytesIO()
     strip.save(file, "JPEG", quality=76, subsampling=0, optimize=True)  # whole colour: clean edges between frames
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def sound_uri(samples: np.ndarray, rate: int) -> str:
+    """float32 (samples,) in [-1, 1], `rate` of them a second -> a WAV data URI, 16 bits; ten seconds at 16 kHz at most.
+
+    Raises:
+        ValueError: the samples have another type or shape, or the rate is not above 0.
+    """
+    if samples.dtype != np.float32 or samples.ndim != 1 or not samples.size or rate < 1:
+        raise ValueError(f"got sound {samples.dtype} {samples.shape} at {rate} Hz; expected float32 (samples,), not 0")
+    whole = np.rint(32767 * np.nan_to_num(samples[:SOUND_SAMPLES]).clip(-1, 1)).astype("<i2")
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(rate)
+        sound.writeframes(whole.tobytes())
+    return "data:audio/wav;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""A copy of a data set that is quick to read: each video shrunk once, under the same labels, splits and groups."""
+"""A copy of videos that is quick to read: each shrunk once, under the same name, label, split and group."""
 
 import os
 from collections import Counter
@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 
 from tubelet.data.clips import check_kind
-from tubelet.data.items import Source, find_items
+from tubelet.data.folder import KIND_OF_SUFFIX
+from tubelet.data.items import Source, find_items, is_labelled
 from tubelet.data.loader import prefetch, processors
-from tubelet.data.problems import some
+from tubelet.data.problems import DataProblems, some
 from tubelet.data.splits import with_groups
-from tubelet.data.table import write_table
+from tubelet.data.table import Item, write_table
+from tubelet.data.walk import list_media
 from tubelet.media.reader import MediaError, index, read_frames
 from tubelet.media.sampling import clip_times, view_starts
 from tubelet.media.shrink import comment_of, shrink
 from tubelet.screen import bar, console, say, size
-from tubelet.visible import visible
+from tubelet.visible import plural, visible
 
 MP4_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp")  # keep their names; they are of one family
+NOT_LAID_OUT = {"layout", "header", "empty-class"}  # kinds of problems that files without labels have
 TIMED_FILES = 8
 TIMED_FRAMES, TIMED_SPAN_SECONDS = 16, 2.5
 
@@ -56,13 +59,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What came of a data set: path of each file that was copied -> path of its copy below `out`, those that cannot be
-    read, and what to train on, `out` itself or a table in it."""
+    """What came of videos: path of each file that was copied -> path of its copy below `out`, those that cannot be
+    read, and what to train on: `out` itself, a table in it, or None where nothing is labelled."""
 
     out: Path
     copies: dict[str, str]
     failed: list[MediaError]
-    train_on: Path
+    train_on: Path | None
 
     def to_json(self) -> dict[str, Any]:
         failed = [{"path": error.path, "code": error.code, "message": str(error)} for error in self.failed]
@@ -77,7 +80,8 @@ def prepare(
     workers: int = 0,
     show: bool = True,
 ) -> Prepared:
-    """Copies the videos of a data set into `out`, and says why those are missing that cannot be read.
+    """Copies the videos of a data set, any other folder or table of videos, or one file, into `out`, and says why those
+    are missing that cannot be read.
 
     Copies that are there already are kept, so that the same call goes on where it stopped. Where files change their
     names, or the data are a table, a table in `out` keeps labels, times, splits and groups as they were.
@@ -89,10 +93,8 @@ def prepare(
     """
     settings = settings or Settings()
     data, out = Path(data), Path(out).absolute()
-    source = find_items(data, minimum_classes=1, minimum_clips=1)
-    if source.kind != "video":
-        raise ValueError(f"{data}: holds files of kind {source.kind!r}, prepare copies videos; train on it as it is")
-    _check_apart(source.root, out)
+    source, closed = find_videos(data)
+    _check_apart(source, data, out)
     names = copy_names(source)
 
     def copy(path: str) -> MediaError | None:
@@ -110,10 +112,49 @@ def prepare(
             progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
     good = {path: name for path, name in names.items() if found[path] is None}
     train_on = _write_table(source, good, data, out)
-    made = Prepared(out, good, [error for error in found.values() if error is not None], train_on)
+    made = Prepared(out, good, [*closed, *(error for error in found.values() if error is not None)], train_on)
     if show:
-        _report(source.root, made)
+        _report(source, made)
     return made
+
+
+def find_videos(data: Path) -> tuple[Source, list[MediaError]]:
+    """The data set; where nothing in it is labelled, all videos at any depth, without labels. Beside it, folders that
+    cannot be looked into.
+
+    Raises: ValueError for faulty data sets, and where there are no videos.
+    """
+    try:
+        source = find_items(data, minimum_classes=1, minimum_clips=1)
+    except DataProblems as error:
+        if {problem.kind for problem in error.problems} - NOT_LAID_OUT or is_labelled(data):
+            raise
+        source, closed = _unlabelled(data)
+        if source.notes and not source.items:
+            raise ValueError(f"{data}: holds no videos, prepare copies videos; {source.notes[0]}") from error
+        if not (source.items or closed):
+            raise
+        return source, closed
+    if source.kind != "video":
+        raise ValueError(f"{data}: holds files of kind {source.kind!r}, prepare copies videos; train on it as it is")
+    return source, []
+
+
+def _unlabelled(data: Path) -> tuple[Source, list[MediaError]]:
+    try:
+        listing = list_media(data)
+    except ValueError:
+        return Source(data, "video", (), ()), []
+    videos = [path for path in listing.files if KIND_OF_SUFFIX.get(Path(path).suffix.lower()) == "video"]
+    others = sorted(set(listing.files) - set(videos))
+    notes = [f"left out, as no videos ({len(others)}): {some(others)}"] if others else []
+    closed = [
+        MediaError(
+            str(listing.root / folder), "unreadable", "you may not look into this folder", "Check the permissions"
+        )
+        for folder in listing.closed
+    ]
+    return Source(listing.root, "video", tuple(Item(path, "") for path in videos), (), tuple(notes)), closed
 
 
 def copy_names(source: Source) -> dict[str, str]:
@@ -137,10 +178,13 @@ def _copy_name(path: str, root: Path) -> str:
     return str(name if name.suffix.lower() in MP4_SUFFIXES else name.with_suffix(".mp4"))
 
 
-def _check_apart(root: Path, out: Path) -> None:
-    here, there = root.resolve(), out.resolve()
-    if here.is_relative_to(there) or there.is_relative_to(here):
-        raise ValueError(f"{out}: lies in {root}, or the other way round; name a folder beside the data")
+def _check_apart(source: Source, data: Path, out: Path) -> None:
+    here, there = source.root.resolve(), out.resolve()
+    if data.is_dir() and (here.is_relative_to(there) or there.is_relative_to(here)):
+        raise ValueError(f"{out}: lies in {source.root}, or the other way round; name a folder beside the data")
+    inside = [item.path for item in source.items if (here / item.path).resolve().is_relative_to(there)]
+    if inside:
+        raise ValueError(f"{out}: holds {some(inside)} of {data}; name a folder of its own for the copies")
 
 
 def _copy(original: Path, copy: Path, settings: Settings) -> None:
@@ -170,8 +214,10 @@ def _comment(file: Path) -> str:
         return ""
 
 
-def _write_table(source: Source, good: dict[str, str], data: Path, out: Path) -> Path:
+def _write_table(source: Source, good: dict[str, str], data: Path, out: Path) -> Path | None:
     """What to train on: `out` itself where its folders say all that the original said, else a table in it."""
+    if not source.classes:
+        return None
     if data.is_dir() and not source.copies and all(path == name for path, name in good.items()):
         return out
     items, _ = with_groups(source)  # by the old names and contents, on which the split depends
@@ -181,12 +227,14 @@ def _write_table(source: Source, good: dict[str, str], data: Path, out: Path) ->
     return table
 
 
-def _report(root: Path, made: Prepared) -> None:
-    out, good = made.out, made.copies
+def _report(source: Source, made: Prepared) -> None:
+    root, out, good = source.root, made.out, made.copies
+    for note in source.notes:
+        say("note", note)
     for error in made.failed:
         console.print(visible(error), soft_wrap=True)
-    missing = f", {len(made.failed)} that cannot be read are missing" if made.failed else ""
-    say("prepared", f"{len(good)} files in {out}{missing}")
+    missing = f"; missing, as they cannot be read: {len(made.failed)}" if made.failed else ""
+    say("prepared", f"{plural(len(good), 'file')} in {out}{missing}")
     if good:
         before, after = (sum(os.stat(file).st_size for file in files) for files in _pairs(root, out, good))
         say("size", f"{size(before)} before, {size(after)} now")
@@ -195,7 +243,10 @@ def _report(root: Path, made: Prepared) -> None:
             "reading",
             f"{before_ms:.0f} ms a clip before, {after_ms:.1f} ms now: {before_ms / after_ms:.1f} times as fast",
         )
-        say("train on", made.train_on)
+        say(
+            "train on",
+            made.train_on or "nothing yet: no file has a label; sort the copies into a folder for each class",
+        )
 
 
 def _pairs(root: Path, out: Path, good: dict[str, str]) -> tuple[list[Path], list[Path]]:

@@ -1,18 +1,22 @@
 """What a run is worth: a page (`report.html`) and a model card (`README.md`), drawn from the run's files alone."""
 
 import math
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from tubelet.metrics import summarise
-from tubelet.pictures import curve_svg, strip_uri
-from tubelet.run_files import RunFiles, read_run_files
-from tubelet.visible import visible
+from tubelet.pictures import curve_svg, sound_uri, strip_uri
+from tubelet.run_files import Prediction, RunFiles, read_run_files
+from tubelet.visible import plural, visible
 from tubelet.whole import write_whole
 
 __all__ = ["summarise", "write_card", "write_report"]
@@ -20,6 +24,10 @@ __all__ = ["summarise", "write_card", "write_report"]
 MISTAKES_SHOWN = 12
 FAILED_SHOWN = 200
 CONFUSIONS_SHOWN = 5
+MOST_CLASSES = 50  # of a confusion table that can be read
+LISTED = 100  # files named in a cell of it
+PICTURED_OF_A_CELL, PICTURED = 4, 60
+SOUND_LETTERS = 6_000_000  # of all sounds in a page
 NAMES_IN_A_SENTENCE = 10
 
 # Hugging Face's names for the tasks.
@@ -36,25 +44,71 @@ _CONTENTS = {
 }
 
 
-def write_report(run: Path, *, frames: Callable[[str], np.ndarray | None]) -> Path:
+@dataclass(frozen=True)
+class Cell:
+    """The files of one class that got one answer: mistakes with the surest first, right answers with it last."""
+
+    label: str
+    answer: str
+    items: list[Prediction]
+    id: str  # in the page
+
+    @property
+    def right(self) -> bool:
+        return self.label == self.answer
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the page shows of a file: a strip of frames, a small one, its sound; data URIs, or None."""
+
+    strip: str | None
+    small: str | None
+    sound: str | None
+
+
+def write_report(
+    run: Path,
+    *,
+    frames: Callable[[str], np.ndarray | None],
+    sounds: Callable[[str], tuple[np.ndarray, int] | None] | None = None,
+) -> Path:
     """Draws RUN/report.html, one self-contained page, from the files in RUN; replaces an older one in one step.
 
     `frames(path)` gives the uint8 (T, H, W, 3) frames of an item of predictions.csv, T = 1 for an image or a
-    spectrogram, or None where they cannot be read. It is asked for the pictured mistakes only.
+    spectrogram, or None where they cannot be read. `sounds(path)` gives its mono float32 (samples,) in [-1, 1] and
+    their number in a second, or None. Both are asked for the pictured mistakes only. Names of files link to them where
+    they still lie in the data's folder.
 
     Raises:
         ValueError: a file of the run is missing, damaged or does not fit the others (the message names it).
     """
     read = read_run_files(Path(run))
-    pictures = [frames(mistake.path) for mistake in read.mistakes[:MISTAKES_SHOWN]]
+    cells = _cells(read)
+    confusions = sorted((cell for cell in cells if not cell.right), key=lambda cell: -len(cell.items))
+    taken_for = {cell.label: cell for cell in reversed(confusions)}  # the most frequent of each class
+    few = len(read.config["classes"]) <= MOST_CLASSES
+    linked = {cell.id for cell in (cells if few else [*confusions[:CONFUSIONS_SHOWN], *taken_for.values()])}
+    opened = [cell for cell in cells if cell.id in linked]
+    mistakes = read.mistakes[:MISTAKES_SHOWN]
+    pictured = _pictured([cell for cell in confusions if cell.id in linked])
+    listed = chain(mistakes, *(cell.items[:LISTED] for cell in opened))
+    curves = _curves(read.metrics)
     page = _render(
         "report.html.jinja",
         run=read,
         verdict=_verdict(read),
-        curves=_curves(read.metrics),
-        confusions=_confusions(read),
+        curves=curves,
+        kept=_kept(read, curves["best"]),
+        most_classes=MOST_CLASSES,
+        cells=opened,
+        listed=LISTED,
+        confusions=confusions[:CONFUSIONS_SHOWN],
         per_class=_weakest_first(read),
-        strips=[picture if picture is None else strip_uri(picture) for picture in pictures],
+        taken_for=taken_for,
+        mistakes=mistakes,
+        seen=_seen(mistakes, pictured, frames, sounds),
+        links={item.path: _link(read, item.path) for item in listed},
         failed_shown=FAILED_SHOWN,
         settings=_settings(read),
     )
@@ -80,6 +134,7 @@ def write_card(run: Path) -> Path:
         verdict=_verdict(read),
         task=_TASKS[read.config["data"]["kind"]],
         dataset=Path(read.config["data"]["root"]).name,
+        settings={name: _set(read.config[name]) for name in ("model", "clip_spec", "train")},
         names=sorted(names - {"README.md"}),
         contents=_CONTENTS,
     )
@@ -99,7 +154,7 @@ def _verdict(run: RunFiles) -> dict[str, Any]:
         f"{name} {'would be right ' if i == 0 else ''}on {_percent(accuracy)}"
         for i, (name, accuracy) in enumerate(baselines)
     )
-    count = f"{summary['clips']} {noun}{'s' if summary['clips'] != 1 else ''}"
+    count = plural(summary["clips"], noun)
     seen = "it was trained on" if split == "train" else "it never saw"
     sentence = f"The model is right on {_percent(summary['accuracy'])} of {count} {seen}; {rivals}."
     return {"sentence": sentence, "baselines": baselines, "warnings": _warnings(run, baselines)}
@@ -140,26 +195,86 @@ def _curves(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     losses = [*points("train", "loss"), *points("val", "loss")]
     return {
         "figures": {n: curve_svg(points("train", n), points("val", n), name=n) for n in ("loss", "accuracy")},
-        "best": max(points("val", "accuracy"), key=lambda point: point[1], default=None),
+        "best": max(
+            (point for point in points("val", "accuracy") if not math.isnan(point[1])),
+            key=lambda point: point[1],
+            default=None,
+        ),
         "broken": sum(math.isnan(loss) for _, loss in losses),
         "last_epoch": max((record["epoch"] for record in metrics), default=0),
     }
 
 
-def _confusions(run: RunFiles) -> list[tuple[int, str, str]]:
-    """(how often, label, answer) of the most frequent confusions."""
-    matrix, classes = run.summary["confusion"], run.config["classes"]
-    pairs = [(n, classes[i], classes[j]) for i, row in enumerate(matrix) for j, n in enumerate(row) if n and i != j]
-    return sorted(pairs, key=lambda pair: -pair[0])[:CONFUSIONS_SHOWN]
+def _kept(run: RunFiles, best: tuple[float, float] | None) -> str:
+    """Which weights these are, and what the looks at held-out clips had to do with it; runs of old do not say."""
+    kept, noun = run.results.get("kept"), run.noun
+    if kept and kept["which"] == "best":
+        found = f"the best of the looks at validation {noun}s: {_percent(kept['accuracy'], 1)}"
+        return f"The weights kept are those of step {kept['step']}, epoch {kept['epoch']:.3g}, {found}."
+    last = f"The last weights are kept, those of step {kept['step']}" if kept else ""
+    if best is None:
+        return last and f"{last}."
+    look = f"he best look at held-out {noun}s was {_percent(best[1], 1)} at epoch {best[0]:.3g}"
+    return f"{last}; t{look}, which chose nothing." if last else f"T{look}."
+
+
+def _cells(run: RunFiles) -> list[Cell]:
+    """The cells of the confusion table that are not empty, row by row."""
+    number = {name: i for i, name in enumerate(run.config["classes"])}
+    found: dict[tuple[int, int], list[Prediction]] = {}
+    for item in run.predictions:
+        if item.status == "ok":
+            found.setdefault((number[item.label], number[item.predicted]), []).append(item)
+    cells = []
+    for (i, j), items in sorted(found.items()):
+        ordered = sorted(items, key=lambda item: (item.probability if i == j else -item.probability, item.path))
+        cells.append(Cell(run.config["classes"][i], run.config["classes"][j], ordered, f"cell-{i}-{j}"))
+    return cells
+
+
+def _pictured(cells: Sequence[Cell]) -> list[Prediction]:
+    """Up to four files of each cell and 60 in all: the first of each, then the second, and so on."""
+    rounds = zip_longest(*(cell.items[:PICTURED_OF_A_CELL] for cell in cells))
+    return [item for one in rounds for item in one if item is not None][:PICTURED]
+
+
+def _seen(
+    mistakes: Sequence[Prediction],
+    pictured: Iterable[Prediction],
+    frames: Callable[[str], np.ndarray | None],
+    sounds: Callable[[str], tuple[np.ndarray, int] | None] | None,
+) -> dict[str, Seen]:
+    """By the path of the item; each is asked for once. Sounds, the longer part of a page, only as far as they fit."""
+    found: dict[str, Seen] = {}
+    large, left = {item.path for item in mistakes}, SOUND_LETTERS
+    for path in dict.fromkeys(item.path for item in chain(mistakes, pictured)):
+        picture = frames(path)
+        heard = sounds(path) if sounds and left > 0 else None
+        sound = sound_uri(*heard) if heard else None
+        sound = sound if sound and len(sound) <= left else None
+        left -= len(sound or "") * (2 if path in large else 1)  # which stand in their cells as well
+        strip = strip_uri(picture) if picture is not None and path in large else None
+        found[path] = Seen(strip, None if picture is None else strip_uri(picture, small=True), sound)
+    return found
+
+
+def _link(run: RunFiles, name: str) -> str | None:
+    """From the page to the file of an item, at the second that a part begins with; None where it is not there."""
+    whole, mark, part = name.rpartition("#t=")
+    for path, moment in ((name, ""), (whole, mark + part)):
+        file = os.path.join(run.config["data"]["root"], path)
+        if path and os.path.isfile(file):
+            try:
+                relative = os.path.relpath(os.path.realpath(file), os.path.realpath(run.path))
+            except ValueError:  # on another drive
+                return None
+            return "./" + quote(os.fsencode(Path(relative).as_posix())) + moment
+    return None
 
 
 def _weakest_first(run: RunFiles) -> list[dict[str, Any]]:
-    """The rows of summary["per_class"] by recall, each with the class it is mostly `taken_for`; untested ones last."""
-    rows = []
-    for i, row in enumerate(run.summary["per_class"]):
-        mistakes = [0 if i == j else count for j, count in enumerate(run.summary["confusion"][i])]
-        rows.append({**row, "taken_for": run.config["classes"][int(np.argmax(mistakes))] if any(mistakes) else None})
-    return sorted(rows, key=lambda row: (row["recall"] is None, row["recall"] or 0, row["f1"] or 0))
+    """The rows of summary["per_class"] by recall; untested classes last."""
+    return sorted(run.summary["per_class"], key=lambda row: (row["recall"] is None, row["recall"] or 0, row["f1"] or 0))
 
 
 def _settings(run: RunFiles) -> dict[str, dict[str, Any]]:
@@ -168,7 +283,17 @@ def _settings(run: RunFiles) -> dict[str, dict[str, Any]]:
     evaluation = {key: value for key, value in plain.items() if key not in run.summary}
     data = {key: value for key, value in run.config["data"].items() if isinstance(value, str)}
     sections = {"Model": run.config["model"], "Clip": run.config["clip_spec"], "Training": run.config["train"]}
-    return {**sections, "Data": data, "Evaluation": evaluation}
+    sections |= {"Data": data, "Evaluation": evaluation}
+    return {title: _set(values) for title, values in sections.items()}
+
+
+def _set(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are set, also inside of others."""
+    return {
+        key: _set(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value is not None and value not in ([], {}, "")
+    }
 
 
 # --------------------------------------------------------------------------------------------------- text and templates
@@ -228,6 +353,7 @@ def _render(template: str, **names: Any) -> str:
         "width": _width,
         "setting": _setting,
         "without_folders": _without_folders,
+        "plural": plural,
         "markdown": _markdown,
     }
     return environment.from_string(files("tubelet").joinpath(template).read_text("utf-8")).render(names)

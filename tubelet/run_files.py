@@ -74,6 +74,7 @@ def read_run_files(path: Path) -> RunFiles:
     if data["kind"] not in NOUNS:
         raise _fault(path / "config.json", f"says data.kind is {data['kind']!r}; expected one of {', '.join(NOUNS)}")
     results = _read_json(path / "results.json", keys=("split", "accuracy", "failed"))
+    _check_kept(path / "results.json", results.get("kept"))
     predictions = _read_predictions(path / "predictions.csv", classes=config["classes"])
     # The metrics anew from each line, so that the numbers and the pictures of a page cannot disagree.
     summary = _measure(path / "predictions.csv", classes=config["classes"], predictions=predictions)
@@ -104,6 +105,16 @@ def _read_json(path: Path, *, keys: tuple[str, ...]) -> dict[str, Any]:
     if missing:
         raise _fault(path, f"has no {', '.join(missing)}")
     return value
+
+
+def _check_kept(path: Path, kept: Any) -> None:
+    """The weights that were kept; runs of old do not say."""
+    if kept is None:
+        return
+    types = {"which": str, "step": int, "epoch": int | float, "accuracy": int | float | None}
+    wrong = [key for key, kind in types.items() if not isinstance(kept, dict) or not isinstance(kept.get(key), kind)]
+    if wrong or kept["which"] not in ("best", "last"):
+        raise _fault(path, f"says kept is {kept!r}; expected which (best or last), step, epoch and accuracy")
 
 
 def _read_metrics(path: Path) -> list[dict[str, Any]]:

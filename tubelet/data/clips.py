@@ -1,6 +1,7 @@
 """From a file to the tensors a model sees, by its ClipSpec: the one way for training, evaluation and prediction."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,23 @@ import torch
 
 from tubelet.data.spec import ClipSpec, Kind
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
-from tubelet.media.sampling import TIME_ROUNDING_SECONDS, clip_times, random_start, view_starts
+from tubelet.media.sampling import TIME_ROUNDING_SECONDS, clip_times, grid_times, view_starts, views_to_cover
 from tubelet.media.sound import SMALLEST_POWER, log_mel
 
 # The windows of a spectrogram overlap: 25 ms every 10 ms is the usual for speech and general sound.
 _WINDOW_HOPS = 2.5
 _LUMA = (299, 587, 114)  # thousandths; ITU-R BT.601
+
+
+@dataclass(frozen=True)
+class Views:
+    """What is looked at of an item. clips: (V, C, T, H, W), uint8 or for sound float32. seconds: how long the item is;
+    seconds_seen: how much of it the clips stand for, each frame for the time until the next. Both are 0 for an image.
+    """
+
+    clips: torch.Tensor
+    seconds: float
+    seconds_seen: float
 
 
 def load_frames(
@@ -33,55 +45,81 @@ def load_clips(
     path: str | Path, spec: ClipSpec, *, starts_seconds: Sequence[float], end_seconds: float | None = None
 ) -> list[torch.Tensor]:
     """`load_frames` from each start; the clips of a video are read in one pass, what they share is decoded once."""
+    times = [_clip_times(spec, start) for start in starts_seconds]
     if spec.kind == "sound":
-        return [_load_spectrogram(path, spec, start, end_seconds) for start in starts_seconds]
-    check_kind(path, spec.kind)
-    times = [_times(path, spec, start, end_seconds) for start in starts_seconds]
-    frames = torch.from_numpy(read_frames(path, np.concatenate(times), cover=spec.resize))
+        return [load_times(path, spec, one, end_seconds=end_seconds) for one in times]
+    frames = _read_times(path, spec, np.concatenate(times), end_seconds)
     return [to_channels(clip.permute(3, 0, 1, 2), spec) for clip in frames.split(spec.frames)]
 
 
-def load_random(
-    path: str | Path,
-    spec: ClipSpec,
-    *,
-    draw: float,
-    start_seconds: float | None = None,
-    end_seconds: float | None = None,
+def load_times(
+    path: str | Path, spec: ClipSpec, times_seconds: np.ndarray, *, end_seconds: float | None = None
 ) -> torch.Tensor:
-    """`load_frames` from a start that `draw`, evenly distributed in [0, 1), picks within the item."""
-    start, end = item_range(path, start_seconds=start_seconds, end_seconds=end_seconds)
-    begin = start + random_start(end - start, spec.span_seconds, draw)
-    return load_frames(path, spec, start_seconds=begin, end_seconds=end_seconds)
+    """`load_frames` with frames at any times (T,) instead of those of a clip; sound: T columns from the first on."""
+    if spec.kind == "sound":
+        return _load_spectrogram(path, spec, times_seconds[0], end_seconds, columns=len(times_seconds))
+    return to_channels(_read_times(path, spec, times_seconds, end_seconds).permute(3, 0, 1, 2), spec)
+
+
+def fine_times(spec: ClipSpec, start_seconds: float, end_seconds: float) -> np.ndarray:
+    """Times (N,) of all that the clips of an item are made of in training: of frames, or of columns of sound.
+
+    Which clips these are, `sampling.grid_clip` says.
+    """
+    if spec.kind == "image":
+        return np.zeros(1)
+    if spec.kind == "video":
+        spacing = spec.seconds_between_frames
+        return grid_times(start_seconds, end_seconds, frames=spec.frames, seconds_between_frames=spacing)
+    columns = max(round((end_seconds - start_seconds) / spec.seconds_between_frames), spec.crop[1])
+    hop = int(spec.sample_rate * spec.seconds_between_frames)  # columns are whole samples apart, see `log_mel`
+    return (round(start_seconds * spec.sample_rate) + hop * np.arange(columns)) / spec.sample_rate
 
 
 def views(
     path: str | Path,
     spec: ClipSpec,
     *,
-    temporal: int = 1,
+    temporal: int | None = 1,
     spatial: int = 1,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
 ) -> torch.Tensor:
     """(temporal * spatial, C, T, H, W), uint8 or for sound float32; the views of one time stand together.
 
-    temporal: clips spread evenly over the item, or over the file. spatial: 1 (centre) or 3 (left, centre, right, or
-    top, centre, bottom, along the side that stands out further).
+    temporal: clips spread evenly over the item, or over the file; None: as many as `views_to_cover` takes. spatial: 1
+    (centre) or 3 (left, centre, right, or top, centre, bottom, along the side that stands out further).
 
     Raises: MediaError where the file cannot be read; ValueError for numbers of views that the kind does not have.
     """
-    if temporal < 1 or spatial not in (1, 3):
+    return load_views(
+        path, spec, temporal=temporal, spatial=spatial, start_seconds=start_seconds, end_seconds=end_seconds
+    ).clips
+
+
+def load_views(
+    path: str | Path,
+    spec: ClipSpec,
+    *,
+    temporal: int | None,
+    spatial: int,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+) -> Views:
+    """`views`, and how much of the item they show."""
+    if (temporal is not None and temporal < 1) or spatial not in (1, 3):
         raise ValueError(f"views: temporal={temporal}, spatial={spatial}; expected temporal >= 1 and spatial 1 or 3")
-    if (spec.kind == "image" and temporal > 1) or (spec.kind == "sound" and spatial > 1):
+    if (spec.kind == "image" and temporal not in (None, 1)) or (spec.kind == "sound" and spatial > 1):
         raise ValueError(
             f"views: temporal={temporal}, spatial={spatial} for {spec.kind}; images have one time, sound one place"
         )
     start, end = item_range(path, start_seconds=start_seconds, end_seconds=end_seconds)
+    count = views_to_cover(end - start, spec.span_seconds) if temporal is None else temporal
     positions = (0.5,) if spatial == 1 else (0.0, 0.5, 1.0)
-    starts = (start + view_starts(end - start, spec.span_seconds, temporal)).tolist()
+    starts = (start + view_starts(end - start, spec.span_seconds, count)).tolist()
     clips = load_clips(path, spec, starts_seconds=starts, end_seconds=end_seconds)
-    return torch.stack([crop(clip, spec.crop, position=position) for clip in clips for position in positions])
+    found = torch.stack([crop(clip, spec.crop, position=position) for clip in clips for position in positions])
+    return Views(found, end - start, min(end - start, count * spec.span_seconds))
 
 
 def crop(clip: torch.Tensor, size: tuple[int, int], *, position: float = 0.5) -> torch.Tensor:
@@ -135,16 +173,22 @@ def item_range(path: str | Path, *, start_seconds: float | None, end_seconds: fl
     return start, end
 
 
-def _times(path: str | Path, spec: ClipSpec, start_seconds: float, end_seconds: float | None) -> np.ndarray:
-    """When the frames of the clip are on screen; none later than the last frame that appears before end_seconds."""
+def _clip_times(spec: ClipSpec, start_seconds: float) -> np.ndarray:
+    """When the frames of a clip are on screen, or the columns of one of sound begin."""
     if spec.kind == "image":
         return np.zeros(1)
-    times = clip_times(start_seconds, frames=spec.frames, seconds_between_frames=spec.seconds_between_frames)
-    if end_seconds is None:
-        return times
-    appear = index(path).times
-    inside = appear[appear < end_seconds - TIME_ROUNDING_SECONDS]
-    return np.minimum(times, max(start_seconds, inside[-1] if len(inside) else 0.0))
+    steps = spec.crop[1] if spec.kind == "sound" else spec.frames
+    return clip_times(start_seconds, frames=steps, seconds_between_frames=spec.seconds_between_frames)
+
+
+def _read_times(path: str | Path, spec: ClipSpec, times: np.ndarray, end_seconds: float | None) -> torch.Tensor:
+    """uint8 rgb (T, H', W', 3); none later than the last frame that appears before end_seconds."""
+    check_kind(path, spec.kind)
+    if end_seconds is not None and spec.kind == "video":
+        appear = index(path).times
+        inside = appear[appear < end_seconds - TIME_ROUNDING_SECONDS]
+        times = np.minimum(times, max(times.min(), inside[-1] if len(inside) else 0.0))
+    return torch.from_numpy(read_frames(path, times, cover=spec.resize))
 
 
 def to_channels(rgb: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
@@ -158,18 +202,19 @@ def to_channels(rgb: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
 
 
 def _load_spectrogram(
-    path: str | Path, spec: ClipSpec, start_seconds: float, end_seconds: float | None
+    path: str | Path, spec: ClipSpec, start_seconds: float, end_seconds: float | None, *, columns: int
 ) -> torch.Tensor:
     """float32 (1, 1, mel, columns), normalised; columns past the end hold the value of silence."""
-    mel_bins, columns = spec.crop
+    mel_bins, rate = spec.crop[0], spec.sample_rate
     hop_seconds, window_seconds = spec.seconds_between_frames, _WINDOW_HOPS * spec.seconds_between_frames
-    seconds = (columns - 1) * hop_seconds + window_seconds  # whole windows: the last one reaches past the last hop
+    # whole windows: the last one reaches past the last hop
+    first, count = round(start_seconds * rate), round(((columns - 1) * hop_seconds + window_seconds) * rate)
     if end_seconds is not None:
-        seconds = min(seconds, end_seconds - start_seconds)
-    samples = read_sound(path, sample_rate=spec.sample_rate, start_seconds=start_seconds, seconds=seconds)
+        count = min(count, max(round(end_seconds * rate) - first, 1))
+    samples = read_sound(path, sample_rate=rate, start_seconds=first / rate, seconds=count / rate)
     found = log_mel(
         samples if samples.size else np.zeros(1, np.float32),
-        sample_rate=spec.sample_rate,
+        sample_rate=rate,
         mel_bins=mel_bins,
         window_seconds=window_seconds,
         hop_seconds=hop_seconds,

@@ -1,7 +1,7 @@
 """The clips of a training: decoded once and kept where memory allows, cut and changed at random from there."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from tubelet.data.augment import Augmentation, augment, augment_sound
-from tubelet.data.clips import crop, item_range, load_frames, load_random
+from tubelet.data.clips import crop, fine_times, item_range, load_times, views
 from tubelet.data.items import Item
 from tubelet.data.spec import ClipSpec
 from tubelet.media.reader import MediaError
+from tubelet.media.sampling import FINER, grid_clip
 
-# A kept item is sampled this many times finer than a clip, so that clips may begin between two frames of another.
-FINER = 2
+__all__ = ["FINER", "BadFile", "Changes", "Clips", "UserAugmentation", "kept_bytes"]
 PARTLY = frozenset({"damaged", "truncated"})  # codes of files that may have parts that can be read
-ELSEWHERE = (0.5, 0.0, float(np.nextafter(1, 0)))  # draws of the middle, the first and the last clip of an item
+ELSEWHERE = (None, 0.0, float(np.nextafter(1, 0)))  # draws of the middle, the first and the last clip of an item
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,15 @@ class Changes:
 class Clips:
     """Labelled clips of a data set, by number.
 
-    keep: hold each item's frames in memory, resized, after the first use. `bad`: the items that cannot be read, as
-    `random` meets them; threads may share it.
+    keep: hold each item's frames in memory, resized, after the first use; the clips are the same either way. `bad`: the
+    items that cannot be read, as `random` meets them; threads may share it.
     """
 
     def __init__(self, root: Path, items: Sequence[Item], classes: Sequence[str], spec: ClipSpec, *, keep: bool):
         self.root, self.items, self.spec, self.keep = root, list(items), spec, keep
         self.labels = [classes.index(item.label) for item in items]
         self.kept: dict[int, Tensor] = {}
+        self.centres: dict[int, Tensor] = {}
         self.bad: dict[int, BadFile] = {}
 
     def __len__(self) -> int:
@@ -97,24 +98,40 @@ class Clips:
         return (changes.user(clip) if changes.user else clip), label
 
     def centre(self, number: int) -> Tensor:
-        """The middle clip of an item, cut from the centre: (C, T, H, W)."""
-        clip = self.cut(number, 0.5)
-        return clip if self.spec.kind == "sound" else crop(clip, self.spec.crop)
+        """The middle clip of an item, cut from the centre: (C, T, H, W), bit for bit the one that evaluation takes."""
+        if number in self.kept and self.spec.kind != "sound":  # of all sound, a window's values are rounded otherwise
+            return crop(self.cut(number, None), self.spec.crop)
+        if number in self.centres:
+            return self.centres[number]
+        item, path = self.items[number], self.path(number)
+        clip = views(path, self.spec, start_seconds=item.start_seconds, end_seconds=item.end_seconds)[0]
+        if self.keep:
+            self.centres[number] = clip
+        return clip
 
-    def cut(self, number: int, draw: float) -> Tensor:
-        """Frames (C, T, H', W') of a clip that starts at a share `draw` in [0, 1) of where it may start."""
-        item, spec = self.items[number], self.spec
-        if not self.keep:
-            where = {"start_seconds": item.start_seconds, "end_seconds": item.end_seconds}
-            return load_random(self.path(number), spec, draw=draw, **where)
-        frames = self.timeline(number)
-        axis, length = (3, spec.crop[1]) if spec.kind == "sound" else (1, spec.frames)
-        finer = FINER if spec.kind == "video" else 1
-        choices = frames.shape[axis] - (length - 1) * finer
-        first = min(int(draw * choices), choices - 1)
-        return frames.index_select(axis, torch.arange(first, first + (length - 1) * finer + 1, finer))
+    def cut(self, number: int, draw: float | None) -> Tensor:
+        """Frames (C, T, H', W') of the clip at a share `draw` in [0, 1) of the places where one may start, or, where it
+        is None, of the one in the middle."""
+        if self.keep:
+            frames = self.timeline(number)
+            axis = 3 if self.spec.kind == "sound" else 1
+            return frames.index_select(axis, torch.from_numpy(self.chosen(frames.shape[axis], draw)))
+        times = self.times(number)
+        chosen = times[self.chosen(len(times), draw)]
+        return load_times(self.path(number), self.spec, chosen, end_seconds=self.items[number].end_seconds)
 
-    def readable(self, number: int, draw: float) -> Tensor | None:
+    def chosen(self, times: int, draw: float | None) -> np.ndarray:
+        """Which of the `fine_times` of an item a clip is made of."""
+        if self.spec.kind == "video":
+            return grid_clip(times, draw, frames=self.spec.frames)
+        return grid_clip(times, draw, frames=self.spec.crop[1] if self.spec.kind == "sound" else 1, finer=1)
+
+    def times(self, number: int) -> np.ndarray:
+        """The `fine_times` of an item."""
+        item, path = self.items[number], self.path(number)
+        return fine_times(self.spec, *item_range(path, start_seconds=item.start_seconds, end_seconds=item.end_seconds))
+
+    def readable(self, number: int, draw: float | None) -> Tensor | None:
         """`cut`, or where that part is damaged the first of a few others that is not; None where there is none, and
         the item is among `bad` then.
 
@@ -137,29 +154,13 @@ class Clips:
     def timeline(self, number: int) -> Tensor:
         """All frames of an item, finer than a clip's, from memory after the first time."""
         if number not in self.kept:
-            item, path = self.items[number], self.path(number)
-            start, end = item_range(path, start_seconds=item.start_seconds, end_seconds=item.end_seconds)
-            spec = fine_spec(self.spec, end - start)
-            self.kept[number] = load_frames(path, spec, start_seconds=start, end_seconds=item.end_seconds)
+            end = self.items[number].end_seconds
+            self.kept[number] = load_times(self.path(number), self.spec, self.times(number), end_seconds=end)
         return self.kept[number]
-
-
-def fine_spec(spec: ClipSpec, duration_seconds: float) -> ClipSpec:
-    """The spec that reads a whole item at once: a clip's frames and those between them."""
-    if spec.kind == "video":
-        step = spec.seconds_between_frames / FINER
-        frames = max(int(duration_seconds / step), FINER * (spec.frames - 1) + 1)
-        return replace(spec, frames=frames, seconds_between_frames=step)
-    if spec.kind == "sound":
-        columns = max(round(duration_seconds / spec.seconds_between_frames), spec.crop[1])
-        return replace(spec, resize=(spec.resize[0], columns), crop=(spec.crop[0], columns))
-    return spec
 
 
 def kept_bytes(spec: ClipSpec, durations_seconds: Sequence[float]) -> int:
     """Memory that `Clips(keep=True)` will fill, near enough: frames that stand out of the box are not counted."""
-    total = 0
-    for duration in durations_seconds:
-        fine = fine_spec(spec, duration)
-        total += fine.frames * fine.resize[0] * fine.resize[1] * fine.num_channels * (4 if spec.kind == "sound" else 1)
-    return total
+    height, width = (spec.resize[0], 1) if spec.kind == "sound" else spec.resize
+    times = sum(len(fine_times(spec, 0.0, duration)) for duration in durations_seconds)
+    return times * height * width * spec.num_channels * (4 if spec.kind == "sound" else 1)

@@ -13,7 +13,7 @@ from tubelet.data.folder import KIND_OF_SUFFIX, LAYOUT, read_folder
 from tubelet.data.labels import count_problems, folded, name_problems, uneven_note
 from tubelet.data.problems import DataProblems, Problem, some
 from tubelet.data.spec import Kind
-from tubelet.data.table import TABLES, Found, Item, read_table, write_table
+from tubelet.data.table import TABLES, Found, Item, column_names, read_table, write_table
 from tubelet.visible import plural, visible
 
 
@@ -53,6 +53,14 @@ def find_items(path: str | Path, *, minimum_classes: int = 2, minimum_clips: int
     if problems:
         raise DataProblems(visible(path), problems)
     return source
+
+
+def is_labelled(path: str | Path) -> bool:
+    """Whether there are clips in class folders, or a column of labels in a table, whatever else may be wrong."""
+    path = Path(path).absolute()
+    if path.is_dir():
+        return bool(read_folder(path).items)
+    return path.suffix.lower() in TABLES and "label" in column_names(path)
 
 
 def write_split(source: Source, path: str | Path) -> None:

@@ -120,6 +120,14 @@ def write_table(table: Path, items: Iterable[Item]) -> None:
     write_whole(table, text.getvalue())
 
 
+def column_names(table: Path) -> list[str]:
+    """As the first line of a table has them, in small letters."""
+    _, first = next(
+        records(table.read_bytes().decode("utf-8-sig", errors="surrogateescape").replace("\0", "")), (1, [])
+    )
+    return [] if isinstance(first, str) else [cell.strip().lower() for cell in first]
+
+
 def records(text: str) -> Iterator[tuple[int, list[str] | str]]:
     """The line that each record begins on, and its cells, or why they cannot be told apart. Blank ones are left out."""
     first = next((line for line in re.split(r"[\r\n]", text) if line.strip()), "")

@@ -30,6 +30,7 @@ COPY_AGAIN = "Copy the file again or leave it out"
 FREE_PIXELS = 1_000_000_000  # 480 pictures in 1080p, a few seconds of work
 PIXELS_FOR_A_BYTE = 200_000  # a black picture in 1080p, the least that a real video holds, takes a byte for 170,000
 BYTES_BESIDE_A_PACKET = 40  # about what the container spends; a picture that AV1 repeats takes 3 bytes, in 4K too
+MOST_CHANNELS, MOST_HZ = 64, 1_000_000  # FFmpeg's resampler takes no more; no sound is finer
 PIXELS_FOR_A_SAMPLE = 250  # of sound: silence packed as FLAC takes a byte for 300 samples
 
 _OPEN_OPTIONS = {
@@ -84,7 +85,8 @@ def video_stream(path: str, container: InputContainer, threads: int) -> Any:
     if context.width * context.height > MAX_PIXELS:
         raise too_big(path, context.height, context.width, most_pixels=MAX_PIXELS)
     context.options = {"max_pixels": str(MAX_PIXELS * 9 // 8)}  # the size can change on the way; decoders pad a little
-    context.thread_type, context.thread_count = ("NONE", 1) if threads == 1 else ("AUTO", threads)
+    is_alone = threads == 1 or context.codec.canonical_name == "png"  # `decode_one` takes a frame to be its packet's
+    context.thread_type, context.thread_count = ("NONE", 1) if is_alone else ("AUTO", threads)
     return stream
 
 
@@ -95,6 +97,11 @@ def sound_stream(path: str, container: InputContainer) -> Any:
     if not streams:
         raise why_no_stream(path, "no-sound", "there is no sound in it")
     _check_codec(path, streams[0])
+    context = streams[0].codec_context
+    channels, rate = context.layout.nb_channels, context.sample_rate
+    if channels > MOST_CHANNELS or rate > MOST_HZ:
+        problem = f"it has {channels} channels at {rate} Hz, {MOST_CHANNELS} at {MOST_HZ} are the most that are read"
+        raise MediaError(path, "no-decoder", problem, "Mix it down, or convert it to a usual rate")
     return streams[0]
 
 
@@ -162,9 +169,27 @@ def decode_one(packet: av.Packet | None, stream: Any) -> list[Any]:
     """What the decoder hands out for one packet; a packet that it cannot read does not end the file."""
     try:
         frames = stream.codec_context.decode(packet)
+        if packet and stream.codec_context.codec.canonical_name == "png" and b"iCCP" in bytes(packet):
+            frames = [_without_profile(frame) for frame in frames]
     except Exception:  # not FFmpegError alone; the next packet may be good
         return [None]
     return [None if frame.is_corrupt else frame for frame in frames]
+
+
+def _without_profile(frame: Any) -> Any:
+    """The same frame, the same pixels, without the profile of its colours.
+
+    PyAV frees the name of a profile twice, once for whoever has looked at the side data of a frame, as `turn_of` does,
+    and once for the frame. Of all decoders PNG's alone gives such a name.
+    """
+    graph = av.filter.Graph()
+    graph.link_nodes(
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
+        graph.add("sidedata", "mode=delete:type=ICC_PROFILE"),
+        graph.add("buffersink"),
+    ).configure()
+    graph.push(frame)
+    return graph.pull()
 
 
 def turn_of(frame: Any) -> Turn:

@@ -5,8 +5,9 @@ damage. The sound track of a video is not looked at.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tubelet.media.decoder import (
 )
 from tubelet.media.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaError
 from tubelet.media.listing import cut_short
+from tubelet.media.mono import mono
 from tubelet.media.promise import promised_seconds, usual_gap
 from tubelet.media.reader import index
 from tubelet.media.timeline import Index, numbered
@@ -131,24 +133,29 @@ def stepped_over(found: Index, container: Any, stream: Any) -> list[tuple[float,
 
 
 def _of_sound(found: Index, quick: bool) -> Health:
-    good, lost = 0, []
+    """Sound is of use where the reader gets a sample out of it: it goes the same way."""
+    packets: list[tuple[float, float, bool]] = []
     with open_media(found.path) as container:
         stream = sound_stream(found.path, container)
-        packets = Budget(found.path).spend(packets_of(container, stream), stream)
-        start_seconds = None
-        for packet in packets:
-            is_good = None not in decode_one(packet, stream)
-            since = float((packet.pts or 0) * stream.time_base)
-            start_seconds = since if start_seconds is None else start_seconds
-            good += is_good
-            if not is_good:
-                length = float((packet.duration or 0) * stream.time_base)
-                lost.append((since - start_seconds, since - start_seconds + length))
-            if quick and good:
-                break
-    if good == 0:
+        spent = Budget(found.path).spend(packets_of(container, stream), stream)
+        rate = stream.codec_context.sample_rate or 16000
+        pieces = mono(_good_frames(spent, stream, packets), sample_rate=rate)
+        heard = sum(len(piece) for piece in islice(pieces, 1 if quick else None))
+    if heard == 0:
         raise MediaError(found.path, "no-frames", "none of its sound can be decoded", COPY_AGAIN, stage="decode")
-    return _health(found, good, lost, [*found.notes])
+    start_seconds = packets[0][0]
+    lost = [(since - start_seconds, to - start_seconds) for since, to, is_good in packets if not is_good]
+    return _health(found, len(packets) - len(lost), lost, [*found.notes])
+
+
+def _good_frames(packets: Iterable[Any], stream: Any, noted: list[tuple[float, float, bool]]) -> Iterator[Any]:
+    """Yields frames of sound; notes of each packet when it begins and ends, in seconds, and whether it is good."""
+    for packet in chain(packets, [None]):  # None: hand out what the decoder still holds
+        frames = decode_one(packet, stream)
+        if packet is not None:
+            since = float((packet.pts or 0) * stream.time_base)
+            noted.append((since, since + float((packet.duration or 0) * stream.time_base), None not in frames))
+        yield from (frame for frame in frames if frame is not None)
 
 
 def _health(
@@ -173,7 +180,7 @@ def _health(
     return Health(
         path=found.path,
         ok=error is None,
-        usable=good > 0,
+        usable=good > 0 or found.kind == "sound",  # else it had been refused
         code=error.code if error else "ok",
         message=error.message if error else "",
         kind=found.kind,

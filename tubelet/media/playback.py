@@ -136,7 +136,7 @@ def _raw_in_order(
     shape = size if pixel_format == "gray" else (*size, 3)
     scaled_to = cover_size(*size, cover) if cover else size
     reformatter, number, wanted = VideoReformatter(), 0, 0  # frames read, pictures handed out
-    while data := pipe.read(math.prod(shape)):
+    while data := _up_to(pipe, math.prod(shape)):
         if len(data) < math.prod(shape):
             problem = f"it ends inside frame {number}: {len(data)} bytes of {math.prod(shape)} for {size[1]}x{size[0]}"
             raise MediaError("standard input", "truncated", problem, "Check --size and --pixel-format", stage="decode")
@@ -153,3 +153,12 @@ def _raw_in_order(
         raise MediaError(
             "standard input", "no-frames", "it ends before the first frame", "Check what writes to it", stage="list"
         )
+
+
+def _up_to(pipe: BinaryIO, size: int) -> bytes:
+    """As many bytes; less where the pipe ends: a pipe hands out what it holds, not what is asked for."""
+    pieces = []
+    while size and (piece := pipe.read(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)

@@ -23,6 +23,7 @@ from tubelet.media.decoder import (
 )
 from tubelet.media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES, MediaError, regular_file
 from tubelet.media.geometry import cover_size
+from tubelet.media.mono import mono
 from tubelet.media.remembered import index
 from tubelet.media.sampling import displayed_frames
 from tubelet.media.timeline import Index, Run, collect, numbered, runs
@@ -103,15 +104,11 @@ def read_sound(
     done = 0
     with open_media(absolute) as container:
         stream = sound_stream(absolute, container)
-        resampler = av.AudioResampler(format="fltp", rate=sample_rate)  # FFmpeg's own mixing down can overflow
         packets = Budget(absolute).spend(packets_of(container, stream), stream)
         good = (frame for frame in decode(packets, stream) if frame is not None)
-        for frame in chain(good, [None]):  # None: hand out what the resampler still holds
-            if frame is not None:
-                frame.pts = None  # samples follow each other; a jump of the clock must not upset the resampler
-            for piece in resampler.resample(frame):
-                pieces.append(piece.to_ndarray().mean(axis=0, dtype=np.float32)[max(0, first - done) :])
-                done += piece.samples
+        for piece in mono(good, sample_rate=sample_rate):
+            pieces.append(piece[max(0, first - done) :])
+            done += len(piece)
             if last is not None and done >= last:
                 break
     if done == 0:

@@ -20,9 +20,8 @@ from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 
-from tubelet.plural import counted
 from tubelet.stream.segments import Segment, Window, borders, moment
-from tubelet.visible import visible
+from tubelet.visible import plural, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +136,7 @@ def legend(
         for k in shown
     ]
     others = len(seconds) - len(shown)
-    return [*entries, (OTHER, counted(others, "more class"))] if others > 0 else entries
+    return [*entries, (OTHER, plural(others, "more class"))] if others > 0 else entries
 
 
 def in_lines(entries: Sequence[tuple[str, str]], room: float) -> list[list[tuple[float, str, str]]]:

@@ -6,14 +6,13 @@ from pathlib import Path
 from rich.table import Table
 
 from tubelet.nn.stream import encodes_steps_apart
-from tubelet.plural import counted
 from tubelet.predict import Predictor
 from tubelet.screen import clock, console, facts, say
 from tubelet.stream.config import StreamConfig
 from tubelet.stream.footage import Footage
 from tubelet.stream.segments import Segment, Window, moment
 from tubelet.stream.slide import Slide
-from tubelet.visible import visible
+from tubelet.visible import plural, visible
 
 SHOWN_SEGMENTS = 40
 
@@ -28,10 +27,10 @@ def show_plan(config: StreamConfig, predictor: Predictor, footage: Footage, slid
     window, hop = rounded(config.window, slide.window_seconds), rounded(config.hop, slide.hop_seconds)
     rows = [
         ("file", str(config.file)),
-        ("model", f"{predictor.model.config.family}, {counted(len(predictor.classes), 'class')}; {way}"),
+        ("model", f"{predictor.model.config.family}, {plural(len(predictor.classes), 'class')}; {way}"),
         ("video", footage.words),
         ("frames", f"every {slide.seconds_between_frames:.4g} s; a step is {slide.step_seconds:.4g} s"),
-        ("window", f"{slide.window_seconds:.4g} s, {counted(slide.window, 'frame')}{trained}{window}"),
+        ("window", f"{slide.window_seconds:.4g} s, {plural(slide.window, 'frame')}{trained}{window}"),
         ("hop", f"{slide.hop_seconds:.4g} s{hop}"),
     ]
     facts("Streaming", rows)
@@ -40,7 +39,7 @@ def show_plan(config: StreamConfig, predictor: Predictor, footage: Footage, slid
 def words_of(config: StreamConfig, predictor: Predictor) -> tuple[str, str]:
     """What the picture is called: the name of the video, and the model."""
     file = "standard input" if config.is_pipe else config.file.name
-    return file, f"{predictor.model.config.family} of {config.run}, {counted(len(predictor.classes), 'class')}"
+    return file, f"{predictor.model.config.family} of {config.run}, {plural(len(predictor.classes), 'class')}"
 
 
 def rounded(asked_seconds: float | None, seconds: float) -> str:
@@ -72,12 +71,12 @@ def show_segments(windows: Sequence[Window], segments: Sequence[Segment], classe
 def show_end(windows: Sequence[Window], footage: Footage, files: Sequence[Path], *, seconds: float) -> None:
     if footage.damaged:
         first = moment(footage.damaged[0])
-        frames = counted(len(footage.damaged), "damaged frame")
+        frames = plural(len(footage.damaged), "damaged frame")
         were = "was" if len(footage.damaged) == 1 else "were"
         say("note", f"{frames}, from {first} on, {were} taken to be as the last good one")
     span = windows[-1].end_seconds
     speed = f"{span / max(seconds, 1e-9):.3g}x real time"
-    say("done", f"{counted(len(windows), 'window')} over {moment(span)} in {clock(seconds)}, {speed}")
+    say("done", f"{plural(len(windows), 'window')} over {moment(span)} in {clock(seconds)}, {speed}")
     for file in files:
         if file.exists():
             say("wrote", file)

@@ -124,8 +124,9 @@ def open_footage(config: StreamConfig, predictor: Predictor, slide: Slide) -> Fo
             "standard input is a terminal: pipe raw frames into it, such as those that "
             "`ffmpeg -i a.mp4 -f rawvideo -pix_fmt rgb24 -` writes"
         )
+    # not `sys.stdin.buffer`: its lock, held by a thread that waits for a silent pipe, aborts the interpreter at its end
     return from_pipe(
-        sys.stdin.buffer,
+        open(sys.stdin.fileno(), "rb", buffering=0, closefd=False),
         predictor.spec,
         size=parse_size(config.size or ""),
         frames_per_second=config.fps or 0.0,

@@ -36,7 +36,7 @@ from tubelet.train.stop import Stopped, signals
 from tubelet.train.team import Team
 from tubelet.weights.store import read_tensors, write_tensors
 
-FORMAT = 1  # raised whenever the same settings give other features
+FORMAT = 2  # raised whenever the same settings give other features
 KEY_LENGTH = 16
 ANYHOW = ("num_classes", "drop_path", "dropout", "checkpointing")  # what is only run does not feel them
 
@@ -226,6 +226,8 @@ def views_of(item: Item, plan: Plan, views: int) -> Views | BadFile:
         # one pass over the item for all its views, unless it is so long that they leave most of it out
         once = FINER * (end - start) <= (1 + views) * plan.spec.span_seconds
         clips = Clips(plan.source.root, [item], plan.source.classes, plan.spec, keep=once)
+        if once:
+            clips.timeline(0)
         found = [(clips.centre(0), clips.labels[0])]
         for view in range(views):
             rng = np.random.default_rng([plan.config.seed, int.from_bytes(name[:8]), view])
