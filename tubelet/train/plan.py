@@ -18,6 +18,7 @@ from tubelet.data.mirrors import as_indices, find_mirrors
 from tubelet.data.spec import ClipSpec
 from tubelet.data.splits import assign_splits
 from tubelet.evaluate import parse_views
+from tubelet.media.sampling import views_to_cover
 from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
 from tubelet.precision import has_bfloat16
 from tubelet.train.clip_size import choose_spec, duration_of
@@ -138,7 +139,8 @@ def clips_an_item(spec: ClipSpec, durations_seconds: Sequence[float]) -> float:
 def answered_clips(config: TrainConfig, spec: ClipSpec, durations_seconds: Sequence[float]) -> int:
     """Views of all held-out items in the evaluation."""
     temporal, spatial = parse_views(config.views, spec.kind)
-    return temporal * spatial * len(durations_seconds)
+    each = (temporal or views_to_cover(duration, spec.span_seconds) for duration in durations_seconds)
+    return spatial * sum(each)
 
 
 def free_memory() -> int:

@@ -81,9 +81,7 @@ def train_held(
     show = show and team.first
     plan = team.together(lambda: settle(config, team, show=show))
     run = team.first_alone(lambda: open_run(plan, hold=lambda path: holding.enter_context(held(path))))
-    # kept or not, clips differ a little: a run that goes on does as it did
-    changes = replace(plan.changes, user=user_augmentation)
-    plan = replace(plan, changes=changes, keep=run.config()["data"].get("keep", plan.keep))
+    plan = replace(plan, changes=replace(plan.changes, user=user_augmentation))
     if show:
         print_plan(plan, run, team)
     checkpoint, notes = run.newest_checkpoint()
