@@ -105,7 +105,7 @@ def test_what_is_lost_of_a_damaged_file_is_said(tmp_path: Path, capsys: Capture)
     begin, end = health.bad_spans[0]
     lost = f"{health.bad_frames} of {health.frames + health.bad_frames} frames lost, {begin:.2f} to {end:.2f} s: "
     assert f"{tmp_path}/hole-mjpeg.mov  damaged     {lost}{health.message}" in out
-    assert f"in them  1 videos of {health.frames} frames, 0:0" in out
+    assert f"in them  1 video of {health.frames} frames, 0:0" in out
 
 
 def test_json_is_a_line_for_each_file_and_nothing_else(tmp_path: Path, capsys: Capture) -> None:
@@ -158,7 +158,7 @@ def test_a_plain_folder_of_all_kinds_is_fine(tmp_path: Path, capsys: Capture) ->
     assert command("check", data) == 0
     out = capsys.readouterr().out
     assert "bad  none of 4 files" in out
-    assert "1 images; 2 recordings of 0:01" in out
+    assert "1 image; 2 recordings of 0:01" in out
     assert "passed over  2 .txt, 1 hidden, 1 without a suffix" in out
     assert f"next  tubelet predict RUN '{data}'" in out
 
@@ -449,7 +449,7 @@ def test_the_plan_says_which_files_are_bad(tmp_path: Path) -> None:
     assert {item.path for item in plan.items("train")} == set(train[2:])
     assert held_out in {item.path for item in plan.items("val")}
     (note,) = (note for note in plan.notes if "cannot be read" in note)
-    assert note.startswith("3 files cannot be read: 2 are left out of training, held-out ones count as wrong\n  ")
+    assert note.startswith("3 files cannot be read: 2 left out of training, held-out ones count as wrong\n  ")
     assert f"\n  {data / train[1]}: the file is of kind 'image', the model takes 'video'. Leave it out" in note
 
 
@@ -463,7 +463,7 @@ def test_files_that_lost_something_are_used_and_told_of(tmp_path: Path) -> None:
     assert plan.bad == ()
     assert train[0] in {item.path for item in plan.items("train")}
     frames = f"{bad.bad_frames} of {bad.frames + bad.bad_frames} frames"
-    assert any(note.startswith(f"1 files are damaged but used: {frames} (") for note in plan.notes)
+    assert any(note.startswith(f"1 file damaged but used: {frames} (") for note in plan.notes)
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,7 @@ def test_a_few_bad_files_are_left_out_of_training_and_counted_when_held_out(vide
     run = train(data, tmp_path / "run", max_bad="10%")
     check_results(run)
     plan = "\n".join(read_json(run / "config.json")["plan"])
-    assert "note: 2 files cannot be read: 1 are left out of training, held-out ones count as wrong" in plan
+    assert "note: 2 files cannot be read: 1 left out of training, held-out ones count as wrong" in plan
     assert f"{data / bad_train}: its content is no video" in plan
     assert set(split) - {row["path"] for row in read_csv(run / "split.csv")} == {bad_train}
     results = read_json(run / "results.json")

@@ -16,7 +16,7 @@ from tubelet.data.table import TABLES
 from tubelet.data.walk import Listing, list_media
 from tubelet.media.health import Health
 from tubelet.screen import bar, clock, console, say
-from tubelet.visible import visible
+from tubelet.visible import plural, visible
 
 SHOWN = 20  # bad files that are told of in full
 CLOSED = Health(
@@ -99,7 +99,8 @@ def report(data: Path, listing: Listing, found: list[Health], *, index: str, nam
     if name_them and len(bad) > SHOWN:
         say("and", f"{len(bad) - SHOWN} more: `{command} --json` tells of all, and so does the index")
     codes = ", ".join(f"{count} {code}" for code, count in Counter(health.code for health in bad).most_common())
-    say("bad", f"{len(bad)} of {len(found)} files: {codes}" if bad else f"none of {len(found)} files")
+    files = plural(len(found), "file")
+    say("bad", f"{len(bad)} of {files}: {codes}" if bad else f"none of {files}")
     say("in them", totals(found))
     if notes := Counter(note for health in found for note in health.notes):
         say("notes", ", ".join(f"{count} {note}" for note, count in notes.most_common()))
@@ -126,12 +127,12 @@ def lost(health: Health) -> str:
 
 def totals(found: list[Health]) -> str:
     kinds = []
-    for kind, noun in (("video", "videos"), ("image", "images"), ("sound", "recordings")):
+    for kind, noun in (("video", "video"), ("image", "image"), ("sound", "recording")):
         of_kind = [health for health in found if health.usable and health.kind == kind]
         seconds = clock(sum(health.duration_seconds for health in of_kind))
-        frames = f"{sum(health.frames for health in of_kind)} frames, " if kind == "video" else ""
+        frames = f"{plural(sum(health.frames for health in of_kind), 'frame')}, " if kind == "video" else ""
         if of_kind:
-            kinds.append(f"{len(of_kind)} {noun}" + (f" of {frames}{seconds}" if kind != "image" else ""))
+            kinds.append(plural(len(of_kind), noun) + (f" of {frames}{seconds}" if kind != "image" else ""))
     return "; ".join(kinds) or "nothing that can be used"
 
 
@@ -146,7 +147,7 @@ def layout_of(data: Path, listing: Listing, *, in_full: bool) -> tuple[str, bool
     except DataProblems as error:
         lines = [f"{problem.where}: {problem.message}" for problem in error.problems]
         return "not to be trained on: " + ("\n  ".join(lines) if in_full else str(error)), False
-    return f"{len(source.items)} clips of {len(source.classes)} classes, {source.kind}", True
+    return f"{plural(len(source.items), 'clip')} of {plural(len(source.classes), 'class')}, {source.kind}", True
 
 
 def next_step(data: Path, bad: list[Health], *, trains: bool) -> str:

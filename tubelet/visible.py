@@ -20,10 +20,10 @@ def visible(text: object) -> str:
     )
 
 
-def plural(number: int, noun: str) -> str:
-    """ "1 clip", "2 clips", "0 classes": how many of what."""
+def plural(number: float, noun: str) -> str:
+    """ "1 clip", "1.5 epochs", "0 classes": how many of what."""
     ending = "" if number == 1 else "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
-    return f"{number} {noun}{ending}"
+    return f"{number if isinstance(number, int) else format(number, 'g')} {noun}{ending}"
 
 
 def visible_lines(text: object) -> str:

@@ -20,6 +20,7 @@ from tubelet.train.lock import LOCK
 from tubelet.train.plan import Plan
 from tubelet.train.run import Run, is_leftover
 from tubelet.train.team import Team
+from tubelet.visible import plural
 
 
 def open_run(plan: Plan, *, hold: Callable[[Path], object] = lambda folder: None) -> Run:
@@ -182,7 +183,7 @@ def learned_of(model: ModelConfig) -> tuple[int, str]:
 
 def length_of(train: dict[str, Any]) -> str:
     """How long a training of these settings is, in words."""
-    return f"{train['epochs']:g} epochs" if train["epochs"] else f"at most {train['minutes']:g} minutes"
+    return plural(train["epochs"], "epoch") if train["epochs"] else f"at most {plural(train['minutes'], 'minute')}"
 
 
 def other_length(plan: Plan, run: Run) -> list[str]:

@@ -8,7 +8,7 @@ from tubelet.data.dataset import BadFile
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health
 from tubelet.screen import bar
-from tubelet.visible import visible
+from tubelet.visible import plural, visible
 
 MANY = 500  # files; to look at so many takes long enough for a bar, and is worth remembering
 SHOWN = 8  # bad files that a message names
@@ -41,11 +41,11 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
     left_out = sum(item.split == "train" for item in faults)
     notes = [trouble] if trouble else []
     if faults:
-        without = f"{left_out} are left out of training, held-out ones count as wrong"
-        notes.append(f"{len(faults)} files cannot be read: {without}{in_lines(source, faults)}")
+        without = f"{left_out} left out of training, held-out ones count as wrong"
+        notes.append(f"{plural(len(faults), 'file')} cannot be read: {without}{in_lines(source, faults)}")
     usable = {path: health for path, health in healths.items() if health.usable}
     if damaged := [health for health in usable.values() if not health.ok]:
-        notes.append(f"{len(damaged)} files are damaged but used: {losses(damaged)}; `tubelet check` names them")
+        notes.append(f"{plural(len(damaged), 'file')} damaged but used: {losses(damaged)}; `tubelet check` names them")
     items = tuple(item for item in source.items if item.split != "train" or item not in faults)
     kept = replace(source, items=items)
     return Look(healths=usable, source=kept, bad=tuple(bad), notes=tuple(notes))
