@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tubelet needs Python 3.11 or newer: make PYTHON=python3.11")'
 	@echo 'making $(VENV), once: a minute or two'
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e .
+	$(INSTALL) --no-compile -e .
 	touch $(STAMP)
 
 $(DEV_STAMP): $(STAMP)

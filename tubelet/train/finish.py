@@ -15,7 +15,7 @@ import tubelet
 from tubelet.data.clips import load_frames
 from tubelet.data.dataset import BadFile
 from tubelet.evaluate import Answer, answer, results_of, write_predictions
-from tubelet.media.reader import MediaError
+from tubelet.media.reader import MediaError, read_sound
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.rest import Rest
 from tubelet.report import write_card, write_report
@@ -29,6 +29,7 @@ from tubelet.train.team import Team
 from tubelet.weights.store import load_strict, save
 
 STRIP_PX = (96, 96)  # at least, of a frame in the report
+SOUND_SECONDS = 10.0  # at most, of a sound in the report
 
 
 def finish(
@@ -67,7 +68,8 @@ def finish(
     results["clips_per_second_predict"] = len(answers) / max(seconds, 1e-9)
     results["frozen"] = all_weights(results, fit, compare, show=show) if isinstance(fit.model, Rest) else None
     run.write_json("results.json", results)
-    write_report(run.path, frames=strip_frames(plan))
+    sounds = strip_sounds(plan) if plan.spec.kind == "sound" else None
+    write_report(run.path, frames=strip_frames(plan), sounds=sounds)
     write_card(run.path)
     run.remove_checkpoints()
     if show:
@@ -168,6 +170,23 @@ def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
         return clip.permute(1, 2, 3, 0).numpy()
 
     return frames
+
+
+def strip_sounds(plan: Plan) -> Callable[[str], tuple[np.ndarray, int] | None]:
+    """Name of an item -> (samples,) float32 mono and their rate, for the report; None if unreadable."""
+    items, rate = {item.name: item for item in plan.items(plan.held_out)}, plan.spec.sample_rate
+
+    def sounds(name: str) -> tuple[np.ndarray, int] | None:
+        item = items[name]
+        start, end = item.start_seconds or 0.0, item.end_seconds
+        seconds = SOUND_SECONDS if end is None else min(SOUND_SECONDS, end - start)
+        try:
+            samples = read_sound(plan.source.root / item.path, sample_rate=rate, start_seconds=start, seconds=seconds)
+        except MediaError:
+            return None
+        return (samples, rate) if samples.size else None
+
+    return sounds
 
 
 def print_results(results: dict[str, Any], run: Run) -> None:
