@@ -288,7 +288,7 @@ def test_info_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert (found["name"], found["clip"], found["parts"][0]["name"]) == ("vivit2-B/16x2", [16, 224, 224], "embed")
     assert sum(part["parameters"] for part in found["parts"]) <= found["parameters"]
     assert command("info", "list", "--json") == 0
-    assert "vivit2-B" in json_of(capsys)["models"]
+    assert "vivit2-B/16x2" in json_of(capsys)["models"]
 
 
 def test_train_as_json(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

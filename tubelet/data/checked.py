@@ -13,14 +13,17 @@ from time import monotonic
 from typing import Any
 
 from tubelet.data.loader import prefetch
-from tubelet.media.health import Health, examine
+from tubelet.media.health import Health, health_of
+from tubelet.media.workers import Workers
 from tubelet.whole import write_whole
 
 # What was found is found again only by the same rules and the same decoder: raise the number when the rules change.
-RULES = f"3, av {version('av')}"
-# Codes that say more of the moment (permissions, a disk that failed) than of the content: looked at again each time.
-PASSING = frozenset({"missing", "not-a-file", "unreadable", "too-slow"})
+RULES = f"4, av {version('av')}"
+# Codes that say more of the moment (permissions, a disk that failed, a process that the system ended) than of the
+# content: looked at again each time.
+PASSING = frozenset({"missing", "not-a-file", "unreadable", "too-slow", "decoder-crash"})
 
+QUICK_FILES = 32  # are looked at quickly in the time that a process takes to start
 SAVE_SECONDS = 15.0  # a crash loses no more than that
 
 
@@ -99,13 +102,15 @@ class Checked:
         self.entries[path] = Entry(stamp, quick, fields)
 
     def scan(self, paths: Sequence[str], *, quick: bool, threads: int) -> Generator[tuple[str, Health], None, None]:
-        """Looks at files in parallel: the health of each, in order, remembered and saved now and then."""
+        """Looks at files in parallel, in child processes: the health of each, in order, remembered and saved now and
+        then."""
 
         def look(path: str) -> tuple[Stamp | None, Health]:
-            return self.stamp(path), examine(os.path.join(self.root, path), quick=quick)
+            return self.stamp(path), workers.examine(os.path.join(self.root, path), quick=quick)
 
         saved = monotonic()
-        with closing(prefetch(look, paths, threads=threads, ahead=4 * threads)) as looks:
+        threads = min(threads, 1 + len(paths) // (QUICK_FILES if quick else 1))
+        with Workers() as workers, closing(prefetch(look, paths, threads=threads, ahead=4 * threads)) as looks:
             for path, (stamp, health) in zip(paths, looks, strict=True):
                 self.put(path, health, stamp=stamp, quick=quick)
                 yield path, health
@@ -137,12 +142,6 @@ def index_file(root: str | Path) -> Path:
         raise FileNotFoundError(errno.ENOENT, "there is no home folder: set XDG_CACHE_HOME", "~/.cache") from error
     name = sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:16]
     return folder / "tubelet" / "checked" / f"{name}.jsonl"
-
-
-def health_of(path: str, fields: dict[str, Any]) -> Health:
-    """Raises TypeError, ValueError or KeyError where the fields are not those of a Health."""
-    spans = tuple((float(begin), float(end)) for begin, end in fields["bad_spans"])
-    return Health(**{**fields, "path": path, "bad_spans": spans, "notes": tuple(map(str, fields["notes"]))})
 
 
 def _line(path: str, entry: Entry) -> str:

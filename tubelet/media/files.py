@@ -50,8 +50,8 @@ class MediaError(ValueError):
     """A file that cannot be read as asked: "PATH: what is wrong. What to do."
 
     `code` is stable: missing, not-a-file, unreadable, empty, blocked, no-decoder, no-moov, truncated, not-video,
-    no-picture, no-sound, too-big, too-slow, no-frames, damaged. `stage` is how far the reader came: "open" (the file
-    and its header), "list" (the packets) or "decode" (the frames).
+    no-picture, no-sound, too-big, too-slow, no-frames, damaged, decoder-crash. `stage` is how far the reader came:
+    "open" (the file and its header), "list" (the packets) or "decode" (the frames).
     """
 
     def __init__(self, path: str, code: str, problem: str, remedy: str, *, stage: str = "open") -> None:

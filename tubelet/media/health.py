@@ -69,6 +69,12 @@ class Health:
     notes: tuple[str, ...] = ()
 
 
+def health_of(path: str, fields: dict[str, Any]) -> Health:
+    """Raises TypeError, ValueError or KeyError where the fields are not those of a Health."""
+    spans = tuple((float(begin), float(end)) for begin, end in fields["bad_spans"])
+    return Health(**{**fields, "path": path, "bad_spans": spans, "notes": tuple(map(str, fields["notes"]))})
+
+
 def examine(path: str | os.PathLike[str], *, quick: bool = False) -> Health:
     """Looks at a whole file; never raises for a bad one.
 

@@ -21,10 +21,10 @@ from tubelet.media.decoder import (
     upright_rgb,
     video_stream,
 )
-from tubelet.media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES, MediaError, regular_file
+from tubelet.media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES, MediaError
 from tubelet.media.geometry import cover_size
 from tubelet.media.mono import mono
-from tubelet.media.remembered import index
+from tubelet.media.remembered import index, openable_file
 from tubelet.media.sampling import displayed_frames
 from tubelet.media.timeline import Index, Run, collect, numbered, runs
 
@@ -97,7 +97,7 @@ def read_sound(
             f"start {start_seconds} s, length {seconds} s: start at 0 or later and ask for more than nothing"
         )
     absolute = os.path.abspath(path)
-    regular_file(absolute)
+    openable_file(absolute)
     first = round(start_seconds * sample_rate)
     last = None if seconds is None else first + round(seconds * sample_rate)
     pieces: list[np.ndarray] = []

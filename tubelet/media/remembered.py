@@ -3,9 +3,10 @@
 import os
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from threading import Lock
 
-from tubelet.media.files import regular_file
+from tubelet.media.files import MediaError, regular_file
 from tubelet.media.listing import list_frames
 from tubelet.media.timeline import Index
 
@@ -14,6 +15,7 @@ _JUST_WRITTEN_SECONDS = 0.02  # file systems count time in steps; a second chang
 _BYTES_BESIDE_ARRAYS = 2000
 
 _known: OrderedDict[str, tuple[tuple[int, int], Index]] = OrderedDict()
+_deadly: dict[str, tuple[tuple[int, int], MediaError]] = {}
 _bytes = 0
 _lock = Lock()
 
@@ -25,7 +27,7 @@ def index(path: str | os.PathLike[str]) -> Index:
         MediaError: the file is not one that can be read.
     """
     absolute = os.path.abspath(path)
-    size, changed_ns = regular_file(absolute)
+    size, changed_ns = openable_file(absolute)
     with _lock:
         known = _known.get(absolute)
         if known and known[0] == (size, changed_ns):
@@ -37,8 +39,27 @@ def index(path: str | os.PathLike[str]) -> Index:
     return found
 
 
+def openable_file(path: str) -> tuple[int, int]:
+    """`regular_file` of what may be opened.
+
+    Raises:
+        MediaError: there is no such file, or it was refused.
+    """
+    version = regular_file(path)
+    if path in _deadly and _deadly[path][0] == version:
+        error = _deadly[path][1]
+        raise MediaError(error.path, error.code, error.problem, error.remedy)
+    return version
+
+
+def refuse(error: MediaError) -> None:
+    """The file is opened no more in this process until it changes: it would be the end of all."""
+    with suppress(MediaError):  # it is gone
+        _deadly[error.path] = (regular_file(error.path), error)
+
+
 def forget() -> None:
-    """Forgets all that is remembered, to measure what listing takes."""
+    """Forgets all that is listed, to measure what listing takes."""
     global _bytes
     with _lock:
         _known.clear()

@@ -1,6 +1,7 @@
 """The files that a training cannot read: each named once, counted, listed in RUN/bad_files.jsonl; never too many."""
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -96,8 +97,9 @@ def too_many(plan: Plan, found: Mapping[int, BadFile]) -> ValueError:
     table = [f"  {in_a_line(one)}" for one in bad[:SHOWN]]
     table += [f"  and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
     codes = ", ".join(f"{count} {code}" for code, count in Counter(one.code for one in bad).most_common())
+    check = f"tubelet check {shlex.quote(str(plan.config.data))}"
     advice = (
-        f"{LISTED} in the run has those found while training, `tubelet check {plan.config.data}` finds all. Repair or "
+        f"{LISTED} in the run has those found while training, `{check}` finds all. Repair or "
         "remove them and train anew, or let them be skipped with a higher --max-bad: the last checkpoint is kept"
     )
     head = f"{len(bad)} of {total} training files ({len(bad) / total:.1%}) cannot be read, {limit}:"
