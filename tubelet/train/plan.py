@@ -15,6 +15,7 @@ from tubelet.data.dataset import BadFile, Changes, kept_bytes
 from tubelet.data.items import Item, Source, find_items, fingerprint
 from tubelet.data.loader import processors
 from tubelet.data.mirrors import as_indices, find_mirrors
+from tubelet.data.near_duplicates import MOST_SECONDS, near_duplicate_notes
 from tubelet.data.spec import ClipSpec
 from tubelet.data.splits import assign_splits
 from tubelet.evaluate import parse_views
@@ -26,6 +27,8 @@ from tubelet.train.config import TrainConfig
 from tubelet.train.look import look_at_files
 from tubelet.train.start import Start, choose_rates, find_start
 
+NEAR_SHARE = 0.05  # of the time budget, in which held-out clips are compared with training clips
+UNEVEN = 3  # times as many clips as another class has, from which on it is said
 KEEP_SHARE = 0.4  # of the free memory that decoded frames may take
 
 
@@ -101,6 +104,9 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     bfloat16, why = has_bfloat16(device)
     if config.dtype != "auto":
         bfloat16, why = config.dtype == "bfloat16", "as told"
+    seconds_to_compare = NEAR_SHARE * 60 * config.minutes if config.epochs is None else MOST_SECONDS
+    spec_notes += near_duplicate_notes(source, workers=workers, seconds=min(MOST_SECONDS, seconds_to_compare))
+    spec_notes += balance_note(source, config)
     notes += [*model_notes, *spec_notes, *change_notes, f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}"]
     return Plan(
         config=config,
@@ -123,6 +129,15 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
         notes=(*source.notes, *notes),
         bad=look.bad,
     )
+
+
+def balance_note(source: Source, config: TrainConfig) -> list[str]:
+    """What is said of training classes that are uneven."""
+    counts = Counter(item.label for item in source.items if item.split == "train").most_common()
+    (most, many), (least, few) = counts[0], counts[-1]
+    if config.balance or many < UNEVEN * few:
+        return []
+    return [f"{most!r} has {many} clips to train on, {least!r} {few}: --balance draws all classes equally often"]
 
 
 def held_out(source: Source) -> str:
