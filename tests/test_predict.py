@@ -234,6 +234,19 @@ def test_a_model_gives_one_file_among_many_the_answer_it_gives_it_alone(
             assert one.probabilities[name] == pytest.approx(probability, abs=1e-6)
 
 
+def test_the_last_batch_is_not_compiled_for(
+    run: Path, long_and_short: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiled: list[int] = []
+    monkeypatch.setattr(torch, "compile", lambda plain: lambda clip: compiled.append(len(clip)) or plain(clip))
+    monkeypatch.setattr("tubelet.precision.interleaved", lambda jobs, runs: {"plain": [2.0], "fast": [1.0]})
+    fast = Predictor.load(run, device="cpu", compile=True)
+    files = [long_and_short / "008.mp4"] * (2 * CLIPS + 3)
+    assert len(fast.predict_files(files)) == 2 * CLIPS + 3
+    assert set(compiled) == {CLIPS}
+    assert "compiled" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("name", "text", "views_of_it"), [("120.mp4", "auto", 30), ("001.mp4", "1x1", 1)])
 def test_few_clips_are_held_however_many_files_there_are(
     long_and_short: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, views_of_it: int
