@@ -315,3 +315,12 @@ def test_views_of_a_file_are_read_in_one_pass(video: Path, monkeypatch: pytest.M
     views(video, VIDEO, temporal=9)
     assert len(opened) == 1
     assert 10 <= len(decoded) <= FRAMES
+
+
+def test_views_of_sound_are_read_in_one_pass(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    open_media = reader.open_media
+    index(sound)
+    monkeypatch.setattr(reader, "open_media", lambda path: opened.append(path) or open_media(path))
+    assert views(sound, SOUND, temporal=7).shape[0] == 7
+    assert len(opened) == 1

@@ -151,9 +151,13 @@ def test_where_all_is_alike_more_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_black_pictures_and_sounds_are_like_nothing(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_image(tmp_path / f"{name}.png", np.full((32, 32, 3), 7, np.uint8))
-    items = (Item("a.png", "x", split="train"), Item("b.png", "x", split="val"))
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c", "d"):
+        picture = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        if name in ("a", "b"):  # all but black, with an edge that is hardly there
+            picture[:16], picture[16:] = 7, 8
+        write_image(tmp_path / f"{name}.png", picture)
+    items = tuple(Item(f"{name}.png", "x", split="val" if name == "b" else "train") for name in "abcd")
     assert find_near_duplicates(Source(tmp_path, "image", items, ("x",))).pairs == ()
     sounds = assign_splits(find_items(write_sounds(tmp_path / "sounds", 3)))
     assert near_duplicate_notes(sounds) == []

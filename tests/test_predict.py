@@ -4,16 +4,20 @@ import csv
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from small_sets import LEVELS, command, pictures, spoil, tiny_config, write_image, write_sounds, write_videos
 
-from tubelet.data.clips import views
-from tubelet.evaluate import Answer, answer, parse_views, results_of, write_predictions
+from tubelet.data.clips import Views, load_views, views
+from tubelet.data.items import Item
+from tubelet.data.spec import ClipSpec
+from tubelet.evaluate import CLIPS, Answer, answer, parse_views, results_of, write_predictions
 from tubelet.media.reader import MediaError
 from tubelet.media.writer import write_video
 from tubelet.nn import create_model
@@ -119,7 +123,7 @@ def test_a_bug_while_reading_is_not_taken_for_a_bad_file(
     def broken(*_: object, **__: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("tubelet.evaluate.views", broken)
+    monkeypatch.setattr("tubelet.evaluate.load_views", broken)
     with pytest.raises(ValueError, match="a bug"):
         predictor.predict_files([data / "test" / "dark" / "20.mp4"])
 
@@ -142,7 +146,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "x", "0x1", "1x2", "2x", "-1x1", "1.5x1", "1x1x1", "²x1", " 1x1"])
 def test_views_that_do_not_read_so_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="expected TEMPORALxSPATIAL such as 1x1 or 4x3, with 1 or 3 spatial views"):
+    with pytest.raises(ValueError, match=f"views = {text!r}: expected auto, or TEMPORALxSPATIAL"):
         parse_views(text, "video")
 
 
@@ -150,9 +154,132 @@ def test_views_are_times_and_places() -> None:
     assert parse_views("4x3", "video") == (4, 3)
     assert parse_views("1x3", "image") == (1, 3)
     assert parse_views("12x1", "sound") == (12, 1)
+    assert {parse_views("auto", kind) for kind in ("video", "image", "sound")} == {(None, 1)}
     for text, kind in (("2x1", "image"), ("1x3", "sound")):
         with pytest.raises(ValueError, match=r"an image has one time .*, a sound has one place"):
             parse_views(text, kind)  # type: ignore[arg-type]
+
+
+# ---- clips of many files, answered together
+
+
+class Counting(torch.nn.Module):
+    """A model of two classes that notes how many clips it is given at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        self.batches.append(len(clips))
+        mean = clips.double().mean((1, 2, 3, 4)) / 100
+        return torch.stack([mean, 1 - mean.square()], 1).float()
+
+
+@pytest.fixture(scope="module")
+def long_and_short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of 1, 2, 8, 29, 31 and 120 frames, 25 a second, each frame darker than the one before."""
+    folder = tmp_path_factory.mktemp("lengths")
+    for frames in (1, 2, 8, 29, 31, 120):
+        write_video(folder / f"{frames:03d}.mp4", darkening(frames), frames_per_second=25)
+    return folder
+
+
+def darkening(frames: int) -> np.ndarray:
+    levels = np.linspace(250, 10, frames).astype(np.uint8)
+    return np.broadcast_to(levels[:, None, None, None], (frames, 32, 40, 3))
+
+
+SPEC = ClipSpec(
+    frames=4, seconds_between_frames=0.04, resize=(32, 40), crop=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3
+)  # of 0.16 s: 30 clips show 120 frames
+
+
+@pytest.mark.parametrize("text", ["auto", "1x1", "3x1", "5x3"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_files_answered_together_get_the_answers_they_get_alone(long_and_short: Path, text: str, order: int) -> None:
+    """Whatever stands beside it, and on which batches its clips fall: the mean of its own."""
+    model, seen = Counting(), []
+    (long_and_short / "bad.mp4").write_bytes(b"nothing to see here" * 10)
+    names = [*sorted(path.name for path in long_and_short.glob("*.mp4")) * 2, "bad.mp4", "gone.mp4"][::order]
+    items = [Item(name, "") for name in names]
+    found = answer(model, SPEC, long_and_short, items, views_text=text, after=seen.append)
+    assert found == seen
+    assert [one.path for one in found] == names
+    temporal, spatial = parse_views(text, "video")
+    clips = 0
+    for one in found:
+        if one.path in ("bad.mp4", "gone.mp4"):
+            assert (one.probabilities, one.seconds, one.seconds_seen) == (None, None, None)
+            assert one.code == {"bad.mp4": "not-video", "gone.mp4": "missing"}[one.path]
+            continue
+        own = views(long_and_short / one.path, SPEC, temporal=temporal, spatial=spatial)
+        clips += len(own)
+        assert one.probabilities == pytest.approx(Counting()(own).mean(0).softmax(0).numpy(), abs=1e-6)
+        frames = int(one.path[:3])
+        assert one.seconds == pytest.approx(frames / 25)
+        assert one.seconds_seen == pytest.approx(min(frames / 25, 0.16 * len(own) / spatial))
+    assert sum(model.batches) == clips
+    assert set(model.batches[:-1]) <= {CLIPS}, "only the last batch is not full"
+
+
+def test_a_model_gives_one_file_among_many_the_answer_it_gives_it_alone(
+    predictor: Predictor, long_and_short: Path
+) -> None:
+    files = sorted(long_and_short.glob("[01]*.mp4")) * 3
+    for one in predictor.predict_files(files):
+        alone = predictor.predict(one.path)
+        assert alone.seconds_seen == one.seconds_seen
+        for name, probability in alone.probabilities.items():
+            assert one.probabilities[name] == pytest.approx(probability, abs=1e-6)
+
+
+def test_the_last_batch_is_not_compiled_for(
+    run: Path, long_and_short: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiled: list[int] = []
+    monkeypatch.setattr(torch, "compile", lambda plain: lambda clip: compiled.append(len(clip)) or plain(clip))
+    monkeypatch.setattr("tubelet.precision.interleaved", lambda jobs, runs: {"plain": [2.0], "fast": [1.0]})
+    fast = Predictor.load(run, device="cpu", compile=True)
+    files = [long_and_short / "008.mp4"] * (2 * CLIPS + 3)
+    assert len(fast.predict_files(files)) == 2 * CLIPS + 3
+    assert set(compiled) == {CLIPS}
+    assert "compiled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "text", "views_of_it"), [("120.mp4", "auto", 30), ("001.mp4", "1x1", 1)])
+def test_few_clips_are_held_however_many_files_there_are(
+    long_and_short: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, views_of_it: int
+) -> None:
+    read, told, most = [0], [0], [0]
+
+    def load(*arguments: Any, **named: Any) -> Views:
+        found = load_views(*arguments, **named)
+        assert len(found.clips) == views_of_it
+        read[0] += 1  # by one thread
+        return found
+
+    def after(one: Answer) -> None:
+        most[0] = max(most[0], read[0] - told[0])
+        told[0] += 1
+
+    monkeypatch.setattr("tubelet.evaluate.load_views", load)
+    answer(Counting(), SPEC, long_and_short, [Item(name, "")] * 200, views_text=text, workers=1, after=after)
+    assert (read[0], told[0]) == (200, 200)
+    assert most[0] * views_of_it <= max(4 * views_of_it, 4 * CLIPS)
+
+
+def test_answers_over_a_few_images_and_sounds(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", pictures(60, [0])[0])
+    still = replace(SPEC, kind="image", frames=1, seconds_between_frames=0.0)
+    (one,) = answer(Counting(), still, tmp_path, [Item("a.png", "")])
+    assert (one.seconds, one.seconds_seen) == (0, 0)
+    write_sounds(tmp_path, 1, seconds=1.0)
+    mel = {"resize": (16, 20), "crop": (16, 20), "mean": (0.0,), "std": (1.0,), "channels": "mel"}
+    sound = replace(SPEC, kind="sound", frames=1, seconds_between_frames=0.01, **mel)  # of 0.2 s
+    model = Counting()
+    (one,) = answer(model, sound, tmp_path, [Item("low/0.wav", "")])
+    assert (one.seconds, one.seconds_seen, model.batches) == (pytest.approx(1), pytest.approx(1), [5])
 
 
 # ---- results
@@ -191,7 +318,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def test_evaluation_gives_the_results_of_the_run(predictor: Predictor, run: Path, data: Path, tmp_path: Path) -> None:
     own = json.loads((run / "results.json").read_text())
-    found = predictor.evaluate(data, csv_file=tmp_path / "p.csv", show=False)
+    found = predictor.evaluate(data, views=own["views"], csv_file=tmp_path / "p.csv", show=False)
     assert found.pop("failures") == []
     assert {name: own[name] for name in found} == found
     assert (tmp_path / "p.csv").read_bytes() == (run / "predictions.csv").read_bytes()
@@ -208,10 +335,10 @@ def test_a_run_is_not_tested_on_what_it_was_trained_on(tmp_path: Path, capsys: p
     own = json.loads((run / "results.json").read_text())
     assert len(trained_on(run)) == len(trained_on(run / "model.safetensors")) == 6
     for start in (run, run / "model.safetensors"):
-        found = Predictor.load(start, device="cpu").evaluate(data, show=True)
+        found = Predictor.load(start, device="cpu").evaluate(data, views=own["views"], show=True)
         assert (found.pop("failures"), found.pop("split")) == ([], None)
         assert {name: own[name] for name in found} == found
-    assert "note  6 clips are left out, the run was trained on them" in capsys.readouterr().out
+    assert "note  6 clips" in capsys.readouterr().out
     write_videos(data, 1, first=9)  # new ones are
     assert Predictor.load(run, device="cpu").evaluate(data, show=False)["clips"] == 4
     for row in read_csv(run / "predictions.csv"):
@@ -240,7 +367,7 @@ def test_one_class_is_enough_to_evaluate(
     found = predictor.evaluate(data, show=True)
     assert (found["clips"], found["failed"], found["accuracy"], found["accuracy_all"]) == (1, 1, 1.0, 0.5)
     shown = capsys.readouterr().out
-    for line in ("Evaluation", "accuracy    100.0% of 1", "unreadable  1 files; 50.0% if they count as wrong"):
+    for line in ("Evaluation", "accuracy    100.0% of 1 clip ", "unreadable  1 file; 50.0%"):
         assert line in shown
     assert f"{data / 'dark' / '1.mp4'}: its content is no video" in shown
     spoil(data / "dark" / "0.mp4")
@@ -303,13 +430,79 @@ def test_a_folder_that_may_not_be_looked_into_is_not_passed_over(
 def test_a_table_on_the_screen(
     run: Path, data: Path, bad: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "400")  # no name is folded, however long the temporary folder's is
+    monkeypatch.setattr("tubelet.screen.console._width", None)
     assert command("predict", run, data / "test" / "dark" / "20.mp4", bad, "--device", "cpu", "--top", "2") == 3
     shown = capsys.readouterr()
     assert "bright" in shown.out
     assert "unreadable" in shown.out
     assert "bad [red].mp4" in shown.out
     assert f"tubelet: {bad}: its content is no video" in shown.err
+
+
+@pytest.mark.parametrize("columns", [None, 80])
+def test_no_line_is_broken_where_there_is_no_terminal(
+    run: Path,
+    data: Path,
+    tmp_path: Path,
+    columns: int | None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tubelet.screen.console._width", columns)  # None: nobody says how wide it is
+    file = tmp_path / ("long name " * 20) / "a.mp4"
+    file.parent.mkdir()
+    shutil.copy(data / "test" / "dark" / "20.mp4", file)
+    assert command("predict", run, file, "--device", "cpu") == 0
+    assert (str(file) in capsys.readouterr().out) == (columns is None)
+
+
+def test_how_much_was_looked_at_is_said(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clip of the run spans 0.32 s: 32 of them 10.24 s."""
+    monkeypatch.setattr("tubelet.screen.console._width", None)
+    short, longer, longest = data / "test" / "dark" / "20.mp4", tmp_path / "longer.mp4", tmp_path / "longest.mp4"
+    write_video(longer, darkening(48), frames_per_second=25)
+    write_video(longest, darkening(300), frames_per_second=25)
+    files = (short, longer, longest)
+    assert command("predict", run, *files, "--json", "--device", "cpu") == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["seconds"] for one in found] == pytest.approx([0.32, 1.92, 12])
+    assert [one["seconds_seen"] for one in found] == pytest.approx([0.32, 1.92, 10.24])
+    assert command("predict", run, *files, "--json", "--views", "2x1", "--device", "cpu") == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["seconds_seen"] for one in found] == pytest.approx([0.32, 0.64, 0.64])
+    assert command("predict", run, *files, "--device", "cpu") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ["looked at" in lines[0], " of " in lines[1], " of " in lines[2]] == [True, False, False]
+    assert "10.2 of 12.0 s" in lines[3]
+    assert command("predict", run, short, longer, "--device", "cpu") == 0
+    assert "looked at" not in capsys.readouterr().out, "all was"
+    assert command("predict", run, *files, "--csv", tmp_path / "p.csv", "--device", "cpu") == 0
+    assert [row["seconds_seen"] for row in read_csv(tmp_path / "p.csv")] == ["0.320", "1.920", "10.240"]
+
+
+def test_evaluation_says_how_much_was_looked_at(
+    predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dark").mkdir()
+    write_video(tmp_path / "dark" / "a.mp4", darkening(300), frames_per_second=25)
+    found = predictor.evaluate(tmp_path)
+    assert (found["views"], found["seconds"], found["seconds_seen"]) == ("auto", 12.0, 10.24)
+    assert "10.2 of 12.0 s" in capsys.readouterr().out
+    assert predictor.evaluate(tmp_path, views="40x1", show=False)["seconds_seen"] == 12.0
+
+
+def test_weights_of_others_are_sent_to_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As Hugging Face and timm save them: a model.safetensors and a config.json beside it."""
+    folder = tmp_path / "their model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "vivit"}')
+    save_file({"vivit.layernorm.weight": torch.ones(4)}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"tubelet convert '.*their model/model\.safetensors' "):
+        Predictor.load(folder)
+    assert command("predict", folder, "clip.mp4") == 2
+    assert "tubelet convert" in capsys.readouterr().err
 
 
 def test_eval_on_the_command_line(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

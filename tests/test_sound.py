@@ -11,7 +11,7 @@ from media_files import write_numbered
 from tubelet.data.clips import views
 from tubelet.data.spec import ClipSpec
 from tubelet.media.health import examine
-from tubelet.media.reader import MediaError, av, index, read_frames, read_sound
+from tubelet.media.reader import MediaError, av, index, read_frames, read_sound, read_sounds
 from tubelet.media.sound import log_mel
 from tubelet.media.writer import write_sound
 
@@ -158,6 +158,10 @@ def test_a_cut_is_a_slice_of_the_whole(tmp_path):
     tail = read_sound(tmp_path / "noise.wav", sample_rate=16000, start_seconds=0.75, seconds=9)
     assert (tail == whole[12000:]).all()
     assert len(read_sound(tmp_path / "noise.wav", sample_rate=16000, start_seconds=5)) == 0
+    spans = [(0.75, 9), (0.25, 0.5), (5, 1), (0.3, 0.01), (0.0, None)]  # that overlap, in any order
+    parts = read_sounds(tmp_path / "noise.wav", sample_rate=16000, spans=spans)
+    expected = [whole[12000:], whole[4000:12000], whole[:0], whole[4800:4960], whole]
+    assert all(np.array_equal(one, other) for one, other in zip(parts, expected, strict=True))
 
 
 def loudest_hz(samples: np.ndarray, sample_rate: int) -> float:

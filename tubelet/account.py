@@ -18,7 +18,8 @@ Row = tuple[str, str, str]  # theirs, ours, what was done
 
 def show_account(title: str, moves: Sequence[Move], dropped: Sequence[str]) -> None:
     """Prints the moves, and what else was in the file."""
-    table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold", expand=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
+    table.expand = console.is_terminal
     table.add_column("theirs", overflow="fold", ratio=8)
     table.add_column("ours", overflow="fold", ratio=7)
     table.add_column("", overflow="fold", ratio=6)

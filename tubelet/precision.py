@@ -95,5 +95,6 @@ def compile_if_faster(model: nn.Module, clip: Tensor) -> str:
     figures = f"{compile_seconds:.1f} s to compile, then {fast_seconds:.3g} s a batch, {plain_seconds:.3g} s without"
     if fast_seconds >= plain_seconds:
         return f"not compiled: {figures}"
-    model.forward = fast
+    size = clip.shape  # to compile again for the last batch, or another size, would cost more than it gains
+    model.forward = lambda clip: fast(clip) if clip.shape == size else plain(clip)
     return f"compiled: {figures}"

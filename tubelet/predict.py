@@ -12,14 +12,14 @@ from rich.table import Table
 from tubelet.data.items import Item, Source, find_items
 from tubelet.data.spec import ClipSpec
 from tubelet.data.walk import walk
-from tubelet.evaluate import Answer, answer, results_of, write_predictions
+from tubelet.evaluate import Answer, answer, results_of, seen_words, write_predictions
 from tubelet.exported import Exported, is_exported
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.precision import choose_dtype, prepared
 from tubelet.screen import bar, console, facts, say
 from tubelet.train.run import Run
 from tubelet.train.team import find_device
-from tubelet.visible import visible
+from tubelet.visible import plural, visible
 from tubelet.weights.store import load, read_about
 
 
@@ -28,7 +28,8 @@ class Prediction:
     """The answer for one file: the label, its probability, and those of all classes, the likeliest first.
 
     Where the file could not be read, `status` says why, `code` what kind of fault it is, and the others are None and
-    empty. `note`: of a file that ends early but could be read, that it does.
+    empty. `note`: of a file that ends early but could be read, that it does. `seconds`, `seconds_seen`: how long the
+    file is and how much of it was looked at, None where it could not be read; 0 for an image.
     """
 
     path: str
@@ -38,6 +39,8 @@ class Prediction:
     status: str = "ok"
     code: str = "ok"
     note: str = ""
+    seconds: float | None = None
+    seconds_seen: float | None = None
 
 
 class Predictor:
@@ -95,8 +98,10 @@ class Predictor:
             raise ValueError("an exported model only answers whole clips: give the run that it was made from")
         return self.answers
 
-    def predict(self, path: str | os.PathLike[str], *, views: str = "1x1") -> Prediction:
+    def predict(self, path: str | os.PathLike[str], *, views: str = "auto") -> Prediction:
         """The answer for one file.
+
+        views: temporal x spatial views, such as 4x3; "auto": as many clips as show all of the file, 32 at most.
 
         Raises:
             ValueError: the file cannot be read; says why.
@@ -110,7 +115,7 @@ class Predictor:
         self,
         paths: Iterable[str | os.PathLike[str]],
         *,
-        views: str = "1x1",
+        views: str = "auto",
         workers: int = 2,
         after: Callable[[Prediction], None] = lambda prediction: None,
     ) -> list[Prediction]:
@@ -132,13 +137,15 @@ class Predictor:
             return Prediction(one.path, None, None, {}, one.status, one.code)
         chances = {self.classes[i]: float(one.probabilities[i]) for i in (-one.probabilities).argsort(kind="stable")}
         label, probability = next(iter(chances.items()))
-        return Prediction(one.path, label, probability, chances, note=one.note)
+        return Prediction(
+            one.path, label, probability, chances, note=one.note, seconds=one.seconds, seconds_seen=one.seconds_seen
+        )
 
     def evaluate(
         self,
         data: str | os.PathLike[str],
         *,
-        views: str = "1x1",
+        views: str = "auto",
         split: str | None = None,
         csv_file: Path | None = None,
         workers: int = 2,
@@ -158,7 +165,10 @@ class Predictor:
             )
         split, items = self.choose(source, split)
         if show and (left_out := sum(split in (None, item.split) for item in source.items) - len(items)):
-            say("note", f"{left_out} clips are left out, the run was trained on them")
+            say(
+                "note",
+                f"{plural(left_out, 'clip')} left out: the run was trained on {'it' if left_out == 1 else 'them'}",
+            )
         with bar("evaluating", len(items), show=show) as progress:
             answers = answer(
                 self.answers,
@@ -234,16 +244,17 @@ def trained_on(run: Path) -> set[Clip]:
 
 def print_evaluation(results: dict[str, Any], answers: Sequence[Answer], split: str | None) -> None:
     low, high = results["interval"]
-    majority = results["majority"]
+    majority, clips = results["majority"], plural(results["clips"], "clip")
     rows = [
-        ("accuracy", f"{100 * results['accuracy']:.1f}% of {results['clips']} ({100 * low:.0f}-{100 * high:.0f}%)"),
+        ("accuracy", f"{100 * results['accuracy']:.1f}% of {clips} ({100 * low:.0f}-{100 * high:.0f}%)"),
         ("macro F1", f"{100 * results['macro']['f1']:.1f}%"),
         ("majority", f"{100 * majority['accuracy']:.1f}% by always saying {majority['label']}"),
     ]
     if results["failed"]:
-        rows.append(
-            ("unreadable", f"{results['failed']} files; {100 * results['accuracy_all']:.1f}% if they count as wrong")
-        )
+        wrong = f"{100 * results['accuracy_all']:.1f}% if counted as wrong"
+        rows.append(("unreadable", f"{plural(results['failed'], 'file')}; {wrong}"))
+    if seen := seen_words(results["seconds_seen"], results["seconds"]):
+        rows.append(("looked at", f"{seen} (--views {results['views']})"))
     facts(f"Evaluation{f' on {split}' if split else ''}", rows)
     table = Table("class", "clips", "recall", "precision", box=None, padding=(0, 2, 0, 0))
     for row in results["per_class"]:

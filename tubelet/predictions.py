@@ -11,11 +11,14 @@ from pathlib import Path
 from rich.table import Table
 
 from tubelet.cells import path_cell, text_cell
+from tubelet.evaluate import seen_words
 from tubelet.predict import Prediction, Predictor
 from tubelet.screen import bar, console
 from tubelet.strict_json import dumps
 from tubelet.visible import visible
 from tubelet.whole import write_whole
+
+COLUMNS = ("path", "predicted", "probability", "status", "code", "seconds", "seconds_seen")  # then one for each class
 
 
 def check_table(file: Path | None) -> None:
@@ -66,26 +69,35 @@ def print_table(predictions: Sequence[Prediction], top: int) -> None:
     table.add_column("file", overflow="fold")
     table.add_column("label", style="bold")
     table.add_column("", justify="right")
-    if top > 1:
-        table.add_column("then", style="dim")
-    if any(one.note for one in predictions):
-        table.add_column("note", style="yellow")
-    for one in predictions:
-        others = ", ".join(f"{name} {100 * p:.0f}%" for name, p in list(one.probabilities.items())[1:top])
+    further = {
+        "then": ("dim", [others(one, top) for one in predictions]),
+        "looked at": ("yellow", [seen_words(one.seconds_seen, one.seconds) for one in predictions]),
+        "note": ("yellow", [one.note for one in predictions]),
+    }
+    shown = {name: column for name, column in further.items() if any(column[1])}
+    for name, (style, _) in shown.items():
+        table.add_column(name, style=style)
+    for one, *words in zip(predictions, *(words for _, words in shown.values()), strict=True):
         cells = ["unreadable", ""] if one.probability is None else [one.label or "", f"{100 * one.probability:.0f}%"]
-        table.add_row(*map(visible, (one.path, *cells, *([others] if top > 1 else []), one.note)[: len(table.columns)]))
+        table.add_row(*map(visible, (one.path, *cells, *words)))
     console.print(table)
 
 
+def others(one: Prediction, top: int) -> str:
+    """The likeliest classes but the first, `top` in all."""
+    return ", ".join(f"{name} {100 * p:.0f}%" for name, p in list(one.probabilities.items())[1:top])
+
+
 def write_table(predictions: Sequence[Prediction], classes: Sequence[str], file: Path) -> None:
-    """A CSV table: path, predicted, probability, status, code, then one column for each class. Cells that a spreadsheet
-    would compute are marked, see `tubelet.cells`."""
+    """A CSV table: path, predicted, probability, status, code, seconds, seconds_seen, then one column for each class.
+    Cells that a spreadsheet would compute are marked, see `tubelet.cells`."""
     text = io.StringIO(newline="")
     table = csv.writer(text)
-    table.writerow(["path", "predicted", "probability", "status", "code", *(f"p:{name}" for name in classes)])
+    table.writerow([*COLUMNS, *(f"p:{name}" for name in classes)])
     for one in predictions:
         probability = "" if one.probability is None else f"{one.probability:.6f}"
         chances = [f"{one.probabilities[name]:.6f}" if one.probabilities else "" for name in classes]
         names = path_cell(one.path), text_cell(one.label or "")
-        table.writerow([*names, probability, text_cell(one.status), one.code, *chances])
+        seconds = ["" if value is None else f"{value:.3f}" for value in (one.seconds, one.seconds_seen)]
+        table.writerow([*names, probability, text_cell(one.status), one.code, *seconds, *chances])
     write_whole(file, text.getvalue())

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.segment import Segment
 from rich.table import Table
@@ -12,15 +12,28 @@ from rich.text import Text
 
 from tubelet.visible import visible, visible_lines
 
+WIDEST = 100_000  # columns of what goes to a file or through a pipe
+
 
 class SafeConsole(Console):
-    """A console that shows what is visible only, whatever is printed: no name in a table can be forgotten."""
+    """A console that shows what is visible only, whatever is printed: no name in a table can be forgotten. Lines are
+    broken for a terminal alone."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
             if segment.control is None and not segment.text.isprintable():
                 segment = Segment("\n".join(map(visible, segment.text.split("\n"))), segment.style)
             yield segment
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Of the terminal; where there is none, so wide that no name is broken, unless COLUMNS says otherwise."""
+        found = super().size
+        return found if self.is_terminal or self._width else ConsoleDimensions(WIDEST, found.height)
+
+    @size.setter
+    def size(self, size: tuple[int, int]) -> None:
+        self._width, self._height = size
 
     def on_broken_pipe(self) -> None:
         raise  # rich would end the program here; whoever prints is told

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tubelet.data.spec import ClipSpec, Kind
-from tubelet.media.reader import MediaError, index, read_frames, read_sound
+from tubelet.media.reader import MediaError, index, read_frames, read_sounds
 from tubelet.media.sampling import TIME_ROUNDING_SECONDS, clip_times, grid_times, view_starts, views_to_cover
 from tubelet.media.sound import SMALLEST_POWER, log_mel
 
@@ -44,11 +44,11 @@ def load_frames(
 def load_clips(
     path: str | Path, spec: ClipSpec, *, starts_seconds: Sequence[float], end_seconds: float | None = None
 ) -> list[torch.Tensor]:
-    """`load_frames` from each start; the clips of a video are read in one pass, what they share is decoded once."""
-    times = [_clip_times(spec, start) for start in starts_seconds]
+    """`load_frames` from each start; the clips of a file are read in one pass, what they share is decoded once."""
     if spec.kind == "sound":
-        return [load_times(path, spec, one, end_seconds=end_seconds) for one in times]
-    frames = _read_times(path, spec, np.concatenate(times), end_seconds)
+        return _load_spectrograms(path, spec, starts_seconds, end_seconds, columns=spec.crop[1])
+    times = np.concatenate([_clip_times(spec, start) for start in starts_seconds])
+    frames = _read_times(path, spec, times, end_seconds)
     return [to_channels(clip.permute(3, 0, 1, 2), spec) for clip in frames.split(spec.frames)]
 
 
@@ -57,7 +57,7 @@ def load_times(
 ) -> torch.Tensor:
     """`load_frames` with frames at any times (T,) instead of those of a clip; sound: T columns from the first on."""
     if spec.kind == "sound":
-        return _load_spectrogram(path, spec, times_seconds[0], end_seconds, columns=len(times_seconds))
+        return _load_spectrograms(path, spec, times_seconds[:1].tolist(), end_seconds, columns=len(times_seconds))[0]
     return to_channels(_read_times(path, spec, times_seconds, end_seconds).permute(3, 0, 1, 2), spec)
 
 
@@ -174,11 +174,10 @@ def item_range(path: str | Path, *, start_seconds: float | None, end_seconds: fl
 
 
 def _clip_times(spec: ClipSpec, start_seconds: float) -> np.ndarray:
-    """When the frames of a clip are on screen, or the columns of one of sound begin."""
+    """When the frames of a clip are on screen."""
     if spec.kind == "image":
         return np.zeros(1)
-    steps = spec.crop[1] if spec.kind == "sound" else spec.frames
-    return clip_times(start_seconds, frames=steps, seconds_between_frames=spec.seconds_between_frames)
+    return clip_times(start_seconds, frames=spec.frames, seconds_between_frames=spec.seconds_between_frames)
 
 
 def _read_times(path: str | Path, spec: ClipSpec, times: np.ndarray, end_seconds: float | None) -> torch.Tensor:
@@ -201,22 +200,28 @@ def to_channels(rgb: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
     return rgb.contiguous()
 
 
-def _load_spectrogram(
-    path: str | Path, spec: ClipSpec, start_seconds: float, end_seconds: float | None, *, columns: int
-) -> torch.Tensor:
-    """float32 (1, 1, mel, columns), normalised; columns past the end hold the value of silence."""
-    mel_bins, rate = spec.crop[0], spec.sample_rate
-    hop_seconds, window_seconds = spec.seconds_between_frames, _WINDOW_HOPS * spec.seconds_between_frames
+def _load_spectrograms(
+    path: str | Path, spec: ClipSpec, starts_seconds: Sequence[float], end_seconds: float | None, *, columns: int
+) -> list[torch.Tensor]:
+    """float32 (1, 1, mel, columns) from each start, normalised; columns past the end hold the value of silence."""
+    rate, hop_seconds = spec.sample_rate, spec.seconds_between_frames
     # whole windows: the last one reaches past the last hop
-    first, count = round(start_seconds * rate), round(((columns - 1) * hop_seconds + window_seconds) * rate)
-    if end_seconds is not None:
-        count = min(count, max(round(end_seconds * rate) - first, 1))
-    samples = read_sound(path, sample_rate=rate, start_seconds=first / rate, seconds=count / rate)
+    most = round(((columns - 1) * hop_seconds + _WINDOW_HOPS * hop_seconds) * rate)
+    firsts = [round(start * rate) for start in starts_seconds]
+    ends = [first + most if end_seconds is None else round(end_seconds * rate) for first in firsts]
+    counts = [min(most, max(end - first, 1)) for first, end in zip(firsts, ends, strict=True)]
+    spans = [(first / rate, count / rate) for first, count in zip(firsts, counts, strict=True)]
+    return [_spectrogram(samples, spec, columns) for samples in read_sounds(path, sample_rate=rate, spans=spans)]
+
+
+def _spectrogram(samples: np.ndarray, spec: ClipSpec, columns: int) -> torch.Tensor:
+    """(samples,) -> float32 (1, 1, mel, columns), normalised."""
+    mel_bins, hop_seconds = spec.crop[0], spec.seconds_between_frames
     found = log_mel(
         samples if samples.size else np.zeros(1, np.float32),
-        sample_rate=rate,
+        sample_rate=spec.sample_rate,
         mel_bins=mel_bins,
-        window_seconds=window_seconds,
+        window_seconds=_WINDOW_HOPS * hop_seconds,
         hop_seconds=hop_seconds,
     )[:, :columns]
     silence = np.log(SMALLEST_POWER)

@@ -1,7 +1,8 @@
 """From a file to frames or sound, by time."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, count, dropwhile
 from typing import Any
 
@@ -38,6 +39,7 @@ __all__ = [
     "index",
     "read_frames",
     "read_sound",
+    "read_sounds",
 ]
 
 MOST_LOST = 0.1  # of the wanted frames
@@ -92,28 +94,41 @@ def read_sound(
     Raises:
         MediaError: the file cannot be read, has no sound, or none of it can be decoded.
     """
-    if start_seconds < 0 or (seconds is not None and seconds <= 0):
-        raise ValueError(
-            f"start {start_seconds} s, length {seconds} s: start at 0 or later and ask for more than nothing"
-        )
+    return read_sounds(path, sample_rate=sample_rate, spans=[(start_seconds, seconds)])[0]
+
+
+def read_sounds(
+    path: str | os.PathLike[str], *, sample_rate: int, spans: Sequence[tuple[float, float | None]]
+) -> list[np.ndarray]:
+    """`read_sound` from each start for so many seconds, in one pass; what lies between them is not held in memory."""
+    for start_seconds, seconds in spans:
+        if start_seconds < 0 or (seconds is not None and seconds <= 0):
+            raise ValueError(
+                f"start {start_seconds} s, length {seconds} s: start at 0 or later and ask for more than nothing"
+            )
     absolute = os.path.abspath(path)
     openable_file(absolute)
-    first = round(start_seconds * sample_rate)
-    last = None if seconds is None else first + round(seconds * sample_rate)
-    pieces: list[np.ndarray] = []
-    done = 0
+    firsts = [round(start_seconds * sample_rate) for start_seconds, _ in spans]
+    lasts = [
+        sys.maxsize if seconds is None else first + round(seconds * sample_rate)
+        for first, (_, seconds) in zip(firsts, spans, strict=True)
+    ]
+    pieces: list[list[np.ndarray]] = [[np.empty(0, np.float32)] for _ in spans]
+    done, end = 0, max(lasts)
     with open_media(absolute) as container:
         stream = sound_stream(absolute, container)
         packets = Budget(absolute).spend(packets_of(container, stream), stream)
         good = (frame for frame in decode(packets, stream) if frame is not None)
         for piece in mono(good, sample_rate=sample_rate):
-            pieces.append(piece[max(0, first - done) :])
+            for first, last, kept in zip(firsts, lasts, pieces, strict=True):
+                if first < done + len(piece) and done < last:
+                    kept.append(piece[max(0, first - done) : last - done])
             done += len(piece)
-            if last is not None and done >= last:
+            if done >= end:
                 break
     if done == 0:
         raise MediaError(absolute, "no-frames", "none of its sound can be decoded", COPY_AGAIN, stage="decode")
-    return np.clip(np.concatenate(pieces)[: None if last is None else last - first], -1, 1)
+    return [np.clip(np.concatenate(kept), -1, 1) for kept in pieces]
 
 
 def shown_size(found: Index, cover: tuple[int, int] | None) -> tuple[int, int]:

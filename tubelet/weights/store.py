@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,10 @@ def read_header(file: Path) -> dict[str, Any]:
     """The JSON object that `write_tensors` was given. Raises ValueError as `read_tensors`."""
     metadata = check_header(file).metadata
     if "tubelet" not in metadata:
-        raise ValueError(f"{file}: not written by tubelet (no 'tubelet' header): give it to tubelet.init_from_image")
+        raise ValueError(
+            f"{file}: not written by tubelet (no 'tubelet' header): take weights of Hugging Face or timm over with "
+            f"`tubelet convert {shlex.quote(str(file))} NEW-FOLDER`, or begin a training with them: --init"
+        )
     try:
         header = parse(metadata["tubelet"].encode())
     except ValueError as error:
