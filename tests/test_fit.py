@@ -134,8 +134,8 @@ def test_a_single_frame_is_one_of_the_clip(data: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "processes", "expected"),
     [
-        ({"batch": 4}, 3, "a batch of 4 clips for 3 processes in 1 parts each cannot be shared out.* multiple of 3"),
-        ({"batch": 4, "accumulate": 8}, 1, "for 1 processes in 8 parts each cannot be shared out.* multiple of 8"),
+        ({"batch": 4}, 3, "a batch of 4 clips for 3 processes in 1 part each cannot be shared out.* multiple of 3"),
+        ({"batch": 4, "accumulate": 8}, 1, "for 1 process in 8 parts each cannot be shared out.* multiple of 8"),
         ({"batch": 6, "accumulate": 2, "mixup": 0.2}, 1, "mixup mixes pairs, choose a multiple of 4"),
         ({"batch": 4, "mixup": 0.2}, 4, "mixup mixes pairs, choose a multiple of 8"),
     ],

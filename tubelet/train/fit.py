@@ -33,6 +33,7 @@ from tubelet.train.plan import Plan
 from tubelet.train.recipe import learning_rate, make_optimizer, mix_pairs, soft_targets
 from tubelet.train.run import Tensors
 from tubelet.train.team import Team
+from tubelet.visible import plural
 
 EPOCHS_REMEMBERED = 4
 AHEAD = 4  # batches that are prepared while one is learned from
@@ -276,7 +277,8 @@ def part_of_batch(config: TrainConfig, team_size: int) -> int:
         ValueError: the batch cannot be shared out, or pairs to be mixed would be torn.
     """
     share, rest = divmod(config.batch, team_size * config.accumulate)
-    what = f"a batch of {config.batch} clips for {team_size} processes in {config.accumulate} parts each"
+    parts = f"{plural(team_size, 'process')} in {plural(config.accumulate, 'part')} each"
+    what = f"a batch of {plural(config.batch, 'clip')} for {parts}"
     if rest:
         raise ValueError(f"{what} cannot be shared out: choose a multiple of {team_size * config.accumulate}")
     if config.mixup and share % 2:

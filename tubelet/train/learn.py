@@ -21,6 +21,7 @@ from tubelet.train.pace import FIRST_STEPS, Decision
 from tubelet.train.plan import Plan
 from tubelet.train.run import Run
 from tubelet.train.stop import Stopped, signals
+from tubelet.visible import plural
 
 LOOKS = (5, 20)  # fewest and most times that held-out clips are looked at during training
 LOOK_CLIPS = 256  # how many of them, at most, each time
@@ -134,7 +135,7 @@ def pace_words(fit: Fit) -> str:
     """How fast the first steps were, how many that makes, and how the time is split."""
     pace, budget = fit.pace, fit.pace.budget
     epochs = pace.steps * fit.plan.config.batch / len(fit.clips)
-    steps = f"{1000 * pace.step_seconds:.0f} ms a step now: {pace.steps} steps, {epochs:.3g} epochs"
+    steps = f"{1000 * pace.step_seconds:.0f} ms a step now: {plural(pace.steps, 'step')}, {epochs:.3g} epochs"
     if budget is None:
         return f"{steps}, about {clock(seconds_left(fit))}"
     return (
