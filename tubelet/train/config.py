@@ -85,7 +85,7 @@ class TrainConfig:
     """End training after so many looks at validation clips, one after another, that were no better than the best."""
     val_share: float = 0.2
     """Share of the clips held out, where the data has no split of its own."""
-    views: str = "1x1"
+    views: str = "auto"
     """Temporal x spatial views of each clip in the final evaluation."""
     max_bad: str = "5%"
     """Most training files that may be unreadable and skipped; more stop the training."""
