@@ -13,6 +13,7 @@ import torch
 from tubelet import trouble
 from tubelet.data.dataset import Clips, UserAugmentation
 from tubelet.data.loader import prefetch
+from tubelet.evaluate import answer
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.rest import Rest
 from tubelet.screen import bar, say
@@ -36,6 +37,7 @@ __all__ = ["Stopped", "train_fn"]
 
 # a small set is not gone through more often, however much time there is; the rest of a frozen model has learned sooner
 MOST_EPOCHS, MOST_EPOCHS_FROZEN = 300, 60
+TRIED = 4  # held-out items that are answered to see how long it takes
 READ_SHARE = 0.25  # of the time budget, in which files are read ahead
 BASELINE_SHARE = 0.15  # of the time budget, for a model of single frames
 
@@ -178,7 +180,13 @@ def features_of(
     train = cache.of(items, views=plan.config.freeze_views, known=bad.among(items), title="features", show=show)
     bad.add(train.bad.values())  # those that are held out are counted when they are asked for
     bad.check()
-    return train, cache.of([held[i] for i in spread(len(held))], views=0, title="held out", show=show)
+    looked_at = cache.of([held[i] for i in spread(len(held))], views=0, title="held out", show=show)
+    if budget:  # looks are at features, the evaluation is of files
+        measured, begun = plan.items(plan.held_out), time.monotonic()
+        answer(model, plan.spec, plan.source.root, measured[:TRIED], views_text=plan.config.views, device=team.device)
+        budget.clips = 0
+        budget.other_seconds += (time.monotonic() - begun) / len(measured[:TRIED]) * len(measured)
+    return train, looked_at
 
 
 def clips_of(
