@@ -2,17 +2,19 @@
 
 import errno
 import struct
+from io import BytesIO
 
 import av
 import numpy as np
 import pytest
 from media_files import read_numbers, write_numbered
+from PIL import Image
 from small_files import small_file
 
 from tubelet.media import decoder, health
 from tubelet.media.chain import broken_at
 from tubelet.media.health import examine
-from tubelet.media.reader import read_frames
+from tubelet.media.reader import MediaError, read_frames
 
 COUNT = 20
 
@@ -65,7 +67,57 @@ def flv_with_lengths(more: int, extra: bytes = b"") -> bytes:
     return made + extra
 
 
+def ape(*items: tuple[bytes, bytes], head: bool = True) -> bytes:
+    """A tag behind the sound, of (name, value)."""
+    body = b"".join(struct.pack("<II", len(value), 0) + name + b"\0" + value for name, value in items)
+    counts = 2000, len(body) + 32, len(items)
+
+    def end(flags: int) -> bytes:
+        return struct.pack("<8s4I8x", b"APETAGEX", *counts, flags)
+
+    return (end(5 << 29) if head else b"") + body + end(head << 31)
+
+
+def lyrics(words: bytes) -> bytes:
+    return b"LYRICSBEGIN" + words + b"%06dLYRICS200" % (len(words) + 11)
+
+
+def mp3_with(extra: bytes) -> bytes:
+    return small_file("mp3.mp3") + extra
+
+
+def flv_that_claims(size: float, seconds: float) -> bytes:
+    """As one that was cut out of a longer one, head and all."""
+    data = small_file("h264.flv")
+    for name, value in ((b"\0\x08filesize\0", size), (b"\0\x08duration\0", seconds)):
+        place = data.index(name) + 11
+        data = data[:place] + struct.pack(">d", value) + data[place + 8 :]
+    return data
+
+
+def bmp(
+    bits: int, packing: int, *, header: int = 40, planes: int = 1, claims: int = 0, masks: tuple[int, ...] = ()
+) -> bytes:
+    """4x3 pixels; `claims` is the size of the file in its own words."""
+    row = (4 * bits + 31) // 32 * 4
+    info = struct.pack("<IiiHHIIiiII", header, 4, 3, planes, bits, packing, row * 3, 0, 0, 0, 0)
+    info = (info + struct.pack(f"<{len(masks)}I", *masks)).ljust(header, b"\0")
+    whole = 14 + len(info) + row * 3
+    return b"BM" + struct.pack("<IHHI", claims or whole, 0, 0, 14 + len(info)) + info + bytes(range(row * 3))
+
+
+COVER = bytes(range(256)) * 20 + b"\xff\xfb\x90\x64" + bytes(3000)  # it holds what starts a packet of sound
+RGBA = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 WHOLE = {
+    "ape.mp3": lambda: mp3_with(ape((b"Title", b"x" * 50))),
+    "headless-ape.mp3": lambda: mp3_with(ape((b"Title", b"x" * 300), head=False)),
+    "cover-ape.mp3": lambda: mp3_with(ape((b"Cover Art (Front)", COVER))),
+    "ape-and-id3.mp3": lambda: mp3_with(ape((b"Cover", COVER), head=False) + b"TAG" + bytes(125)),
+    "lyrics.mp3": lambda: mp3_with(lyrics(b"IND0000210" + b"la" * 400) + b"TAG" + bytes(125)),
+    "long-ago.flv": lambda: flv_that_claims(1e9, 3600.0),
+    "behind.gif": lambda: small_file("plain.gif") + b"<html>what a server added</html>" * 300,
+    "size.bmp": lambda: bmp(24, 0, claims=1_000_000),
+    "alpha.bmp": lambda: bmp(32, 3, header=124, masks=RGBA),
     "words.avi": lambda: avi_with(chunk(b"_PMX", b"<x:xmpmeta/>" * 20) + chunk(b"DISP", b"\1\0\0\0title\0")),
     "unpadded.avi": avi_without_padding,
     "length.flv": lambda: flv_with_lengths(0),
@@ -145,6 +197,63 @@ def test_an_animated_webp_says_what_it_is(tmp_path):
         container.mux(stream.encode())
     found = examine(path)
     assert (found.code, found.message[:25]) == ("no-decoder", "animated WebP is not read")
+
+
+TURNED = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\6" + bytes(7)
+UNREAD = {  # whole as they are
+    "planes.bmp": lambda: bmp(24, 0, planes=7),
+    "old-alpha.bmp": lambda: bmp(32, 6, masks=RGBA),
+    "short-alpha.bmp": lambda: bmp(32, 3, header=52, masks=RGBA[:3]),
+    "ten-bits.bmp": lambda: bmp(32, 3, header=108, masks=(0x3FF00000, 0xFFC00, 0x3FF, 0)),
+    "jpeg.bmp": lambda: bmp(24, 4),
+    "lab.tif": lambda: saved("LAB", "tiff"),
+    "lzma.tif": lambda: saved("RGB", "tiff", compression="lzma"),
+    "float.tif": lambda: saved("F", "tiff"),
+    "big.tif": lambda: saved("RGB", "tiff", big_tiff=True),
+    "a.avif": lambda: saved("RGB", "avif"),
+    "turned.avif": lambda: saved(
+        "RGB", "avif", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\6" + bytes(7)
+    ),
+    "moving.avif": lambda: saved("RGB", "avif", save_all=True, append_images=[Image.new("RGB", (40, 30), "red")]),
+    "a.heic": lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100),
+    "naked.jxl": lambda: b"\xff\x0a" + bytes(range(200)),
+    "boxed.jxl": lambda: b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl \0\0\0\0jxl " + bytes(100),
+}
+
+
+def saved(mode: str, form: str, **how) -> bytes:
+    file, picture = BytesIO(), Image.linear_gradient("L").resize((40, 30))
+    (picture if mode == "F" else picture.convert("RGB")).convert(mode).save(file, form, **how)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_picture_that_is_not_read_is_not_called_broken(name, tmp_path):
+    for place in (name, f"{name}.png", f"{name}.mp4"):
+        path = tmp_path / place
+        path.write_bytes(UNREAD[name]())
+        with pytest.raises(MediaError) as caught:
+            read_frames(path, np.zeros(1))
+        assert (examine(path).code, caught.value.code) == ("no-decoder", "no-decoder")
+        assert "Convert it" in examine(path).message
+
+
+@pytest.mark.parametrize("name", ["plain.tif", "deflated.tif", "grey.tif"])
+def test_a_tiff_that_is_damaged_is_not_called_unread(name, tmp_path):
+    mode, how = ("L", {}) if name == "grey.tif" else ("RGB", {"compression": "tiff_deflate"} if name[0] == "d" else {})
+    data = saved(mode, "tiff", **how)
+    (tmp_path / name).write_bytes(data)
+    assert examine(tmp_path / name).ok
+    (tmp_path / name).write_bytes(data[:40] if name[0] == "p" else data[:-30] if name[0] == "d" else data[:8])
+    assert examine(tmp_path / name).code in ("no-frames", "truncated", "damaged")
+
+
+@pytest.mark.parametrize("kept", [lambda size: size // 2, lambda size: size * 9 // 10, lambda size: size - 40])
+@pytest.mark.parametrize("name", ["long-ago.flv", "size.bmp", "behind.gif"])
+def test_the_same_files_cut_short_are(name, kept, tmp_path):
+    data = small_file("plain.gif") if name == "behind.gif" else WHOLE[name]()
+    (tmp_path / name).write_bytes(data[: kept(len(data))])
+    assert examine(tmp_path / name).code in ("truncated", "damaged")
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "No such file"), OSError(errno.EIO, "I/O error")])

@@ -18,6 +18,7 @@ from tubelet.data.clips import Views, load_views, views
 from tubelet.data.items import Item
 from tubelet.data.spec import ClipSpec
 from tubelet.evaluate import CLIPS, Answer, answer, parse_views, results_of, write_predictions
+from tubelet.exported import open_file
 from tubelet.media.reader import MediaError
 from tubelet.media.writer import write_video
 from tubelet.nn import create_model
@@ -86,7 +87,9 @@ def test_many_files_keep_their_order_and_bad_ones_their_place(predictor: Predict
     assert "its content is no video" in unreadable[str(bad)].status
     assert unreadable[str(bad)].probability is None
     assert unreadable[str(bad)].probabilities == {}
-    assert found[-1] == predictor.predict(files[-1])
+    alone = predictor.predict(files[-1])
+    assert (found[-1].path, found[-1].label) == (alone.path, alone.label)
+    assert found[-1].probabilities == pytest.approx(alone.probabilities, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["image", "sound"])
@@ -245,6 +248,17 @@ def test_the_last_batch_is_not_compiled_for(
     assert len(fast.predict_files(files)) == 2 * CLIPS + 3
     assert set(compiled) == {CLIPS}
     assert "compiled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("int8", [True, False])
+def test_in_int8_for_onnxruntime_the_company_of_a_clip_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, int8: bool
+) -> None:
+    """Its scales are those of the batch: here the largest value of it stands for them."""
+    monkeypatch.setattr("tubelet.exported.open_onnx", lambda file: lambda clips: np.full((len(clips), 2), clips.max()))
+    _, run = open_file(Path("model.onnx"), "onnx", int8=int8)
+    clips = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1, 1)
+    assert run(clips)[:, 0].tolist() == ([0, 1, 2] if int8 else [2, 2, 2])
 
 
 @pytest.mark.parametrize(("name", "text", "views_of_it"), [("120.mp4", "auto", 30), ("001.mp4", "1x1", 1)])

@@ -513,6 +513,28 @@ def test_after_a_mistake_the_run_directory_can_be_used(videos: Path, tmp_path: P
     train(videos, tmp_path / "run", epochs=0.1)
 
 
+@pytest.mark.parametrize("keep_share", [0.4, 0.0])
+def test_the_last_look_at_held_out_clips_sees_what_the_evaluation_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep_share: float
+) -> None:
+    """Files longer than a clip and not by whole frames of it: frames kept in memory or read anew, the same are seen."""
+    monkeypatch.setattr("tubelet.train.plan.KEEP_SHARE", keep_share)
+    for label, name in enumerate(LEVELS):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(6):
+            frames = pictures(110 + 10 * label, [label, number], frames=9 + 3 * number)
+            write_video(tmp_path / "data" / name / f"{number}.mp4", frames, frames_per_second=25)
+    run = train(tmp_path / "data", tmp_path / "run", views="1x1", seconds_between_frames=0.07, epochs=1)
+    assert json.loads((run / "config.json").read_text())["data"]["keep"] == (keep_share > 0)
+    looked = [record for record in read_metrics(run) if record["kind"] == "val"][-1]
+    with open(run / "predictions.csv", newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert looked["loss"] == pytest.approx(
+        -sum(math.log(float(row[f"p:{row['label']}"])) for row in rows) / len(rows), abs=1e-5
+    )
+    assert looked["accuracy"] == sum(row["predicted"] == row["label"] for row in rows) / len(rows)
+
+
 # ---- the time budget
 
 

@@ -88,8 +88,8 @@ class Eval:
     """Run directory, model.safetensors or exported folder."""
     data: Positional[Path]
     """Folder of class folders, folder with train/ val/ test/, or CSV file."""
-    views: str = "1x1"
-    """Temporal x spatial views of each clip, such as 4x3."""
+    views: str = "auto"
+    """Temporal x spatial views of each clip, such as 4x3; auto: as many in time as show all of it."""
     split: str | None = None
     """Only this split; test, else val, else all if left out."""
     csv: Path | None = None
@@ -112,8 +112,8 @@ class Predict:
     """Run directory, model.safetensors or exported folder."""
     files: Positional[tuple[Path, ...]]
     """Files, or folders of files."""
-    views: str = "1x1"
-    """Temporal x spatial views of each clip, such as 4x3."""
+    views: str = "auto"
+    """Temporal x spatial views of each clip, such as 4x3; auto: as many in time as show all of it."""
     top: int = 3
     """How many classes to show for each file."""
     json: bool = False

@@ -98,7 +98,7 @@ def open_file(file: Path, form: str, *, int8: bool, dtype: str = "float32") -> t
     if form == "onnx":
         if dtype not in ("auto", "float32"):
             raise ValueError(f"onnxruntime computes in float32 here, got dtype={dtype!r}: export for OpenVINO instead")
-        return f"{kept}float32: as exported for onnxruntime", open_onnx(file)
+        return f"{kept}float32: as exported for onnxruntime", one_by_one(open_onnx(file)) if int8 else open_onnx(file)
     chosen, why = choose_dtype("float32" if int8 and dtype == "auto" else dtype, torch.device("cpu"))
     return kept + why, open_openvino(file, "bf16" if chosen == torch.bfloat16 else "f32")
 
@@ -109,6 +109,12 @@ def open_onnx(file: Path) -> Run:
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     return lambda clip: session.run(None, {"clip": clip})[0]
+
+
+def one_by_one(run: Run) -> Run:
+    """Answers each clip by itself: onnxruntime's int8 scales all that it computes at once by the largest number in it,
+    and what is said of a clip must not depend on what stands beside it."""
+    return lambda clips: np.concatenate([run(clip) for clip in np.split(clips, len(clips))])
 
 
 def open_openvino(file: Path, precision: str) -> Run:

@@ -27,6 +27,21 @@ class Broken(Exception):
     """The next piece does not begin where the one before it says."""
 
 
+def ends_whole(file: BinaryIO) -> bool:
+    """Whether the last tag of a Flash file ends where the file does, or a GIF has its mark of the end."""
+    file.seek(0)
+    head, size, place = file.read(16), os.fstat(file.fileno()).st_size, 0
+    is_gif = head.startswith(b"GIF8")
+    try:
+        for place in _gif(file, 13 + _colours(head[10]), size) if is_gif else _flash(file, _first_tag(head), size):  # noqa: B007
+            pass
+    except Broken:
+        return False
+    file.seek(place)
+    last = file.read(4)
+    return last.startswith(b";") if is_gif else place + 15 + int.from_bytes(last[1:]) == size
+
+
 def broken_at(path: str) -> int | None:
     """The byte at which the chain of a file breaks; None where it holds, or the file is of another kind.
 
@@ -39,7 +54,7 @@ def broken_at(path: str) -> int | None:
         elif head.startswith(b"RIFF") and head[8:12] == b"AVI ":
             walk = _avi(file, 0, size)
         elif head.startswith(b"FLV\x01"):
-            walk = _flash(file, int.from_bytes(head[5:9]) + 4, size)
+            walk = _flash(file, _first_tag(head), size)
         elif head.startswith(b"GIF8"):
             walk = _gif(file, 13 + _colours(head[10]), size)
         else:
@@ -113,6 +128,10 @@ def _avi(file: BinaryIO, place: int, end: int) -> Iterator[int]:
             file.seek(place)
             is_padded = not _CHUNK_NAME.fullmatch(file.read(4))
             place += is_padded
+
+
+def _first_tag(head: bytes) -> int:
+    return int.from_bytes(head[5:9]) + 4
 
 
 def _flash(file: BinaryIO, place: int, end: int) -> Iterator[int]:

@@ -1,5 +1,6 @@
 """The border to FFmpeg: the only file that meets the decoder, its packets, its frames and its exceptions."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -12,6 +13,7 @@ from av.sidedata import sidedata
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from tubelet.media.chain import holds_a_picture
+from tubelet.media.content import PICTURE_BRANDS, end_of_sound
 from tubelet.media.files import (
     CODECS,
     CONTAINERS,
@@ -19,6 +21,7 @@ from tubelet.media.files import (
     MAX_PIXELS,
     MediaError,
     too_big,
+    why_no_decoder,
     why_no_stream,
     why_not_opened,
 )
@@ -77,7 +80,8 @@ def streams_of(container: InputContainer, kind: str) -> list[Any]:
 def video_stream(path: str, container: InputContainer, threads: int) -> Any:
     """The first video stream, made ready: its codec is on the list and its pictures are within the limit."""
     streams = streams_of(container, "video")
-    if not streams:
+    # Of a picture in tiles only the first would be shown, and FFmpeg turns others than their makers meant.
+    if not streams or container.metadata.get("major_brand") in PICTURE_BRANDS:
         raise why_no_stream(path, "no-picture", "there is no video in it")
     stream = streams[0]
     _check_codec(path, stream)
@@ -108,16 +112,18 @@ def sound_stream(path: str, container: InputContainer) -> Any:
 def _check_codec(path: str, stream: Any) -> None:
     name = stream.codec_context.codec.canonical_name if stream.codec_context else "of an unknown name"
     if name not in CODECS and not name.startswith("pcm_"):
-        known = "AAC" if stream.type == "audio" else "H.264"
-        raise MediaError(path, "no-decoder", f"the codec {name} is not read", f"Convert it, to {known} for instance")
+        raise why_no_decoder(path, name, better="AAC" if stream.type == "audio" else "H.264")
 
 
 def packets_of(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
     """Yields packets with something in them, from where the container stands, until the end or what looks like it."""
     demuxed: Any = container.demux(stream)
     form = container.format.name
+    end = _end_of_sound(container.name) if form == "mp3" else sys.maxsize
     try:
         for packet in demuxed:
+            if packet.pos is not None and packet.pos >= end:
+                return
             if packet.size and (form != "gif" or holds_a_picture(bytes(packet))):  # an empty one ends the decoder
                 yield packet
                 if form in IMAGE_CONTAINERS:  # what some tools leave behind a picture is none
@@ -126,6 +132,11 @@ def packets_of(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
         return  # the rest of the file cannot be taken apart: it ends here
     finally:
         demuxed.close()  # one that is merely dropped never gives back its packet
+
+
+def _end_of_sound(name: str) -> int:
+    with open(name.removeprefix("file:"), "rb") as file:
+        return end_of_sound(file)
 
 
 class Budget:

@@ -122,8 +122,23 @@ def why_no_frames(path: str, *, is_picture: bool) -> MediaError:
         return reason
     if is_picture and not content.starts_like_a_picture(head):
         return MediaError(path, "not-video", "its content is no picture", "Check that it is the file you mean")
+    if head.startswith(b"BM"):  # which is rarely packed, so that damage seldom keeps it from being decoded
+        return unread_picture(path, "this kind of BMP")
     remedy = "Copy the file again or leave it out"
     return MediaError(path, "no-frames", "not one picture can be decoded", remedy, stage="list")
+
+
+def why_no_decoder(path: str, codec: str, *, better: str) -> MediaError:
+    """Explains a file whose codec is not on the list; `better`: one that is."""
+    with open(path, "rb") as file:
+        picture = content.unread_picture(file)
+    if picture:
+        return unread_picture(path, picture)
+    return MediaError(path, "no-decoder", f"the codec {codec} is not read", f"Convert it, to {better} for instance")
+
+
+def unread_picture(path: str, name: str) -> MediaError:
+    return MediaError(path, "no-decoder", f"{name} is not read", "Convert it, to PNG for instance")
 
 
 def too_big(path: str, height: int, width: int, *, most_pixels: int) -> MediaError:
@@ -136,9 +151,12 @@ def _looked_into(path: str) -> tuple[bytes, MediaError | None]:
     try:
         with open(path, "rb") as file:
             head, without_moov = file.read(content.HEAD_BYTES), content.lacks_moov(file)
+            picture = content.unread_picture(file)
     except OSError as error:
         problem = f"it cannot be read ({error.strerror})"
         return b"", MediaError(path, "unreadable", problem, "Check the permissions")
+    if picture:
+        return head, unread_picture(path, picture)
     if content.is_playlist(head):
         problem = "it is a playlist or a script, which are not read as they may open other files"
         remedy = "Pass the video itself, as MP4 or Matroska for instance"

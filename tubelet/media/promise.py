@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from tubelet.media.chain import ends_whole
 from tubelet.media.content import ASF, MP4_BOXES, boxes, ebml_number
 
 _MOST_SEGMENTS = 1000
@@ -67,9 +68,12 @@ def _of_riff(file: BinaryIO, head: bytes) -> int:
 
 
 def _of_flash(file: BinaryIO, head: bytes) -> int:
+    """Some editors copy the number that was there before: it counts where the last tag is not whole."""
     mark = head.find(b"\0\x08filesize\0")
     size = struct.unpack(">d", head[mark + 11 : mark + 19])[0] if mark > 0 else 0.0
-    return int(size) if 0 < size < 1e15 else 0
+    if not 0 < size < 1e15 or ends_whole(file):
+        return 0
+    return int(size)
 
 
 def _of_asf(file: BinaryIO, head: bytes) -> int:
@@ -96,10 +100,15 @@ def _of_jpeg(file: BinaryIO, head: bytes) -> int:
 
 
 def _of_gif(file: BinaryIO, head: bytes) -> int:
-    return _marked(file, max(0, file.seek(0, os.SEEK_END) - 4096), b"\0;")
+    lacks = _marked(file, max(0, file.seek(0, os.SEEK_END) - 4096), b"\0;")
+    return 0 if lacks and ends_whole(file) else lacks  # there may be more behind its end
 
 
 def _of_bmp(file: BinaryIO, head: bytes) -> int:
+    """Of pixels that are not packed the size follows from the picture's; some writers have no idea of the file's."""
+    place, header, width, height, _, bits, packing = struct.unpack("<IIiiHHI", head[10:34])
+    if header >= 40 and packing in (0, 3):
+        return place + abs(height) * ((width * bits + 31) // 32 * 4)
     return struct.unpack("<I", head[2:6])[0]
 
 
