@@ -77,7 +77,7 @@ def test_every_promised_file_is_there_and_nothing_else(video_run: Path) -> None:
 def test_the_results_are_those_of_the_predictions(video_run: Path) -> None:
     check_results(video_run)
     results = read_json(video_run / "results.json")
-    assert (results["split"], results["views"], results["clips"]) == ("val", "1x1", 2)
+    assert (results["split"], results["views"], results["clips"]) == ("val", "auto", 2)
     assert 0 <= results["single_frame"]["accuracy"] <= 1
     assert results["seconds_total"] > 0
 
