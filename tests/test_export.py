@@ -319,8 +319,9 @@ def test_export_on_the_command_line(
     assert command(*arguments) == 2
     assert f"tubelet: {tmp_path / 'out'} is there already: name a new folder, or add --over" in capsys.readouterr().err
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
-    assert command(*arguments, "--overwrite") == 0
+    assert command(*arguments, "--overwrite", "--full-range") == 0
     assert "busy" not in capsys.readouterr().out
+    assert read_exported(tmp_path / "out")["full_range"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "out"]
 
 

@@ -221,6 +221,7 @@ def export(command: Export) -> int:
             command.out,
             format=command.format,
             int8=command.int8,
+            full_range=command.full_range,
             data=command.data,
             clips=command.clips,
             overwrite=command.overwrite,
