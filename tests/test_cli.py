@@ -208,7 +208,7 @@ def check_message(capsys: pytest.CaptureFixture[str], expected: str) -> None:
         (["--size", "8", "8"], "clip"),
         (["--model", "vivit4-P/16x4"], "heads"),
         (["--init", "nowhere.safetensors"], r"nowhere\.safetensors: no such file"),
-        (["--views", "9"], "views = '9': expected TEMPORALxSPATIAL"),
+        (["--views", "9"], "views = '9': expected .*TEMPORALxSPATIAL"),
         (["--device", "gpu"], "unknown device 'gpu': expected auto, cpu, cuda or mps"),
         (["--shard", "fsdp2"], "start it with torchrun --nproc-per-node N"),
         (["--batch", "3", "--accumulate", "2"], "a batch of 3 clips for 1 processes in 2 parts"),
