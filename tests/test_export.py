@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -17,9 +18,11 @@ from tiny import tiny
 
 from tubelet import ClipSpec, Predictor, load, save
 from tubelet.data.clips import views
-from tubelet.export import export, synthetic
+from tubelet.export import export, read, synthetic
 from tubelet.exported import Exported, needed, read_exported
+from tubelet.int8 import roundings
 from tubelet.onnx_files import write_onnx
+from tubelet.precision import choose_dtype
 
 VIDEO = ClipSpec(
     frames=4, seconds_between_frames=0.08, resize=(32, 40), crop=(32, 32), mean=(0.4, 0.5, 0.6), std=(0.2,) * 3
@@ -79,12 +82,14 @@ def make(place: Path, run: Path, data: Path, plain: Path) -> Make:
     """Exports the run with some flags, once: the folder and what it says of itself."""
     made: dict[str, tuple[Path, dict[str, Any]]] = {}
 
-    def export_once(form: str, *, int8: bool = False) -> tuple[Path, dict[str, Any]]:
-        name = f"{form}{8 * int8}"
+    def export_once(form: str, *, int8: bool = False, full_range: bool = False) -> tuple[Path, dict[str, Any]]:
+        name = f"{form}{8 * int8}{' full' * full_range}"
         if name not in made:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("tubelet.export.write_onnx", lambda model, file, clip: shutil.copyfile(plain, file))
-                about = export(run, place / name, format=form, int8=int8, data=data, clips=8, show=False)
+                patch.setattr("tubelet.export.ENOUGH", 0.0)  # then all products are in int8 on every machine
+                flags: dict[str, Any] = {"int8": int8, "full_range": full_range, "data": data, "clips": 8}
+                about = export(run, place / name, format=form, show=False, **flags)
             made[name] = place / name, about
         return made[name]
 
@@ -179,6 +184,58 @@ def test_int8_covers_every_product_with_weights(make: Make, plain: Path) -> None
     assert kinds == {"MatMulInteger": len(products(plain))}
 
 
+def int8_weights(folder: Path, form: str) -> list[np.ndarray]:
+    if form == "onnx":
+        initializers = onnx.load(folder / "model.onnx").graph.initializer
+        return [onnx.numpy_helper.to_array(one) for one in initializers if one.data_type == onnx.TensorProto.INT8]
+    operations = needed("openvino").Core().read_model(folder / "model.xml").get_ops()
+    constants = [one for one in operations if one.get_type_name() == "Constant"]
+    return [one.data for one in constants if one.data.dtype == np.int8]
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_weights_lie_within_seven_bits_unless_asked_otherwise(make: Make, plain: Path, form: str) -> None:
+    """Processors without VNNI add two products of a byte and a weight in 16 bits: 2 * 255 * 64 is the most."""
+    for full_range, most in ((False, 64), (True, 127)):
+        folder, about = make(form, int8=True, full_range=full_range)
+        matrices = [weight for weight in int8_weights(folder, form) if weight.ndim == 2]
+        assert len(matrices) == len(products(plain))
+        extremes = [np.abs(weight.astype(int)).max() for weight in matrices]
+        assert most / 2 < min(extremes) <= max(extremes) <= most
+        assert about["full_range"] == full_range
+        assert ("VNNI" in Predictor.load(folder).precision) == full_range
+    assert 2 * 255 * 64 < 2**15 < 2 * 255 * 127
+
+
+def test_keys_lie_within_seven_bits_like_weights(make: Make) -> None:
+    """Attention multiplies them with queries, of eight bits."""
+    found = []
+    for full_range in (False, True):
+        model = (
+            needed("openvino").Core().read_model(make("openvino", int8=True, full_range=full_range)[0] / "model.xml")
+        )
+        attentions = [one for one in model.get_ordered_ops() if one.get_type_name() == "ScaledDotProductAttention"]
+        found.append([ends_of(list(roundings(one.input(side)))) for one in attentions for side in (0, 1)])
+    half, full = found
+    assert len(half) == len(full) == 4  # queries and keys of two blocks
+    assert half[::2] == full[::2]
+    assert [[2 * end for end in ends] for ends in full[1::2]] == [pytest.approx(ends) for ends in half[1::2]]
+
+
+def ends_of(nodes: list[Any]) -> list[float]:
+    """The lowest and the highest value of one rounding, before and after."""
+    assert len(nodes) == 1
+    return [float(end.get_source_output().get_node().data) for end in nodes[0].inputs()[1:]]
+
+
+def test_exports_from_before_there_was_a_choice_are_of_the_full_range(make: Make, tmp_path: Path) -> None:
+    folder = shutil.copytree(make("onnx", int8=True)[0], tmp_path / "old")
+    about = read_exported(folder)
+    del about["full_range"]
+    (folder / "tubelet.json").write_text(json.dumps(about))
+    assert "VNNI" in Predictor.load(folder).precision
+
+
 # ---- the report
 
 
@@ -256,15 +313,53 @@ def test_export_on_the_command_line(
     shown = " ".join(capsys.readouterr().out.split())
     for words in ("torch, float32", "1.00x 100.0% 0", "onnxruntime, float32", "onnxruntime, int8", "logits of up to"):
         assert words in shown
-    assert f"9 clips from {tmp_path / 'data'}, 1 files could not be read" in shown
+    assert f"9 clips from {tmp_path / 'data'}, 1 others could not be read" in shown
     assert "other programs keep this machine busy" in shown
     assert re.search(r"out: model.onnx, tubelet.json \(0.\d MB\)", shown)
     assert command(*arguments) == 2
     assert f"tubelet: {tmp_path / 'out'} is there already: name a new folder, or add --over" in capsys.readouterr().err
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
-    assert command(*arguments, "--overwrite") == 0
+    assert command(*arguments, "--overwrite", "--full-range") == 0
     assert "busy" not in capsys.readouterr().out
+    assert read_exported(tmp_path / "out")["full_range"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "out"]
+
+
+# ---- data
+
+
+PARTS = [("0", None, None), ("1", 0.04, 0.16), ("1", 0.16, 0.32)]
+ROWS = "bright/0.mp4,bright,,\nbright/1.mp4,bright,0.04,0.16\nbright/1.mp4,bright,0.16,0.32\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "parts", "faults"),
+    [
+        ("path,label,start,end", ROWS, PARTS, 0),
+        ("path,label,start,end", ROWS + "bright/7.mp4,bright,,\n,,,\nbright/2.mp4,bright,2,1\n", PARTS, 2),
+        ("path,name", "bright/1.mp4,b\nbright/0.mp4,b\nbright/0.mp4,c\n", [("0", None, None), ("1", None, None)], 0),
+    ],
+)
+def test_a_table_names_files_and_parts_of_them(
+    data: Path, header: str, rows: str, parts: list[tuple[str, float | None, float | None]], faults: int
+) -> None:
+    table = data.with_name("table.csv")
+    table.write_text("\n".join([header, rows]).replace("bright/", f"{data.name}/bright/"))
+    given = read(table, VIDEO, 8, False, "onnx")
+    expected = [
+        views(data / "bright" / f"{name}.mp4", VIDEO, start_seconds=start, end_seconds=end)
+        for name, start, end in parts
+    ]
+    assert len(given.compared) == len(expected)
+    assert all(torch.equal(a, b) for a, b in zip(given.compared, expected, strict=True))
+    assert given.what == f"{len(parts)} clips from {table}" + (f", {faults} others could not be read" if faults else "")
+
+
+def test_data_without_media(tmp_path: Path) -> None:
+    for name in ("nothing", "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match=name):
+            read(tmp_path / name, VIDEO, 8, False, "onnx")
 
 
 # ---- faults
@@ -298,6 +393,7 @@ def test_only_exported_folders_are_overwritten(run: Path, tmp_path: Path) -> Non
     ("settings", "message"),
     [
         ({"format": "coreml"}, "unknown format 'coreml': expected onnx or openvino"),
+        ({"full_range": True}, "the full range is one of int8 weights: add --int8, or leave --full-range out"),
         ({"clips": 1}, "got clips=1, expected at least 2 to compare answers on"),
         ({"int8": True, "format": "openvino"}, "int8 for OpenVINO is calibrated on real clips: give --data FOLDER"),
     ],
@@ -326,7 +422,7 @@ def test_data_that_cannot_be_read(run: Path, data: Path, tmp_path: Path) -> None
     folder = shutil.copytree(data / "dark", tmp_path / "dark")
     for file in sorted(folder.iterdir())[1:]:
         spoil(file)
-    with pytest.raises(ValueError, match=r"dark: 1 of 5 files can be read, expected at least 2: .*content is no video"):
+    with pytest.raises(ValueError, match=r"dark: 1 of 5 clips can be read, expected at least 2: .*content is no video"):
         export(run, tmp_path / "out", data=folder)
 
 
@@ -350,13 +446,12 @@ def test_an_exported_folder_is_no_run(make: Make, tmp_path: Path) -> None:
         Predictor.load(folder, dtype="bfloat16")
 
 
-def test_precision_of_each_runtime(monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+def test_precision_of_each_runtime(make: Make) -> None:
     said = [Predictor.load(make(form, int8=int8)[0], dtype="auto").precision for form, int8 in KINDS]
     assert said == [
         "float32: as exported for onnxruntime",
         "int8, else float32: as exported for onnxruntime",
-        "bfloat16: this processor has avx512_bf16",
+        choose_dtype("auto", torch.device("cpu"))[1],
         "int8, else float32",
     ]
 

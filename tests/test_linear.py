@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from tubelet.nn import Grid, attend, attention
+from tubelet.nn import Grid, attend, attention, processor
 from tubelet.nn import linear as linear_room
 from tubelet.nn.attention import from_products, kept_products
 from tubelet.nn.linear import Linear, linear, only_answers
-from tubelet.nn.processor import fuses_linear
+from tubelet.nn.processor import BFLOAT16, bfloat16_instructions, products_beat_attention
 
 LAYOUTS = {
     "whole": lambda x: x,
@@ -117,7 +117,7 @@ def calls_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
 def test_the_kernel_is_asked_for_where_it_is(capability, has_bfloat16, fused, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_bfloat16)
-    monkeypatch.setattr(linear_room, "fuses_linear", fuses_linear.__wrapped__)  # asks anew each time
+    ask_anew(monkeypatch)
     calls, layer = calls_of_the_kernel(monkeypatch), Linear(8, 6, gelu="tanh")
     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         x, layer = torch.randn(2, 8, dtype=dtype), layer.to(dtype)
@@ -131,14 +131,36 @@ def test_the_kernel_is_asked_for_where_it_is(capability, has_bfloat16, fused, mo
 
 def test_a_torch_that_lacks_the_kernel_does_without(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    has = fuses_linear.__wrapped__
-    assert has(torch.float32)
-    for mkldnn in (SimpleNamespace(), SimpleNamespace(_linear_pointwise=print)):
+    ask_anew(monkeypatch)
+    assert linear_room.fuses_linear(torch.float32)
+    for there in ({}, {"_linear_pointwise": print}, {"_is_mkldnn_bf16_supported": lambda: True}):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch.ops, "mkldnn", mkldnn)
-            assert not has(torch.float32)
+            patch.setattr(torch.ops, "mkldnn", SimpleNamespace(**there))
+            assert not linear_room.fuses_linear(torch.float32)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert not has(torch.float32)
+    assert not linear_room.fuses_linear(torch.float32)
+    assert bfloat16_instructions() == []
+
+
+def ask_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on nothing is remembered of what torch said of itself."""
+    monkeypatch.setattr(processor, "onednn_has", processor.onednn_has.__wrapped__)
+    monkeypatch.setattr(linear_room, "fuses_linear", processor.fuses_linear.__wrapped__)
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("has", [[], ["avx512_bf16"], ["AMX"], ["avx512_bf16", "AMX"]])
+def test_instructions_are_those_of_the_processor_that_onednn_uses(has, onednn, monkeypatch):
+    ask_anew(monkeypatch)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+    for name, gate in BFLOAT16.items():
+        monkeypatch.setattr(torch.cpu, gate, lambda name=name: name in has)
+    assert bfloat16_instructions() == (has if onednn else [])
+    assert products_beat_attention(torch.bfloat16) == (onednn and has == ["avx512_bf16"])
+    assert not products_beat_attention(torch.float32)
+    for gate in BFLOAT16.values():
+        monkeypatch.delattr(torch.cpu, gate)
+    assert bfloat16_instructions() == []
 
 
 @pytest.mark.parametrize("products", [True, False])

@@ -16,7 +16,7 @@ from tubelet import __version__
 from tubelet.commands import COMMANDS, Bench, Check, Convert, Demo, Eval, Export, Info, Predict, Prepare, Stream, Train
 from tubelet.ending import SOME_FAILED, WRONG, terminable, told
 from tubelet.openmp import wait_briefly
-from tubelet.options import asks_for_help, help_of, read_command
+from tubelet.options import read_command
 from tubelet.train.config import TrainConfig
 
 BEGUN = time.monotonic()  # budgets of time count from here on: torch takes seconds to be loaded
@@ -100,9 +100,6 @@ def parse(arguments: list[str]) -> object:
             near = difflib.get_close_matches(verb, COMMANDS, n=1)
             hint = f"did you mean `tubelet {near[0]}`?" if near else f"expected one of {', '.join(COMMANDS)}"
             raise ValueError(f"no command {verb!r}: {hint}")
-        if asks_for_help(rest):
-            print(help_of(COMMANDS[verb], name=f"tubelet {verb}"))
-            sys.exit(0)
         return read_command(COMMANDS[verb], rest, name=f"tubelet {verb}")
     except ValueError:
         if in_first_process():

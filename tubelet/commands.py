@@ -152,8 +152,10 @@ class Export:
     """onnx runs nearly everywhere; openvino is the fastest on processors."""
     int8: bool = False
     """Products in int8: faster; look at how many answers stay the same."""
+    full_range: bool = False
+    """int8 weights of eight bits, not seven: right only on processors with VNNI."""
     data: Path | None = None
-    """Folder of files to compare answers on; synthetic clips if left out."""
+    """Folder or table of files to compare answers on; synthetic clips if left out."""
     clips: int = 32
     """Clips to compare answers on."""
     overwrite: bool = False

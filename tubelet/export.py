@@ -20,13 +20,15 @@ from torch import Tensor
 from tubelet import __version__
 from tubelet.data.clips import views
 from tubelet.data.spec import ClipSpec
+from tubelet.data.table import TABLES, Item, read_table
+from tubelet.data.walk import list_media
 from tubelet.exported import ABOUT, FILES, is_exported, needed, open_file
 from tubelet.int8 import first_and_last_product, write_onnx_int8, write_openvino_int8
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.onnx_files import write_onnx
 from tubelet.precision import has_bfloat16
-from tubelet.predict import Predictor, find_files
+from tubelet.predict import Predictor
 from tubelet.screen import console, say
 from tubelet.timing import interleaved
 
@@ -55,6 +57,7 @@ def export(
     *,
     format: str = "onnx",
     int8: bool = False,
+    full_range: bool = False,
     data: str | os.PathLike[str] | None = None,
     clips: int = 32,
     overwrite: bool = False,
@@ -63,21 +66,24 @@ def export(
     """Writes `out`, a folder with the model's file and tubelet.json, which `Predictor.load` takes like a run.
 
     The file takes uint8 clips (B, C, T, H, W) of any number, normalises them and gives logits (B, classes). Answers and
-    speed are compared with float32 torch on `clips` clips of the files under `data`, or, left out, on synthetic ones.
+    speed are compared with float32 torch on `clips` clips of `data`, a folder or a table, or, left out, on synthetic
+    ones. int8 weights lie within seven bits, which is right on every processor; in the `full_range` of eight bits they
+    are right only on processors with VNNI.
 
     Returns: what tubelet.json holds.
 
     Raises:
-        ValueError: no run, a folder that is there already, a missing package, or int8 for OpenVINO without `data`.
+        ValueError: no run, a folder that is there already, a missing package, int8 for OpenVINO without `data`, or
+            `full_range` without int8.
     """
     folder, load = Path(out), os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
-    check(folder, format, int8=int8, data=data, clips=clips, overwrite=overwrite)
+    check(folder, format, int8=int8, full_range=full_range, data=data, clips=clips, overwrite=overwrite)
     predictor = Predictor.load(run, device="cpu")
     given = synthetic(predictor.spec, clips) if data is None else read(Path(data), predictor.spec, clips, int8, format)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
-        made, report = write(predictor.model, Path(place), format, int8=int8, given=given)
-        about = describe(predictor, format, int8=int8) | {
+        made, report = write(predictor.model, Path(place), format, int8=int8, full_range=full_range, given=given)
+        about = describe(predictor, format, int8=int8, full_range=full_range) | {
             "run": os.path.realpath(run),
             "report": report | {"load": load},
         }
@@ -90,12 +96,14 @@ def export(
     return about
 
 
-def check(folder: Path, form: str, *, int8: bool, data: object, clips: int, overwrite: bool) -> None:
+def check(folder: Path, form: str, *, int8: bool, full_range: bool, data: object, clips: int, overwrite: bool) -> None:
     """Raises ValueError, before anything is computed, where the work could not be finished."""
     if form not in FILES:
         raise ValueError(f"unknown format {form!r}: expected {' or '.join(FILES)}")
     if clips < 2:
         raise ValueError(f"got clips={clips}, expected at least 2 to compare answers on")
+    if full_range and not int8:
+        raise ValueError("the full range is one of int8 weights: add --int8, or leave --full-range out")
     if int8 and form == "openvino" and data is None:
         raise ValueError("int8 for OpenVINO is calibrated on real clips: give --data FOLDER with some like yours")
     if (folder.exists() and not folder.is_dir()) or (folder.is_dir() and any(folder.iterdir())):
@@ -107,28 +115,45 @@ def check(folder: Path, form: str, *, int8: bool, data: object, clips: int, over
         needed(package)
 
 
+def list_clips(data: Path) -> tuple[Path, list[Item], list[str]]:
+    """Where clips lie; the media files there, or the parts of files that a table of clips names; what is wrong with
+    the others.
+
+    Raises:
+        ValueError: no media there.
+    """
+    listing = list_media(data)
+    closed = [f"{listing.root / folder}: you may not look into this folder" for folder in listing.closed]
+    if data.is_file() and data.suffix.lower() in TABLES:
+        table = read_table(data, root=listing.root)
+        if table.items:
+            return listing.root, table.items, [f"{problem.where}: {problem.message}" for problem in table.problems]
+    return listing.root, [Item(name, "") for name in listing.files], closed
+
+
 def read(data: Path, spec: ClipSpec, clips: int, int8: bool, form: str) -> Clips:
-    """Clips from files spread evenly over those under `data`; one that cannot be read is left out.
+    """Clips spread evenly over those of `data`; one that cannot be read is left out.
 
     Raises:
         ValueError: too few can be read.
     """
-    files = find_files([data])
-    chosen = [files[i * len(files) // clips] for i in range(clips)] if len(files) > clips else files
-    found, faults = [], []
-    for file in chosen:
+    root, items, faults = list_clips(data)
+    chosen = [items[i * len(items) // clips] for i in range(clips)] if len(items) > clips else items
+    found = []
+    for item in chosen:
+        start, end = item.start_seconds, item.end_seconds
         try:
-            found.append(views(file, spec).contiguous())
+            found.append(views(root / item.path, spec, start_seconds=start, end_seconds=end).contiguous())
         except MediaError as error:
             faults.append(str(error))
     if len(found) < 2:
-        raise ValueError(f"{data}: {len(found)} of {len(chosen)} files can be read, expected at least 2: {faults[:1]}")
+        raise ValueError(f"{data}: {len(found)} of {len(chosen)} clips can be read, expected at least 2: {faults[:1]}")
     calibration = found[::CALIBRATE_EVERY] if int8 and form == "openvino" else []
     compared = [clip for clip in found if not any(clip is other for other in calibration)]
     what = f"{len(compared)} clips from {data}"
     if calibration:
         what += f", {len(calibration)} others to calibrate int8"
-    return Clips(compared, calibration, what + (f", {len(faults)} files could not be read" if faults else ""))
+    return Clips(compared, calibration, what + (f", {len(faults)} others could not be read" if faults else ""))
 
 
 def synthetic(spec: ClipSpec, clips: int) -> Clips:
@@ -141,7 +166,7 @@ def synthetic(spec: ClipSpec, clips: int) -> Clips:
 
 
 def write(
-    model: SpaceTimeTransformer, place: Path, form: str, *, int8: bool, given: Clips
+    model: SpaceTimeTransformer, place: Path, form: str, *, int8: bool, full_range: bool, given: Clips
 ) -> tuple[Path, dict[str, Any]]:
     """Writes the model into a folder in `place`, int8 or not; returns the folder and how it compares with float32."""
     plain, runtime = place / "plain.onnx", RUNTIMES[form]
@@ -151,13 +176,13 @@ def write(
     if form == "openvino" and has_bfloat16(torch.device("cpu"))[0]:
         ways[f"{runtime}, bfloat16"] = opened(folder, form, dtype="bfloat16")
     if int8:
-        folder, notes = write_int8_as_far_as_it_agrees(model, plain, form, given)
+        folder, notes = write_int8_as_far_as_it_agrees(model, plain, form, given, full_range=full_range)
         ways[f"{runtime}, int8"] = opened(folder, form, int8=True)
     return folder, {"clips": given.what, "notes": notes} | compare(ways, given.compared)
 
 
 def write_int8_as_far_as_it_agrees(
-    model: SpaceTimeTransformer, plain: Path, form: str, given: Clips
+    model: SpaceTimeTransformer, plain: Path, form: str, given: Clips, *, full_range: bool
 ) -> tuple[Path, list[str]]:
     """Writes the model in int8: all its products, or, where that keeps more answers, all but tokeniser and head."""
     reference, notes, tried = logits_of(model, given.compared), [], []
@@ -165,9 +190,12 @@ def write_int8_as_far_as_it_agrees(
         folder = plain.with_name(part)
         folder.mkdir()
         if form == "onnx":
-            write_onnx_int8(plain, folder / FILES[form], leave=leave)
+            write_onnx_int8(plain, folder / FILES[form], leave=leave, full_range=full_range)
         else:
-            write_openvino_int8(plain, folder / FILES[form], calibration=given.calibration, leave=leave)
+            calibration = given.calibration
+            write_openvino_int8(
+                plain, folder / FILES[form], calibration=calibration, leave=leave, full_range=full_range
+            )
         tried.append((agreement_of(logits_of(opened(folder, form, int8=True), given.compared), reference), folder))
         if tried[-1][0] >= ENOUGH:
             break
@@ -221,7 +249,7 @@ def compare(ways: dict[str, Model], clips: Sequence[Tensor]) -> dict[str, Any]:
     return {"threads": torch.get_num_threads(), "largest_logit": logits[0].abs().max().item(), "rows": rows}
 
 
-def describe(predictor: Predictor, form: str, *, int8: bool) -> dict[str, Any]:
+def describe(predictor: Predictor, form: str, *, int8: bool, full_range: bool) -> dict[str, Any]:
     spec, model = predictor.spec, predictor.model
     return {
         "tubelet": __version__,
@@ -230,6 +258,7 @@ def describe(predictor: Predictor, form: str, *, int8: bool) -> dict[str, Any]:
         "clip_spec": spec.to_json(),
         "format": form,
         "int8": int8,
+        "full_range": full_range,
         "input": {
             "name": "clip",
             "dtype": "float32" if spec.kind == "sound" else "uint8",

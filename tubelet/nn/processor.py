@@ -8,8 +8,17 @@ BFLOAT16 = {"avx512_bf16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_sup
 
 
 def bfloat16_instructions() -> list[str]:
-    """Names of the processor's instructions that multiply in bfloat16."""
-    return [name for name, gate in BFLOAT16.items() if hasattr(torch.cpu, gate) and getattr(torch.cpu, gate)()]
+    """Names of the processor's instructions that multiply in bfloat16, where oneDNN, which is to use them, does."""
+    found = [name for name, gate in BFLOAT16.items() if hasattr(torch.cpu, gate) and getattr(torch.cpu, gate)()]
+    return found if onednn_has(torch.bfloat16) else []
+
+
+@cache
+def onednn_has(dtype: torch.dtype) -> bool:
+    """Whether oneDNN, on this processor, has kernels for numbers of `dtype`."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @cache
@@ -18,15 +27,8 @@ def fuses_linear(dtype: torch.dtype) -> bool:
 
     On x86 it is ahead of `F.linear` in float32, and saves a pass over memory: docs/performance.md.
     """
-    mkldnn = torch.ops.mkldnn
-    if not (
-        torch.backends.mkldnn.is_available()
-        and torch.backends.cpu.get_cpu_capability().startswith("AVX")
-        and hasattr(mkldnn, "_linear_pointwise")
-        and hasattr(mkldnn, "_is_mkldnn_bf16_supported")
-    ):
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and mkldnn._is_mkldnn_bf16_supported())
+    x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    return x86 and onednn_has(dtype) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def products_beat_attention(dtype: torch.dtype) -> bool:
