@@ -211,7 +211,7 @@ def check_message(capsys: pytest.CaptureFixture[str], expected: str) -> None:
         (["--views", "9"], "views = '9': expected .*TEMPORALxSPATIAL"),
         (["--device", "gpu"], "unknown device 'gpu': expected auto, cpu, cuda or mps"),
         (["--shard", "fsdp2"], "start it with torchrun --nproc-per-node N"),
-        (["--batch", "3", "--accumulate", "2"], "a batch of 3 clips for 1 processes in 2 parts"),
+        (["--batch", "3", "--accumulate", "2"], "a batch of 3 clips for 1 process in 2 parts"),
     ],
 )
 def test_settings_that_cannot_work(

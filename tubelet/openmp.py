@@ -1,8 +1,8 @@
 """How threads of OpenMP wait for each other: awake for a moment, then asleep, so that other work takes no core twice.
 
 By default they stay awake for long. On a core that another program also uses, a thread that is waited for then stands
-still for as long as the one that waits is awake: a step takes 4 to 15 times as long instead of twice. Read when torch is
-loaded, so this comes before. docs/performance.md has the measurement, `benchmarks/waiting.py` made it.
+still for as long as the one that waits is awake, and a step takes many times as long instead of twice. The setting is
+read when torch is loaded, so it comes before. docs/performance.md has the measurement, by `benchmarks/waiting.py`.
 """
 
 import os
