@@ -19,6 +19,7 @@ from torch.testing import assert_close
 from tubelet.nn import Grid, ModelConfig, SpaceTimeTransformer, TubeletEmbed, resample
 from tubelet.weights import from_reference, image_config, init_from_image, save, to_reference, with_patch
 from tubelet.weights.image_file import image_shape
+from tubelet.weights.image_position import source_grid
 
 GRID = (2, 3)  # of tiny's images, in patches
 TABLE, PREFIX = "encoders.0.position.tables.0", "encoders.0.prefix"
@@ -275,6 +276,58 @@ def test_a_square_grid_is_found():
     video = tiny("vivit1", clip=(8, 12, 12))
     init_from_image(video, timm_state(vit))
     assert_close(video.state_dict()[TABLE][3:4], vit.state_dict()[TABLE])
+
+
+def never() -> None:
+    raise AssertionError("nothing needs to be asked")
+
+
+@pytest.mark.parametrize(
+    ("count", "prefix", "grid", "rows"),
+    [
+        *[(side**2 + 1, 1, (side, side), 1) for side in (2, 3, 5, 7, 8, 12, 14, 16, 18, 24, 27, 28, 32, 37)],
+        *[(14**2 + tokens, tokens, (14, 14), tokens) for tokens in (0, 2, 5)],
+        *[(14**2, tokens, (14, 14), 0) for tokens in (0, 3, 5)],  # 193 and 191 fill no grid
+    ],
+)
+def test_a_square_grid_is_found_where_rows_can_be_read_in_one_way(count, prefix, grid, rows):
+    assert source_grid(count, prefix, None, never) == (Grid(1, *grid), rows)
+
+
+@pytest.mark.parametrize(
+    ("count", "prefix", "without", "with_rows"),
+    [
+        (25, 1, (5, 5), (4, 6)),
+        (196, 1, (14, 14), (13, 15)),
+        (1369, 5, (37, 37), (31, 44)),
+        (9, 5, (3, 3), (2, 2)),
+    ],
+)
+def test_a_grid_that_rows_do_not_tell_is_asked_for(count, prefix, without, with_rows):
+    for say in (None, (2, 7), (0, 0)):
+        with pytest.raises(ValueError, match="image_grid=") as caught:
+            source_grid(count, prefix, None, lambda say=say: say)
+        for number in (count, prefix, without, with_rows):
+            assert str(number) in str(caught.value)
+    for grid, rows in ((without, 0), (with_rows, prefix), (with_rows[::-1], prefix)):
+        assert source_grid(count, prefix, grid, never) == (Grid(1, *grid), rows)
+        assert source_grid(count, prefix, None, lambda grid=grid: grid) == (Grid(1, *grid), rows)
+
+
+@pytest.mark.parametrize(("grid", "rows"), [((5, 5), 0), ((4, 6), 1)])
+def test_the_config_beside_the_weights_tells_the_grid(grid, rows, tmp_path):
+    state = timm_state(tiny("vit", clip=(1, 20, 20)))
+    table = state["pos_embed"] = torch.randn(1, 25, 24)
+    video = tiny("vivit1", clip=(8, 4 * grid[0], 4 * grid[1]))
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"image_grid=\(5, 5\) or image_grid=\(4, 6\)"):
+        init_from_image(video, tmp_path)
+    size = {"input_size": [3, 4 * grid[0], 4 * grid[1]]}
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": size}))
+    init_from_image(video, tmp_path)
+    assert_close(video.state_dict()[TABLE][0], table[0, rows:].unflatten(0, grid))
+    position = table[:, :1] if rows else 0
+    assert_close(video.state_dict()[PREFIX], state["cls_token"] + position)
 
 
 @pytest.mark.parametrize("embed", ["tubelet", "space-time"])

@@ -109,10 +109,39 @@ def test_a_file_of_other_bytes_is_named(file, read):
         read(file)
 
 
+def replace_head(model):
+    model.head = torch.nn.Linear(24, 7)
+
+
+def add_a_tensor(model):
+    model.register_buffer("extra", torch.zeros(3))
+
+
+def quantise(model):
+    model.head.weight = torch.nn.Parameter(model.head.weight.to(torch.int8), requires_grad=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "misfit"),
+    [
+        (replace_head, r"head.weight is \(7, 24\), the model has \(5, 24\)"),
+        (add_a_tensor, r"unknown: extra \(3,\)"),
+        (quantise, r"dtype: head.weight is torch.int8"),
+    ],
+)
+def test_a_model_that_could_not_be_loaded_is_not_written(change, misfit, tmp_path):
+    model = tiny("vivit1")
+    change(model)
+    with pytest.raises(ValueError, match=misfit) as caught:
+        save(model, tmp_path / "new" / "model.safetensors")
+    assert "num_classes=" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("read", [load, read_about])
 def test_a_file_of_another_program_is_named(file, read):
     save_file({"a": torch.zeros(2)}, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"not written by tubelet .* give it to tubelet.init_from_image"):
+    with pytest.raises(ValueError, match=r"not written by tubelet .*tubelet convert .*--init"):
         read(file)
 
 

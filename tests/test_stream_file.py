@@ -456,9 +456,10 @@ def test_a_signal_keeps_what_was_computed_though_the_pipe_is_silent(
         assert process.stdout
         pipe.write(moving(2).tobytes())
         pipe.flush()
-        first = [json.loads(process.stdout.readline()) for _ in range(5)]  # they come before the pipe ends
+        first = [json.loads(process.stdout.readline()) for _ in range(9)]  # all, and they come before the pipe ends
+        time.sleep(0.5)  # until it waits for the next frame
         process.send_signal(number)
-        rest, errors = process.communicate(timeout=60)
+        rest, errors = process.communicate(timeout=200)
     assert process.returncode == code, errors
     assert errors.decode() == "tubelet: interrupted; what was computed so far is kept\n"
     lines = [*first, *(json.loads(line) for line in rest.splitlines())]

@@ -5,6 +5,7 @@ and only its projection starts at zero: with all at zero only that projection's 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -16,7 +17,7 @@ from tubelet.nn.encoder import Encoder
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.pool import AttentivePool
 from tubelet.nn.windows import SwinEncoder
-from tubelet.weights.image_file import ImageWeights, read
+from tubelet.weights.image_file import ImageWeights, read, said_grid
 from tubelet.weights.image_position import positions
 from tubelet.weights.kernel import resize_kernel
 from tubelet.weights.layers import ENCODER, block
@@ -55,7 +56,8 @@ def init_from_image(
             how they change (approximate rank pooling, arXiv 1612.00738), so that it is blind to a still clip.
         temporal: attention along time: "copy-attention-zero-projection" of the image's (default), so that it adds
             nothing at first; "copy" of all of it; or left "fresh". With parity "copy" (default), "zero" or "fresh".
-        image_grid: (h, w) of the image model in patches, where it is not square.
+        image_grid: (h, w) of the image model in patches, where it is not square, or where neither the number of its
+            position rows nor the config.json beside the weights tells.
         resize_patch: the image model's patch may have another size, its kernel is resized (`resize_kernel`).
         parity: "scenic" repeats what google-research/scenic does, faults included; see docs/models.md.
 
@@ -65,7 +67,7 @@ def init_from_image(
     check(model, kernel, temporal, parity)
     link = Link(read(weights).tensors, reading=True)
     report = embed(model, link, kernel, resize_patch=resize_patch)
-    report += positions(model, link, image_grid, as_scenic=parity == "scenic")
+    report += positions(model, link, image_grid, partial(said_grid, weights), as_scenic=parity == "scenic")
     report += blocks(model, link, temporal or TEMPORAL[parity][0], keep_norm=parity == "scenic")
     report += norm_and_rest(model, link)
     load_strict(model, {**model.state_dict(), **link.finish("video")}, what="image weights")

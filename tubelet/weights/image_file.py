@@ -128,3 +128,10 @@ def image_shape(weights: ImageWeights) -> tuple[int, int, int]:
     source = read(weights)
     kernel = source.shape("patch_embed.proj.weight")
     return kernel[0], source.count("blocks.{}."), kernel[2]
+
+
+def said_grid(weights: ImageWeights) -> tuple[int, int] | None:
+    """(h, w) of an image ViT in patches, where the config.json beside its weights says how large its images are."""
+    size = image_config(weights).get("input_size", [])
+    h, w = read(weights).shape("patch_embed.proj.weight", 4)[2:]
+    return (int(size[1] // h), int(size[2] // w)) if len(size) == 3 else None

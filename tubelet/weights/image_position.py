@@ -1,7 +1,7 @@
 """What an image ViT knows of places, in a video model: its position table, and the tokens before those of the grid."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +17,20 @@ from tubelet.weights.timm import TOKENS
 
 
 def positions(
-    model: SpaceTimeTransformer, link: Link, image_grid: Sequence[int] | None, *, as_scenic: bool
+    model: SpaceTimeTransformer,
+    link: Link,
+    image_grid: Sequence[int] | None,
+    say_grid: Callable[[], Sequence[int] | None],
+    *,
+    as_scenic: bool,
 ) -> list[str]:
-    """Fills the tables and prefix tokens of the first encoder; says what was done, a line for each piece."""
+    """Fills the tables and prefix tokens of the first encoder; says what was done, a line for each piece.
+
+    say_grid: (h, w) by what lies beside the weights, if that says it; called where their rows can be read in two ways.
+    """
     flat = link.take("pos_embed")
     tokens = [(name, link.take(name)) for name in TOKENS if link.has(name)]
-    source, count = source_grid(flat.shape[1], sum(token.shape[1] for _, token in tokens), image_grid)
+    source, count = source_grid(flat.shape[1], sum(token.shape[1] for _, token in tokens), image_grid, say_grid)
     rows, table = split_rows(flat, source, prefix=count)
     grid = model.grid(model.config.clip).along("hw")
     how = f"taken, {grid.h} x {grid.w}"
@@ -66,8 +74,22 @@ def corner_on_corner(table: Tensor, grid: Grid) -> Tensor:
     return maps.permute(0, 2, 3, 1)
 
 
-def source_grid(count: int, prefix: int, image_grid: Sequence[int] | None) -> tuple[Grid, int]:
-    """Grid of a flat position table of `count` rows, and how many of them, all or none, belong to `prefix` tokens."""
+def source_grid(
+    count: int, prefix: int, image_grid: Sequence[int] | None, say_grid: Callable[[], Sequence[int] | None]
+) -> tuple[Grid, int]:
+    """Grid of a flat position table of `count` rows, and how many of them, all or none, belong to `prefix` tokens.
+
+    A square grid is found. One without rows for the tokens is only believed where there is no other grid with them.
+    """
+    side, other = math.isqrt(count), squarest(count - prefix)
+    if image_grid is None and prefix and side**2 == count and other:
+        image_grid = say_grid()
+        if image_grid is None or math.prod(image_grid) not in (count, count - prefix):
+            raise ValueError(
+                f"the image model has {count} position rows and {prefix} tokens before those of the grid: {side} x "
+                f"{side} without rows for these, or {other[0]} x {other[1]} with: give image_grid=(h, w), such as "
+                f"image_grid={(side, side)} or image_grid={other}, or put the config.json of the weights beside them"
+            )
     for rows in dict.fromkeys((prefix, 0)):
         side = math.isqrt(max(count - rows, 0))
         sides = (side, side) if image_grid is None else tuple(image_grid)
@@ -79,6 +101,11 @@ def source_grid(count: int, prefix: int, image_grid: Sequence[int] | None) -> tu
         f"the image model has {count} position rows{of_token}, {square}: "
         f"give image_grid=(h, w), its height and width in patches"
     )
+
+
+def squarest(cells: int) -> tuple[int, int] | None:
+    """(h, w), both at least 2, of a grid of so many cells; None where there is none."""
+    return next(((h, cells // h) for h in range(math.isqrt(max(cells, 0)), 1, -1) if cells % h == 0), None)
 
 
 def prefix_tokens(

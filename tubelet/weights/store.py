@@ -26,10 +26,17 @@ def save(model: SpaceTimeTransformer, path: str | os.PathLike[str], *, about: di
 
     `about` is any JSON (class names, ClipSpec) that should travel with the weights; `read_about` gives it back.
     The file appears whole or not at all.
+
+    Raises:
+        ValueError: the model is no longer the one that its config describes, so that `load` could not make it again.
     """
     file = Path(path)
     if file.suffix != ".safetensors":
         file = file / FILE
+    with torch.device("meta"):  # takes no memory
+        expected = SpaceTimeTransformer(model.config).state_dict()
+    what = f"{file}: not written, for it could not be loaded (a model of other classes is made with num_classes=...)"
+    refuse(misfits(expected, model.state_dict()), what)
     file.parent.mkdir(parents=True, exist_ok=True)
     header = {"model": model.config.to_json(), "input_size": list(model.input_size), "about": about or {}}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
