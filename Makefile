@@ -1,8 +1,11 @@
-# `make demo` and `make test` make their own environment in .venv; PYTHON names the interpreter to make it from.
+# `make demo` and `make test` make their own environment in .venv: the first installs what a user needs, the second
+# the rest. PYTHON names the interpreter to make it from.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test soak lint format clean
 
@@ -17,25 +20,29 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(EXPORTS)
 
 # the long versions: 20,000 damaged files, 100 kills, 2,000 clips, 100,000 headers, mutations of our own code; an hour
-soak: $(STAMP)
+soak: $(DEV_STAMP)
 	TUBELET_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --timeout=7200 tests/test_mutants.py tests/test_killed.py \
 		tests/test_bad_files.py tests/test_strangers.py tests/test_health.py
 	TUBELET_NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --timeout=7200 tests/test_sizes.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py
 
-lint: $(STAMP)
+lint: $(DEV_STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-format: $(STAMP)
+format: $(DEV_STAMP)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 # constraints.txt keeps to the build of torch for the processor; leave it out to train on a GPU
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tubelet needs Python 3.11 or newer: make PYTHON=python3.11")'
-	@echo 'making $(VENV), once: a few minutes'
+	@echo 'making $(VENV), once: a minute or two'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(INSTALL) --no-compile -e .
 	touch $(STAMP)
+
+$(DEV_STAMP): $(STAMP)
+	$(INSTALL) -e '.[dev]'
+	touch $(DEV_STAMP)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

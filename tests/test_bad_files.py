@@ -26,8 +26,9 @@ from tubelet.media.reader import MediaError
 from tubelet.media.writer import write_sound
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.train.bad import BadFiles, read_list, spare
-from tubelet.train.fit import Fit, permutation
+from tubelet.train.fit import Fit, shuffled_order
 from tubelet.train.learn import Stopped
+from tubelet.train.pace import Pace
 from tubelet.train.plan import make_plan
 from tubelet.train.run import Run
 from tubelet.train.team import Team
@@ -200,17 +201,21 @@ def test_an_epoch_completes_and_exactly_the_bad_files_are_named(
 # ---- the stream of clips
 
 
+def order_of(epoch: int) -> np.ndarray:
+    return shuffled_order(range(12), seed=0, epoch=epoch)
+
+
 def make_fit(data: Path, *, keep: bool = False, **settings: Any) -> Fit:
     plan = make_plan(tiny_config(data, data, **SETTINGS | settings), CPU)
     clips = Clips(plan.source.root, plan.items("train"), plan.source.classes, plan.spec, keep=keep)
     torch.manual_seed(0)
-    return Fit(plan=plan, model=SpaceTimeTransformer(plan.model), clips=clips, team=ALONE, steps=9)
+    return Fit(plan=plan, model=SpaceTimeTransformer(plan.model), clips=clips, team=ALONE, pace=Pace(9))
 
 
 def break_some(fit: Fit, trouble: Trouble, *, partly: bool = True) -> set[int]:
     """Four of 12 clips, two of them neighbours in the first epoch, one of which ends it. partly: two more that are good
     in their first half, or only where no fixed part of them is looked at, as in the first epoch and not in the next."""
-    order = permutation(0, 0, 12).tolist()
+    order = order_of(0).tolist()
     bad = [order[3], order[4], order[11], order[7]]
     rest = [number for number in order if number not in bad]
     draws = {number: [np.random.default_rng([0, epoch, number]).random() for epoch in (0, 1)] for number in rest}
@@ -238,7 +243,7 @@ def test_the_place_of_a_bad_clip_is_taken_by_the_next_of_the_epoch_varied_otherw
     fit, whole = make_fit(data, batch=12), make_fit(data)
     bad = break_some(fit, trouble, partly=False)
     for epoch, (clips, labels) in enumerate(fit.batches(3)):
-        order = permutation(0, epoch, 12).tolist()
+        order = order_of(epoch).tolist()
         for place in range(12):
             skips = next(skips for skips in range(12) if order[(place + skips) % 12] not in bad)
             number = order[(place + skips) % 12]
@@ -251,7 +256,7 @@ def test_the_place_of_a_bad_clip_is_taken_by_the_next_of_the_epoch_varied_otherw
                 assert not torch.equal(clips[place], clips[order.index(number)])
     assert set(fit.clips.bad) == bad
     assert [fit.taken(place) for place in range(12)] == [
-        next(n for n in (permutation(0, 0, 12).tolist() * 2)[place:] if n not in bad) for place in range(12)
+        next(n for n in (order_of(0).tolist() * 2)[place:] if n not in bad) for place in range(12)
     ]
 
 
@@ -355,9 +360,9 @@ def test_too_many_bad_files_end_the_training_and_a_higher_ceiling_goes_on(
     data: Path, tmp_path: Path, trouble: Trouble
 ) -> None:
     fit = make_fit(data)
-    for number in permutation(0, 0, 12)[[5, 11]]:
+    for number in order_of(0)[[5, 11]]:
         trouble.codes[name_of(data, fit.clips.items[number].path)] = "no-frames"
-    first, second = sorted(fit.clips.items[number].path for number in permutation(0, 0, 12)[[5, 11]])
+    first, second = sorted(fit.clips.items[number].path for number in order_of(0)[[5, 11]])
     expected = (
         rf"2 of 12 training files \(16\.7%\) cannot be read, more than the 10% of --max-bad:\n"
         rf"  {first}: it is broken\. Mend it\. \[no-frames\]\n  {second}: .*\n  by code: 2 no-frames\n"
@@ -483,7 +488,7 @@ def test_a_team_skips_as_one_process_does_and_ends_together(spoilt: Path, tmp_pa
 def test_a_loss_that_is_not_finite_names_the_clips_and_the_last_checkpoint(data: Path, trouble: Trouble) -> None:
     fit = make_fit(data)
     bad = break_some(fit, trouble, partly=False)
-    fit.run(3, after=lambda figures: False)
+    fit.run(after=lambda figures: fit.step == 3)
     fit.step = 2
     names = [fit.clips.items[fit.taken(position)].path for position in range(8, 12)]
     assert all(fit.taken(position) not in bad for position in range(12))

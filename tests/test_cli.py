@@ -30,7 +30,7 @@ TRAIN_FLAGS = """
     --help --out --model --embed --init --frames --seconds-between-frames --size --minutes --epochs --batch --accumulate
     --lr --weight-decay --warmup --layer-decay --label-smoothing --mixup --ema --clip-grad --drop-path --dropout
     --checkpointing --augment --dtype --device --shard --baseline --val-share --views --max-bad --save-minutes --workers
-    --tensorboard --seed --freeze --freeze-views --cache --compare --json
+    --tensorboard --balance --patience --seed --freeze --freeze-views --cache --compare --json
 """
 
 
@@ -211,7 +211,7 @@ def check_message(capsys: pytest.CaptureFixture[str], expected: str) -> None:
         (["--views", "9"], "views = '9': expected .*TEMPORALxSPATIAL"),
         (["--device", "gpu"], "unknown device 'gpu': expected auto, cpu, cuda or mps"),
         (["--shard", "fsdp2"], "start it with torchrun --nproc-per-node N"),
-        (["--batch", "3", "--accumulate", "2"], "a batch of 3 clips for 1 processes in 2 parts"),
+        (["--batch", "3", "--accumulate", "2"], "a batch of 3 clips for 1 process in 2 parts"),
     ],
 )
 def test_settings_that_cannot_work(
@@ -323,8 +323,8 @@ def test_nothing_typed_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -
         ("predict --csv=-x.csv r -- -a --json", {"csv": Path("-x.csv"), "files": (Path("-a"), Path("--json"))}),
         ("stream r - --size 4x4 --fps 5", {"file": Path("-"), "fps": 5.0}),
         ("convert --heads 3 6 --to timm a b", {"heads": (3, 6), "src": Path("a"), "dst": Path("b")}),
-        ("demo --seed -1 --minutes -.5", {"seed": -1, "minutes": -0.5}),
-        ("demo --minutes inf", {"minutes": math.inf}),
+        ("demo --seed -1 --epochs -.5", {"seed": -1, "epochs": -0.5}),
+        ("demo --epochs inf", {"epochs": math.inf}),
         ("bench", {"model": "vivit2-S/16x2"}),
         ("bench swin2-P/4 --clip 1 32 48", {"model": "swin2-P/4", "clip": (1, 32, 48)}),
         ("predict r a=b ", {"files": (Path("a=b"),)}),
@@ -391,7 +391,7 @@ def test_ctrl_c_elsewhere_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsy
 def test_the_demo_can_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[Any] = []
 
-    def train(config: Any) -> Path:
+    def train(config: Any, **named: Any) -> Path:
         runs.append(config)
         Run(config.out).path.mkdir()
         Run(config.out).write_text("README.md", "done")

@@ -6,13 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_sets import tiny_config, without_key_bias, write_videos
 
 from tubelet.data.dataset import Clips
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.train.fit import Fit, part_of_batch
+from tubelet.train.fit import Fit, balanced_order, part_of_batch
+from tubelet.train.pace import Pace
 from tubelet.train.plan import make_plan
 from tubelet.train.team import Team
 
@@ -33,14 +35,14 @@ def make_fit(data: Path, *, steps: int = 6, team: Team = ALONE, single_frame: bo
     clips = Clips(plan.source.root, plan.items("train"), plan.source.classes, plan.spec, keep=True)
     torch.manual_seed(0)
     model = SpaceTimeTransformer(plan.model)
-    fit = Fit(plan=plan, model=model, clips=clips, team=ALONE, steps=steps, single_frame=single_frame)
+    fit = Fit(plan=plan, model=model, clips=clips, team=ALONE, pace=Pace(steps), single_frame=single_frame)
     fit.team, fit.part = team, part_of_batch(plan.config, team.size)
     return fit
 
 
 def go(fit: Fit, until: int) -> list[dict[str, float]]:
     figures: list[dict[str, float]] = []
-    fit.run(until, after=lambda one: bool(figures.append(one)))
+    fit.run(after=lambda one: bool(figures.append(one)) or fit.step == until)
     return figures
 
 
@@ -62,6 +64,27 @@ def test_every_clip_is_visited_once_an_epoch_in_an_order_of_its_own(data: Path) 
     assert [make_fit(data, batch=2).shuffled(p) for p in range(60)] == visits
 
 
+@pytest.mark.parametrize("counts", [[6, 6], [20, 3], [1, 2, 30], [7, 7, 7, 1]])
+def test_balanced_epochs_visit_all_classes_alike_and_the_clips_of_each_in_turn(counts: list[int]) -> None:
+    labels = np.repeat(range(len(counts)), counts)
+    epochs = [balanced_order(labels, seed=1, epoch=epoch) for epoch in range(40)]
+    assert {len(order) for order in epochs} == {len(labels)}
+    for order in epochs:
+        visits = np.bincount(labels[order], minlength=len(counts))
+        assert visits.max() - visits.min() <= 1
+    visits = np.bincount(np.concatenate(epochs), minlength=len(labels))
+    for label in range(len(counts)):
+        own = visits[labels == label]
+        assert own.max() - own.min() <= 1
+    assert any((epochs[0] != order).any() for order in epochs[1:])
+
+
+def test_balance_is_over_classes_and_the_plan_asks_for_it(data: Path) -> None:
+    fit = make_fit(data, balance=True)
+    order = balanced_order(fit.clips.labels, seed=0, epoch=0).tolist()
+    assert [fit.shuffled(position)[0] for position in range(12)] == order
+
+
 def test_a_run_takes_the_clips_of_the_stream_in_turn(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit = make_fit(data, batch=5)
     taken: list[int] = []
@@ -69,6 +92,7 @@ def test_a_run_takes_the_clips_of_the_stream_in_turn(data: Path, monkeypatch: py
     monkeypatch.setattr(
         Clips, "random", lambda self, n, *rest, **named: (taken.append(n), whole(self, n, *rest, **named))[1]
     )
+    fit.pace = Pace(5)
     go(fit, 5)
     assert taken == [fit.shuffled(position)[0] for position in range(25)]
     assert set(Counter(taken[:24]).values()) == {2}
@@ -110,8 +134,8 @@ def test_a_single_frame_is_one_of_the_clip(data: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "processes", "expected"),
     [
-        ({"batch": 4}, 3, "a batch of 4 clips for 3 processes in 1 parts each cannot be shared out.* multiple of 3"),
-        ({"batch": 4, "accumulate": 8}, 1, "for 1 processes in 8 parts each cannot be shared out.* multiple of 8"),
+        ({"batch": 4}, 3, "a batch of 4 clips for 3 processes in 1 part each cannot be shared out.* multiple of 3"),
+        ({"batch": 4, "accumulate": 8}, 1, "for 1 process in 8 parts each cannot be shared out.* multiple of 8"),
         ({"batch": 6, "accumulate": 2, "mixup": 0.2}, 1, "mixup mixes pairs, choose a multiple of 4"),
         ({"batch": 4, "mixup": 0.2}, 4, "mixup mixes pairs, choose a multiple of 8"),
     ],
@@ -143,9 +167,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(data: Path, stop: int, settings: dict
     told = go(straight, 6)
     go(begun, stop)
     tensors, state = begun.tensors()
-    assert state == {"steps": 6}
+    assert state["steps"] == 6
     torch.manual_seed(999)  # what the process did before must not matter
-    goes_on.resume(stop, tensors)
+    goes_on.resume(stop, tensors, state)
     told_again = go(goes_on, 6)
     assert goes_on.step == straight.step == 6
     (final, _), (same, _) = straight.tensors(), goes_on.tensors()

@@ -342,7 +342,7 @@ def test_images_and_sounds_are_learned_from_features_too(
 
     monkeypatch.setattr("tubelet.train.learn.look", look_and_keep)
     data = write(tmp_path / "data")
-    run = train(data, tmp_path / "run", init=vit, frames=None)
+    run = train(data, tmp_path / "run", init=vit, frames=None, views="1x1")
     assert read_json(run / "results.json")["frozen"]["learned"] == "the head"
     with open(run / "predictions.csv", newline="") as table:
         rows = [

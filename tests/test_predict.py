@@ -87,7 +87,9 @@ def test_many_files_keep_their_order_and_bad_ones_their_place(predictor: Predict
     assert "its content is no video" in unreadable[str(bad)].status
     assert unreadable[str(bad)].probability is None
     assert unreadable[str(bad)].probabilities == {}
-    assert found[-1] == predictor.predict(files[-1])
+    alone = predictor.predict(files[-1])  # kernels may round otherwise for another number of clips
+    assert found[-1].probabilities == pytest.approx(alone.probabilities, abs=1e-6)
+    assert replace(found[-1], probability=None, probabilities={}) == replace(alone, probability=None, probabilities={})
 
 
 @pytest.mark.parametrize("kind", ["image", "sound"])

@@ -19,7 +19,7 @@ torch.set_num_threads(1)
 @pytest.mark.parametrize("steps", [1, 2, 7, 100, 1000])
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 0.5, 1.0])
 def test_the_rate_rises_to_its_peak_and_falls_after_it(steps: int, warmup: float) -> None:
-    rates = [learning_rate(step, steps=steps, peak=0.1, warmup=warmup) for step in range(steps)]
+    rates = [learning_rate(s / steps, (s + 1) / steps, peak=0.1, warmup=warmup) for s in range(steps)]
     top = int(np.argmax(rates))
     assert max(rates) == pytest.approx(0.1)
     assert all(early < late for early, late in pairwise(rates[: top + 1]))
@@ -29,7 +29,7 @@ def test_the_rate_rises_to_its_peak_and_falls_after_it(steps: int, warmup: float
 
 
 def test_the_rate_rises_in_equal_steps_and_falls_as_half_a_cosine() -> None:
-    rates = [learning_rate(step, steps=120, peak=1.0, warmup=1 / 6) for step in range(120)]
+    rates = [learning_rate(step / 120, (step + 1) / 120, peak=1.0, warmup=1 / 6) for step in range(120)]
     assert np.allclose(np.diff(rates[:20]), 1 / 20)
     assert np.allclose(rates[20:], 0.5 + 0.5 * np.cos(np.pi * np.arange(100) / 100))
     assert rates[-1] < 1e-3

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from small_sets import LEVELS, pictures, spoil, tiny_config, write_image, write_
 from tubelet.media.writer import write_video
 from tubelet.nn import SIZES
 from tubelet.predict import Predictor
+from tubelet.train.clip_size import affordable_side
 from tubelet.train.config import TrainConfig
 from tubelet.train.finish import strip_frames
 from tubelet.train.fit import Fit
@@ -75,7 +77,7 @@ def test_every_promised_file_is_there_and_nothing_else(video_run: Path) -> None:
 def test_the_results_are_those_of_the_predictions(video_run: Path) -> None:
     check_results(video_run)
     results = read_json(video_run / "results.json")
-    assert (results["split"], results["views"], results["clips"]) == ("val", "1x1", 2)
+    assert (results["split"], results["views"], results["clips"]) == ("val", "auto", 2)
     assert 0 <= results["single_frame"]["accuracy"] <= 1
     assert results["seconds_total"] > 0
 
@@ -105,8 +107,10 @@ def test_the_split_covers_every_clip_and_the_predictions_the_held_out_ones(video
 
 def test_the_metrics_tell_of_every_look(video_run: Path) -> None:
     records = read_metrics(video_run)
-    assert [record["step"] for record in records if record["kind"] == "train"] == list(range(1, 13))
-    assert [record["step"] for record in records if record["kind"] == "val"] == list(range(1, 13))
+    looks = [record["step"] for record in records if record["kind"] == "val"]
+    assert [record["step"] for record in records if record["kind"] == "train"] == looks
+    assert 5 <= len(looks) <= 12
+    assert (looks[-1], sorted(set(looks))) == (12, looks)
     assert records[-1]["epoch"] == 4
     assert all(math.isfinite(value) for record in records for value in record.values() if value != record["kind"])
     assert all(0 <= record["accuracy"] <= 1 for record in records)
@@ -149,7 +153,7 @@ def test_what_is_shown_keeps_names_as_they_are(tmp_path: Path, capsys: pytest.Ca
     shown = capsys.readouterr().out
     assert "classes  2: :cat: [red], [bold]" in shown
     assert "[red]" in shown.split("classes")[0]
-    assert f"next    tubelet predict {tmp_path / 'run [blue]'} FILE" in shown
+    assert f"tubelet predict {shlex.quote(str(tmp_path / 'run [blue]'))} FILE" in shown
     for name in ("classes", "clips", "clip", "model", "memory", "time", "run", "note", "this model", "majority"):
         assert f"\n{name} " in shown
 
@@ -552,8 +556,8 @@ def test_the_steps_fill_the_time_and_no_more_epochs_than_help(videos: Path, tmp_
         ({"frames": 2}, "4"),
         ({"model": "vivit4-P/16x4"}, "heads"),
         ({"model": "vit-P/16"}, "sees one frame"),
-        ({"views": "2x2"}, "views = '2x2': expected .* TEMPORALxSPATIAL"),
-        ({"batch": 5, "accumulate": 2}, "a batch of 5 clips for 1 processes in 2 parts each cannot be shared out"),
+        ({"views": "2x2"}, "2x2"),
+        ({"batch": 5, "accumulate": 2}, "a batch of 5 clips for 1 process in 2 parts each cannot be shared out"),
         ({"shard": "fsdp2"}, "--shard fsdp2 spreads a model over processes: start it with torchrun"),
         ({"device": "tpu"}, "unknown device 'tpu': expected auto, cpu, cuda or mps"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not there: torch sees .* GPUs; --device cpu"),
@@ -611,3 +615,133 @@ def test_tensorboard_is_asked_for_before_the_training(
     monkeypatch.setattr("tubelet.train.train.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"--tensorboard needs TensorBoard: pip install 'tubelet\[tensorboard\]'"):
         train(videos, tmp_path / "run", tensorboard=True)
+
+
+# ---- what is chosen, and by which clips
+
+
+@pytest.fixture(scope="module")
+def three_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("three")
+    for split, clips in (("train", 5), ("val", 3), ("test", 2)):
+        write_videos(root / split, clips=clips, first=10 * len(split))
+    return root
+
+
+def look_as(accuracies: list[float], monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    """Looks that give these accuracies in turn, the last one for ever; and the weights that each of them saw."""
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def look(fit: Fit, held: Any) -> tuple[float, float]:
+        assert {item.split for item in held.items} == {fit.plan.looked_at}
+        seen.append({name: value.detach().clone() for name, value in fit.model.named_parameters()})
+        return 0.5, accuracies[min(len(seen), len(accuracies)) - 1]
+
+    monkeypatch.setattr("tubelet.train.learn.look", look)
+    return seen
+
+
+def test_the_weights_of_the_best_look_at_validation_clips_are_kept(
+    three_splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = look_as([0.1, 0.9, 0.9, 0.2], monkeypatch)
+    run = train(three_splits, tmp_path / "run", epochs=4)
+    kept, results = load_file(run / "model.safetensors"), read_json(run / "results.json")
+    assert all(torch.equal(kept[name], value) for name, value in seen[1].items())
+    assert any(not torch.equal(kept[name], value) for name, value in seen[-1].items())
+    looks = [record for record in read_metrics(run) if record["kind"] == "val"]
+    assert results["kept"] == {
+        "which": "best",
+        "step": looks[1]["step"],
+        "epoch": looks[1]["epoch"],
+        "accuracy": 0.9,
+    }
+    assert (results["split"], results["clips"]) == ("test", 4)
+
+
+def test_without_clips_to_choose_by_the_last_weights_are_kept(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = look_as([0.9, 0.1], monkeypatch)
+    run = train(videos, tmp_path / "run", epochs=2)
+    kept = load_file(run / "model.safetensors")
+    assert all(torch.equal(kept[name], value) for name, value in seen[-1].items())
+    assert read_json(run / "results.json")["kept"] == {"which": "last", "step": 6, "epoch": 2.0, "accuracy": None}
+
+
+def test_a_stopped_training_keeps_the_same_best_weights(
+    three_splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"epochs": 4, **RANDOM}
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    look_as([0.1, 0.9, 0.3, 0.3, 0.3, 0.3], monkeypatch)
+    train(three_splits, straight, **settings)
+    look_as([0.1, 0.9, 0.3, 0.3, 0.3, 0.3], monkeypatch)
+    with stopping_after(6), pytest.raises(Stopped):
+        train(three_splits, stopped, **settings)
+    train(three_splits, stopped, **settings)
+    assert read_json(straight / "results.json")["kept"] == read_json(stopped / "results.json")["kept"]
+    assert_same_training(straight, stopped)
+
+
+def test_patience_ends_a_training_that_gets_no_better(
+    three_splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = look_as([0.1, 0.9, 0.2], monkeypatch)
+    run = train(three_splits, tmp_path / "run", epochs=20, patience=3)
+    assert len(seen) == 2 + 3
+    assert max(record["step"] for record in read_metrics(run)) < 50
+    assert read_json(run / "results.json")["kept"]["accuracy"] == 0.9
+
+
+def test_patience_needs_clips_that_the_result_is_not_measured_on(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--patience"):
+        train(videos, tmp_path / "run", patience=3)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_with_stages_has_no_baseline_of_one_frame_and_is_told_so_first(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--baseline"):
+        train(videos, tmp_path / "run", model="swin2-Ti/4x2", size=(32, 32), baseline=True)
+    assert not (tmp_path / "run").exists()
+
+
+# ---- clips that suit the data and the time
+
+
+def plan_of(root: Path, **settings: Any) -> Any:
+    return make_plan(TrainConfig(data=root, device="cpu", **settings), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def long_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("long")
+    for label, name in enumerate(LEVELS):
+        for number in range(3):
+            (root / name).mkdir(exist_ok=True)
+            frames = pictures(LEVELS[name], [label, number], frames=40)
+            write_video(root / name / f"{number}.mp4", frames, frames_per_second=2)
+    return root
+
+
+def test_frames_of_long_items_are_no_further_apart_than_motion_allows(long_videos: Path) -> None:
+    plan = plan_of(long_videos)
+    assert plan.spec.seconds_between_frames == 0.25
+    assert plan.spec.span_seconds == 4.0
+    assert plan.clips_an_item == 5.0  # items of 20 s
+    assert any("4 s of items of 20 s" in note for note in plan.notes)
+    assert plan_of(long_videos, seconds_between_frames=1.0).spec.span_seconds == 16.0
+
+
+def test_the_size_of_a_clip_grows_with_the_time_and_falls_with_the_data(videos: Path) -> None:
+    def side(**given: Any) -> int:
+        known = {"native_px": 1000.0, "clips": 200, "frames": 16, "side": 12} | given
+        config = TrainConfig(data=videos, minutes=known.pop("minutes", 15.0), epochs=known.pop("epochs", None))
+        return affordable_side(config, 16 / 9, **known)
+
+    assert side() % 12 == 0
+    assert side(minutes=1.0) == side(clips=100_000) == side(epochs=3.0) == 48
+    assert side(minutes=30.0) >= side() >= side(minutes=10.0)
+    assert side(clips=50) == side(minutes=1e6) == 96
+    assert side(clips=50, native_px=70.0) == 60
+    assert side(native_px=20.0) == 48

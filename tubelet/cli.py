@@ -4,6 +4,7 @@ import difflib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import asdict, fields
@@ -14,8 +15,11 @@ from typing import Any, TextIO
 from tubelet import __version__
 from tubelet.commands import COMMANDS, Bench, Check, Convert, Demo, Eval, Export, Info, Predict, Prepare, Stream, Train
 from tubelet.ending import SOME_FAILED, WRONG, terminable, told
+from tubelet.openmp import wait_briefly
 from tubelet.options import read_command
 from tubelet.train.config import TrainConfig
+
+BEGUN = time.monotonic()  # budgets of time count from here on: torch takes seconds to be loaded
 
 ABOUT = f"""tubelet {__version__}: from a folder of clips, images or sounds to a tested model.
 
@@ -34,6 +38,7 @@ LEAST: dict[type, dict[str, int]] = {
 def main() -> None:
     """Does what was typed and ends with its exit code: docs/messages.md lists them."""
     typed, debug = without_debug(sys.argv[1:])
+    wait_briefly()
     try:
         with terminable():
             code = act(typed)
@@ -122,7 +127,7 @@ def demo(command: Demo) -> int:
 
     clips = ensure_demo(command.out / "clips", clips_per_class=command.clips_per_class, seed=command.seed)
     out = next_run(command.out / "run").path
-    config = TrainConfig(data=clips, out=out, minutes=command.minutes, baseline=True, seed=command.seed)
+    config = TrainConfig(data=clips, out=out, epochs=command.epochs, baseline=True, seed=command.seed)
     return train_as_told(config, as_json=command.json)
 
 
@@ -136,7 +141,7 @@ def train_as_told(config: TrainConfig, *, as_json: bool) -> int:
     from tubelet.train.train import Stopped, train_fn
 
     try:
-        run = train_fn(config)
+        run = train_fn(config, begun=BEGUN)
     except Elsewhere:
         return WRONG
     except Stopped as stop:

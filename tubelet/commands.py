@@ -19,8 +19,8 @@ class Demo:
     """Folder for the clips and the run."""
     clips_per_class: int = 60
     """Clips rendered for each class; a fifth of them is held out."""
-    minutes: float = 0.6
-    """Time budget for training."""
+    epochs: float = 10
+    """Passes over the training clips: the same steps on any machine."""
     seed: int = 0
     """Seed of the clips and of the training."""
     json: bool = False

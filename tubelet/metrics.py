@@ -45,7 +45,7 @@ def measure(
     confusion = np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)  # row: label, column: answer
     support = confusion.sum(axis=1)
     majority = int(support.argmax())
-    rows = _per_class(classes, labels, predicted, confusion)
+    rows = _per_class(classes, confusion)
     confidence = probabilities[np.arange(n), predicted]
     ranking = np.argsort(-probabilities, axis=1, kind="stable")
     return {
@@ -67,22 +67,18 @@ def measure(
     }
 
 
-def _per_class(
-    classes: Sequence[str], labels: np.ndarray, predicted: np.ndarray, confusion: np.ndarray
-) -> list[dict[str, Any]]:
-    from sklearn.metrics import precision_recall_fscore_support
-
-    scores = precision_recall_fscore_support(labels, predicted, labels=range(len(classes)), zero_division=0)
+def _per_class(classes: Sequence[str], confusion: np.ndarray) -> list[dict[str, Any]]:
+    """confusion (K, K): row label, column answer."""
     rows = []
-    for i, (label, precision, recall, f1, support) in enumerate(zip(classes, *scores)):
-        answered = int(confusion[:, i].sum())
+    for i, label in enumerate(classes):
+        right, support, answered = int(confusion[i, i]), int(confusion[i].sum()), int(confusion[:, i].sum())
         rows.append(
             {
                 "label": label,
-                "precision": float(precision) if answered else None,
-                "recall": float(recall) if support else None,
-                "f1": float(f1) if answered or support else None,
-                "support": int(support),
+                "precision": right / answered if answered else None,
+                "recall": right / support if support else None,
+                "f1": 2 * right / (answered + support) if answered or support else None,
+                "support": support,
             }
         )
     return rows

@@ -183,7 +183,7 @@ def learned_of(model: ModelConfig) -> tuple[int, str]:
 
 def length_of(train: dict[str, Any]) -> str:
     """How long a training of these settings is, in words."""
-    return plural(train["epochs"], "epoch") if train["epochs"] else f"at most {plural(train['minutes'], 'minute')}"
+    return plural(train["epochs"], "epoch") if train["epochs"] else plural(train["minutes"], "minute")
 
 
 def other_length(plan: Plan, run: Run) -> list[str]:
@@ -197,5 +197,6 @@ def print_plan(plan: Plan, run: Run, team: Team) -> None:
     config = plan.config
     length = length_of(run.config()["train"])  # of a run that goes on, as it was begun
     where = str(team.device) + (f" x {team.size} processes" if team.size > 1 else "")
-    rows.insert(5, ("time", f"{length} of training on {where}"))
+    split = "" if run.config()["train"]["epochs"] else ", of which start, training and evaluation take their part"
+    rows.insert(5, ("time", f"{length} on {where}{split}"))
     facts(f"Plan for {config.data}", rows)

@@ -115,13 +115,15 @@ def check_finite(step: int, tensors: Tensors) -> None:
         )
 
 
-def check_fits(tensors: Tensors, model: nn.Module, *, average: bool, what: str) -> None:
-    """Raises ValueError unless these are the weights, moments and averages of all parameters of a model."""
+def check_fits(tensors: Tensors, model: nn.Module, *, average: bool, best: bool = False, what: str) -> None:
+    """Raises ValueError unless these are the weights, moments, averages and best weights of a model's parameters."""
     wanted = {f"model.{name}": (value.shape, value.dtype) for name, value in model.state_dict().items()}
     for name, value in model.named_parameters():
         wanted[f"optimizer.{name}.step"] = (torch.Size(), torch.float32)
         parts = [f"optimizer.{name}.exp_avg", f"optimizer.{name}.exp_avg_sq", *[f"average.{name}"] * average]
         wanted |= dict.fromkeys(parts, (value.shape, value.dtype))
+    names = dict(model.named_parameters()) if average else model.state_dict()
+    wanted |= {f"best.{name}": (value.shape, value.dtype) for name, value in names.items() if best}
     found = {name: (value.shape, value.dtype) for name, value in tensors.items()}
     problems = [f"  missing: {name}" for name in sorted(set(wanted) - set(found))]
     problems += [f"  unknown: {name}" for name in sorted(set(found) - set(wanted))]

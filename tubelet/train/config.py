@@ -40,7 +40,7 @@ class TrainConfig:
     size: Annotated[tuple[int, int], "HEIGHT WIDTH"] | None = None
     """Height and width of a clip in px; sound: mel bins and columns."""
     minutes: float = 15.0
-    """Time budget for training."""
+    """Time for the whole command: start, training and evaluation."""
     epochs: float | None = None
     """Passes over the training clips, instead of a time budget."""
     batch: int = 16
@@ -79,9 +79,13 @@ class TrainConfig:
     """fsdp2: spread weights and optimizer over the processes, for models that do not fit."""
     baseline: bool = False
     """Also train a model that is given a single frame, and report it beside this one."""
+    balance: bool = False
+    """Learn from all classes alike, however few clips some have."""
+    patience: int | None = None
+    """End training after so many looks at validation clips, one after another, that were no better than the best."""
     val_share: float = 0.2
     """Share of the clips held out, where the data has no split of its own."""
-    views: str = "1x1"
+    views: str = "auto"
     """Temporal x spatial views of each clip in the final evaluation."""
     max_bad: str = "5%"
     """Most training files that may be unreadable and skipped; more stop the training."""
@@ -150,7 +154,10 @@ NOT_NEGATIVE = (
     "freeze_views",
     "seed",
 )
-POSITIVE = ("minutes", "epochs", "lr", "frames", "seconds_between_frames", "layer_decay", "val_share", "workers")
+POSITIVE = (
+    *("minutes", "epochs", "lr", "frames", "seconds_between_frames", "layer_decay", "val_share", "workers"),
+    "patience",
+)
 
 # May differ between the run that stopped and the one that goes on: they change where or how fast it runs, not what.
 MAY_CHANGE = (

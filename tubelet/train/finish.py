@@ -1,6 +1,7 @@
 """After the last step: the weights are kept, measured on clips they never saw, and reported."""
 
 import json
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,26 +15,28 @@ import tubelet
 from tubelet.data.clips import load_frames
 from tubelet.data.dataset import BadFile
 from tubelet.evaluate import Answer, answer, results_of, write_predictions
-from tubelet.media.reader import MediaError
+from tubelet.media.reader import MediaError, read_sound
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.rest import Rest
 from tubelet.report import write_card, write_report
 from tubelet.screen import bar, clock, facts, say
 from tubelet.train.bad import LISTED, BadFiles
 from tubelet.train.fit import Fit
+from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan
 from tubelet.train.run import Run, Tensors
 from tubelet.train.team import Team
 from tubelet.weights.store import load_strict, save
 
 STRIP_PX = (96, 96)  # at least, of a frame in the report
+SOUND_SECONDS = 10.0  # at most, of a sound in the report
 
 
 def finish(
     fit: Fit,
     run: Run,
-    begun: float,
     *,
+    begun: float,
     bad: BadFiles,
     frozen: Tensors,
     compare: Callable[[], Path] | None,
@@ -44,7 +47,7 @@ def finish(
     frozen: weights that did not learn. compare: trains all weights, and gives the run of it.
     """
     plan, team, config = fit.plan, fit.team, fit.plan.config
-    weights = fit.final_weights()
+    weights = fit.best.weights if fit.best else fit.final_weights()
     if isinstance(fit.model, Rest):
         weights = {**frozen, **fit.model.folded(weights)}
     if not team.first:
@@ -58,13 +61,15 @@ def finish(
     bad.add(BadFile(answer.path, answer.code, answer.note, plan.held_out) for answer in failed)
     write_predictions(answers, plan.source.classes, run.path / "predictions.csv")
     results = {"split": plan.held_out, "views": config.views, **results_of(answers, plan.source.classes)}
+    results["kept"] = kept_of(fit)
     results["single_frame"] = single_frame(fit, show=show) if config.baseline and plan.spec.kind == "video" else None
     results |= {"train_files": bad.train_files, "train_skipped": bad.skipped}
     results["seconds_total"] = time.monotonic() - begun
     results["clips_per_second_predict"] = len(answers) / max(seconds, 1e-9)
     results["frozen"] = all_weights(results, fit, compare, show=show) if isinstance(fit.model, Rest) else None
     run.write_json("results.json", results)
-    write_report(run.path, frames=strip_frames(plan))
+    sounds = strip_sounds(plan) if plan.spec.kind == "sound" else None
+    write_report(run.path, frames=strip_frames(plan), sounds=sounds)
     write_card(run.path)
     run.remove_checkpoints()
     if show:
@@ -91,29 +96,44 @@ def answer_all(
     return answers, time.monotonic() - begun
 
 
+def kept_of(fit: Fit) -> dict[str, Any]:
+    """Which weights are kept: those of the best look at validation clips, with its accuracy, or the last."""
+    step, accuracy = (fit.best.step, fit.best.accuracy) if fit.best else (fit.step, None)
+    epoch = step * fit.plan.config.batch / len(fit.clips)
+    return {"which": "best" if fit.best else "last", "step": step, "epoch": epoch, "accuracy": accuracy}
+
+
 def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
-    """The same kind of model, trained for as many steps on one frame of each clip: what motion is worth."""
+    """The same kind of model, trained on one frame of each clip, for as many steps or what time is left: what motion is
+    worth."""
     plan = fit.plan
     patch = (1, *plan.model.patch[1:])
     alone = Team(0, 1, fit.team.device)
     settings = replace(plan.model, family="vidtrans", patch=patch, clip=(1, *plan.model.clip[1:]))
     torch.manual_seed(plan.config.seed)
     config, model = replace(plan.config, shard="none", ema=0.0), SpaceTimeTransformer(settings)
+    budget = fit.pace.budget
+    if budget:
+        clips = len(plan.items(plan.held_out))
+        budget = Budget(budget.seconds, budget.begun, clips, budget.clip_seconds, other_seconds=REPORT_SECONDS)
     other = Fit(
         plan=replace(plan, config=config),
         model=model,
         clips=fit.clips,
         team=alone,
-        steps=fit.steps,
+        pace=Pace(fit.pace.steps, budget=budget),
         single_frame=True,
     )
-    with bar("one frame", other.steps, show=show) as progress:
+    with bar("one frame", other.pace.steps, show=show) as progress:
 
         def after(figures: dict[str, float]) -> bool:
+            if decision := other.pace.decide(other.step, figures["seconds"]):
+                other.pace.take(decision)
+            progress.total = other.pace.steps
             progress.advance(f"loss {figures['loss']:.2f} left {progress.left}")
             return False
 
-        other.run(other.steps, after=after)
+        other.run(after=after)
     answers, _ = answer_all(model, plan, alone, views="1x1", title="evaluating", show=False, single=True)
     return {"accuracy": results_of(answers, plan.source.classes)["accuracy"]}
 
@@ -152,6 +172,23 @@ def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
     return frames
 
 
+def strip_sounds(plan: Plan) -> Callable[[str], tuple[np.ndarray, int] | None]:
+    """Name of an item -> (samples,) float32 mono and their rate, for the report; None if unreadable."""
+    items, rate = {item.name: item for item in plan.items(plan.held_out)}, plan.spec.sample_rate
+
+    def sounds(name: str) -> tuple[np.ndarray, int] | None:
+        item = items[name]
+        start, end = item.start_seconds or 0.0, item.end_seconds
+        seconds = SOUND_SECONDS if end is None else min(SOUND_SECONDS, end - start)
+        try:
+            samples = read_sound(plan.source.root / item.path, sample_rate=rate, start_seconds=start, seconds=seconds)
+        except MediaError:
+            return None
+        return (samples, rate) if samples.size else None
+
+    return sounds
+
+
 def print_results(results: dict[str, Any], run: Run) -> None:
     low, high = results["interval"]
     rows = [
@@ -177,7 +214,7 @@ def print_results(results: dict[str, Any], run: Run) -> None:
     if low <= best:
         say("warning", "not clearly better than that: more clips, more --minutes or --init may help")
     say("report", run.path / "report.html")
-    say("next  ", f"tubelet predict {run.path} FILE")
+    say("next  ", f"tubelet predict {shlex.quote(str(run.path))} FILE")
 
 
 def freeze_rows(results: dict[str, Any]) -> list[tuple[str, str]]:

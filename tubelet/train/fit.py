@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from typing import Any
 
@@ -28,13 +28,28 @@ from tubelet.nn.rest import Rest
 from tubelet.train.bad import spare, too_many
 from tubelet.train.config import TrainConfig
 from tubelet.train.features import Features
+from tubelet.train.pace import Decision, Pace
 from tubelet.train.plan import Plan
 from tubelet.train.recipe import learning_rate, make_optimizer, mix_pairs, soft_targets
 from tubelet.train.run import Tensors
 from tubelet.train.team import Team
+from tubelet.visible import plural
 
+EPOCHS_REMEMBERED = 4
 AHEAD = 4  # batches that are prepared while one is learned from
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+@dataclass
+class Best:
+    """The weights of the best look at validation clips: its step, its figures, the weights by name, on the CPU, and how
+    many looks were no better since."""
+
+    step: int
+    accuracy: float
+    loss: float
+    weights: Tensors
+    worse_looks: int = 0
 
 
 @dataclass
@@ -51,7 +66,7 @@ class Fit:
     model: SpaceTimeTransformer | Rest
     clips: Clips | Features
     team: Team
-    steps: int
+    pace: Pace
     single_frame: bool = False
     step: int = 0
     saved_step: int | None = None  # of the last checkpoint
@@ -61,6 +76,8 @@ class Fit:
     part: int = field(init=False)
     spare: int = field(init=False)
     average: Tensors | None = field(init=False, default=None)
+    best: Best | None = field(init=False, default=None)
+    orders: dict[int, np.ndarray] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         config, team = self.plan.config, self.team
@@ -72,11 +89,11 @@ class Fit:
         if config.ema:
             self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
 
-    def run(self, until: int, *, after: Callable[[dict[str, float]], bool]) -> None:
-        """Steps until `until`; `after` gets the figures of each step and stops the run by returning True."""
-        batches = self.batches(until)
+    def run(self, *, after: Callable[[dict[str, float]], bool]) -> None:
+        """Steps until the last; `after` gets the figures of each step and stops the run by returning True."""
+        batches = self.batches(self.pace.most_steps)
         try:
-            while self.step < until:
+            while self.step < self.pace.steps:
                 begun = time.perf_counter()
                 parts = self.team.together(lambda: [next(batches) for _ in range(self.plan.config.accumulate)])
                 waited = time.perf_counter() - begun
@@ -126,8 +143,18 @@ class Fit:
         """The clip at a position of the endless stream, in which every epoch has its own order, and its epoch; or the
         clip `skips` places further in that order, whose end its beginning follows."""
         epoch, place = divmod(position, len(self.clips))
-        order = permutation(self.plan.config.seed, epoch, len(self.clips))
+        order = self.order(epoch)
         return int(order[(place + skips) % len(order)]), epoch
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The clips of an epoch by number; the last few epochs are remembered, for each clip of a batch asks."""
+        order = self.orders.get(epoch)
+        if order is None:
+            make = balanced_order if self.plan.config.balance else shuffled_order
+            order = make(self.clips.labels, seed=self.plan.config.seed, epoch=epoch)
+            kept = {one: known for one, known in self.orders.items() if one > epoch - EPOCHS_REMEMBERED}
+            self.orders = {**kept, epoch: order}  # replaced, not changed: threads read it
+        return order
 
     def taken(self, position: int) -> int:
         """The clip that is learned from at a position, once the bad ones are known."""
@@ -138,7 +165,8 @@ class Fit:
         """One optimizer step over the parts of this process's share of the batch."""
         config, device = self.plan.config, self.team.device
         torch.manual_seed(config.seed * 1_000_003 + self.step * 1_009 + self.team.rank)
-        rate = learning_rate(self.step, steps=self.steps, peak=self.plan.lr, warmup=config.warmup)
+        done, then = self.pace.progress(self.step), self.pace.progress(self.step + 1)
+        rate = learning_rate(done, then, peak=self.plan.lr, warmup=config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         self.wrapped.train()
@@ -207,10 +235,14 @@ class Fit:
         tensors |= {f"optimizer.{name}.{key}": value for name, of in moments.items() for key, value in of.items()}
         if self.average is not None:
             tensors |= {f"average.{name}": whole(value) for name, value in self.average.items()}
-        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, {"steps": self.steps}
+        state: dict[str, Any] = {"steps": self.pace.steps, "decision": asdict(self.pace.decision)}
+        if self.best:
+            tensors |= {f"best.{name}": value for name, value in self.best.weights.items()}
+            state["best"] = {name: value for name, value in vars(self.best).items() if name != "weights"}
+        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, state
 
-    def resume(self, step: int, tensors: Tensors) -> None:
-        """Takes up the state of `tensors()`."""
+    def resume(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
+        """Takes up what `tensors()` gave at a step."""
         model: dict[str, Any] = {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
         set_model_state_dict(self.wrapped, model, options=WHOLE)
         moments: dict[str, dict[str, Tensor]] = {}
@@ -219,15 +251,20 @@ class Fit:
                 parameter, key = name[10:].rsplit(".", 1)
                 moments.setdefault(parameter, {})[key] = value
         groups = get_optimizer_state_dict(self.wrapped, self.optimizer)["param_groups"]  # in every process
-        state: dict[str, Any] = {"state": moments, "param_groups": groups}
-        set_optimizer_state_dict(self.wrapped, self.optimizer, state, options=WHOLE)
+        whole_state: dict[str, Any] = {"state": moments, "param_groups": groups}
+        set_optimizer_state_dict(self.wrapped, self.optimizer, whole_state, options=WHOLE)
         if self.average is not None:
             for name, value in self.average.items():
                 copy_whole(value, tensors[f"average.{name}"])
+        if "best" in state:
+            weights = {name[5:]: value for name, value in tensors.items() if name.startswith("best.")}
+            self.best = Best(**state["best"], weights=weights)
+        begun = Decision(0, 0.0, state["steps"], 0.0)  # of a run of 0.1.0, which decided once
+        self.pace.resume(Decision(**state["decision"]) if "decision" in state else begun)
         self.step = self.saved_step = step
 
     def final_weights(self) -> Tensors:
-        """The weights to evaluate and keep: the average where there is one. Every process must call this."""
+        """The weights as they are now: the average where there is one. Every process must call this."""
         if self.average is not None:
             return {name: whole(value).cpu() for name, value in self.average.items()}
         return whole_weights(self.wrapped)
@@ -240,7 +277,8 @@ def part_of_batch(config: TrainConfig, team_size: int) -> int:
         ValueError: the batch cannot be shared out, or pairs to be mixed would be torn.
     """
     share, rest = divmod(config.batch, team_size * config.accumulate)
-    what = f"a batch of {config.batch} clips for {team_size} processes in {config.accumulate} parts each"
+    parts = f"{plural(team_size, 'process')} in {plural(config.accumulate, 'part')} each"
+    what = f"a batch of {plural(config.batch, 'clip')} for {parts}"
     if rest:
         raise ValueError(f"{what} cannot be shared out: choose a multiple of {team_size * config.accumulate}")
     if config.mixup and share % 2:
@@ -285,14 +323,22 @@ def copy_whole(value: Tensor, source: Tensor) -> None:
     value.copy_(source)
 
 
-_orders: dict[tuple[int, int, int], np.ndarray] = {}
+def shuffled_order(labels: Sequence[int], *, seed: int, epoch: int) -> np.ndarray:
+    """Every clip once, (N,)."""
+    return np.random.default_rng([seed, epoch]).permutation(len(labels))
 
 
-def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of an epoch; the last few are remembered, for each clip of a batch asks."""
-    key = (seed, epoch, count)
-    if key not in _orders:
-        if len(_orders) > 8:
-            _orders.clear()
-        _orders[key] = np.random.default_rng([seed, epoch]).permutation(count)
-    return _orders[key]
+def balanced_order(labels: Sequence[int], *, seed: int, epoch: int) -> np.ndarray:
+    """As many clips, (N,), every class as often as the others: the clips of each are gone through in turn, those of
+    rare ones several times in an epoch, those of frequent ones over several epochs."""
+    by_clip, chosen = np.asarray(labels), []
+    classes = np.unique(by_clip)
+    for number, label in enumerate(classes.tolist()):
+        own = np.flatnonzero(by_clip == label)
+        # visits before this epoch and with it; over all classes they add up to whole epochs
+        before, after = ((one * len(by_clip) + number) // len(classes) for one in (epoch, epoch + 1))
+        turns, places = np.divmod(np.arange(before, after), len(own))
+        for turn in np.unique(turns).tolist():
+            order = np.random.default_rng([seed, turn, label]).permutation(own)
+            chosen.append(order[places[turns == turn]])
+    return np.random.default_rng([seed, epoch]).permutation(np.concatenate(chosen))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -15,11 +16,12 @@ from tubelet.media.reader import MediaError
 from tubelet.screen import bar, clock, say
 from tubelet.train.bad import BadFiles
 from tubelet.train.features import Features
-from tubelet.train.fit import Fit
+from tubelet.train.fit import Best, Fit
+from tubelet.train.pace import FIRST_STEPS, Decision
 from tubelet.train.plan import Plan
 from tubelet.train.run import Run
 from tubelet.train.stop import Stopped, signals
-from tubelet.train.team import Team
+from tubelet.visible import plural
 
 LOOKS = (5, 20)  # fewest and most times that held-out clips are looked at during training
 LOOK_CLIPS = 256  # how many of them, at most, each time
@@ -35,35 +37,41 @@ def learn(fit: Fit, run: Run, held: Clips | Features, *, bad: BadFiles, title: s
         EnvironmentTrouble: checkpoints cannot be written.
         ValueError: more training files than `--max-bad` allows cannot be read; after a checkpoint too.
     """
-    plan, team = fit.plan, fit.team
-    every, saved = look_every(fit, held), time.monotonic()
+    plan, team, pace = fit.plan, fit.team, fit.pace
+    saved = time.monotonic()
     waits: list[tuple[float, float]] = []
     held_accuracy, stop = "", 0
     board = curves(run, wanted=plan.config.tensorboard and team.first)
-    with signals(show=team.first) as caught, board as draw, bar(title, fit.steps, show=show) as progress:
+    with signals(show=team.first) as caught, board as draw, bar(title, pace.steps, show=show) as progress:
         progress.start_at(fit.step)
-        begun, first = time.monotonic(), fit.step
 
         def after(figures: dict[str, float]) -> bool:
             nonlocal saved, held_accuracy, stop
             due = time.monotonic() - saved > 60 * plan.config.save_minutes
-            figures, stop, due, found = shared(team, figures, caught[0] if caught else 0, due, bad.new(fit.clips.bad))
+            wanted = pace.decide(fit.step, figures["seconds"]) if team.first else None
+            mine = Word(figures, caught[0] if caught else 0, due, bad.new(fit.clips.bad), wanted)
+            figures, stop, due, found, decision = agree(team.gather(mine))
             fit.recent.append(figures)
             fit.clips.bad.update(found)
             bad.add(found.values())
             waits.append((figures["waited"], figures["seconds"]))
-            step = fit.step
-            if step % every == 0 or step == fit.steps:
+            step, look_due = fit.step, is_look(fit, held)
+            if decision:
+                pace.take(decision)
+            if show and step == FIRST_STEPS[-1]:
+                say("pace", pace_words(fit))
+            if look_due or step == pace.steps:
                 held_accuracy = f" held out {100 * look_and_log(fit, run, held, draw):.0f}%"
-            rate = (time.monotonic() - begun) / (step - first)
-            figures = summary(fit.recent or [figures], plan)
+                if is_patience_over(fit):
+                    pace.take(replace(pace.decision, step=step, progress=1.0, steps=step))
+            figures, progress.total = summary(fit.recent or [figures], plan), pace.steps
             progress.advance(
                 f"loss {figures['loss']:.2f} acc {100 * figures['accuracy']:.0f}%{held_accuracy} "
                 f"{figures['clips_per_second']:.0f} clips/s wait {100 * figures['data_wait']:.0f}% "
-                f"{f'{bad.skipped} skipped ' if bad.skipped else ''}left {clock(rate * (fit.steps - step))}"
+                f"{f'{bad.skipped} skipped ' if bad.skipped else ''}left {clock(seconds_left(fit))}"
             )
-            if stop or due or step == fit.steps:  # the last, for whoever stops the evaluation
-                missed = save_state(fit, run, last=bool(stop) or step == fit.steps)
+            if stop or due or step == pace.steps:  # the last, for whoever stops the evaluation
+                missed = save_state(fit, run, last=bool(stop) or step == pace.steps)
                 if missed and show:
                     say("warning", missed)
                 saved = time.monotonic()
@@ -71,7 +79,7 @@ def learn(fit: Fit, run: Run, held: Clips | Features, *, bad: BadFiles, title: s
                 check_bad(fit, run, bad)
             return bool(stop)
 
-        fit.run(fit.steps, after=after)
+        fit.run(after=after)
     if show and waits:
         from_files = plan.spec.kind == "video" and isinstance(fit.clips, Clips) and not fit.clips.keep
         say("data wait", wait_words(waits, from_files=from_files))
@@ -79,10 +87,61 @@ def learn(fit: Fit, run: Run, held: Clips | Features, *, bad: BadFiles, title: s
         raise Stopped(run.path, stop)
 
 
-def look_every(fit: Fit, held: Clips | Features) -> int:
-    """Steps from one look at the held-out clips to the next."""
-    affordable = int(LOOK_SHARE * 3 * fit.steps * fit.plan.config.batch / min(len(held), LOOK_CLIPS))
-    return max(1, fit.steps // min(max(affordable, LOOKS[0]), LOOKS[1]))
+@dataclass(frozen=True)
+class Word:
+    """What a process tells the others after a step. decision: on the pace, of the first process alone."""
+
+    figures: dict[str, float]
+    stop: int
+    due: bool
+    bad: dict[int, BadFile]
+    decision: Decision | None
+
+
+def agree(words: list[Word]) -> tuple[dict[str, float], int, bool, dict[int, BadFile], Decision | None]:
+    """Loss and accuracy as means over the processes; the signal that one of them got, whether one wants to save, the
+    bad files that any of them found, by the numbers of the clips, and what the first decided."""
+    means = {name: float(np.mean([word.figures[name] for word in words])) for name in ("loss", "right")}
+    found = {number: one for word in words for number, one in word.bad.items()}
+    figures = {**words[0].figures, **means}
+    return figures, max(word.stop for word in words), any(word.due for word in words), found, words[0].decision
+
+
+def looks_of(fit: Fit, held: Clips | Features) -> int:
+    """How often held-out clips are looked at in a training."""
+    affordable = int(LOOK_SHARE * 3 * fit.pace.steps * fit.plan.config.batch / min(len(held), LOOK_CLIPS))
+    return min(max(affordable, LOOKS[0]), LOOKS[1])
+
+
+def is_look(fit: Fit, held: Clips | Features) -> bool:
+    """Whether held-out clips are looked at after this step: at even shares of the progress."""
+    looks, rounding = looks_of(fit, held), 1e-9
+    before, now = (int(looks * fit.pace.progress(step) + rounding) for step in (fit.step - 1, fit.step))
+    return now > before
+
+
+def is_patience_over(fit: Fit) -> bool:
+    """Whether `--patience` looks, one after another, were no better than the best."""
+    patience = fit.plan.config.patience
+    return patience is not None and fit.best is not None and fit.best.worse_looks >= patience
+
+
+def seconds_left(fit: Fit) -> float:
+    """Until the last step, at the pace of the last ones."""
+    return fit.pace.step_seconds * (fit.pace.steps - fit.step)
+
+
+def pace_words(fit: Fit) -> str:
+    """How fast the first steps were, how many that makes, and how the time is split."""
+    pace, budget = fit.pace, fit.pace.budget
+    epochs = pace.steps * fit.plan.config.batch / len(fit.clips)
+    steps = f"{1000 * pace.step_seconds:.0f} ms a step now: {plural(pace.steps, 'step')}, {epochs:.3g} epochs"
+    if budget is None:
+        return f"{steps}, about {clock(seconds_left(fit))}"
+    return (
+        f"{steps} as it stands; {clock(budget.spent)} went by before, about {clock(seconds_left(fit))} are for them, "
+        f"{clock(budget.looks_seconds + budget.after)} for looks and the evaluation"
+    )
 
 
 def look_and_log(fit: Fit, run: Run, held: Clips | Features, draw: Callable[[dict[str, float], int], None]) -> float:
@@ -90,12 +149,29 @@ def look_and_log(fit: Fit, run: Run, held: Clips | Features, draw: Callable[[dic
     mean = summary(fit.recent, fit.plan)
     when = {"step": fit.step, "epoch": fit.step / (len(fit.clips) / fit.plan.config.batch)}
     fit.recent.clear()
-    loss, accuracy = look(fit, held)
+    begun = time.monotonic()
+    loss, accuracy = fit.team.gather(look(fit, held))[0]
+    if fit.plan.chooses:
+        keep_best(fit, accuracy, loss)
     if fit.team.first:
         run.log({"kind": "train", **when, **mean})
         run.log({"kind": "val", **when, "loss": loss, "accuracy": accuracy})
     draw({**mean, "val_loss": loss, "val_accuracy": accuracy}, fit.step)
+    if budget := fit.pace.budget:
+        seconds = time.monotonic() - begun
+        budget.looks_seconds = seconds * round(looks_of(fit, held) * (1 - fit.pace.progress(fit.step)))
+        if isinstance(held, Clips):  # the encoder of features is not at work in a look
+            budget.clip_seconds = seconds / min(len(held), LOOK_CLIPS)
     return accuracy
+
+
+def keep_best(fit: Fit, accuracy: float, loss: float) -> None:
+    """Keeps the weights where a look at validation clips is the best so far; every process must call this."""
+    if fit.best is None or (accuracy, -loss) > (fit.best.accuracy, -fit.best.loss):
+        weights = {name: value.detach().cpu().clone() for name, value in fit.final_weights().items()}
+        fit.best = Best(fit.step, accuracy, loss, weights)
+    else:
+        fit.best.worse_looks += 1
 
 
 def wait_words(waits: list[tuple[float, float]], *, from_files: bool) -> str:
@@ -104,17 +180,6 @@ def wait_words(waits: list[tuple[float, float]], *, from_files: bool) -> str:
     share = waited / max(seconds, 1e-9)
     advice = "; `tubelet prepare` makes a copy that is quicker to read" if from_files and share > WAIT_SHARE else ""
     return f"{100 * share:.0f}% of {clock(seconds)}{advice}"
-
-
-def shared(
-    team: Team, figures: dict[str, float], stop: int, due: bool, bad: dict[int, BadFile]
-) -> tuple[dict[str, float], int, bool, dict[int, BadFile]]:
-    """Loss and accuracy as means over the processes; the signal that one of them got, whether one wants to save, and
-    the bad files that any of them found, by the numbers of the clips."""
-    told = team.gather((figures["loss"], figures["right"], stop, due, bad))
-    losses, rights, stops, dues, bads = zip(*told, strict=True)
-    figures = {**figures, "loss": float(np.mean(losses)), "right": float(np.mean(rights))}
-    return figures, max(stops), any(dues), {number: one for found in bads for number, one in found.items()}
 
 
 def check_bad(fit: Fit, run: Run, bad: BadFiles) -> None:

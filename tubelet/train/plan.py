@@ -11,23 +11,25 @@ import numpy as np
 import torch
 
 from tubelet.data.augment import Augmentation
-from tubelet.data.clips import load_frames
 from tubelet.data.dataset import BadFile, Changes, kept_bytes
 from tubelet.data.items import Item, Source, find_items, fingerprint
 from tubelet.data.loader import processors
 from tubelet.data.mirrors import as_indices, find_mirrors
+from tubelet.data.near_duplicates import MOST_SECONDS, near_duplicate_notes
 from tubelet.data.spec import ClipSpec
 from tubelet.data.splits import assign_splits
-from tubelet.media.health import Health
+from tubelet.evaluate import parse_views
+from tubelet.media.sampling import views_to_cover
 from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
 from tubelet.precision import has_bfloat16
+from tubelet.train.clip_size import choose_spec, duration_of
 from tubelet.train.config import TrainConfig
 from tubelet.train.look import look_at_files
 from tubelet.train.start import Start, choose_rates, find_start
 
+NEAR_SHARE = 0.05  # of the time budget, in which held-out clips are compared with training clips
+UNEVEN = 3  # times as many clips as another class has, from which on it is said
 KEEP_SHARE = 0.4  # of the free memory that decoded frames may take
-WIDEST_ASPECT = 2.0
-SOUND_HOP_SECONDS = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,8 @@ class Plan:
     workers: int
     kept_bytes: int
     clip_seconds: float  # median duration of the items
+    clips_an_item: float  # how many it takes, in the mean, to see a training item whole
+    answered_clips: int  # views of the held-out items that are answered in the end
     notes: tuple[str, ...]
     bad: tuple[BadFile, ...] = ()  # files that cannot be read: those of train are in no item any more
 
@@ -58,7 +62,17 @@ class Plan:
     @property
     def held_out(self) -> str:
         """The split that the result is measured on."""
-        return "test" if self.items("test") else "val"
+        return held_out(self.source)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there are validation clips to choose weights by, beside those that the result is measured on."""
+        return self.held_out == "test" and bool(self.items("val"))
+
+    @property
+    def looked_at(self) -> str:
+        """The split that is looked at during training."""
+        return "val" if self.items("val") else "test"
 
     def counts(self) -> dict[str, dict[str, int]]:
         return {
@@ -78,16 +92,22 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     workers = config.workers or min(8, processors())
     look = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show)
     source, healths, notes = look.source, look.healths, list(look.notes)
-    spec = choose_spec(config, source, healths, device, start)
+    patch = patch_of(config, source.kind, device, start)
+    spec, spec_notes = choose_spec(config, source, healths, device, start, patch=patch)
     name, model, model_notes = choose_model(config, spec, len(source.classes), device, start)
     changes, change_notes = choose_changes(config, source)
-    durations = [duration_of(item, healths[item.path]) for item in source.items if item.path in healths]
+    seconds = {item: duration_of(item, healths[item.path]) for item in source.items if item.path in healths}
+    durations = list(seconds.values())
     size = kept_bytes(spec, durations)
+    measured = held_out(source)
     lr, layer_decay = choose_rates(config, model)
     bfloat16, why = has_bfloat16(device)
     if config.dtype != "auto":
         bfloat16, why = config.dtype == "bfloat16", "as told"
-    notes += [*model_notes, *change_notes, f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}"]
+    seconds_to_compare = NEAR_SHARE * 60 * config.minutes if config.epochs is None else MOST_SECONDS
+    spec_notes += near_duplicate_notes(source, workers=workers, seconds=min(MOST_SECONDS, seconds_to_compare))
+    spec_notes += balance_note(source, config)
+    notes += [*model_notes, *spec_notes, *change_notes, f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}"]
     return Plan(
         config=config,
         source=source,
@@ -100,18 +120,42 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
         lr=lr,
         layer_decay=layer_decay,
         bfloat16=bfloat16,
+        answered_clips=answered_clips(config, spec, [seconds[item] for item in seconds if item.split == measured]),
         keep=size < KEEP_SHARE * free_memory() and not config.freeze,
         workers=workers,
         kept_bytes=size,
         clip_seconds=float(np.median(durations)) if durations else 0.0,
+        clips_an_item=clips_an_item(spec, [seconds[item] for item in seconds if item.split == "train"]),
         notes=(*source.notes, *notes),
         bad=look.bad,
     )
 
 
-def duration_of(item: Item, health: Health) -> float:
-    end = item.end_seconds if item.end_seconds is not None else health.duration_seconds
-    return max(end - (item.start_seconds or 0.0), 0.0)
+def balance_note(source: Source, config: TrainConfig) -> list[str]:
+    """What is said of training classes that are uneven."""
+    counts = Counter(item.label for item in source.items if item.split == "train").most_common()
+    (most, many), (least, few) = counts[0], counts[-1]
+    if config.balance or many < UNEVEN * few:
+        return []
+    return [f"{most!r} has {many} clips to train on, {least!r} {few}: --balance draws all classes equally often"]
+
+
+def held_out(source: Source) -> str:
+    """The split that a result is measured on."""
+    return "test" if any(item.split == "test" for item in source.items) else "val"
+
+
+def clips_an_item(spec: ClipSpec, durations_seconds: Sequence[float]) -> float:
+    if not spec.span_seconds or not durations_seconds:
+        return 1.0
+    return float(np.mean([max(1.0, duration / spec.span_seconds) for duration in durations_seconds]))
+
+
+def answered_clips(config: TrainConfig, spec: ClipSpec, durations_seconds: Sequence[float]) -> int:
+    """Views of all held-out items in the evaluation."""
+    temporal, spatial = parse_views(config.views, spec.kind)
+    each = (temporal or views_to_cover(duration, spec.span_seconds) for duration in durations_seconds)
+    return spatial * sum(each)
 
 
 def free_memory() -> int:
@@ -120,92 +164,6 @@ def free_memory() -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
         return 4 * 2**30
-
-
-def choose_spec(
-    config: TrainConfig, source: Source, healths: dict[str, Health], device: torch.device, start: Start | None
-) -> ClipSpec:
-    """The ClipSpec of the weights to start from; else one for this data: a clip spans the median item, in the shape of
-    the median frame."""
-    if start and start.spec:
-        return like(start.spec, config)
-    if start and start.model:
-        t, h, w = start.model.clip
-        config = replace(config, frames=config.frames or t, size=config.size or (h, w))
-    train = [item for item in source.items if item.split == "train"]
-    seconds = float(np.median([duration_of(item, healths[item.path]) for item in train]))
-    length, side = patch_of(config, source.kind, device, start)
-    if source.kind == "sound":
-        return sound_spec(config, source, train, seconds, side=side)
-    aspect = float(np.median([healths[item.path].width / healths[item.path].height for item in train]))
-    height, width = config.size or rectangle(aspect, short=short_side(config, device, side), multiple=side)
-    frames = 1 if source.kind == "image" else config.frames or multiple_near(8 if config.init else 16, length)
-    between = config.seconds_between_frames or max(seconds, 0.04) / frames
-    grow = 1.1 if config.augment else 1.0
-    return ClipSpec(
-        kind=source.kind,
-        frames=frames,
-        seconds_between_frames=0.0 if source.kind == "image" else between,
-        resize=(round(height * grow), round(width * grow)),
-        crop=(height, width),
-        mean=start.mean if start else (0.5, 0.5, 0.5),
-        std=start.std if start else (0.25, 0.25, 0.25),
-    )
-
-
-def like(spec: ClipSpec, config: TrainConfig) -> ClipSpec:
-    """The spec of a model that learned before, but for the frames and the size asked for now."""
-    height, width = config.size or spec.crop
-    return replace(
-        spec,
-        frames=config.frames or spec.frames,
-        seconds_between_frames=config.seconds_between_frames or spec.seconds_between_frames,
-        crop=(height, width),
-        resize=(round(height * spec.resize[0] / spec.crop[0]), round(width * spec.resize[1] / spec.crop[1])),
-    )
-
-
-def short_side(config: TrainConfig, device: torch.device, side: int) -> int:
-    """Short side of a clip in px, a multiple of the patch: what the device can train on within minutes."""
-    if config.init:
-        return multiple_near(224 if device.type == "cuda" else 112, side)
-    return multiple_near(112 if device.type == "cuda" else 48, side)
-
-
-def multiple_near(number: float, of: int) -> int:
-    return of * max(1, round(number / of))
-
-
-def rectangle(aspect: float, *, short: int, multiple: int) -> tuple[int, int]:
-    """(H, W) in px near the aspect ratio W / H, its short side `short`, filled by whole patches."""
-    long = min(max(aspect, 1 / aspect), WIDEST_ASPECT) * short
-    long = max(short, multiple_near(long, multiple))
-    return (short, long) if aspect >= 1 else (long, short)
-
-
-def sound_spec(config: TrainConfig, source: Source, train: Sequence[Item], seconds: float, *, side: int) -> ClipSpec:
-    """Mel bins x columns of 10 ms that span the median item, normalised by the training data's own statistics."""
-    hop = config.seconds_between_frames or SOUND_HOP_SECONDS
-    columns = min(max(seconds / hop, 4 * side), 1024)
-    mel, columns = config.size or (multiple_near(64, side), multiple_near(columns, side))
-    spec = ClipSpec(
-        kind="sound",
-        frames=1,
-        seconds_between_frames=hop,
-        resize=(mel, columns),
-        crop=(mel, columns),
-        mean=(0.0,),
-        std=(1.0,),
-        channels="mel",
-    )
-    chosen = np.random.default_rng(config.seed).permutation(len(train))[:64]
-    values = torch.cat(
-        [
-            load_frames(source.root / item.path, spec, start_seconds=item.start_seconds or 0.0).flatten()
-            for item in (train[i] for i in chosen)
-        ]
-    )
-    return replace(spec, mean=(round(values.mean().item(), 4),), std=(round(max(values.std().item(), 1e-3), 4),))
 
 
 def patch_of(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> tuple[int, int]:

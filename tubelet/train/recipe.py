@@ -44,12 +44,12 @@ def make_optimizer(model: nn.Module, *, weight_decay: float, layer_decay: float)
     )
 
 
-def learning_rate(step: int, *, steps: int, peak: float, warmup: float) -> float:
-    """Linear rise over the first `warmup` share of the steps, then half a cosine down to zero. Step 0 is the first."""
-    rise = max(1, round(steps * warmup))
-    if step < rise:
-        return peak * (step + 1) / rise
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+def learning_rate(done: float, then: float, *, peak: float, warmup: float) -> float:
+    """The rate of a step that leads from progress `done` to `then`, both in [0, 1]: it rises linearly over the first
+    `warmup` share of a training, then falls to zero by half a cosine."""
+    if then <= warmup:
+        return peak * then / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * max(0.0, (done - warmup) / (1 - warmup))))
 
 
 def mix_pairs(clips: Tensor, targets: Tensor, shares: np.ndarray) -> tuple[Tensor, Tensor]:

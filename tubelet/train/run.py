@@ -44,6 +44,10 @@ class Run:
         return self.path / "config.json"
 
     @property
+    def pace_file(self) -> Path:
+        return self.path / "checkpoints" / "pace.jsonl"
+
+    @property
     def finished(self) -> bool:
         return (self.path / "README.md").is_file()
 

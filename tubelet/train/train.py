@@ -1,22 +1,22 @@
 """One training, from its settings to a finished run directory."""
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
 from tubelet import trouble
 from tubelet.data.dataset import Clips, UserAugmentation
 from tubelet.data.loader import prefetch
-from tubelet.evaluate import parse_views
+from tubelet.evaluate import answer
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.rest import Rest
-from tubelet.screen import bar, clock, say
+from tubelet.screen import bar, say
 from tubelet.train.bad import BadFiles, spare, too_many
 from tubelet.train.begin import next_run, open_run, other_length, print_plan
 from tubelet.train.checkpoint import check_fits
@@ -26,6 +26,7 @@ from tubelet.train.finish import finish
 from tubelet.train.fit import Fit, part_of_batch
 from tubelet.train.learn import learn, spread
 from tubelet.train.lock import held
+from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.run import Run
 from tubelet.train.stop import Stopped
@@ -36,23 +37,33 @@ __all__ = ["Stopped", "train_fn"]
 
 # a small set is not gone through more often, however much time there is; the rest of a frozen model has learned sooner
 MOST_EPOCHS, MOST_EPOCHS_FROZEN = 300, 60
-WARM_STEPS, TIMED_STEPS = 3, 9
+TRIED = 4  # held-out items that are answered to see how long it takes
+READ_SHARE = 0.25  # of the time budget, in which files are read ahead
+BASELINE_SHARE = 0.15  # of the time budget, for a model of single frames
 
 
-def train_fn(config: TrainConfig, *, user_augmentation: UserAugmentation | None = None, show: bool = True) -> Path:
+def train_fn(
+    config: TrainConfig,
+    *,
+    user_augmentation: UserAugmentation | None = None,
+    show: bool = True,
+    begun: float | None = None,
+) -> Path:
     """Trains, evaluates and reports; returns the run directory. Call it under torchrun to train with several processes;
     all but the first return when the training is done, before the evaluation.
 
     user_augmentation: any callable from a clip (C, T, H, W), uint8 or for sound float, to the same, after ours.
+    begun: `time.monotonic()` from which on the time budget counts; now, if left out.
 
     Raises:
         ValueError: data or settings that cannot work.
         Stopped: Ctrl-C or SIGTERM; call again with the same settings to go on.
         EnvironmentTrouble: a full disk, too little memory, or another process that trains in the same directory.
     """
+    begun = time.monotonic() if begun is None else begun
     with ExitStack() as holding:
         try:
-            return train_held(config, holding, user_augmentation=user_augmentation, show=show)
+            return train_held(config, holding, user_augmentation=user_augmentation, show=show, begun=begun)
         except Exception as error:
             told = trouble.of(error)
             if told is None or told is error:
@@ -61,7 +72,7 @@ def train_fn(config: TrainConfig, *, user_augmentation: UserAugmentation | None 
 
 
 def train_held(
-    config: TrainConfig, holding: ExitStack, *, user_augmentation: UserAugmentation | None, show: bool
+    config: TrainConfig, holding: ExitStack, *, user_augmentation: UserAugmentation | None, show: bool, begun: float
 ) -> Path:
     """`train_fn`, with a stack that lets the run directory go in the end."""
     team = Team.join(config.device)
@@ -72,25 +83,28 @@ def train_held(
     show = show and team.first
     plan = team.together(lambda: settle(config, team, show=show))
     run = team.first_alone(lambda: open_run(plan, hold=lambda path: holding.enter_context(held(path))))
-    # kept or not, clips differ a little: a run that goes on does as it did
-    changes = replace(plan.changes, user=user_augmentation)
-    plan = replace(plan, changes=changes, keep=run.config()["data"].get("keep", plan.keep))
+    plan = replace(plan, changes=replace(plan.changes, user=user_augmentation))
     if show:
         print_plan(plan, run, team)
-    begun = time.monotonic()
     checkpoint, notes = run.newest_checkpoint()
     init = config.freeze or not checkpoint
     model = team.together(lambda: new_model(plan, run, team, init=init, show=show))
     get = features_of if config.freeze else clips_of
     bad = team.together(lambda: BadFiles(plan, run, write=team.first, show=show))
-    train_clips, held_clips = team.together(lambda: get(model, plan, run, team, bad, show=show))
-    steps = checkpoint.state["steps"] if checkpoint else decide_steps(plan, train_clips, team, show=show)
-    fit = Fit(plan=plan, model=learner(model, train_clips), clips=train_clips, team=team, steps=steps)
+    budget = budget_of(run.config()["train"], plan, begun)
+    train_clips, held_clips = team.together(lambda: get(model, plan, run, team, bad, budget, show=show))
+    pace = Pace(most_steps(plan, train_clips), budget=budget, file=run.pace_file if team.first else None)
+    fit = Fit(plan=plan, model=learner(model, train_clips), clips=train_clips, team=team, pace=pace)
     if checkpoint:
-        team.together(lambda: check_fits(checkpoint.tensors, fit.model, average=bool(config.ema), what=str(run.path)))
-        fit.resume(checkpoint.step, checkpoint.tensors)
+        average, best = bool(config.ema), "best" in checkpoint.state
+        what = str(run.path)
+        team.together(lambda: check_fits(checkpoint.tensors, fit.model, average=average, best=best, what=what))
+        fit.resume(checkpoint.step, checkpoint.tensors, checkpoint.state)
         fit.recent = checkpoint.state.get("recent", [])
-        notes += [f"from step {fit.step} of {steps}", *other_length(plan, run)]
+        about = "about " if budget else ""
+        notes += [f"from step {fit.step} of {about}{pace.steps}", *other_length(plan, run)]
+    elif team.first:
+        run.pace_file.unlink(missing_ok=True)
     if team.first and (lost := run.forget_metrics_after(fit.step)):
         notes.append(f"{run.path / 'metrics.jsonl'}: {lost} damaged lines are left out")
     for note in notes if show else ():
@@ -98,7 +112,7 @@ def train_held(
     learn(fit, run, held_clips, bad=bad, title="training", show=show)
     frozen = model.state_dict() if config.freeze else {}
     compare = partial(train_all, run, config, show=show) if config.compare else None
-    finish(fit, run, begun, bad=bad, frozen=frozen, compare=compare, show=show)
+    finish(fit, run, begun=begun, bad=bad, frozen=frozen, compare=compare, show=show)
     return run.path
 
 
@@ -125,7 +139,13 @@ def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:
     if config.freeze and config.baseline:
         raise ValueError("--baseline learns from frames, --freeze from features: leave one of them out")
     plan = make_plan(config, team.device, show=show)
-    parse_views(config.views, plan.spec.kind)
+    if config.baseline and isinstance(plan.model.depth, tuple):
+        raise ValueError(f"--baseline trains a plain encoder of one frame, {plan.model_name} has stages: leave it out")
+    if config.patience and not plan.chooses:
+        raise ValueError(
+            "--patience ends a training by validation clips, and what it is measured on must be others: give the data "
+            "a val and a test split"
+        )
     return plan
 
 
@@ -152,26 +172,33 @@ def learner(model: SpaceTimeTransformer, clips: Clips | Features) -> SpaceTimeTr
 
 
 def features_of(
-    model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles, *, show: bool
+    model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles, budget: Budget | None, *, show: bool
 ) -> tuple[Features, Features]:
     """What the encoder of a model makes of the clips to train on, and of those that are looked at meanwhile."""
-    cache, held = Cache(model, plan, run, team), plan.items(plan.held_out)
+    cache, held = Cache(model, plan, run, team), plan.items(plan.looked_at)
     items = plan.items("train")
     train = cache.of(items, views=plan.config.freeze_views, known=bad.among(items), title="features", show=show)
     bad.add(train.bad.values())  # those that are held out are counted when they are asked for
     bad.check()
-    return train, cache.of([held[i] for i in spread(len(held))], views=0, title="held out", show=show)
+    looked_at = cache.of([held[i] for i in spread(len(held))], views=0, title="held out", show=show)
+    if budget:  # looks are at features, the evaluation is of files
+        measured, begun = plan.items(plan.held_out), time.monotonic()
+        answer(model, plan.spec, plan.source.root, measured[:TRIED], views_text=plan.config.views, device=team.device)
+        budget.clips = 0
+        budget.other_seconds += (time.monotonic() - begun) / len(measured[:TRIED]) * len(measured)
+    return train, looked_at
 
 
 def clips_of(
-    model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles, *, show: bool
+    model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles, budget: Budget | None, *, show: bool
 ) -> tuple[Clips, Clips]:
-    """Clips to train on and held-out ones. Where frames are kept in memory, every file is decoded now, so that training
-    never waits for a disk."""
+    """Clips to train on and held-out ones. Where frames are kept in memory, files are decoded now, so that training
+    does not wait for a disk; those that a part of the time budget is too short for are decoded when their turn comes.
+    """
     source = plan.source
     train, held = (
         Clips(source.root, plan.items(split), source.classes, plan.spec, keep=plan.keep)
-        for split in ("train", plan.held_out)
+        for split in ("train", plan.looked_at)
     )
     train.bad |= bad.among(train.items)
     everything = [(clips, number) for clips in (train, held) for number in range(len(clips))] if plan.keep else []
@@ -183,35 +210,34 @@ def clips_of(
         if len(train.bad) > spare(plan):
             raise too_many(plan, train.bad)
 
-    with bar("reading", len(todo), show=show) as progress:
-        for _ in prefetch(read, todo, threads=plan.workers, ahead=4 * plan.workers):
-            progress.advance(f"{progress.done + 1}/{progress.total} files")
+    begun = time.monotonic()
+    reading = prefetch(read, todo, threads=plan.workers, ahead=4 * plan.workers)
+    with bar("reading", len(todo), show=show) as progress, closing(reading):
+        for _ in reading:
+            progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
+            if budget and budget.spent > READ_SHARE * budget.seconds:
+                break
+    if budget and progress.done:  # the files of the evaluation are read anew
+        item_seconds = (time.monotonic() - begun) / progress.done
+        budget.other_seconds += item_seconds * len(plan.items(plan.held_out))
     bad.add(train.bad.values())
     bad.check()
     return train, held
 
 
-def decide_steps(plan: Plan, clips: Clips | Features, team: Team, *, show: bool) -> int:
-    """Steps that fill the time budget, by timing a few on a copy; or those of the epochs asked for."""
-    config = plan.config
-    per_epoch = len(clips) / config.batch
+def budget_of(train: dict[str, Any], plan: Plan, begun: float) -> Budget | None:
+    """The time that a run was begun with; None where it goes by epochs."""
+    if train["epochs"] is not None:
+        return None
+    seconds = 60 * train["minutes"]
+    baseline = BASELINE_SHARE * seconds if plan.config.baseline else 0.0
+    return Budget(seconds, begun, clips=plan.answered_clips, other_seconds=REPORT_SECONDS + baseline)
+
+
+def most_steps(plan: Plan, clips: Clips | Features) -> int:
+    """Of the epochs asked for; else of as many as make sense, in which each part of a long item is seen as often as a
+    short one."""
+    config, per_epoch = plan.config, len(clips) / plan.config.batch
     if config.epochs is not None:
         return max(1, round(config.epochs * per_epoch))
-    torch.manual_seed(config.seed)
-    model = learner(SpaceTimeTransformer(plan.model), clips)
-    trial = Fit(plan=plan, model=model, clips=clips, team=team, steps=1000)
-    seconds: list[float] = []
-
-    def after(figures: dict[str, float]) -> bool:
-        seconds.append(figures["seconds"])
-        return False
-
-    trial.run(WARM_STEPS + TIMED_STEPS, after=after)
-    step_seconds = team.gather(float(np.median(seconds[WARM_STEPS:])))[0]
-    most = MOST_EPOCHS_FROZEN if config.freeze else MOST_EPOCHS
-    steps = max(1, int(min(config.minutes * 60 / step_seconds, most * per_epoch)))
-    if show:
-        time_left = clock(steps * step_seconds)
-        pace = f"{1000 * step_seconds:.0f} ms a step: {steps} steps, {steps / per_epoch:.3g} epochs, about {time_left}"
-        say("pace", pace)
-    return steps
+    return max(1, int((MOST_EPOCHS_FROZEN if config.freeze else MOST_EPOCHS * plan.clips_an_item) * per_epoch))

@@ -1,0 +1,51 @@
+"""Threads that wait: the setting reaches the runtime before torch loads it, and a user's own stays."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tubelet.openmp import CHOSEN_BY_USERS, SPIN_COUNT, wait_briefly
+
+PLAIN = {name: value for name, value in os.environ.items() if name not in CHOSEN_BY_USERS}
+
+
+def told(environment: dict[str, str]) -> str | None:
+    """The count that GNU's runtime says it goes by when a command has loaded torch; None where it is another's."""
+    command = [sys.executable, "-m", "tubelet", "info", "vit-P/16"]
+    environment = environment | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    end = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found = re.search(r"GOMP_SPINCOUNT = '(\d+)'", end.stderr)
+    return found[1] if found else None
+
+
+def test_a_command_sets_it_before_torch_is_loaded() -> None:
+    assert told(PLAIN) in (SPIN_COUNT, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "count"), [("GOMP_SPINCOUNT", "77", "77"), ("OMP_WAIT_POLICY", "passive", "0")]
+)
+def test_what_a_user_has_set_stays(name: str, value: str, count: str) -> None:
+    assert told(PLAIN | {name: value}) in (count, None)
+
+
+@pytest.mark.parametrize("name", CHOSEN_BY_USERS)
+def test_one_choice_of_the_user_leaves_all_to_him(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in CHOSEN_BY_USERS:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "1")
+    wait_briefly()
+    assert {other for other in CHOSEN_BY_USERS if other in os.environ} == {name}
+
+
+def test_both_runtimes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CHOSEN_BY_USERS:
+        monkeypatch.delenv(name, raising=False)
+    wait_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == SPIN_COUNT
+    assert "KMP_BLOCKTIME" in os.environ
+    for name in CHOSEN_BY_USERS:
+        os.environ.pop(name, None)
