@@ -66,7 +66,7 @@ def watched(lines: list[str | list[str]], folder: Path, *, stop_when: str = "") 
     given = [json.dumps(value) for value in (FORBIDDEN, lines, stop_when, [sys.executable, "-P", "-c", START])]
     typed = [sys.executable, "-W", "error", "-c", WATCHED, *given]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-    end = subprocess.run(typed, cwd=folder, env=alone, capture_output=True, text=True, timeout=120)
+    end = subprocess.run(typed, cwd=folder, env=alone, capture_output=True, text=True, timeout=200)
     assert end.returncode == 0, end.stderr
     return json.loads(end.stderr.splitlines()[-1])
 

@@ -46,7 +46,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def python(*arguments: str | Path, **settings: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", *map(str, arguments)], capture_output=True, text=True, timeout=60, **settings
+        [sys.executable, "-W", "error", *map(str, arguments)], capture_output=True, text=True, timeout=200, **settings
     )
 
 
@@ -361,13 +361,13 @@ def test_ctrl_c_keeps_what_was_learned_and_the_same_command_goes_on(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     with process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200
         while not (out / "metrics.jsonl").is_file() or not (out / "metrics.jsonl").stat().st_size:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
-        shown, errors = process.communicate(timeout=60)
+        shown, errors = process.communicate(timeout=200)
     assert process.returncode == 130, errors
     assert errors == f"tubelet: stopped; the same command goes on from {out}\n"
     assert "stopping  after this step" in shown

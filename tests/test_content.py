@@ -2,9 +2,9 @@
 
 import io
 import struct
-import time
 
 import pytest
+from hanging import ending
 from small_files import PICTURES, SOUNDS, VIDEOS, picture, png_of_one_colour, small_file
 
 from tubelet.media import content
@@ -68,9 +68,8 @@ def test_a_moov_is_found_wherever_it_stands(name):
 
 
 def test_a_file_of_empty_boxes_does_not_keep_us():
-    start = time.process_time()
-    assert content.lacks_moov(io.BytesIO(struct.pack(">I4s", 8, b"free") * 10**6))
-    assert time.process_time() - start < 0.5
+    with ending():
+        assert content.lacks_moov(io.BytesIO(struct.pack(">I4s", 8, b"free") * 10**6))
 
 
 @pytest.mark.parametrize(("name", "mode"), [("a.png", "rgb24"), ("a.bmp", "bgr24"), ("a.jpg", "yuvj420p")])

@@ -44,7 +44,7 @@ def together(arguments: Sequence[str], *, processes: int = 2) -> list[subprocess
     ]
     try:
         with ThreadPoolExecutor(processes) as readers:
-            ends = list(readers.map(lambda process: process.communicate(timeout=100), running))
+            ends = list(readers.map(lambda process: process.communicate(timeout=200), running))
     finally:
         for process in running:
             process.kill()
@@ -143,7 +143,7 @@ def test_torchrun_trains(data: Path, alone: Path, tmp_path: Path) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
     )
     assert end.returncode == 0, end.stderr
     assert end.stdout.count("Plan for") == end.stdout.count("this model") == 1

@@ -9,7 +9,6 @@ import pickle
 import re
 import struct
 import threading
-import time
 import zlib
 from dataclasses import asdict
 from fractions import Fraction
@@ -494,10 +493,8 @@ def test_a_small_file_cannot_make_minutes_of_work(tmp_path, monkeypatch):
     monkeypatch.setattr(decoder, "decode_one", lambda packet, stream: decoded.append(1) or decode_one(packet, stream))
     for read in (lambda: read_frames(path, np.array([1.0, 15.0])), lambda: examine_or_raise(path)):
         decoded.clear()
-        started = time.perf_counter()
         with pytest.raises(MediaError, match="far more work to decode than its size warrants") as caught:
             read()
-        assert time.perf_counter() - started < 2
         assert (caught.value.code, caught.value.stage) == ("too-slow", "decode")
         assert 10 < len(decoded) < 60
     assert read_frames(path, np.array([0.0, 0.05])).shape == (2, 800, 800, 3)

@@ -1,7 +1,6 @@
-import time
-
 import pytest
 import torch
+from hanging import ending
 from tiny import FAMILIES, clip_for, prefix_of, tiny
 
 from tubelet.info import describe, print_info
@@ -121,9 +120,8 @@ def test_the_parts_say_what_attends_to_what():
 
 def test_the_largest_models_take_no_time_and_no_memory():
     describe("vit-P/16")  # the first call imports parts of torch
-    start = time.process_time()
-    info = describe("timesformer-L/16", **PAPER_CLIP)
-    assert time.process_time() - start < 5  # it takes a fraction of a second
+    with ending():
+        info = describe("timesformer-L/16", **PAPER_CLIP)
     assert info.activation_bytes > 10e9
 
 

@@ -40,7 +40,7 @@ def test_no_more_than_ahead_are_begun_and_not_handed_over(ahead: int) -> None:
 
 
 def test_work_is_done_at_the_same_time() -> None:
-    both_here = threading.Barrier(3, timeout=5)  # breaks, and raises, unless three calls meet in it
+    both_here = threading.Barrier(3, timeout=100)  # breaks, and raises, unless three calls meet in it
     assert sorted(prefetch(lambda _: both_here.wait(), range(3), threads=3, ahead=3)) == [0, 1, 2]
 
 

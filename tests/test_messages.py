@@ -248,7 +248,7 @@ def help_to(place: int, *, most_bytes: int = resource.RLIM_INFINITY) -> tuple[in
     typed = [sys.executable, "-B", "-m", "tubelet", "--help"]
     with subprocess.Popen(typed, stdout=place, stderr=subprocess.PIPE, preexec_fn=limit) as process:
         os.close(place)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=200)
     return process.returncode, errors
 
 

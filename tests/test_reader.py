@@ -375,7 +375,7 @@ def test_a_profile_of_colours_kills_nobody_and_changes_nothing(tmp_path):
         "    for _ in range(20): sys.stdout.buffer.write(read_frames(name, numpy.zeros(1)).tobytes())\n"
         "    assert examine(name).ok"
     )
-    ended = subprocess.run([sys.executable, "-c", reads], cwd=tmp_path, capture_output=True, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", reads], cwd=tmp_path, capture_output=True, timeout=200)
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert ended.stdout == expected
 

