@@ -22,7 +22,7 @@ def visible(text: object) -> str:
 
 def plural(number: float, noun: str) -> str:
     """ "1 clip", "1.5 epochs", "0 classes": how many of what."""
-    ending = "" if number == 1 else "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    ending = "" if number == 1 else "es" if noun.endswith(("s", "x", "tch", "sh")) else "s"
     return f"{number if isinstance(number, int) else format(number, 'g')} {noun}{ending}"
 
 

@@ -1,7 +1,7 @@
 """One training, from its settings to a finished run directory."""
 
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -14,6 +14,7 @@ from tubelet import trouble
 from tubelet.data.dataset import Clips, UserAugmentation
 from tubelet.data.loader import prefetch
 from tubelet.evaluate import answer
+from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.rest import Rest
 from tubelet.screen import bar, say
@@ -201,17 +202,20 @@ def clips_of(
         for split in ("train", plan.looked_at)
     )
     train.bad |= bad.among(train.items)
-    everything = [(clips, number) for clips in (train, held) for number in range(len(clips))] if plan.keep else []
-    todo = [(clips, number) for clips, number in everything if number not in clips.bad]
 
-    def read(one: tuple[Clips, int]) -> None:
-        clips, number = one
-        clips.readable(number, 0.0)  # held-out ones that cannot be read are counted when they are asked for
+    def read_train(number: int) -> None:
+        train.readable(number, 0.0)
         if len(train.bad) > spare(plan):
             raise too_many(plan, train.bad)
 
+    def read_held(number: int) -> None:
+        with suppress(MediaError):  # counted when they are asked for
+            held.centre(number)
+
+    todo = [(read_train, number) for number in range(len(train)) if number not in train.bad] if plan.keep else []
+    todo += [(read_held, number) for number in spread(len(held))] if plan.keep else []
     begun = time.monotonic()
-    reading = prefetch(read, todo, threads=plan.workers, ahead=4 * plan.workers)
+    reading = prefetch(lambda one: one[0](one[1]), todo, threads=plan.workers, ahead=4 * plan.workers)
     with bar("reading", len(todo), show=show) as progress, closing(reading):
         for _ in reading:
             progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
