@@ -1,6 +1,5 @@
 """The border to FFmpeg: the only file that meets the decoder, its packets, its frames and its exceptions."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -119,10 +118,10 @@ def packets_of(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
     """Yields packets with something in them, from where the container stands, until the end or what looks like it."""
     demuxed: Any = container.demux(stream)
     form = container.format.name
-    end = _end_of_sound(container.name) if form == "mp3" else sys.maxsize
+    end = _end_of_sound(container.name) if form == "mp3" else 0
     try:
         for packet in demuxed:
-            if packet.pos is not None and packet.pos >= end:
+            if end and packet.pos is not None and packet.pos >= end:
                 return
             if packet.size and (form != "gif" or holds_a_picture(bytes(packet))):  # an empty one ends the decoder
                 yield packet

@@ -5,9 +5,10 @@ damage. The sound track of a video is not looked at.
 """
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -145,9 +146,10 @@ def _of_sound(found: Index, quick: bool) -> Health:
         stream = sound_stream(found.path, container)
         spent = Budget(found.path).spend(packets_of(container, stream), stream)
         rate = stream.codec_context.sample_rate or 16000
-        pieces = mono(_good_frames(spent, stream, packets), sample_rate=rate)
-        heard = sum(len(piece) for piece in islice(pieces, 1 if quick else None))
-    if heard == 0:
+        frames = _good_frames(spent, stream, packets)
+        is_heard = next(mono(frames, sample_rate=rate), None) is not None
+        deque(() if quick else frames, maxlen=0)  # where some can be heard, the rest need only be decoded
+    if not is_heard:
         raise MediaError(found.path, "no-frames", "none of its sound can be decoded", COPY_AGAIN, stage="decode")
     start_seconds = packets[0][0]
     lost = [(since - start_seconds, to - start_seconds) for since, to, is_good in packets if not is_good]
