@@ -19,7 +19,7 @@ class Demo:
     """Folder for the clips and the run."""
     clips_per_class: int = 60
     """Clips rendered for each class; a fifth of them is held out."""
-    epochs: float = 8
+    epochs: float = 10
     """Passes over the training clips: the same steps on any machine."""
     seed: int = 0
     """Seed of the clips and of the training."""
