@@ -15,9 +15,21 @@ demo: $(STAMP)
 # OpenVINO and training in one process have crashed (docs/export.md), so what exports is tested by itself
 EXPORTS := tests/test_export.py tests/test_docs.py
 
+# what runs on kernels that processors have or have not: once more as on one without AVX-512, and as on a plain one
+KERNELS := $(patsubst %,tests/test_%.py,attention linear model precision stream)
+AS_AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
+AS_PLAIN := ATEN_CPU_CAPABILITY=default
+# OpenVINO does not bear to be told of AVX2 on a processor that has more; this is one without VNNI
+AS_NO_VNNI := ONEDNN_MAX_CPU_ISA=AVX512_CORE ATEN_CPU_CAPABILITY=avx2
+
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(addprefix --ignore=,$(EXPORTS))
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(EXPORTS)
+	$(PYTEST) $(addprefix --ignore=,$(EXPORTS))
+	$(PYTEST) --dist loadfile $(EXPORTS)
+	$(AS_AVX2) $(PYTEST) $(KERNELS)
+	$(AS_PLAIN) $(PYTEST) $(KERNELS)
+	$(AS_NO_VNNI) $(PYTEST) tests/test_export.py
 
 # the long versions: 20,000 damaged files, 100 kills, 2,000 clips, 100,000 headers, mutations of our own code; an hour
 soak: $(DEV_STAMP)
