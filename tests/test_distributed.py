@@ -116,7 +116,7 @@ def test_a_signal_to_one_stops_all_and_the_same_call_goes_on(
 
 def test_what_is_wrong_is_said_by_one_and_stops_all(team: Path) -> None:
     first, second = outcomes(team, "6-odd")
-    assert first.startswith("ValueError: a batch of 9 clips for 2 processes in 1 parts each cannot be shared out")
+    assert first.startswith("ValueError: a batch of 9 clips for 2 processes in 1 part each cannot be shared out")
     assert second == "Elsewhere: process 0 of 2 cannot go on: see what it says"
     first, second = outcomes(team, "7-none-whole")  # known to the first process alone
     assert "holds a finished run" in first
@@ -147,5 +147,5 @@ def test_torchrun_trains(data: Path, alone: Path, tmp_path: Path) -> None:
     )
     assert end.returncode == 0, end.stderr
     assert end.stdout.count("Plan for") == end.stdout.count("this model") == 1
-    assert "training on cpu x 2 processes" in end.stdout
+    assert "cpu x 2 processes" in end.stdout
     assert_close(tmp_path / "run", alone)

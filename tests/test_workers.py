@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -230,5 +231,6 @@ def test_no_child_outlives_the_check(tmp_path: Path, number: int, code: int) -> 
     assert process.returncode == code, errors
     wait_until(lambda: not any(map(is_there, pids(data))))
     if number != signal.SIGKILL:
-        assert "8 of 9 files are known" in out
-        assert len(Checked.open(data).entries) == 8
+        known = re.search(r"(\d) of 9 files are known", out)
+        assert known, out
+        assert len(Checked.open(data).entries) == int(known[1]) < 9
