@@ -1,19 +1,39 @@
 """Data sets small enough to train on in a second, and the settings that go with them."""
 
+import atexit
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from tubelet.cli import main
+from tubelet.data import checked
 from tubelet.media.reader import av
+from tubelet.media.workers import Child, Workers, end
 from tubelet.media.writer import write_sound, write_video
 from tubelet.train import TrainConfig
 
 torch.set_num_threads(1)
+
+
+class LastingWorkers(Workers):
+    """Children that go on to the next data set: to start some for each of hundreds of trainings takes minutes."""
+
+    lasting: ClassVar[list[Child]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = self.lasting
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+checked.Workers = LastingWorkers  # type: ignore[misc]
+atexit.register(lambda: [end(child) for child in LastingWorkers.lasting])
 
 HEIGHT_PX, WIDTH_PX = 32, 40
 FRAMES, FRAMES_PER_SECOND = 8, 25
