@@ -26,7 +26,7 @@ from tubelet.media.health import examine
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
 
 SEED = 5
-COUNT = 20_000 if os.environ.get("TUBELET_SOAK") else 2_000
+COUNT = 20_000 if os.environ.get("TUBELET_SOAK") else 1_000
 AT_ONCE = 2_000  # mutants to a child
 MOST_SECONDS = 30.0  # of the processor, for one file; a slow machine needs 1.5
 HANGS_SECONDS = 100.0

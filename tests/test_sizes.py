@@ -400,7 +400,7 @@ def fits(size, patch, stride) -> bool:
     places=st.none() | st.sampled_from(PLACES),
     keep_aspect=st.booleans(),
 )
-@settings(max_examples=2000 if NIGHTLY else 200, deadline=None, derandomize=not NIGHTLY)
+@settings(max_examples=2000 if NIGHTLY else 100, deadline=None, derandomize=not NIGHTLY)
 def test_any_clip_gives_an_answer_or_an_error_that_names_what_is_wrong(
     family, patch, stride, embed, native, size, dtype, precision, pad, places, keep_aspect
 ):

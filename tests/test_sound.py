@@ -300,7 +300,7 @@ CODERS = {  # suffix -> coder, rates that it takes
 
 
 @pytest.mark.parametrize("suffix", CODERS)
-@pytest.mark.parametrize("count", [1, 2, 5, 17, 40, 100, 576, 1152, 3000])
+@pytest.mark.parametrize("count", [1, 5, 100, 1152])
 def test_check_and_reader_agree(tmp_path, suffix, count):
     """However short: whole, cut anywhere, or without one of its bytes."""
     coder, rates = CODERS[suffix]
