@@ -212,18 +212,22 @@ def clips_of(
         with suppress(MediaError):  # counted when they are asked for
             held.centre(number)
 
-    todo = [(read_train, number) for number in range(len(train)) if number not in train.bad] if plan.keep else []
-    todo += [(read_held, number) for number in spread(len(held))] if plan.keep else []
-    begun = time.monotonic()
+    # held-out ones first: a look that has to read them would be taken for what all looks cost
+    todo = [(read_held, number) for number in spread(len(held))] if plan.keep else []
+    todo += [(read_train, number) for number in range(len(train)) if number not in train.bad] if plan.keep else []
     reading = prefetch(lambda one: one[0](one[1]), todo, threads=plan.workers, ahead=4 * plan.workers)
     with bar("reading", len(todo), show=show) as progress, closing(reading):
         for _ in reading:
             progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
             if budget and budget.spent > READ_SHARE * budget.seconds:
                 break
-    if budget and progress.done:  # the files of the evaluation are read anew
-        item_seconds = (time.monotonic() - begun) / progress.done
-        budget.other_seconds += item_seconds * len(plan.items(plan.held_out))
+    if budget and plan.keep:  # the files of the evaluation are read anew; otherwise looks tell how long that takes
+        measured = Clips(source.root, plan.items(plan.held_out), source.classes, plan.spec, keep=False)
+        begun, numbers = time.monotonic(), range(min(TRIED, len(measured)))
+        for number in numbers:
+            with suppress(MediaError):
+                measured.centre(number)
+        budget.other_seconds += (time.monotonic() - begun) / len(numbers) * len(measured) / plan.workers
     bad.add(train.bad.values())
     bad.check()
     return train, held
