@@ -227,7 +227,7 @@ def clips_of(
         for number in numbers:
             with suppress(MediaError):
                 measured.centre(number)
-        budget.other_seconds += (time.monotonic() - begun) / len(numbers) * len(measured) / plan.workers
+        budget.other_seconds += (time.monotonic() - begun) / len(numbers) * plan.answered_clips / plan.workers
     bad.add(train.bad.values())
     bad.check()
     return train, held
