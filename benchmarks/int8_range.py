@@ -23,7 +23,7 @@ from tubelet.exported import FILES
 from tubelet.int8 import write_onnx_int8, write_openvino_int8
 from tubelet.onnx_files import write_onnx
 from tubelet.predict import Predictor
-from tubelet.timing import interleaved
+from tubelet.system.timing import interleaved
 
 CALIBRATION = 8  # clips: so many does an export with --clips 32 take
 

@@ -33,7 +33,6 @@ import torch
 from torch import Tensor, nn
 
 import tubelet
-from tubelet import timing
 from tubelet.bench import machine, training_step
 from tubelet.data.spec import ClipSpec
 from tubelet.export import export
@@ -43,7 +42,8 @@ from tubelet.media.writer import write_video
 from tubelet.nn import TubeletEmbed
 from tubelet.nn.linear import linear
 from tubelet.precision import prepared
-from tubelet.timing import interleaved, kernels_of
+from tubelet.system import timing
+from tubelet.system.timing import interleaved, kernels_of
 
 FLOAT, HALF = torch.float32, torch.bfloat16
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

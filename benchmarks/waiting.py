@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from tubelet import create_model
-from tubelet.openmp import CHOSEN_BY_USERS, SPIN_COUNT
+from tubelet.system.openmp import CHOSEN_BY_USERS, SPIN_COUNT
 
 STEPS = 3  # timed in a round
 BUSY_LOOP = [sys.executable, "-c", "while True: pass"]

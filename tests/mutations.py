@@ -37,7 +37,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a file is not synced",
-        "tubelet/whole.py",
+        "tubelet/system/files.py",
         "            os.fsync(handle.fileno())",
         "            pass",
         "tests/test_crash.py",
@@ -107,7 +107,7 @@ MUTATIONS = (
     ),
     Mutation(
         "control characters of file names reach the terminal",
-        "tubelet/ending.py",
+        "tubelet/system/exits.py",
         'print(f"tubelet: {visible_lines(words)}"',
         'print(f"tubelet: {words}"',
         "tests/test_messages.py",

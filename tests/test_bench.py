@@ -10,7 +10,6 @@ from small_sets import command
 from tiny import clip_for, tiny
 
 from tubelet import bench as bench_room
-from tubelet import timing
 from tubelet.bench import (
     CLIPS,
     Bench,
@@ -25,8 +24,9 @@ from tubelet.bench import (
     training_step,
 )
 from tubelet.bench import clip_for as clip_that_fits
-from tubelet.screen import console
-from tubelet.timing import Layout, interleaved, kernels_of
+from tubelet.system import timing
+from tubelet.system.console import console
+from tubelet.system.timing import Layout, interleaved, kernels_of
 
 CPU = torch.device("cpu")
 

@@ -19,13 +19,13 @@ import torch
 from failing_disk import Disk, end, full, in_child, refuse
 from safetensors import SafetensorError
 
-from tubelet import trouble
 from tubelet.media.reader import MediaError
+from tubelet.system import errors
+from tubelet.system.errors import EnvironmentTrouble
+from tubelet.system.files import write_whole
 from tubelet.train.checkpoint import check_fits
 from tubelet.train.lock import held
 from tubelet.train.run import Run
-from tubelet.trouble import EnvironmentTrouble
-from tubelet.whole import write_whole
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 
@@ -448,28 +448,28 @@ def test_a_disk_without_locks_is_told_of_and_used(
     ],
 )
 def test_trouble_says_what_to_do(error: Exception, told: str) -> None:
-    found = trouble.of(error)
+    found = errors.of(error)
     assert found is not None
     assert re.search(told, str(found))
-    assert trouble.of(found) is found
+    assert errors.of(found) is found
 
 
 def test_real_errors_of_torch_and_safetensors_are_known() -> None:
     with pytest.raises(RuntimeError) as it:
         torch.empty(10**15)
-    assert "memory is full" in str(trouble.of(it.value))
-    assert "No space left" in str(trouble.of(SafetensorError("I/O error: No space left on device (os error 28)")))
+    assert "memory is full" in str(errors.of(it.value))
+    assert "No space left" in str(errors.of(SafetensorError("I/O error: No space left on device (os error 28)")))
     others = [FileNotFoundError(errno.ENOENT, "no"), RuntimeError("shapes"), ValueError("out of memory"), KeyError("x")]
-    assert [trouble.of(error) for error in [*others, MediaError("a.mp4", "damaged", "x", "y")]] == [None] * 5
+    assert [errors.of(error) for error in [*others, MediaError("a.mp4", "damaged", "x", "y")]] == [None] * 5
 
 
 def test_room_for_checkpoints_is_looked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = save(Run(tmp_path / "run"), 3)
-    monkeypatch.setattr("tubelet.trouble.free_bytes", lambda path: 2_000)
+    monkeypatch.setattr("tubelet.system.errors.free_bytes", lambda path: 2_000)
     run.check_room(900)  # 2.1 x 900 B
     with pytest.raises(
         EnvironmentTrouble, match=r"run: 2 kB are free there, 2 kB are needed for checkpoints of 1 kB ea"
     ):
         run.check_room(1_000)
-    monkeypatch.setattr("tubelet.trouble.free_bytes", lambda path: None)
+    monkeypatch.setattr("tubelet.system.errors.free_bytes", lambda path: None)
     run.check_room(10**18)

@@ -242,7 +242,7 @@ def test_a_last_file_that_cannot_be_written_costs_no_training(
 def test_no_training_begins_where_it_could_not_be_kept(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tubelet.trouble.free_bytes", lambda path: 5_000_000)
+    monkeypatch.setattr("tubelet.system.errors.free_bytes", lambda path: 5_000_000)
     monkeypatch.setattr(Fit, "learn", None)
     assert command("train", data, *FLAGS, "--out", tmp_path / "run") == 4
     assert "run: 5 MB are free there, " in capsys.readouterr().err

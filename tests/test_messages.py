@@ -23,15 +23,15 @@ import pytest
 from small_sets import TINY_FLAGS, command, spoil, tiny_config, write_videos
 
 from tubelet.cells import FORMULA, path_cell, path_of, text_cell, text_of
-from tubelet.ending import Terminated, is_ours
 from tubelet.evaluate import Answer, write_predictions
 from tubelet.predictions import write_table
 from tubelet.run_files import read_run_files
-from tubelet.screen import console, facts, say
 from tubelet.strict_json import dumps
+from tubelet.system.console import console, facts, say
+from tubelet.system.errors import EnvironmentTrouble
+from tubelet.system.exits import Terminated, is_ours
+from tubelet.system.text import visible, visible_lines
 from tubelet.train.train import train_fn
-from tubelet.trouble import EnvironmentTrouble
-from tubelet.visible import visible, visible_lines
 
 CPU = ("--device", "cpu", "--dtype", "float32")
 NASTY = "\x1b[31mred\u202egpj\n.mp4"
@@ -233,7 +233,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(ClosedPipe()), write_through=True))
-        patch.setattr("tubelet.ending.drop_stdout", lambda: None)
+        patch.setattr("tubelet.system.exits.drop_stdout", lambda: None)
         assert command(*typed) == 141
         patch.setattr(sys.stdout, "flush", lambda: None)
     assert capsys.readouterr().err == ""

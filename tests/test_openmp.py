@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tubelet.openmp import CHOSEN_BY_USERS, SPIN_COUNT, wait_briefly
+from tubelet.system.openmp import CHOSEN_BY_USERS, SPIN_COUNT, wait_briefly
 
 PLAIN = {name: value for name, value in os.environ.items() if name not in CHOSEN_BY_USERS}
 

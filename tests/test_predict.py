@@ -444,7 +444,7 @@ def test_a_folder_that_may_not_be_looked_into_is_not_passed_over(
 def test_a_table_on_the_screen(
     run: Path, data: Path, bad: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tubelet.screen.console._width", None)
+    monkeypatch.setattr("tubelet.system.console.console._width", None)
     assert command("predict", run, data / "test" / "dark" / "20.mp4", bad, "--device", "cpu", "--top", "2") == 3
     shown = capsys.readouterr()
     assert "bright" in shown.out
@@ -462,7 +462,7 @@ def test_no_line_is_broken_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tubelet.screen.console._width", columns)  # None: nobody says how wide it is
+    monkeypatch.setattr("tubelet.system.console.console._width", columns)  # None: nobody says how wide it is
     file = tmp_path / ("long name " * 20) / "a.mp4"
     file.parent.mkdir()
     shutil.copy(data / "test" / "dark" / "20.mp4", file)
@@ -474,7 +474,7 @@ def test_how_much_was_looked_at_is_said(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A clip of the run spans 0.32 s: 32 of them 10.24 s."""
-    monkeypatch.setattr("tubelet.screen.console._width", None)
+    monkeypatch.setattr("tubelet.system.console.console._width", None)
     short, longer, longest = data / "test" / "dark" / "20.mp4", tmp_path / "longer.mp4", tmp_path / "longest.mp4"
     write_video(longer, darkening(48), frames_per_second=25)
     write_video(longest, darkening(300), frames_per_second=25)

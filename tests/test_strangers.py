@@ -30,10 +30,10 @@ from tiny import tiny
 import tubelet
 from tubelet import ClipSpec, Predictor
 from tubelet.convert import convert
-from tubelet.ending import is_ours
 from tubelet.exported import Exported
 from tubelet.nn.config import MOST, ModelConfig
 from tubelet.stream.codes import CodesWriter, read_codes
+from tubelet.system.exits import is_ours
 from tubelet.weights import bounded_json, image_config, init_from_image, save
 from tubelet.weights.foreign import read_foreign
 from tubelet.weights.header import MOST_TENSORS, check_header, load_tensors

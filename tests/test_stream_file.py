@@ -29,13 +29,13 @@ from tubelet import ClipSpec, Predictor, create_model, save
 from tubelet.data.clips import crop, load_frames
 from tubelet.media.reader import MediaError, read_frames
 from tubelet.media.writer import write_video
-from tubelet.screen import console
 from tubelet.stream import StreamConfig, Window, find_segments, picture, windows_of_file
 from tubelet.stream.codes import CodesWriter, encoder_hash, read_codes
 from tubelet.stream.footage import BLOCKS_AHEAD, ahead
 from tubelet.stream.picture import COLOURS, draw, ink_on, labels, shown_classes, thinned, tick_label, tick_seconds
 from tubelet.stream.segments import Segment, borders
 from tubelet.stream.slide import slide_of
+from tubelet.system.console import console
 
 CLASSES = ["jump", "run [fast]", "walk"]
 SPEC: dict[str, Any] = {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from tubelet.screen import console
+from tubelet.system.console import console
 from tubelet.weights.link import Move
 
 NUMBER = re.compile(r"(?<![^./])\d+(?=[./])|(?<=encoderblock_)\d+")  # of a layer, within a name

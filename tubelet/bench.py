@@ -22,8 +22,8 @@ from tubelet.nn import SpaceTimeTransformer, Streamer, create_model
 from tubelet.nn.linear import linear
 from tubelet.nn.stream import encodes_steps_apart
 from tubelet.precision import choose_dtype, has_bfloat16, prepared
-from tubelet.screen import bar, clock, console
-from tubelet.timing import Jobs, interleaved, kernels_of
+from tubelet.system.console import bar, clock, console
+from tubelet.system.timing import Jobs, interleaved, kernels_of
 from tubelet.train.recipe import make_optimizer
 from tubelet.train.team import find_device
 

@@ -15,8 +15,8 @@ from tubelet.data.problems import DataProblems
 from tubelet.data.table import TABLES
 from tubelet.data.walk import Listing, list_media
 from tubelet.media.health import Health
-from tubelet.screen import bar, clock, console, say
-from tubelet.visible import plural, visible
+from tubelet.system.console import bar, clock, console, say
+from tubelet.system.text import plural, visible
 
 SHOWN = 20  # bad files that are told of in full
 CLOSED = Health(

@@ -14,9 +14,9 @@ from typing import Any, TextIO
 
 from tubelet import __version__
 from tubelet.commands import COMMANDS, Bench, Check, Convert, Demo, Eval, Export, Info, Predict, Prepare, Stream, Train
-from tubelet.ending import SOME_FAILED, WRONG, terminable, told
-from tubelet.openmp import wait_briefly
-from tubelet.options import read_command
+from tubelet.system.exits import SOME_FAILED, WRONG, terminable, told
+from tubelet.system.openmp import wait_briefly
+from tubelet.system.options import read_command
 from tubelet.train.config import TrainConfig
 
 BEGUN = time.monotonic()  # budgets of time count from here on: torch takes seconds to be loaded
@@ -71,7 +71,7 @@ def check_numbers(command: object) -> None:
 
 
 def only_json() -> AbstractContextManager[None]:
-    from tubelet.screen import only_json_on_stdout
+    from tubelet.system.console import only_json_on_stdout
 
     return only_json_on_stdout()
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tubelet.options import Positional
 from tubelet.stream.config import StreamConfig
+from tubelet.system.options import Positional
 from tubelet.train.config import TrainConfig
 
 ClipSize = Annotated[tuple[int, int, int], "FRAMES HEIGHT WIDTH"]

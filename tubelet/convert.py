@@ -16,13 +16,13 @@ from tubelet.info import count_parameters
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.create import name_of
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.screen import facts, say
+from tubelet.system.console import facts, say
+from tubelet.system.files import aside
 from tubelet.weights.foreign import Foreign, read_foreign
 from tubelet.weights.known import Known, known_from, labels
 from tubelet.weights.pickled import WARNING
 from tubelet.weights.reference import dialect_of, read_reference, recognise, to_reference
 from tubelet.weights.store import FILE, load, model_header, save
-from tubelet.whole import aside
 
 EXAMPLES = {"video": "clip.mp4", "image": "picture.jpg", "sound": "sound.wav"}
 WORDS = {"heads": "the number of attention heads", "clip": "the size of clip they are made for"}

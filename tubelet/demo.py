@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tubelet.media.writer import write_video
-from tubelet.screen import bar
+from tubelet.system.console import bar
 
 # class -> (the phase that advances, played backwards)
 CLASSES = {

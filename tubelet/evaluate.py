@@ -23,7 +23,7 @@ from tubelet.media.reader import MediaError, index
 from tubelet.media.sampling import MOST_VIEWS
 from tubelet.metrics import summarise
 from tubelet.run_files import PREDICTION_COLUMNS
-from tubelet.whole import write_whole
+from tubelet.system.files import write_whole
 
 CLIPS = 16  # that the model answers at once, of one file or of several
 

@@ -29,8 +29,8 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.onnx_files import write_onnx
 from tubelet.precision import has_bfloat16
 from tubelet.predict import Predictor
-from tubelet.screen import console, say
-from tubelet.timing import interleaved
+from tubelet.system.console import console, say
+from tubelet.system.timing import interleaved
 
 ENOUGH = 0.995  # share of the clips that int8 must answer as float32 does
 TIMING_SECONDS = 1.0

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tubelet.nn import AttentivePool, Encoder, Grid, SpaceTimeTransformer, SwinEncoder, create_model
 from tubelet.nn.config import IMAGE_FAMILIES, stages_of
 from tubelet.nn.create import list_models
-from tubelet.screen import console
+from tubelet.system.console import console
 
 
 @dataclass(frozen=True, kw_only=True)

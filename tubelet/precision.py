@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.processor import BFLOAT16, bfloat16_instructions
-from tubelet.timing import interleaved
+from tubelet.system.timing import interleaved
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TRIALS = 5

@@ -13,10 +13,10 @@ from rich.table import Table
 from tubelet.cells import path_cell, text_cell
 from tubelet.evaluate import seen_words
 from tubelet.predict import Prediction, Predictor
-from tubelet.screen import bar, console
 from tubelet.strict_json import dumps
-from tubelet.visible import visible
-from tubelet.whole import write_whole
+from tubelet.system.console import bar, console
+from tubelet.system.files import write_whole
+from tubelet.system.text import visible
 
 COLUMNS = ("path", "predicted", "probability", "status", "code", "seconds", "seconds_seen")  # then one for each class
 

@@ -20,8 +20,8 @@ from tubelet.data.walk import list_media
 from tubelet.media.reader import MediaError, index, read_frames
 from tubelet.media.sampling import clip_times, view_starts
 from tubelet.media.shrink import comment_of, shrink
-from tubelet.screen import bar, console, say, size
-from tubelet.visible import plural, visible
+from tubelet.system.console import bar, console, say, size
+from tubelet.system.text import plural, visible
 
 MP4_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp")  # keep their names; they are of one family
 NOT_LAID_OUT = {"layout", "header", "empty-class"}  # kinds of problems that files without labels have

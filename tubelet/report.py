@@ -16,8 +16,8 @@ import numpy as np
 from tubelet.metrics import summarise
 from tubelet.pictures import curve_svg, sound_uri, strip_uri
 from tubelet.run_files import Prediction, RunFiles, read_run_files
-from tubelet.visible import plural, visible
-from tubelet.whole import write_whole
+from tubelet.system.files import write_whole
+from tubelet.system.text import plural, visible
 
 __all__ = ["summarise", "write_card", "write_report"]
 

@@ -15,7 +15,7 @@ from typing import Any
 from tubelet.data.loader import prefetch
 from tubelet.media.health import Health, health_of
 from tubelet.media.workers import Workers
-from tubelet.whole import write_whole
+from tubelet.system.files import write_whole
 
 # What was found is found again only by the same rules and the same decoder: raise the number when the rules change.
 RULES = f"4, av {version('av')}"

@@ -11,7 +11,7 @@ from tubelet.data.labels import folded
 from tubelet.data.problems import Problem, some
 from tubelet.data.table import Item
 from tubelet.media.reader import MediaError, index
-from tubelet.visible import visible
+from tubelet.system.text import visible
 
 # Only files of one size are opened, and of these only those that begin and end alike are read further.
 _ENDS_BYTES = (4096, 2**20)

@@ -10,7 +10,7 @@ from tubelet.data.spec import Kind
 from tubelet.data.table import SPLITS, Found, Item
 from tubelet.data.walk import identity, is_hidden
 from tubelet.media.reader import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
-from tubelet.visible import plural, visible
+from tubelet.system.text import plural, visible
 
 KIND_OF_SUFFIX: dict[str, Kind] = {
     **dict.fromkeys(VIDEO_SUFFIXES, "video"),

@@ -14,7 +14,7 @@ from tubelet.data.labels import count_problems, folded, name_problems, uneven_no
 from tubelet.data.problems import DataProblems, Problem, some
 from tubelet.data.spec import Kind
 from tubelet.data.table import TABLES, Found, Item, column_names, read_table, write_table
-from tubelet.visible import plural, visible
+from tubelet.system.text import plural, visible
 
 
 @dataclass(frozen=True)

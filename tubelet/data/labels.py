@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from tubelet.data.problems import Problem, some
 from tubelet.data.table import Item
-from tubelet.visible import plural
+from tubelet.system.text import plural
 
 MOST_UNEVEN = 20
 

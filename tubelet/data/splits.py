@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from tubelet.data.items import Item, Source
 from tubelet.data.problems import some
-from tubelet.visible import plural
+from tubelet.system.text import plural
 
 # UCF101 and its kin name a clip v_<class>_g<recording>_c<cut>: cuts of one recording look nearly alike.
 _CUT_OF_RECORDING = re.compile(r"v_.+_(g\d+)_c\d+")

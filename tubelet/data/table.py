@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tubelet.data.problems import Problem
 from tubelet.media.files import MEDIA_SUFFIXES
-from tubelet.visible import plural, visible
-from tubelet.whole import write_whole
+from tubelet.system.files import write_whole
+from tubelet.system.text import plural, visible
 
 TABLES = (".csv", ".tsv", ".txt")
 COLUMNS = ("path", "label", "start", "end", "split", "group")

@@ -5,7 +5,7 @@ import stat
 
 from tubelet.media import content
 from tubelet.media.promise import is_cut
-from tubelet.visible import visible
+from tubelet.system.text import visible
 
 _OLD_VIDEO_SUFFIXES = {".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".flv", ".wmv", ".asf", ".ogv", ".gif"}
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm"} | _OLD_VIDEO_SUFFIXES)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tubelet.options import Positional
+from tubelet.system.options import Positional
 
 OFF_SHARE = 0.7  # of the probability at which a segment begins: below it, it ends
 

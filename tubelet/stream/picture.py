@@ -21,7 +21,7 @@ from warnings import catch_warnings, filterwarnings
 import numpy as np
 
 from tubelet.stream.segments import Segment, Window, borders, moment
-from tubelet.visible import plural, visible
+from tubelet.system.text import plural, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,12 +7,12 @@ from rich.table import Table
 
 from tubelet.nn.stream import encodes_steps_apart
 from tubelet.predict import Predictor
-from tubelet.screen import clock, console, facts, say
 from tubelet.stream.config import StreamConfig
 from tubelet.stream.footage import Footage
 from tubelet.stream.segments import Segment, Window, moment
 from tubelet.stream.slide import Slide
-from tubelet.visible import plural, visible
+from tubelet.system.console import clock, console, facts, say
+from tubelet.system.text import plural, visible
 
 SHOWN_SEGMENTS = 40
 

@@ -9,11 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tubelet.ending import code_of
 from tubelet.media.reader import MediaError
 from tubelet.nn.stream import encodes_steps_apart
 from tubelet.predict import Predictor
-from tubelet.screen import Bar, bar, clock
 from tubelet.stream.codes import CodesWriter, encoder_hash, read_codes
 from tubelet.stream.config import StreamConfig, parse_size
 from tubelet.stream.files import Files, places_of, segment_object, window_object
@@ -22,7 +20,9 @@ from tubelet.stream.segments import Window, find_segments
 from tubelet.stream.show import show_end, show_plan, show_segments, words_of
 from tubelet.stream.slide import Slide, slide_of, windows_of
 from tubelet.strict_json import dumps
-from tubelet.visible import visible
+from tubelet.system.console import Bar, bar, clock
+from tubelet.system.exits import code_of
+from tubelet.system.text import visible
 
 
 def windows_of_file(

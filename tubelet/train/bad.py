@@ -8,10 +8,10 @@ from dataclasses import asdict
 
 from tubelet.data.dataset import BadFile
 from tubelet.data.items import Item
-from tubelet.screen import say
+from tubelet.system.console import say
+from tubelet.system.text import visible
 from tubelet.train.plan import Plan
 from tubelet.train.run import Run
-from tubelet.visible import visible
 
 LISTED = "bad_files.jsonl"
 SHOWN = 8

@@ -14,13 +14,13 @@ from tubelet.data.items import write_split
 from tubelet.info import Info, describe
 from tubelet.nn import ModelConfig, SpaceTimeTransformer
 from tubelet.nn.rest import Rest
-from tubelet.screen import facts, size
+from tubelet.system.console import facts, size
+from tubelet.system.text import plural
 from tubelet.train.config import CHOSEN, MAY_CHANGE
 from tubelet.train.lock import LOCK
 from tubelet.train.plan import Plan
 from tubelet.train.run import Run, is_leftover
 from tubelet.train.team import Team
-from tubelet.visible import plural
 
 
 def open_run(plan: Plan, *, hold: Callable[[Path], object] = lambda folder: None) -> Run:

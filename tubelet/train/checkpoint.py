@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tubelet.system.files import flush_folder, write_whole
 from tubelet.weights.store import read_tensors, write_tensors
-from tubelet.whole import flush_folder, write_whole
 
 Tensors = dict[str, torch.Tensor]
 TENSORS, MANIFEST = "state.safetensors", "manifest.json"

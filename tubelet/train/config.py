@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tubelet.options import Positional
+from tubelet.system.options import Positional
 
 
 @dataclass(frozen=True, kw_only=True)

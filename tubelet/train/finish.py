@@ -19,7 +19,7 @@ from tubelet.media.reader import MediaError, read_sound
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.rest import Rest
 from tubelet.report import write_card, write_report
-from tubelet.screen import bar, clock, facts, say
+from tubelet.system.console import bar, clock, facts, say
 from tubelet.train.bad import LISTED, BadFiles
 from tubelet.train.fit import Fit
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace

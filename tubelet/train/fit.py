@@ -25,6 +25,7 @@ from tubelet.data.loader import prefetch
 from tubelet.data.problems import some
 from tubelet.nn import Block, SpaceTimeTransformer, SwinBlock
 from tubelet.nn.rest import Rest
+from tubelet.system.text import plural
 from tubelet.train.bad import spare, too_many
 from tubelet.train.config import TrainConfig
 from tubelet.train.features import Features
@@ -33,7 +34,6 @@ from tubelet.train.plan import Plan
 from tubelet.train.recipe import learning_rate, make_optimizer, mix_pairs, soft_targets
 from tubelet.train.run import Tensors
 from tubelet.train.team import Team
-from tubelet.visible import plural
 
 EPOCHS_REMEMBERED = 4
 AHEAD = 4  # batches that are prepared while one is learned from

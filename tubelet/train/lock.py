@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tubelet.screen import say
-from tubelet.trouble import EnvironmentTrouble
+from tubelet.system.console import say
+from tubelet.system.errors import EnvironmentTrouble
 
 try:
     import fcntl

@@ -7,8 +7,8 @@ from tubelet.data.checked import Checked
 from tubelet.data.dataset import BadFile
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health
-from tubelet.screen import bar
-from tubelet.visible import plural, visible
+from tubelet.system.console import bar
+from tubelet.system.text import plural, visible
 
 MANY = 500  # files; to look at so many takes long enough for a bar, and is worth remembering
 SHOWN = 8  # bad files that a message names

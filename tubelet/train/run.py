@@ -13,13 +13,13 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from tubelet import trouble
-from tubelet.screen import size
 from tubelet.strict_json import dumps
+from tubelet.system import errors
+from tubelet.system.console import size
+from tubelet.system.errors import EnvironmentTrouble
+from tubelet.system.files import write_whole
 from tubelet.train import checkpoint
 from tubelet.train.checkpoint import Checkpoint, Tensors, step_of
-from tubelet.trouble import EnvironmentTrouble
-from tubelet.whole import write_whole
 
 KEPT = 2  # checkpoints
 MISSES = 3  # checkpoints in a row that may fail to be written
@@ -91,7 +91,7 @@ class Run:
             before = os.fstat(handle.fileno()).st_size
             try:
                 if handle.write(self.unwritten.encode()) < len(self.unwritten):
-                    raise OSError(trouble.FULL[0], "No space left on device")
+                    raise OSError(errors.FULL[0], "No space left on device")
                 os.fsync(handle.fileno())
             except OSError:
                 with suppress(OSError):
@@ -138,11 +138,11 @@ class Run:
             self.misses = 0
             return ""
         except (OSError, SafetensorError) as error:
-            told = trouble.of(error)
+            told = errors.of(error)
             if told is None:
                 raise
         self.misses += 1
-        needed, free = sum(value.nbytes for value in tensors.values()), trouble.free_bytes(self.path)
+        needed, free = sum(value.nbytes for value in tensors.values()), errors.free_bytes(self.path)
         there = "" if free is None else f", {size(free)} are free there"
         kept = "none"
         with suppress(OSError):
@@ -159,7 +159,7 @@ class Run:
         """Raises EnvironmentTrouble where the disk has no room for the checkpoints of a training."""
         there = min(KEPT, sum(1 for _ in self.checkpoints()))
         needed = (KEPT + 1.1 - there) * checkpoint_bytes  # one more than are kept is there while it is written
-        free = trouble.free_bytes(self.path)
+        free = errors.free_bytes(self.path)
         if free is not None and free < needed:
             raise EnvironmentTrouble(
                 f"{self.path}: {size(free)} are free there, {size(needed)} are needed for checkpoints of "

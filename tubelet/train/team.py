@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from tubelet import trouble
+from tubelet.system import errors
 
 Value = TypeVar("Value")
 
@@ -60,7 +60,7 @@ class Team:
         try:
             value.append(work())
         except Exception as failure:
-            error = failure if isinstance(failure, ValueError) else trouble.of(failure)
+            error = failure if isinstance(failure, ValueError) else errors.of(failure)
             if error is None:
                 raise
         failed = [rank for rank, wrong in enumerate(self.gather(error is not None)) if wrong]

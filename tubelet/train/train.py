@@ -10,14 +10,16 @@ from typing import Any
 
 import torch
 
-from tubelet import trouble
 from tubelet.data.dataset import Clips, UserAugmentation
 from tubelet.data.loader import prefetch
 from tubelet.evaluate import answer
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.rest import Rest
-from tubelet.screen import bar, say
+from tubelet.system import errors
+from tubelet.system.console import bar, say
+from tubelet.system.errors import EnvironmentTrouble
+from tubelet.system.signals import Stopped
 from tubelet.train.bad import BadFiles, spare, too_many
 from tubelet.train.begin import next_run, open_run, other_length, print_plan
 from tubelet.train.checkpoint import check_fits
@@ -30,9 +32,7 @@ from tubelet.train.lock import held
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.run import Run
-from tubelet.train.stop import Stopped
 from tubelet.train.team import Team
-from tubelet.trouble import EnvironmentTrouble
 
 __all__ = ["Stopped", "train_fn"]
 
@@ -66,7 +66,7 @@ def train_fn(
         try:
             return train_held(config, holding, user_augmentation=user_augmentation, show=show, begun=begun)
         except Exception as error:
-            told = trouble.of(error)
+            told = errors.of(error)
             if told is None or told is error:
                 raise
             raise EnvironmentTrouble(f"{told}. The same command goes on from the last checkpoint") from error

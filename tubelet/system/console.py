@@ -10,7 +10,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from tubelet.visible import visible, visible_lines
+from tubelet.system.text import visible, visible_lines
 
 WIDEST = 100_000  # columns of what goes to a file or through a pipe
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tubelet import __version__
-from tubelet.visible import visible_lines
+from tubelet.system.text import visible_lines
 
 BUG, WRONG, SOME_FAILED, ENVIRONMENT, INTERRUPTED, PIPE_CLOSED, TERMINATED = 1, 2, 3, 4, 130, 141, 143
 OF_A_NAME = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY)
@@ -64,13 +64,13 @@ def told(error: BaseException, *, debug: bool) -> int:
 
 
 def what_happened(error: BaseException, *, debug: bool) -> tuple[int, str]:
-    from tubelet import trouble
+    from tubelet.system import errors
 
     if isinstance(error, KeyboardInterrupt):
         return code_of(error), "terminated" if isinstance(error, Terminated) else "interrupted"
     if isinstance(error, ValueError) and is_ours(error):
         return WRONG, str(error)
-    if found := trouble.of(error):
+    if found := errors.of(error):
         return ENVIRONMENT, str(found)
     if isinstance(error, OSError) and error.errno in OF_A_NAME and isinstance(error.filename, str | bytes):
         return WRONG, f"{os.fsdecode(error.filename)}: {error.strerror}: check the name"

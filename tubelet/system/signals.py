@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tubelet.screen import console, say
+from tubelet.system.console import console, say
 
 
 class Stopped(Exception):

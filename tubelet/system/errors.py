@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from tubelet.screen import size
+from tubelet.system.console import size
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
