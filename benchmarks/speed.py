@@ -40,7 +40,7 @@ from tubelet.exported import Exported
 from tubelet.info import describe
 from tubelet.media.writer import write_video
 from tubelet.nn import TubeletEmbed
-from tubelet.nn.linear import linear
+from tubelet.nn.kernels import linear
 from tubelet.precision import prepared
 from tubelet.system import timing
 from tubelet.system.timing import interleaved, kernels_of

@@ -14,8 +14,8 @@ from tubelet.nn import (
     UniformFrames,
     uniform_frames,
 )
+from tubelet.nn.build import Embed, make_embed
 from tubelet.nn.embed import normalise, three_factors
-from tubelet.nn.tokeniser import Embed, make_embed
 
 PATCH = (2, 4, 3)
 STRIDES = [None, (1, 4, 3), (2, 2, 3), (1, 3, 2)]

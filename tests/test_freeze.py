@@ -19,7 +19,7 @@ from tiny import clip_for, tiny
 
 import tubelet
 from tubelet.data.clips import views
-from tubelet.nn.rest import Rest, encode
+from tubelet.nn.split import Rest, encode
 from tubelet.predict import Predictor
 from tubelet.system.signals import Stopped
 from tubelet.train.config import TrainConfig

@@ -12,9 +12,9 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from tubelet.nn import Grid, attend, attention, processor
-from tubelet.nn import linear as linear_room
+from tubelet.nn import kernels as linear_room
 from tubelet.nn.attention import from_products, kept_products
-from tubelet.nn.linear import Linear, linear, only_answers
+from tubelet.nn.kernels import Linear, linear, only_answers
 from tubelet.nn.processor import BFLOAT16, bfloat16_instructions, products_beat_attention
 
 LAYOUTS = {

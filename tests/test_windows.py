@@ -13,16 +13,7 @@ from torch.testing import assert_close
 
 from tubelet.nn.block import BlockConfig
 from tubelet.nn.grid import Grid
-from tubelet.nn.windows import (
-    PatchMerging,
-    SwinBlock,
-    SwinEncoder,
-    WindowAttention,
-    Windows,
-    cuts,
-    layout_of,
-    remembered,
-)
+from tubelet.nn.swin import PatchMerging, SwinBlock, SwinEncoder, WindowAttention, Windows, cuts, layout_of, remembered
 
 torch.set_num_threads(1)
 

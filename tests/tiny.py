@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from tubelet.nn import FAMILIES, IMAGE_FAMILIES, Block, Encoder, ModelConfig, SpaceTimeTransformer, SwinBlock
-from tubelet.nn.windows import PositionMlp
+from tubelet.nn.swin import PositionMlp
 
 torch.set_num_threads(1)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tubelet.nn.config import ModelConfig
     from tubelet.nn.create import create_model, list_models
     from tubelet.nn.model import SpaceTimeTransformer
-    from tubelet.nn.stream import Streamer
+    from tubelet.nn.streamer import Streamer
     from tubelet.predict import Prediction, Predictor
     from tubelet.train.config import TrainConfig
     from tubelet.train.train import train_fn
@@ -28,7 +28,7 @@ HOMES = {
     "Prediction": "tubelet.predict",
     "Predictor": "tubelet.predict",
     "SpaceTimeTransformer": "tubelet.nn.model",
-    "Streamer": "tubelet.nn.stream",
+    "Streamer": "tubelet.nn.streamer",
     "TrainConfig": "tubelet.train.config",
     "create_model": "tubelet.nn.create",
     "init_from_image": "tubelet.weights.image",

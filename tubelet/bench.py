@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from tubelet import __version__
 from tubelet.info import describe
 from tubelet.nn import SpaceTimeTransformer, Streamer, create_model
-from tubelet.nn.linear import linear
-from tubelet.nn.stream import encodes_steps_apart
+from tubelet.nn.kernels import linear
+from tubelet.nn.streamer import encodes_steps_apart
 from tubelet.precision import choose_dtype, has_bfloat16, prepared
 from tubelet.system.console import bar, clock, console
 from tubelet.system.timing import Jobs, interleaved, kernels_of

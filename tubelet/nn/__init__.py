@@ -18,9 +18,9 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.pool import AttentivePool, Pool
 from tubelet.nn.position import LearnedPosition, RotaryPosition, SinCosPosition, resample, rotary, sincos
 from tubelet.nn.resnet import RESNETS, ResNetEmbed
-from tubelet.nn.shared import SharedEncoder
-from tubelet.nn.stream import Streamer, classify_steps, encode_steps
-from tubelet.nn.windows import SwinBlock, SwinEncoder
+from tubelet.nn.shared_encoder import SharedEncoder
+from tubelet.nn.streamer import Streamer, classify_steps, encode_steps
+from tubelet.nn.swin import SwinBlock, SwinEncoder
 
 __all__ = [
     "FAMILIES",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tubelet.nn.attention import Attention, Turns
 from tubelet.nn.grid import Grid
-from tubelet.nn.linear import Linear
+from tubelet.nn.kernels import Linear
 
 
 class DropPath(nn.Module):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tubelet.nn.grid import Grid, grid_of, triple
-from tubelet.nn.linear import linear
+from tubelet.nn.kernels import linear
 
 
 def check_clip(clip: Tensor, channels: int) -> None:

@@ -5,7 +5,7 @@ from torch import nn
 
 from tubelet.nn.attention import Attention
 from tubelet.nn.pool import AttentivePool
-from tubelet.nn.windows import WindowAttention
+from tubelet.nn.swin import WindowAttention
 
 
 @torch.no_grad()

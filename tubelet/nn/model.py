@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tubelet.nn.block import BlockConfig
+from tubelet.nn.build import make_embed
 from tubelet.nn.config import ModelConfig, stages_of
 from tubelet.nn.embed import TubeletEmbed, check_clip, normalise
 from tubelet.nn.encoder import Encoder, Stage
 from tubelet.nn.grid import Grid, Size3, triple, whole
 from tubelet.nn.init import init_weights
-from tubelet.nn.tokeniser import make_embed
-from tubelet.nn.windows import SwinEncoder
+from tubelet.nn.swin import SwinEncoder
 
 
 class SpaceTimeTransformer(nn.Module):

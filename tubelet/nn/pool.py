@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tubelet.nn.block import Block, BlockConfig, Mlp
 from tubelet.nn.grid import Grid
-from tubelet.nn.linear import Linear, linear
+from tubelet.nn.kernels import Linear, linear
 
 PREFIXES = {"cls": 1, "mean": 0, "cls+dist": 2, "cls,dist": 2, "attentive": 0}
 

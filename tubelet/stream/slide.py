@@ -7,7 +7,7 @@ import torch
 
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.nn.stream import TOGETHER, Answer, Streamer
+from tubelet.nn.streamer import TOGETHER, Answer, Streamer
 from tubelet.predict import Predictor
 from tubelet.stream.codes import CodesWriter
 from tubelet.stream.footage import Footage

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from tubelet.media.reader import MediaError
-from tubelet.nn.stream import encodes_steps_apart
+from tubelet.nn.streamer import encodes_steps_apart
 from tubelet.predict import Predictor
 from tubelet.stream.codes import CodesWriter, encoder_hash, read_codes
 from tubelet.stream.config import StreamConfig, parse_size

@@ -13,7 +13,7 @@ import tubelet
 from tubelet.data.items import write_split
 from tubelet.info import Info, describe
 from tubelet.nn import ModelConfig, SpaceTimeTransformer
-from tubelet.nn.rest import Rest
+from tubelet.nn.split import Rest
 from tubelet.system.console import facts, size
 from tubelet.system.text import plural
 from tubelet.train.config import CHOSEN, MAY_CHANGE

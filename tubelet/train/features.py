@@ -27,7 +27,7 @@ from tubelet.data.items import Item
 from tubelet.data.loader import prefetch
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.nn.rest import Rest, encode
+from tubelet.nn.split import Rest, encode
 from tubelet.system.console import bar, clock, say, size
 from tubelet.system.signals import Stopped, signals
 from tubelet.train.bad import spare, too_many

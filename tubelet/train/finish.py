@@ -17,7 +17,7 @@ from tubelet.data.dataset import BadFile
 from tubelet.evaluate import Answer, answer, results_of, write_predictions
 from tubelet.media.reader import MediaError, read_sound
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.nn.rest import Rest
+from tubelet.nn.split import Rest
 from tubelet.report import write_card, write_report
 from tubelet.system.console import bar, clock, facts, say
 from tubelet.train.bad import LISTED, BadFiles

@@ -24,7 +24,7 @@ from tubelet.data.dataset import Clips
 from tubelet.data.loader import prefetch
 from tubelet.data.problems import some
 from tubelet.nn import Block, SpaceTimeTransformer, SwinBlock
-from tubelet.nn.rest import Rest
+from tubelet.nn.split import Rest
 from tubelet.system.text import plural
 from tubelet.train.bad import spare, too_many
 from tubelet.train.config import TrainConfig

@@ -15,7 +15,7 @@ from tubelet.data.loader import prefetch
 from tubelet.evaluate import answer
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.nn.rest import Rest
+from tubelet.nn.split import Rest
 from tubelet.system import errors
 from tubelet.system.console import bar, say
 from tubelet.system.errors import EnvironmentTrouble

@@ -16,7 +16,7 @@ from tubelet.nn.embed import SpaceThenTimeEmbed, TubeletEmbed, UniformFrames
 from tubelet.nn.encoder import Encoder
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.pool import AttentivePool
-from tubelet.nn.windows import SwinEncoder
+from tubelet.nn.swin import SwinEncoder
 from tubelet.weights.image_file import ImageWeights, read, said_grid
 from tubelet.weights.image_position import positions
 from tubelet.weights.kernel import resize_kernel

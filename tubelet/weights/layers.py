@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+from tubelet.nn.build import make_embed
 from tubelet.nn.config import ModelConfig, stages_of
 from tubelet.nn.grid import Grid
-from tubelet.nn.tokeniser import make_embed
 from tubelet.weights.link import Link, Theirs, Told
 
 ENCODER = "encoders.0"

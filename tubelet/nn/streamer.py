@@ -8,7 +8,7 @@ from torch import Tensor
 from tubelet.nn.embed import ConvStemEmbed, UniformFrames
 from tubelet.nn.encoder import Encoder
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.nn.rest import Rest
+from tubelet.nn.split import Rest
 
 TOGETHER = 16  # steps encoded, or windows of steps classified, at a time: bounds memory, whatever is pushed
 
