@@ -103,9 +103,9 @@ def read_number(picture: np.ndarray) -> int:
 
 
 def ours(path: str, numbers: list[int]) -> np.ndarray:
-    from tubelet.media import remembered
+    from tubelet.media import index_cache
 
-    remembered.forget()
+    index_cache.forget()
     return ours_again(path, numbers)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tubelet.media.files import SOUND_SUFFIXES, MediaError
+from tubelet.media.formats import SOUND_SUFFIXES, MediaError
 from tubelet.media.reader import index
 
 KITS = Path("/usr/share/hydrogen/data/drumkits")

@@ -26,7 +26,7 @@ from tubelet.data.clips import views
 from tubelet.data.loader import prefetch
 from tubelet.data.spec import ClipSpec
 from tubelet.demo import CLASSES, FRAMES_PER_SECOND, render_clip
-from tubelet.media.remembered import forget
+from tubelet.media.index_cache import forget
 from tubelet.media.writer import write_video
 
 SPEC = ClipSpec(

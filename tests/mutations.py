@@ -79,7 +79,7 @@ MUTATIONS = (
     ),
     Mutation(
         "pipes and devices are opened",
-        "tubelet/media/files.py",
+        "tubelet/media/formats.py",
         "    if not stat.S_ISREG(status.st_mode):",
         "    if stat.S_ISDIR(status.st_mode):",
         "tests/test_corpus.py",

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from media_files import read_number, write_numbered
 
-from tubelet.media.chain import broken_at
 from tubelet.media.health import examine
 from tubelet.media.reader import av, index
+from tubelet.media.structure import broken_at
 
 FILES = {
     "h264.mkv": {},

@@ -11,7 +11,7 @@ from tubelet.data.clips import crop, fine_times, item_range, load_frames, load_t
 from tubelet.data.spec import ClipSpec
 from tubelet.media import reader
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
-from tubelet.media.sound import log_mel
+from tubelet.media.spectrogram import log_mel
 from tubelet.media.writer import write_sound, write_video
 
 FRAMES, RATE = 20, 10.0

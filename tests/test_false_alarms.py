@@ -12,9 +12,9 @@ from PIL import Image
 from small_files import small_file
 
 from tubelet.media import decoder, health
-from tubelet.media.chain import broken_at
 from tubelet.media.health import examine
 from tubelet.media.reader import MediaError, read_frames
+from tubelet.media.structure import broken_at
 
 COUNT = 20
 

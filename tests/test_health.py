@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_files import numbered_frames, read_numbers, spoil_packets, write_numbered
 
-from tubelet.media import decoder, promise
+from tubelet.media import decoder, truncation
 from tubelet.media.health import Health, examine, merged
 from tubelet.media.reader import MediaError, av, index, read_frames, read_sound
 from tubelet.media.writer import write_sound
@@ -245,7 +245,7 @@ def test_boxes_that_reach_beyond_the_end(tmp_path_factory, lengths, cut):
     ends = [16 + sum(8 + length for length in lengths[:count]) for count in range(len(lengths) + 1)]
     size = path.stat().st_size
     inside = size < len(data) and size not in ends and size - max(end for end in ends if end < size) >= 8
-    assert promise.is_cut(str(path)) == inside
+    assert truncation.is_cut(str(path)) == inside
 
 
 # ---- damage

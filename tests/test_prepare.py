@@ -18,7 +18,7 @@ from tubelet.data.items import Source, find_items
 from tubelet.data.problems import DataProblems
 from tubelet.data.splits import assign_splits
 from tubelet.media.reader import MediaError, av, index, read_frames
-from tubelet.media.shrink import comment_of, shrink, shrunk_size
+from tubelet.media.transcode import comment_of, shrink, shrunk_size
 from tubelet.media.writer import write_video
 from tubelet.prepare import Settings, prepare, reading_seconds
 from tubelet.train.learn import wait_words

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_files import numbered_frames, read_number, read_numbers, write_numbered
 
-from tubelet.media import decoder, files, reader, remembered, timeline
+from tubelet.media import decoder, formats, index_cache, reader, timeline
 from tubelet.media.reader import MediaError, av, cover_size, index, read_frames
 from tubelet.media.writer import write_video
 
@@ -565,7 +565,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(av, "open", forbidden)  # permissions themselves do not stop a superuser
-    monkeypatch.setattr(files, "open", forbidden, raising=False)
+    monkeypatch.setattr(formats, "open", forbidden, raising=False)
     check_error(path, "unreadable", "it cannot be read (Permission denied). Check the permissions.")
 
 
@@ -633,17 +633,17 @@ def test_a_file_that_was_just_written_is_listed_again(tmp_path):
 
 
 def test_little_is_remembered_whatever_the_number_of_files(tmp_path, monkeypatch):
-    remembered.forget()
+    index_cache.forget()
     paths = [write_numbered(tmp_path / f"{number}.mp4", 3) for number in range(4)]
     for path in paths:
         os.utime(path, ns=(0, 10**9))
-    room = 2 * remembered.bytes_of(index(paths[0]))
-    monkeypatch.setattr(remembered, "MOST_BYTES", room)
+    room = 2 * index_cache.bytes_of(index(paths[0]))
+    monkeypatch.setattr(index_cache, "MOST_BYTES", room)
     kept = [index(path) for path in paths]
     assert index(paths[3]) is kept[3]
     assert index(paths[2]) is kept[2]
     assert index(paths[0]) is not kept[0]
-    monkeypatch.setattr(remembered, "MOST_BYTES", 10)
+    monkeypatch.setattr(index_cache, "MOST_BYTES", 10)
     assert index(paths[1]) is not index(paths[1])
 
 

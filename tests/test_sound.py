@@ -12,7 +12,7 @@ from tubelet.data.clips import views
 from tubelet.data.spec import ClipSpec
 from tubelet.media.health import examine
 from tubelet.media.reader import MediaError, av, index, read_frames, read_sound, read_sounds
-from tubelet.media.sound import log_mel
+from tubelet.media.spectrogram import log_mel
 from tubelet.media.writer import write_sound
 
 

@@ -19,7 +19,7 @@ from tubelet.data.table import Item, write_table
 from tubelet.data.walk import list_media
 from tubelet.media.reader import MediaError, index, read_frames
 from tubelet.media.sampling import clip_times, view_starts
-from tubelet.media.shrink import comment_of, shrink
+from tubelet.media.transcode import comment_of, shrink
 from tubelet.system.console import bar, console, say, size
 from tubelet.system.text import plural, visible
 

@@ -10,7 +10,7 @@ import torch
 from tubelet.data.spec import ClipSpec, Kind
 from tubelet.media.reader import MediaError, index, read_frames, read_sounds
 from tubelet.media.sampling import TIME_ROUNDING_SECONDS, clip_times, grid_times, view_starts, views_to_cover
-from tubelet.media.sound import SMALLEST_POWER, log_mel
+from tubelet.media.spectrogram import SMALLEST_POWER, log_mel
 
 # The windows of a spectrogram overlap: 25 ms every 10 ms is the usual for speech and general sound.
 _WINDOW_HOPS = 2.5

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tubelet.data.problems import Problem
-from tubelet.media.files import MEDIA_SUFFIXES
+from tubelet.media.formats import MEDIA_SUFFIXES
 from tubelet.system.files import write_whole
 from tubelet.system.text import plural, visible
 

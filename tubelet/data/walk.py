@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tubelet.data.table import TABLES, records
-from tubelet.media.files import MEDIA_SUFFIXES
+from tubelet.media.formats import MEDIA_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,7 @@ from av.container import InputContainer
 from av.sidedata import sidedata
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from tubelet.media.chain import holds_a_picture
-from tubelet.media.content import PICTURE_BRANDS, end_of_sound
-from tubelet.media.files import (
+from tubelet.media.formats import (
     CODECS,
     CONTAINERS,
     IMAGE_CONTAINERS,
@@ -25,6 +23,8 @@ from tubelet.media.files import (
     why_not_opened,
 )
 from tubelet.media.geometry import Turn, turn
+from tubelet.media.sniff import PICTURE_BRANDS, end_of_sound
+from tubelet.media.structure import holds_a_picture
 
 av.logging.set_level(None)  # silent: what matters is in the MediaError
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.media.chain import broken_at
 from tubelet.media.decoder import (
     COPY_AGAIN,
     Budget,
@@ -24,12 +23,13 @@ from tubelet.media.decoder import (
     sound_stream,
     video_stream,
 )
-from tubelet.media.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaError
-from tubelet.media.listing import cut_short
+from tubelet.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaError
+from tubelet.media.index import cut_short
 from tubelet.media.mono import mono
-from tubelet.media.promise import promised_seconds, usual_gap
 from tubelet.media.reader import index
+from tubelet.media.structure import broken_at
 from tubelet.media.timeline import Index, numbered
+from tubelet.media.truncation import promised_seconds, usual_gap
 
 Spans = tuple[tuple[float, float], ...]
 

@@ -22,10 +22,10 @@ from tubelet.media.decoder import (
     upright_rgb,
     video_stream,
 )
-from tubelet.media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES, MediaError
+from tubelet.media.formats import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES, MediaError
 from tubelet.media.geometry import cover_size
+from tubelet.media.index_cache import index, openable_file
 from tubelet.media.mono import mono
-from tubelet.media.remembered import index, openable_file
 from tubelet.media.sampling import displayed_frames
 from tubelet.media.timeline import Index, Run, collect, numbered, runs
 

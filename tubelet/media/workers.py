@@ -17,9 +17,9 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
-from tubelet.media.files import MediaError
+from tubelet.media.formats import MediaError
 from tubelet.media.health import Health, examine, health_of
-from tubelet.media.remembered import refuse
+from tubelet.media.index_cache import refuse
 
 # What this process can import, and nothing from the folder in which it happens to be.
 START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tubelet.media.workers import work; work()"

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tubelet.data.clips import check_kind, crop, to_channels
 from tubelet.data.spec import ClipSpec
-from tubelet.media.playback import Picture, frames_in_order, pictures_within, raw_frames_in_order
 from tubelet.media.reader import MediaError, index
+from tubelet.media.sequential import Picture, frames_in_order, pictures_within, raw_frames_in_order
 
 Block = TypeVar("Block")
 BLOCKS_AHEAD = 2  # made and not yet taken

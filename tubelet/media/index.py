@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.media.chain import broken_at
 from tubelet.media.decoder import (
     Budget,
     InputContainer,
@@ -20,17 +19,11 @@ from tubelet.media.decoder import (
     turn_of,
     video_stream,
 )
-from tubelet.media.files import (
-    FETCH_AGAIN,
-    IMAGE_CONTAINERS,
-    SEEKS_LATE,
-    TELLS_REFERENCES,
-    MediaError,
-    why_no_frames,
-)
+from tubelet.media.formats import FETCH_AGAIN, IMAGE_CONTAINERS, SEEKS_LATE, TELLS_REFERENCES, MediaError, why_no_frames
 from tubelet.media.geometry import Turn
-from tubelet.media.promise import is_cut, missing_spans, promised_seconds, usual_gap
+from tubelet.media.structure import broken_at
 from tubelet.media.timeline import Index, Packet, Timeline, timeline
+from tubelet.media.truncation import is_cut, missing_spans, promised_seconds, usual_gap
 
 ROUNDED_SECONDS = 0.0011  # Matroska and Flash round to a millisecond, so two times differ by one more or less
 TAG_SECONDS = 0.25  # muxers do not agree whether the last frame counts

@@ -17,9 +17,9 @@ from tubelet.media.decoder import (
     upright_rgb,
     video_stream,
 )
-from tubelet.media.files import MediaError
+from tubelet.media.formats import MediaError
 from tubelet.media.geometry import cover_size
-from tubelet.media.listing import cut_short
+from tubelet.media.index import cut_short
 from tubelet.media.reader import index, nothing_before, shown_size
 from tubelet.media.sampling import TIME_ROUNDING_SECONDS, clip_times, displayed_frames
 from tubelet.media.timeline import Index, displayed, numbered

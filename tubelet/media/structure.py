@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import BinaryIO
 
-from tubelet.media.content import ebml_number
+from tubelet.media.sniff import ebml_number
 
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 _IN_SEGMENT = {0x114D9B74, 0x1549A966, 0x1654AE6B, _CLUSTER, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367}

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tubelet.media.chain import ends_whole
-from tubelet.media.content import ASF, MP4_BOXES, boxes, ebml_number
+from tubelet.media.sniff import ASF, MP4_BOXES, boxes, ebml_number
+from tubelet.media.structure import ends_whole
 
 _MOST_SEGMENTS = 1000
 _BOXES = {*MP4_BOXES, b"mfra", b"uuid", b"udta"}

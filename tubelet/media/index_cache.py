@@ -6,8 +6,8 @@ from collections import OrderedDict
 from contextlib import suppress
 from threading import Lock
 
-from tubelet.media.files import MediaError, regular_file
-from tubelet.media.listing import list_frames
+from tubelet.media.formats import MediaError, regular_file
+from tubelet.media.index import list_frames
 from tubelet.media.timeline import Index
 
 MOST_BYTES = 32 << 20

@@ -3,8 +3,8 @@
 import os
 import stat
 
-from tubelet.media import content
-from tubelet.media.promise import is_cut
+from tubelet.media import sniff
+from tubelet.media.truncation import is_cut
 from tubelet.system.text import visible
 
 _OLD_VIDEO_SUFFIXES = {".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".flv", ".wmv", ".asf", ".ogv", ".gif"}
@@ -95,10 +95,10 @@ def why_not_opened(path: str, error: Exception, *, refused: bool) -> MediaError:
     if refused and head[:16].strip(b"\0"):
         problem = "it is a rare format, which is not read as it may be unsafe"
         return MediaError(path, "blocked", problem, "Convert it, to MP4 or Matroska for instance")
-    if content.is_mp4(head):
+    if sniff.is_mp4(head):
         problem = f"its table of contents (moov) is damaged ({type(error).__name__})"
         return MediaError(path, "damaged", problem, "Copy the file again or leave it out")
-    if content.starts_like_media(head):
+    if sniff.starts_like_media(head):
         problem = "it starts like a media file, but a needed part is missing or damaged"
         return MediaError(path, "truncated", problem, FETCH_AGAIN)
     problem = f"its content is no video, image or sound that can be read ({type(error).__name__})"
@@ -115,12 +115,12 @@ def why_no_frames(path: str, *, is_picture: bool) -> MediaError:
     head, reason = _looked_into(path)
     if head[8:12] == b"WEBP" and b"ANIM" in head[:64]:
         return MediaError(path, "no-decoder", "animated WebP is not read", "Convert it, to GIF or MP4 for instance")
-    height, width = content.stated_size(head)
+    height, width = sniff.stated_size(head)
     if height * width > MAX_PIXELS:
         return too_big(path, height, width, most_pixels=MAX_PIXELS)
     if reason:
         return reason
-    if is_picture and not content.starts_like_a_picture(head):
+    if is_picture and not sniff.starts_like_a_picture(head):
         return MediaError(path, "not-video", "its content is no picture", "Check that it is the file you mean")
     if head.startswith(b"BM"):  # which is rarely packed, so that damage seldom keeps it from being decoded
         return unread_picture(path, "this kind of BMP")
@@ -131,7 +131,7 @@ def why_no_frames(path: str, *, is_picture: bool) -> MediaError:
 def why_no_decoder(path: str, codec: str, *, better: str) -> MediaError:
     """Explains a file whose codec is not on the list; `better`: one that is."""
     with open(path, "rb") as file:
-        picture = content.unread_picture(file)
+        picture = sniff.unread_picture(file)
     if picture:
         return unread_picture(path, picture)
     return MediaError(path, "no-decoder", f"the codec {codec} is not read", f"Convert it, to {better} for instance")
@@ -150,18 +150,18 @@ def _looked_into(path: str) -> tuple[bytes, MediaError | None]:
     """(its first bytes, the reason if its bytes alone tell it)."""
     try:
         with open(path, "rb") as file:
-            head, without_moov = file.read(content.HEAD_BYTES), content.lacks_moov(file)
-            picture = content.unread_picture(file)
+            head, without_moov = file.read(sniff.HEAD_BYTES), sniff.lacks_moov(file)
+            picture = sniff.unread_picture(file)
     except OSError as error:
         problem = f"it cannot be read ({error.strerror})"
         return b"", MediaError(path, "unreadable", problem, "Check the permissions")
     if picture:
         return head, unread_picture(path, picture)
-    if content.is_playlist(head):
+    if sniff.is_playlist(head):
         problem = "it is a playlist or a script, which are not read as they may open other files"
         remedy = "Pass the video itself, as MP4 or Matroska for instance"
         return head, MediaError(path, "blocked", problem, remedy)
-    if content.is_text(head):
+    if sniff.is_text(head):
         problem = "its content is no video but text"
         return head, MediaError(path, "not-video", problem, "Check that it is the file you mean")
     if without_moov:
