@@ -17,7 +17,7 @@ from torch import Tensor
 from tubelet import SpaceTimeTransformer, create_model, init_from_image
 from tubelet.nn import SIZES
 from tubelet.weights import from_reference
-from tubelet.weights.image_file import image_shape
+from tubelet.weights.init.image_weights import image_shape
 
 
 @torch.no_grad()

@@ -114,7 +114,7 @@ MUTATIONS = (
     ),
     Mutation(
         "tensors may overlap in a file",
-        "tubelet/weights/header.py",
+        "tubelet/weights/formats/safetensors_file.py",
         "        check_places(tensors, size)\n",
         "",
         "tests/test_strangers.py",

@@ -44,7 +44,7 @@ UNSAFE_METHODS = {"extractall", "system", "popen"}  # of archives; of os
 UNSAFE_FLAGS = {"allow_pickle", "shell"}
 
 # One file reads pickles, and only where the user asks for it; one opens safetensors, after a look at the header.
-PICKLES, SAFETENSORS = "tubelet.weights.pickled", "tubelet.weights.header"
+PICKLES, SAFETENSORS = "tubelet.weights.formats.pickle_file", "tubelet.weights.formats.safetensors_file"
 STARTS_PYTHON = "tubelet.media.workers"  # itself, where a file may kill the process
 READERS = ("safetensors.safe_open", "safetensors.torch.load", "safetensors.torch.load_file", "safetensors.deserialize")
 
@@ -110,7 +110,9 @@ def modules() -> dict[str, Path]:
 
 
 def test_every_file_is_looked_at():
-    assert {"tubelet", "tubelet.nn", "tubelet.nn.grid", "tubelet.weights.image", "tubelet.info"} <= set(modules())
+    assert {"tubelet", "tubelet.nn", "tubelet.nn.grid", "tubelet.weights.init.from_image", "tubelet.info"} <= set(
+        modules()
+    )
     assert set(ROOMS) <= {room(module) for module in modules()}
 
 
@@ -145,10 +147,10 @@ def test_arrows_go_one_way(module):
         ("tubelet.train.run", "from subprocess import run", "imports subprocess.run"),
         ("tubelet.train.run", "run('ls', shell=True)", "calls shell"),
         ("tubelet.train.run", "import os\nos.system('ls')", "calls os.system"),
-        ("tubelet.weights.foreign", "archive.extractall('.')", "calls archive.extractall"),
+        ("tubelet.weights.formats.open", "archive.extractall('.')", "calls archive.extractall"),
         ("tubelet.weights.store", "from safetensors.torch import load_file", "imports safetensors.torch.load_file"),
         ("tubelet.weights.store", "import pickletools", "imports pickletools"),
-        ("tubelet.weights.pickled", "exec('a = 1')", "calls exec"),
+        ("tubelet.weights.formats.pickle_file", "exec('a = 1')", "calls exec"),
     ],
 )
 def test_the_check_finds_a_wrong_arrow(module, source, message):

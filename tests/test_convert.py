@@ -25,8 +25,8 @@ from tubelet.data.clips import normalise, views
 from tubelet.data.spec import ClipSpec
 from tubelet.nn import ModelConfig, SpaceTimeTransformer
 from tubelet.weights import save
-from tubelet.weights.known import Known
-from tubelet.weights.link import Move
+from tubelet.weights.dialects.rename import Move
+from tubelet.weights.dialects.settings import Known
 from tubelet.weights.store import read_about
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -355,7 +355,7 @@ def test_layers_of_flax_are_counted_but_their_parts_are_not() -> None:
 
 
 def test_every_tensor_is_in_the_account(tmp_path: Path) -> None:
-    from tubelet.weights.reference import read_reference
+    from tubelet.weights.dialects.reference import read_reference
 
     weights = golden("hf_vivit")[0]
     moves = read_reference(weights, "hf-vivit", heads=4, clip=(8, 32, 32)).moves

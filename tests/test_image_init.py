@@ -18,8 +18,8 @@ from torch.testing import assert_close
 
 from tubelet.nn import Grid, ModelConfig, SpaceTimeTransformer, TubeletEmbed, resample
 from tubelet.weights import from_reference, image_config, init_from_image, save, to_reference, with_patch
-from tubelet.weights.image_file import image_shape
-from tubelet.weights.image_position import source_grid
+from tubelet.weights.init.image_tokens import source_grid
+from tubelet.weights.init.image_weights import image_shape
 
 GRID = (2, 3)  # of tiny's images, in patches
 TABLE, PREFIX = "encoders.0.position.tables.0", "encoders.0.prefix"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tubelet.weights.known import Known, known_from
+from tubelet.weights.dialects.settings import Known, known_from
 
 MODEL_ARGS = {"num_classes": 7, "in_chans": 3, "global_pool": "token"}
 

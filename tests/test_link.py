@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tubelet.nn import Grid
-from tubelet.weights.link import Link, Theirs, Told, split_rows, wrapper_of
+from tubelet.weights.dialects.rename import Link, Theirs, Told, split_rows, wrapper_of
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ from torch.testing import assert_close
 
 import tubelet
 from tubelet.convert import convert
-from tubelet.weights import pickled
-from tubelet.weights.foreign import read_foreign
-from tubelet.weights.pickled import WARNING, WRAPPERS, state_in
+from tubelet.weights.formats import pickle_file
+from tubelet.weights.formats.open import read_foreign
+from tubelet.weights.formats.pickle_file import WARNING, WRAPPERS, state_in
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2).bfloat16()}
 
@@ -413,7 +413,7 @@ def test_a_payload_does_not_run(tmp_path: Path) -> None:
 
 def test_a_file_beyond_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(STATE, tmp_path / "w.pt")
-    monkeypatch.setattr(pickled, "MOST_BYTES", 100)
+    monkeypatch.setattr(pickle_file, "MOST_BYTES", 100)
     assert "bytes, expected at most 100" in refused(lambda: read(tmp_path / "w.pt"))
 
 

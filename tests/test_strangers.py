@@ -34,9 +34,10 @@ from tubelet.exported import Exported
 from tubelet.nn.config import MOST, ModelConfig
 from tubelet.stream.codes import CodesWriter, read_codes
 from tubelet.system.exits import is_ours
-from tubelet.weights import bounded_json, image_config, init_from_image, save
-from tubelet.weights.foreign import read_foreign
-from tubelet.weights.header import MOST_TENSORS, check_header, load_tensors
+from tubelet.weights import image_config, init_from_image, save
+from tubelet.weights.formats import json_file
+from tubelet.weights.formats.open import read_foreign
+from tubelet.weights.formats.safetensors_file import MOST_TENSORS, check_header, load_tensors
 from tubelet.weights.store import write_tensors
 
 MUTANTS = 100_000 if os.environ.get("TUBELET_SOAK") else 1000
@@ -415,7 +416,7 @@ def test_model_settings_of_every_family_are_taken() -> None:
         (b'{"a":1,"a":2}', "the key 'a' is there twice"),
         (b'{"a":' + b"[" * 200_000, "nested too deep"),
         (b'{"a":[' + b"[]," * 500_000 + b"1]}", "more than 400000 lists"),
-        (b" " * (bounded_json.MOST_BYTES + 1), "bytes of JSON, expected at most"),
+        (b" " * (json_file.MOST_BYTES + 1), "bytes of JSON, expected at most"),
         (b'{"a":"\xff"}', "not readable as JSON"),
     ],
     ids=["cut", "a list", "twice", "deep", "lists", "long", "no text"],

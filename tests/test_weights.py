@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from tubelet.nn import SpaceTimeTransformer
 from tubelet.weights import from_reference, read_reference, recognise, to_reference
-from tubelet.weights.reference import DIALECTS
+from tubelet.weights.dialects.reference import DIALECTS
 
 every_case = pytest.mark.parametrize("name", CASES)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tubelet.predict import Prediction, Predictor
     from tubelet.train.config import TrainConfig
     from tubelet.train.train import train_fn
-    from tubelet.weights.image import init_from_image
+    from tubelet.weights.init.from_image import init_from_image
     from tubelet.weights.store import load, save
 
 # public name -> the file it lives in
@@ -31,7 +31,7 @@ HOMES = {
     "Streamer": "tubelet.nn.streamer",
     "TrainConfig": "tubelet.train.config",
     "create_model": "tubelet.nn.create",
-    "init_from_image": "tubelet.weights.image",
+    "init_from_image": "tubelet.weights.init.from_image",
     "list_models": "tubelet.nn.create",
     "load": "tubelet.weights.store",
     "save": "tubelet.weights.store",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from tubelet.system.console import console
-from tubelet.weights.link import Move
+from tubelet.weights.dialects.rename import Move
 
 NUMBER = re.compile(r"(?<![^./])\d+(?=[./])|(?<=encoderblock_)\d+")  # of a layer, within a name
 SEPARATOR = re.compile(r"([./_])")

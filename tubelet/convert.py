@@ -18,10 +18,10 @@ from tubelet.nn.create import name_of
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.system.console import facts, say
 from tubelet.system.files import aside
-from tubelet.weights.foreign import Foreign, read_foreign
-from tubelet.weights.known import Known, known_from, labels
-from tubelet.weights.pickled import WARNING
-from tubelet.weights.reference import dialect_of, read_reference, recognise, to_reference
+from tubelet.weights.dialects.reference import dialect_of, read_reference, recognise, to_reference
+from tubelet.weights.dialects.settings import Known, known_from, labels
+from tubelet.weights.formats.open import Foreign, read_foreign
+from tubelet.weights.formats.pickle_file import WARNING
 from tubelet.weights.store import FILE, load, model_header, save
 
 EXAMPLES = {"video": "clip.mp4", "image": "picture.jpg", "sound": "sound.wav"}

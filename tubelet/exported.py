@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.precision import choose_dtype
-from tubelet.weights.bounded_json import MOST_BYTES, parse
+from tubelet.weights.formats.json_file import MOST_BYTES, parse
 
 ABOUT = "tubelet.json"
 FILES = {"onnx": "model.onnx", "openvino": "model.xml"}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.weights.header import check_header, open_tensors
+from tubelet.weights.formats.safetensors_file import check_header, open_tensors
 from tubelet.weights.store import read_header
 
 HEADER_BYTES = 4096  # kept free at the start of the file: how many steps there will be is known at its end

@@ -7,9 +7,9 @@ from tubelet.nn.config import IMAGE_FAMILIES, SIZES, ModelConfig, stages_of
 from tubelet.nn.create import name_of
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.train.config import TrainConfig
-from tubelet.weights.again import init_from_model
-from tubelet.weights.image import init_from_image
-from tubelet.weights.image_file import image_config, image_shape
+from tubelet.weights.init.from_image import init_from_image
+from tubelet.weights.init.from_model import init_from_model
+from tubelet.weights.init.image_weights import image_config, image_shape
 from tubelet.weights.store import model_header
 
 

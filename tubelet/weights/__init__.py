@@ -1,9 +1,9 @@
 """Checkpoints in and out: our own format, the dialects of others, initialisation from an image ViT."""
 
-from tubelet.weights.image import init_from_image
-from tubelet.weights.image_file import image_config
-from tubelet.weights.kernel import resize_kernel, with_patch
-from tubelet.weights.reference import from_reference, read_reference, recognise, to_reference
+from tubelet.weights.dialects.reference import from_reference, read_reference, recognise, to_reference
+from tubelet.weights.init.from_image import init_from_image
+from tubelet.weights.init.image_weights import image_config
+from tubelet.weights.init.resize_patch import resize_kernel, with_patch
 from tubelet.weights.store import load, read_about, save
 
 __all__ = [

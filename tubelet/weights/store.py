@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.system.files import aside
-from tubelet.weights.bounded_json import parse
-from tubelet.weights.header import check_header, load_tensors
+from tubelet.weights.formats.json_file import parse
+from tubelet.weights.formats.safetensors_file import check_header, load_tensors
 
 FILE = "model.safetensors"
 WEIGHTS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # what becomes float32: numbers of a fraction

@@ -4,9 +4,9 @@ import math
 from dataclasses import replace
 
 from tubelet.nn.config import ModelConfig
-from tubelet.weights.layers import ENCODER, block, blocks_of, require
-from tubelet.weights.link import Link, Theirs, Told
-from tubelet.weights.timm import NAMES
+from tubelet.weights.dialects.rename import Link, Theirs, Told
+from tubelet.weights.dialects.timm import NAMES
+from tubelet.weights.dialects.vit import ENCODER, block, blocks_of, require
 
 
 def config(theirs: Theirs, told: Told) -> ModelConfig:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from tubelet.nn.config import ModelConfig, stages_of
-from tubelet.weights.layers import ENCODER, PREFIX, TABLE, Names, block, blocks_of, grid_for, require, vit_config
-from tubelet.weights.link import Link, Theirs, Told
-from tubelet.weights.timm import IMAGENET_MEAN, IMAGENET_STD
+from tubelet.weights.dialects.rename import Link, Theirs, Told
+from tubelet.weights.dialects.timm import IMAGENET_MEAN, IMAGENET_STD
+from tubelet.weights.dialects.vit import ENCODER, PREFIX, TABLE, Names, block, blocks_of, grid_for, require, vit_config
 
 # what transformers 4 has in memory, and every version writes
 ON_DISK = Names(

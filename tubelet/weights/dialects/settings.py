@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from tubelet.weights.huggingface import AUDIOSET_MEAN, AUDIOSET_STD
+from tubelet.weights.dialects.huggingface import AUDIOSET_MEAN, AUDIOSET_STD
 
 Json = dict[str, Any]
 Size3 = tuple[int, int, int]

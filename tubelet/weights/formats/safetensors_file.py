@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tubelet.weights.bounded_json import MOST_BYTES, parse
+from tubelet.weights.formats.json_file import MOST_BYTES, parse
 
 MOST_TENSORS = 100_000
 MOST_ELEMENTS = 2**40  # of a tensor; one without elements can claim any number along its other axes

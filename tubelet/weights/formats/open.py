@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from tubelet.weights.arrays import holds_arrays, read_npz
-from tubelet.weights.bounded_json import MOST_BYTES, parse
-from tubelet.weights.flax import read_flax
-from tubelet.weights.header import Damaged, load_tensors
-from tubelet.weights.pickled import read_pickled
+from tubelet.weights.formats.flax_file import read_flax
+from tubelet.weights.formats.json_file import MOST_BYTES, parse
+from tubelet.weights.formats.npz import holds_arrays, read_npz
+from tubelet.weights.formats.pickle_file import read_pickled
+from tubelet.weights.formats.safetensors_file import Damaged, load_tensors
 from tubelet.weights.store import FILE
 
 INDEX = f"{FILE}.index.json"
@@ -58,7 +58,7 @@ def read_foreign(path: str | os.PathLike[str], *, unsafe_pickle: bool = False) -
     """Reads a .safetensors file, a folder with model.safetensors (also in shards), a flax msgpack file, or an .npz.
 
     What a file is, its content says, not its name. With `unsafe_pickle` also a pickle that torch wrote, by a restricted
-    unpickler; see `tubelet.weights.pickled` for what that means.
+    unpickler; see `tubelet.weights.formats.pickle_file` for what that means.
 
     Raises:
         ValueError: no such file, a pickle (opening one runs what is in it), or a file that is damaged; names the file.

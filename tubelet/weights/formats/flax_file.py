@@ -9,7 +9,7 @@ import msgpack
 import torch
 from torch import Tensor
 
-from tubelet.weights.arrays import DEEPEST, add, tensor_of
+from tubelet.weights.formats.npz import DEEPEST, add, tensor_of
 
 LONGEST_LIST = 1024
 

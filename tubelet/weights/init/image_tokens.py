@@ -11,9 +11,9 @@ from tubelet.nn.config import stages_of
 from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.position import resample
-from tubelet.weights.layers import ENCODER, PREFIX
-from tubelet.weights.link import Link, split_rows
-from tubelet.weights.timm import TOKENS
+from tubelet.weights.dialects.rename import Link, split_rows
+from tubelet.weights.dialects.timm import TOKENS
+from tubelet.weights.dialects.vit import ENCODER, PREFIX
 
 
 def positions(

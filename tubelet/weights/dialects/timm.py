@@ -6,8 +6,8 @@ import torch
 
 from tubelet.nn.config import ModelConfig, stages_of
 from tubelet.nn.pool import PREFIXES
-from tubelet.weights.layers import ENCODER, PREFIX, TABLE, Names, block, blocks_of, grid_for, require, vit_config
-from tubelet.weights.link import Link, Theirs, Told
+from tubelet.weights.dialects.rename import Link, Theirs, Told
+from tubelet.weights.dialects.vit import ENCODER, PREFIX, TABLE, Names, block, blocks_of, grid_for, require, vit_config
 
 NAMES = Names("norm1", ("attn.qkv",), "attn.proj", "norm2", "mlp.fc1", "mlp.fc2", ("ls1.gamma", "ls2.gamma"))
 TOKENS = ("cls_token", "dist_token", "reg_token")

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from tubelet.nn.config import ModelConfig
-from tubelet.weights.layers import ENCODER, require
-from tubelet.weights.link import Link, Theirs, Told
-from tubelet.weights.timm import IMAGENET_MEAN, IMAGENET_STD
+from tubelet.weights.dialects.rename import Link, Theirs, Told
+from tubelet.weights.dialects.timm import IMAGENET_MEAN, IMAGENET_STD
+from tubelet.weights.dialects.vit import ENCODER, require
 
 
 def config(theirs: Theirs, told: Told) -> ModelConfig:

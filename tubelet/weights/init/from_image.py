@@ -17,13 +17,13 @@ from tubelet.nn.encoder import Encoder
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.pool import AttentivePool
 from tubelet.nn.swin import SwinEncoder
-from tubelet.weights.image_file import ImageWeights, read, said_grid
-from tubelet.weights.image_position import positions
-from tubelet.weights.kernel import resize_kernel
-from tubelet.weights.layers import ENCODER, block
-from tubelet.weights.link import Link, Theirs
+from tubelet.weights.dialects.rename import Link, Theirs
+from tubelet.weights.dialects.timm import NAMES
+from tubelet.weights.dialects.vit import ENCODER, block
+from tubelet.weights.init.image_tokens import positions
+from tubelet.weights.init.image_weights import ImageWeights, read, said_grid
+from tubelet.weights.init.resize_patch import resize_kernel
 from tubelet.weights.store import load_strict
-from tubelet.weights.timm import NAMES
 
 Kernel = Literal["center", "mean", "rank-pooling"]
 Temporal = Literal["copy-attention-zero-projection", "copy", "zero", "fresh"]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from tubelet.nn.config import ModelConfig
-from tubelet.weights import timm
-from tubelet.weights.layers import TABLE, require
-from tubelet.weights.link import Link, Theirs, Told
+from tubelet.weights.dialects import timm
+from tubelet.weights.dialects.rename import Link, Theirs, Told
+from tubelet.weights.dialects.vit import TABLE, require
 
 KERNEL = "embed.proj.weight"
 

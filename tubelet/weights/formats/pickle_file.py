@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-from tubelet.weights.header import DTYPES, MOST_TENSORS
+from tubelet.weights.formats.safetensors_file import DTYPES, MOST_TENSORS
 
 OLDEST_TORCH = "2.10"  # older ones can be made to write where they must not (CVE-2026-24747)
 MOST_BYTES = 16 * 2**30

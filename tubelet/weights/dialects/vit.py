@@ -7,7 +7,7 @@ import torch
 from tubelet.nn.build import make_embed
 from tubelet.nn.config import ModelConfig, stages_of
 from tubelet.nn.grid import Grid
-from tubelet.weights.link import Link, Theirs, Told
+from tubelet.weights.dialects.rename import Link, Theirs, Told
 
 ENCODER = "encoders.0"
 TABLE = f"{ENCODER}.position.tables.0"

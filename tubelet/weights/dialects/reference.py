@@ -8,8 +8,17 @@ from torch import Tensor
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.grid import triple
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.weights import audiomae, huggingface, metatransformer, scenic, swin, timesformer, timm, vjepa2
-from tubelet.weights.link import Array, Link, Move, Theirs, Told, wrapper_of
+from tubelet.weights.dialects import (
+    audiomae,
+    huggingface,
+    metatransformer,
+    scenic,
+    timesformer,
+    timm,
+    timm_swin,
+    vjepa2,
+)
+from tubelet.weights.dialects.rename import Array, Link, Move, Theirs, Told, wrapper_of
 from tubelet.weights.store import load_strict
 
 
@@ -25,15 +34,15 @@ class Dialect:
 
 
 def timm_config(theirs: Theirs, told: Told) -> ModelConfig:
-    return (swin if theirs.root("stages.") else timm).config(theirs, told)
+    return (timm_swin if theirs.root("stages.") else timm).config(theirs, told)
 
 
 def timm_says(config: ModelConfig) -> None:
-    (swin if config.family == "swin2" else timm).says(config)
+    (timm_swin if config.family == "swin2" else timm).says(config)
 
 
 def timm_tie(link: Link, config: ModelConfig) -> None:
-    (swin if config.family == "swin2" else timm).tie(link, config)
+    (timm_swin if config.family == "swin2" else timm).tie(link, config)
 
 
 HF = huggingface

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from tubelet.weights.foreign import PICKLED, read_json
-from tubelet.weights.header import load_tensors
-from tubelet.weights.link import Theirs
+from tubelet.weights.dialects.rename import Theirs
+from tubelet.weights.formats.open import PICKLED, read_json
+from tubelet.weights.formats.safetensors_file import load_tensors
 from tubelet.weights.store import FILE
 
 ImageWeights = str | os.PathLike[str] | Mapping[str, Tensor]

@@ -9,19 +9,9 @@ from functools import partial
 import torch
 
 from tubelet.nn.config import ModelConfig
-from tubelet.weights import timm
-from tubelet.weights.layers import (
-    ENCODER,
-    PREFIX,
-    TABLE,
-    Names,
-    block,
-    blocks_of,
-    grid_for,
-    require,
-    vit_config,
-)
-from tubelet.weights.link import Link, Theirs, Told
+from tubelet.weights.dialects import timm
+from tubelet.weights.dialects.rename import Link, Theirs, Told
+from tubelet.weights.dialects.vit import ENCODER, PREFIX, TABLE, Names, block, blocks_of, grid_for, require, vit_config
 
 MEAN, STD = (0.45,), (0.225,)  # of the original; Hugging Face's class says ImageNet's
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tubelet.nn.config import ModelConfig, stages_of
 from tubelet.nn.grid import Grid
-from tubelet.weights.layers import grid_for, require
-from tubelet.weights.link import Link, Theirs, Told
+from tubelet.weights.dialects.rename import Link, Theirs, Told
+from tubelet.weights.dialects.vit import grid_for, require
 
 
 def config(theirs: Theirs, told: Told) -> ModelConfig:
