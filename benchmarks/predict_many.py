@@ -22,9 +22,9 @@ import torch
 
 import tubelet
 import tubelet.evaluate
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import views
-from tubelet.data.loader import prefetch
-from tubelet.data.spec import ClipSpec
+from tubelet.data.prefetch import prefetch
 from tubelet.demo import CLASSES, FRAMES_PER_SECOND, render_clip
 from tubelet.media.index_cache import forget
 from tubelet.media.writer import write_video

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 import tubelet
 from tubelet.bench import machine, training_step
-from tubelet.data.spec import ClipSpec
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.export import export
 from tubelet.exported import Exported
 from tubelet.info import describe

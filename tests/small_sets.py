@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tubelet.cli import main
-from tubelet.data import checked
+from tubelet.data import health_cache
 from tubelet.media.reader import av
 from tubelet.media.workers import Child, Workers, end
 from tubelet.media.writer import write_sound, write_video
@@ -32,7 +32,7 @@ class LastingWorkers(Workers):
         pass
 
 
-checked.Workers = LastingWorkers  # type: ignore[misc]
+health_cache.Workers = LastingWorkers  # type: ignore[misc]
 atexit.register(lambda: [end(child) for child in LastingWorkers.lasting])
 
 HEIGHT_PX, WIDTH_PX = 32, 40

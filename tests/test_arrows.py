@@ -129,7 +129,7 @@ def test_arrows_go_one_way(module):
         ("tubelet.nn.grid", "import tubelet", "nn imports tubelet"),
         ("tubelet.weights.store", "def f():\n    from tubelet.media.reader import read", "weights imports media"),
         ("tubelet.weights.store", "from tubelet.data import items", "weights imports data"),
-        ("tubelet.media.reader", "from tubelet.data.spec import ClipSpec", "media imports data"),
+        ("tubelet.media.reader", "from tubelet.data.clip_spec import ClipSpec", "media imports data"),
         ("tubelet.data.items", "from tubelet.nn import Grid", "data imports nn"),
         ("tubelet.data.items", "from tubelet.cli import main", "data imports cli"),
         ("tubelet.metrics", "import tubelet.nn\nfrom tubelet import media", "metrics sees models and data"),

@@ -16,10 +16,10 @@ from corpus import GROUPS
 from small_files import small_file
 from small_sets import command, spoil, tiny_config, write_sounds
 
-import tubelet.data.checked
+import tubelet.data.health_cache
 import tubelet.train.look
 from tubelet.check import check
-from tubelet.data.checked import Checked, Stamp, index_file
+from tubelet.data.health_cache import Checked, Stamp, index_file
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health, examine
 from tubelet.media.workers import Workers
@@ -65,7 +65,7 @@ def examine_by(monkeypatch: pytest.MonkeyPatch, look: Callable[..., Health]) -> 
     class Here(Workers):
         examine = staticmethod(look)
 
-    monkeypatch.setattr(tubelet.data.checked, "Workers", Here)
+    monkeypatch.setattr(tubelet.data.health_cache, "Workers", Here)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -349,7 +349,7 @@ def test_stopped_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_it_is_saved_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = clips(tmp_path / "clips")
-    monkeypatch.setattr(tubelet.data.checked, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(tubelet.data.health_cache, "SAVE_SECONDS", 0.0)
     saved = []
     save = Checked.save
     monkeypatch.setattr(Checked, "save", lambda self: saved.append(len(self.entries)) or save(self))
@@ -406,7 +406,7 @@ def test_a_save_that_fails_leaves_the_old_index(tmp_path: Path, monkeypatch: pyt
     def full(number: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tubelet.data.checked.os.fsync", full)
+    monkeypatch.setattr("tubelet.data.health_cache.os.fsync", full)
     assert checked.save() == f"{index_file(data)} cannot be written (No space left on device)"
     assert index_file(data).read_bytes() == before
     assert len(list(index_file(data).parent.iterdir())) == 1

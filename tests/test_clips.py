@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import crop, fine_times, item_range, load_frames, load_times, load_views, normalise, views
-from tubelet.data.spec import ClipSpec
 from tubelet.media import reader
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
 from tubelet.media.spectrogram import log_mel

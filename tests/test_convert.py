@@ -21,8 +21,8 @@ import tubelet
 from tubelet.account import rows_of
 from tubelet.convert import convert, convert_back, name_of
 from tubelet.convert import spec_of as read_spec
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import normalise, views
-from tubelet.data.spec import ClipSpec
 from tubelet.nn import ModelConfig, SpaceTimeTransformer
 from tubelet.weights import save
 from tubelet.weights.dialects.rename import Move

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from test_problems import put
 
-from tubelet.data import copies
-from tubelet.data.copies import same_contents
+from tubelet.data import duplicates
+from tubelet.data.duplicates import same_contents
 from tubelet.data.items import find_items
 from tubelet.data.splits import assign_splits
 
@@ -50,8 +50,10 @@ def test_one_other_byte_within_a_mb_of_an_end_tells_files_apart(tmp_path: Path, 
 def test_files_of_other_sizes_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = wavs(tmp_path, *(bytes(number) for number in range(10, 400)), bytes(10))
     opened: list[tuple[str, int]] = []
-    whole = copies._ends
-    monkeypatch.setattr(copies, "_ends", lambda path, most: (opened.append((path.name, most)), whole(path, most))[1])
+    whole = duplicates._ends
+    monkeypatch.setattr(
+        duplicates, "_ends", lambda path, most: (opened.append((path.name, most)), whole(path, most))[1]
+    )
     assert same_contents(tmp_path, paths) == (("0.wav", "390.wav"),)
     assert sorted(opened) == [(name, most) for name in ("0.wav", "390.wav") for most in (4096, 2**20)]
 
@@ -59,8 +61,8 @@ def test_files_of_other_sizes_are_not_opened(tmp_path: Path, monkeypatch: pytest
 def test_files_that_begin_otherwise_are_not_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = wavs(tmp_path, *(number.to_bytes(2, "big") * 3000 for number in range(50)))
     lengths: list[int] = []
-    whole = copies._ends
-    monkeypatch.setattr(copies, "_ends", lambda path, most: (lengths.append(most), whole(path, most))[1])
+    whole = duplicates._ends
+    monkeypatch.setattr(duplicates, "_ends", lambda path, most: (lengths.append(most), whole(path, most))[1])
     assert same_contents(tmp_path, paths) == ()
     assert set(lengths) == {4096}
 

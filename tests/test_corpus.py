@@ -10,8 +10,8 @@ import torch
 from corpus import GROUPS, Row, make_all
 from hanging import ending
 
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import views
-from tubelet.data.spec import ClipSpec
 from tubelet.media.health import Health, examine
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
 from tubelet.nn import create_model

@@ -13,9 +13,9 @@ from media_files import numbered_frames, read_numbers
 from small_sets import write_image, write_sounds
 
 from tubelet.data.augment import Augmentation
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import crop, load_frames, views
 from tubelet.data.dataset import Changes, Clips, kept_bytes
-from tubelet.data.spec import ClipSpec
 from tubelet.data.table import Item
 from tubelet.media.reader import MediaError
 from tubelet.media.writer import write_video

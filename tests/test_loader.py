@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 import torch
 
-from tubelet.data.loader import prefetch
+from tubelet.data.prefetch import prefetch
 
 
 def _square_slowly(number: int) -> int:

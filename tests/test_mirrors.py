@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tubelet.data.mirrors import as_indices, find_mirrors
+from tubelet.data.label_swaps import as_indices, find_mirrors
 
 FLIP_PAIRS = [
     ("move_left", "move_right"),

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.origins import clip_spec
-from tubelet.data.spec import ClipSpec
 
 GREY = {"mean": (0.5,), "std": (0.5,)}
 

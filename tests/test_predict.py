@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from small_sets import LEVELS, command, pictures, spoil, tiny_config, write_image, write_sounds, write_videos
 
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import Views, load_views, views
 from tubelet.data.items import Item
-from tubelet.data.spec import ClipSpec
 from tubelet.evaluate import CLIPS, Answer, answer, parse_views, results_of, write_predictions
 from tubelet.exported import open_file
 from tubelet.media.reader import MediaError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from media_files import write_numbered
 
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import views
-from tubelet.data.spec import ClipSpec
 from tubelet.media.health import examine
 from tubelet.media.reader import MediaError, av, index, read_frames, read_sound, read_sounds
 from tubelet.media.spectrogram import log_mel

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tubelet.data.spec import ClipSpec
+from tubelet.data.clip_spec import ClipSpec
 
 VIDEO: dict[str, Any] = {
     "frames": 16,
@@ -92,5 +92,5 @@ def test_unknown_and_missing_keys_are_named() -> None:
 
 
 def test_the_command_line_can_read_a_spec_without_torch() -> None:
-    code = "import sys, tubelet.data.spec; sys.exit('torch' in sys.modules)"
+    code = "import sys, tubelet.data.clip_spec; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

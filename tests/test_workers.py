@@ -17,9 +17,9 @@ from small_files import small_file
 from small_sets import command
 from test_check import clips
 
-import tubelet.data.checked
+import tubelet.data.health_cache
 from tubelet.check import check
-from tubelet.data.checked import Checked
+from tubelet.data.health_cache import Checked
 from tubelet.data.items import Item, Source
 from tubelet.media.health import examine
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
@@ -104,7 +104,7 @@ def test_the_file_of_which_children_die_is_named_and_the_rest_goes_on(
     killer.write_bytes(small_file("front.mp4"))
     (data / "run" / "2once.mp4").write_bytes(small_file("front.mp4"))
     (data / "walk" / "mutter.mp4").write_bytes(small_file("front.mp4"))
-    monkeypatch.setattr(tubelet.data.checked, "Workers", lambda: Workers(TOLD))
+    monkeypatch.setattr(tubelet.data.health_cache, "Workers", lambda: Workers(TOLD))
     for _ in range(2):  # what kills may be the moment: it is looked at again
         assert command("check", data, "--json") == 3
         found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -136,7 +136,7 @@ def test_what_would_kill_this_process_is_not_opened_in_it(tmp_path: Path) -> Non
 
 def test_training_goes_on_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = clips(tmp_path / "clips", 2)
-    monkeypatch.setattr(tubelet.data.checked, "Workers", lambda: Workers(TOLD))
+    monkeypatch.setattr(tubelet.data.health_cache, "Workers", lambda: Workers(TOLD))
     for name in ("segv", "segv-too"):
         (data / "run" / f"{name}.mp4").write_bytes(small_file("front.mp4"))
     named = [("run/0", "train"), ("run/1", "val"), ("walk/0", "train"), ("walk/1", "val")]
@@ -157,7 +157,7 @@ def test_a_child_that_is_killed_at_work_is_replaced(tmp_path: Path, monkeypatch:
     (tmp_path / "slow.mp4").write_bytes(small_file("front.mp4"))
     (tmp_path / "b.mp4").write_bytes(small_file("front.mp4"))
     looks = Checked(tmp_path, {})
-    monkeypatch.setattr(tubelet.data.checked, "Workers", lambda: Workers(TOLD))
+    monkeypatch.setattr(tubelet.data.health_cache, "Workers", lambda: Workers(TOLD))
     scan = looks.scan(["b.mp4", "slow.mp4", "b.mp4"], quick=False, threads=1)
     assert next(scan)[1].ok
     wait_until(lambda: len(pids(tmp_path, "slow.mp4")) == 1)
@@ -180,7 +180,7 @@ def test_a_child_that_cannot_be_started_is_no_fault_of_files(
         workers.examine(str(tmp_path / "a.mp4"), quick=False)
     assert caught.value.errno == errno.ENOMEM
     data = clips(tmp_path / "clips", 1)
-    monkeypatch.setattr(tubelet.data.checked, "Workers", lambda: Workers(start))
+    monkeypatch.setattr(tubelet.data.health_cache, "Workers", lambda: Workers(start))
     assert command("check", data) == 4
 
 
@@ -203,10 +203,10 @@ def test_a_child_starts_light() -> None:
 
 CHECK = """
 import json, sys
-import tubelet.data.checked
+import tubelet.data.health_cache
 from tubelet.media.workers import Workers
 child = json.loads(sys.argv.pop())
-tubelet.data.checked.Workers = lambda: Workers(child)
+tubelet.data.health_cache.Workers = lambda: Workers(child)
 from tubelet.cli import main
 main()
 """

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tubelet import nn, train, weights
-    from tubelet.data.spec import ClipSpec
+    from tubelet.data.clip_spec import ClipSpec
     from tubelet.nn.config import ModelConfig
     from tubelet.nn.create import create_model, list_models
     from tubelet.nn.model import SpaceTimeTransformer
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # public name -> the file it lives in
 HOMES = {
-    "ClipSpec": "tubelet.data.spec",
+    "ClipSpec": "tubelet.data.clip_spec",
     "ModelConfig": "tubelet.nn.config",
     "Prediction": "tubelet.predict",
     "Predictor": "tubelet.predict",

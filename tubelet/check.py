@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from tubelet.data.checked import Checked
+from tubelet.data.health_cache import Checked
 from tubelet.data.items import find_items
-from tubelet.data.loader import processors
+from tubelet.data.prefetch import processors
 from tubelet.data.problems import DataProblems
 from tubelet.data.table import TABLES
 from tubelet.data.walk import Listing, list_media
@@ -38,7 +38,7 @@ def check(
 ) -> list[Health]:
     """The health of every media file of a data set, of any folder, or of one file; by path, as the user could open it.
 
-    What is found is remembered (`tubelet.data.checked`), for the next call and for training: files that have not
+    What is found is remembered (`tubelet.data.health_cache`), for the next call and for training: files that have not
     changed are not read again. Nothing is written into the folder.
 
     quick: only what stands at the start of each file, and its first picture. workers: threads; 0: one for each

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 from safetensors.torch import save_file
 
 from tubelet.account import show_account
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.origins import clip_spec
-from tubelet.data.spec import ClipSpec
 from tubelet.info import count_parameters
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.create import name_of

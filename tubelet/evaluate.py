@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from tubelet.cells import path_cell, text_cell
+from tubelet.data.clip_spec import ClipSpec, Kind
 from tubelet.data.clips import Views, load_views
 from tubelet.data.items import Item
-from tubelet.data.loader import prefetch
-from tubelet.data.spec import ClipSpec, Kind
+from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError, index
 from tubelet.media.sampling import MOST_VIEWS
 from tubelet.metrics import summarise

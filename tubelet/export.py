@@ -18,8 +18,8 @@ from rich.table import Table
 from torch import Tensor
 
 from tubelet import __version__
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import views
-from tubelet.data.spec import ClipSpec
 from tubelet.data.table import TABLES, Item, read_table
 from tubelet.data.walk import list_media
 from tubelet.exported import ABOUT, FILES, is_exported, needed, open_file

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.items import Item, Source, find_items
-from tubelet.data.spec import ClipSpec
 from tubelet.data.walk import walk
 from tubelet.evaluate import Answer, answer, results_of, seen_words, write_predictions
 from tubelet.exported import Exported, is_exported

@@ -12,7 +12,7 @@ import numpy as np
 from tubelet.data.clips import check_kind
 from tubelet.data.folder import KIND_OF_SUFFIX
 from tubelet.data.items import Source, find_items, is_labelled
-from tubelet.data.loader import prefetch, processors
+from tubelet.data.prefetch import prefetch, processors
 from tubelet.data.problems import DataProblems, some
 from tubelet.data.splits import with_groups
 from tubelet.data.table import Item, write_table

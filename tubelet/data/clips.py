@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tubelet.data.spec import ClipSpec, Kind
+from tubelet.data.clip_spec import ClipSpec, Kind
 from tubelet.media.reader import MediaError, index, read_frames, read_sounds
 from tubelet.media.sampling import TIME_ROUNDING_SECONDS, clip_times, grid_times, view_starts, views_to_cover
 from tubelet.media.spectrogram import SMALLEST_POWER, log_mel

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tubelet.data.augment import Augmentation, augment, augment_sound
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import crop, fine_times, item_range, load_times, views
 from tubelet.data.items import Item
-from tubelet.data.spec import ClipSpec
 from tubelet.media.reader import MediaError
 from tubelet.media.sampling import FINER, grid_clip
 

@@ -5,8 +5,8 @@ import unicodedata
 from collections import defaultdict
 from pathlib import Path
 
+from tubelet.data.clip_spec import Kind
 from tubelet.data.problems import Problem, some
-from tubelet.data.spec import Kind
 from tubelet.data.table import SPLITS, Found, Item
 from tubelet.data.walk import identity, is_hidden
 from tubelet.media.reader import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES

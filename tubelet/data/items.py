@@ -8,11 +8,11 @@ from collections import Counter
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from tubelet.data.copies import repeats, same_contents
+from tubelet.data.class_checks import count_problems, folded, name_problems, uneven_note
+from tubelet.data.clip_spec import Kind
+from tubelet.data.duplicates import repeats, same_contents
 from tubelet.data.folder import KIND_OF_SUFFIX, LAYOUT, read_folder
-from tubelet.data.labels import count_problems, folded, name_problems, uneven_note
 from tubelet.data.problems import DataProblems, Problem, some
-from tubelet.data.spec import Kind
 from tubelet.data.table import TABLES, Found, Item, column_names, read_table, write_table
 from tubelet.system.text import plural, visible
 

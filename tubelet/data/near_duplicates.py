@@ -23,7 +23,7 @@ from time import monotonic
 import numpy as np
 
 from tubelet.data.items import Item, Source
-from tubelet.data.loader import prefetch
+from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import some
 from tubelet.media.reader import MediaError, index, read_frames
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tubelet.data.spec import ClipSpec
+from tubelet.data.clip_spec import ClipSpec
 
 HOP_SECONDS = 0.010
 SAMPLE_RATE = 16_000

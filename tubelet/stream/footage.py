@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import check_kind, crop, to_channels
-from tubelet.data.spec import ClipSpec
 from tubelet.media.reader import MediaError, index
 from tubelet.media.sequential import Picture, frames_in_order, pictures_within, raw_frames_in_order
 

@@ -7,10 +7,10 @@ from math import sqrt
 import numpy as np
 import torch
 
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import load_frames
 from tubelet.data.items import Item, Source
-from tubelet.data.loader import processors
-from tubelet.data.spec import ClipSpec
+from tubelet.data.prefetch import processors
 from tubelet.media.health import Health
 from tubelet.train.config import TrainConfig
 from tubelet.train.start import Start

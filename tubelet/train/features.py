@@ -24,7 +24,7 @@ from torch import Tensor
 from tubelet.data.clips import item_range
 from tubelet.data.dataset import FINER, BadFile, Changes, Clips
 from tubelet.data.items import Item
-from tubelet.data.loader import prefetch
+from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest, encode

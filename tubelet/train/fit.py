@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from tubelet.data.dataset import Clips
-from tubelet.data.loader import prefetch
+from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import some
 from tubelet.nn import Block, SpaceTimeTransformer, SwinBlock
 from tubelet.nn.split import Rest

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tubelet.data.dataset import BadFile, Clips
-from tubelet.data.loader import prefetch
+from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError
 from tubelet.system.console import bar, clock, say
 from tubelet.system.signals import Stopped, signals

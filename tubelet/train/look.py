@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
-from tubelet.data.checked import Checked
 from tubelet.data.dataset import BadFile
+from tubelet.data.health_cache import Checked
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health
 from tubelet.system.console import bar

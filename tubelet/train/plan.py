@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from tubelet.data.augment import Augmentation
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.dataset import BadFile, Changes, kept_bytes
 from tubelet.data.items import Item, Source, find_items, fingerprint
-from tubelet.data.loader import processors
-from tubelet.data.mirrors import as_indices, find_mirrors
+from tubelet.data.label_swaps import as_indices, find_mirrors
 from tubelet.data.near_duplicates import MOST_SECONDS, near_duplicate_notes
-from tubelet.data.spec import ClipSpec
+from tubelet.data.prefetch import processors
 from tubelet.data.splits import assign_splits
 from tubelet.evaluate import parse_views
 from tubelet.media.sampling import views_to_cover

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tubelet.data.spec import ClipSpec
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.nn.config import IMAGE_FAMILIES, SIZES, ModelConfig, stages_of
 from tubelet.nn.create import name_of
 from tubelet.nn.model import SpaceTimeTransformer

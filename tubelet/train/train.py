@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tubelet.data.dataset import Clips, UserAugmentation
-from tubelet.data.loader import prefetch
+from tubelet.data.prefetch import prefetch
 from tubelet.evaluate import answer
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer

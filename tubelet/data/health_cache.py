@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from tubelet.data.loader import prefetch
+from tubelet.data.prefetch import prefetch
 from tubelet.media.health import Health, health_of
 from tubelet.media.workers import Workers
 from tubelet.system.files import write_whole

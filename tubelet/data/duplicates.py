@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tubelet.data.labels import folded
+from tubelet.data.class_checks import folded
 from tubelet.data.problems import Problem, some
 from tubelet.data.table import Item
 from tubelet.media.reader import MediaError, index
