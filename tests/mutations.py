@@ -44,14 +44,14 @@ MUTATIONS = (
     ),
     Mutation(
         "the folder of checkpoints is not synced",
-        "tubelet/train/checkpoint.py",
+        "tubelet/runs/checkpoint.py",
         "        flush_folder(folder.parent)",
         "        pass",
         "tests/test_crash.py",
     ),
     Mutation(
         "a checkpoint is not compared with its manifest",
-        "tubelet/train/checkpoint.py",
+        "tubelet/runs/checkpoint.py",
         "    if stated != found:",
         "    if False:",
         "tests/test_crash.py",
@@ -86,14 +86,14 @@ MUTATIONS = (
     ),
     Mutation(
         "two trainings share a run directory",
-        "tubelet/train/lock.py",
+        "tubelet/runs/lock.py",
         "            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "            pass",
         "tests/test_crash.py",
     ),
     Mutation(
         "broken weights replace a good checkpoint",
-        "tubelet/train/run.py",
+        "tubelet/runs/run.py",
         "        checkpoint.check_finite(step, tensors)\n",
         "",
         "tests/test_crash.py",

@@ -22,8 +22,8 @@ from tubelet.cli import COMMANDS, parse
 from tubelet.info import usual_input
 from tubelet.media.writer import write_video
 from tubelet.nn import create_model
+from tubelet.runs.run import Run
 from tubelet.train.config import TrainConfig
-from tubelet.train.run import Run
 from tubelet.train.train import train_fn
 
 TRAIN_FLAGS = """

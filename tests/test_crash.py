@@ -20,12 +20,12 @@ from failing_disk import Disk, end, full, in_child, refuse
 from safetensors import SafetensorError
 
 from tubelet.media.reader import MediaError
+from tubelet.runs.checkpoint import check_fits
+from tubelet.runs.lock import held
+from tubelet.runs.run import Run
 from tubelet.system import errors
 from tubelet.system.errors import EnvironmentTrouble
 from tubelet.system.files import write_whole
-from tubelet.train.checkpoint import check_fits
-from tubelet.train.lock import held
-from tubelet.train.run import Run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 
@@ -282,7 +282,7 @@ def test_training_ends_when_three_checkpoints_in_a_row_cannot_be_written(
         return run.try_checkpoint(step, tensors(step), STATE, last=last)
 
     with monkeypatch.context() as patch:
-        patch.setattr("tubelet.train.checkpoint.write_tensors", full)
+        patch.setattr("tubelet.runs.checkpoint.write_tensors", full)
         expected = (
             r"run: the checkpoint of step 4 cannot be written \(somewhere: No space left on device: .*; 64 B are "
             r"needed, .* are free there\); that of step 3 before it is kept; training goes on, and tries again"
@@ -290,7 +290,7 @@ def test_training_ends_when_three_checkpoints_in_a_row_cannot_be_written(
         assert re.search(expected, attempt(4))
         assert attempt(4)
     attempt(5)  # room was made: counted anew
-    monkeypatch.setattr("tubelet.train.checkpoint.write_tensors", full)
+    monkeypatch.setattr("tubelet.runs.checkpoint.write_tensors", full)
     assert attempt(6)
     assert attempt(7)
     with pytest.raises(EnvironmentTrouble, match=r"that of step 5 before it is kept. When that is mended, the"):
@@ -304,7 +304,7 @@ def test_an_error_that_is_no_trouble_of_the_disk_is_a_bug(tmp_path: Path, monkey
     def absent(*_: object) -> NoReturn:
         raise FileNotFoundError(errno.ENOENT, "gone")
 
-    monkeypatch.setattr("tubelet.train.checkpoint.write_tensors", absent)
+    monkeypatch.setattr("tubelet.runs.checkpoint.write_tensors", absent)
     with pytest.raises(FileNotFoundError):
         save(Run(tmp_path / "run")).try_checkpoint(1, tensors(1), STATE, last=False)
 

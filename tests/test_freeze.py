@@ -21,12 +21,12 @@ import tubelet
 from tubelet.data.clips import views
 from tubelet.nn.split import Rest, encode
 from tubelet.predict import Predictor
+from tubelet.runs.run import Run
 from tubelet.system.signals import Stopped
 from tubelet.train.config import TrainConfig
 from tubelet.train.features import Cache, Features, views_of
 from tubelet.train.fit import Fit
 from tubelet.train.plan import Plan, make_plan
-from tubelet.train.run import Run
 from tubelet.train.team import Team
 from tubelet.train.train import new_model, train_fn
 

@@ -17,10 +17,10 @@ from failing_disk import full, in_child
 from safetensors.torch import load_file
 from small_sets import TINY_FLAGS, command, tiny_config, write_videos
 
-from tubelet.train import checkpoint
+from tubelet.runs import checkpoint
+from tubelet.runs.lock import held
+from tubelet.runs.run import Run
 from tubelet.train.fit import Fit
-from tubelet.train.lock import held
-from tubelet.train.run import Run
 from tubelet.train.train import train_fn
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
@@ -203,7 +203,7 @@ def test_a_disk_that_is_full_for_a_while_ends_nothing(
         real(*given)
 
     arguments = ("train", data, *FLAGS, "--out", tmp_path / "run")
-    monkeypatch.setattr("tubelet.train.checkpoint.write_tensors", sometimes_full)
+    monkeypatch.setattr("tubelet.runs.checkpoint.write_tensors", sometimes_full)
     assert command(*arguments) == (0 if misses == 2 else 4)
     shown = capsys.readouterr()
     assert shown.out.count("that of step 1 before it is kept; training goes on, and tries again") == 2

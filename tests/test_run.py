@@ -13,10 +13,10 @@ import pytest
 import torch
 from small_sets import tiny_config, write_videos
 
+from tubelet.runs.run import Run
 from tubelet.train.begin import next_run, open_run, other_length
 from tubelet.train.config import TrainConfig
 from tubelet.train.plan import Plan, make_plan
-from tubelet.train.run import Run
 
 CPU = torch.device("cpu")
 
@@ -270,7 +270,7 @@ def test_a_checkpoint_that_may_not_be_read_is_not_passed_over(
     def refuse(path: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(*(("os.listdir",) if where == "folder" else ("tubelet.train.checkpoint.read",)), refuse)
+    monkeypatch.setattr(*(("os.listdir",) if where == "folder" else ("tubelet.runs.checkpoint.read",)), refuse)
     with pytest.raises(PermissionError):
         open_run(in_folder(plan, tmp_path / "run")).newest_checkpoint()
 

@@ -18,13 +18,13 @@ from small_sets import LEVELS, pictures, spoil, tiny_config, write_image, write_
 from tubelet.media.writer import write_video
 from tubelet.nn import SIZES
 from tubelet.predict import Predictor
+from tubelet.runs.run import Run
 from tubelet.train.clip_size import affordable_side
 from tubelet.train.config import TrainConfig
 from tubelet.train.finish import strip_frames
 from tubelet.train.fit import Fit
 from tubelet.train.learn import Stopped
 from tubelet.train.plan import make_plan
-from tubelet.train.run import Run
 from tubelet.train.train import train_fn
 
 FILES = {

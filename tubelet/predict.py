@@ -16,9 +16,9 @@ from tubelet.evaluate import Answer, answer, results_of, seen_words, write_predi
 from tubelet.exported import Exported, is_exported
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.precision import choose_dtype, prepared
+from tubelet.runs.run import Run
 from tubelet.system.console import bar, console, facts, say
 from tubelet.system.text import plural, visible
-from tubelet.train.run import Run
 from tubelet.train.team import find_device
 from tubelet.weights.store import load, read_about
 

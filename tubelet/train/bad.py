@@ -8,10 +8,10 @@ from dataclasses import asdict
 
 from tubelet.data.dataset import BadFile
 from tubelet.data.items import Item
+from tubelet.runs.run import Run
 from tubelet.system.console import say
 from tubelet.system.text import visible
 from tubelet.train.plan import Plan
-from tubelet.train.run import Run
 
 LISTED = "bad_files.jsonl"
 SHOWN = 8

@@ -14,12 +14,12 @@ from tubelet.data.items import write_split
 from tubelet.info import Info, describe
 from tubelet.nn import ModelConfig, SpaceTimeTransformer
 from tubelet.nn.split import Rest
+from tubelet.runs.lock import LOCK
+from tubelet.runs.run import Run, is_leftover
 from tubelet.system.console import facts, size
 from tubelet.system.text import plural
 from tubelet.train.config import CHOSEN, MAY_CHANGE
-from tubelet.train.lock import LOCK
 from tubelet.train.plan import Plan
-from tubelet.train.run import Run, is_leftover
 from tubelet.train.team import Team
 
 

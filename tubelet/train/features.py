@@ -28,11 +28,11 @@ from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest, encode
+from tubelet.runs.run import Run
 from tubelet.system.console import bar, clock, say, size
 from tubelet.system.signals import Stopped, signals
 from tubelet.train.bad import spare, too_many
 from tubelet.train.plan import Plan
-from tubelet.train.run import Run
 from tubelet.train.team import Team
 from tubelet.weights.store import read_tensors, write_tensors
 

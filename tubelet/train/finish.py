@@ -19,12 +19,12 @@ from tubelet.media.reader import MediaError, read_sound
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
 from tubelet.report import write_card, write_report
+from tubelet.runs.run import Run, Tensors
 from tubelet.system.console import bar, clock, facts, say
 from tubelet.train.bad import LISTED, BadFiles
 from tubelet.train.fit import Fit
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan
-from tubelet.train.run import Run, Tensors
 from tubelet.train.team import Team
 from tubelet.weights.store import load_strict, save
 

@@ -25,6 +25,7 @@ from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import some
 from tubelet.nn import Block, SpaceTimeTransformer, SwinBlock
 from tubelet.nn.split import Rest
+from tubelet.runs.run import Tensors
 from tubelet.system.text import plural
 from tubelet.train.bad import spare, too_many
 from tubelet.train.config import TrainConfig
@@ -32,7 +33,6 @@ from tubelet.train.features import Features
 from tubelet.train.pace import Decision, Pace
 from tubelet.train.plan import Plan
 from tubelet.train.recipe import learning_rate, make_optimizer, mix_pairs, soft_targets
-from tubelet.train.run import Tensors
 from tubelet.train.team import Team
 
 EPOCHS_REMEMBERED = 4

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from tubelet.data.dataset import BadFile, Clips
 from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError
+from tubelet.runs.run import Run
 from tubelet.system.console import bar, clock, say
 from tubelet.system.signals import Stopped, signals
 from tubelet.system.text import plural
@@ -21,7 +22,6 @@ from tubelet.train.features import Features
 from tubelet.train.fit import Best, Fit
 from tubelet.train.pace import FIRST_STEPS, Decision
 from tubelet.train.plan import Plan
-from tubelet.train.run import Run
 
 LOOKS = (5, 20)  # fewest and most times that held-out clips are looked at during training
 LOOK_CLIPS = 256  # how many of them, at most, each time

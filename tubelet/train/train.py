@@ -16,22 +16,22 @@ from tubelet.evaluate import answer
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
+from tubelet.runs.checkpoint import check_fits
+from tubelet.runs.lock import held
+from tubelet.runs.run import Run
 from tubelet.system import errors
 from tubelet.system.console import bar, say
 from tubelet.system.errors import EnvironmentTrouble
 from tubelet.system.signals import Stopped
 from tubelet.train.bad import BadFiles, spare, too_many
 from tubelet.train.begin import next_run, open_run, other_length, print_plan
-from tubelet.train.checkpoint import check_fits
 from tubelet.train.config import TrainConfig
 from tubelet.train.features import Cache, Features
 from tubelet.train.finish import finish
 from tubelet.train.fit import Fit, part_of_batch
 from tubelet.train.learn import learn, spread
-from tubelet.train.lock import held
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan, make_plan
-from tubelet.train.run import Run
 from tubelet.train.team import Team
 
 __all__ = ["Stopped", "train_fn"]
