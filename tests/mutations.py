@@ -121,14 +121,14 @@ MUTATIONS = (
     ),
     Mutation(
         "there is no ceiling for bad files",
-        "tubelet/train/bad.py",
+        "tubelet/train/bad_files.py",
         "    return min(most - without, clips - 1)",
         "    return clips - 1",
         "tests/test_bad_files.py",
     ),
     Mutation(
         "a bad clip's place is taken by a copy of the next",
-        "tubelet/train/fit.py",
+        "tubelet/train/trainer.py",
         " + ([skips] if skips else [])",
         "",
         "tests/test_bad_files.py",

@@ -12,9 +12,9 @@ from typing import Any
 
 from small_sets import tiny_config
 
-from tubelet.train.fit import Fit
-from tubelet.train.learn import Stopped
+from tubelet.train.loop import Stopped
 from tubelet.train.train import train_fn
+from tubelet.train.trainer import Fit
 
 data, out, jobs = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 rank = os.environ["RANK"]

@@ -160,7 +160,7 @@ def test_the_check_finds_a_wrong_arrow(module, source, message):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("tubelet.train.fit", "from tubelet.nn import Grid\nfrom tubelet.data import items\nmodel.eval()"),
+        ("tubelet.train.trainer", "from tubelet.nn import Grid\nfrom tubelet.data import items\nmodel.eval()"),
         ("tubelet.weights.store", "from tubelet.nn.model import ModelConfig\nfrom tubelet.weights import source"),
         ("tubelet.media.decoder", "import av"),
         ("tubelet.metrics", "import numpy as np\nnp.load('a.npy')"),

@@ -26,13 +26,13 @@ from tubelet.media.reader import MediaError
 from tubelet.media.writer import write_sound
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.runs.run import Run
-from tubelet.train.bad import BadFiles, read_list, spare
-from tubelet.train.fit import Fit, shuffled_order
-from tubelet.train.learn import Stopped
+from tubelet.train.bad_files import BadFiles, read_list, spare
+from tubelet.train.distributed import Team
+from tubelet.train.loop import Stopped
 from tubelet.train.pace import Pace
 from tubelet.train.plan import make_plan
-from tubelet.train.team import Team
 from tubelet.train.train import train_fn
+from tubelet.train.trainer import Fit, shuffled_order
 
 CPU = torch.device("cpu")
 ALONE = Team(0, 1, CPU)

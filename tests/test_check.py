@@ -17,14 +17,14 @@ from small_files import small_file
 from small_sets import command, spoil, tiny_config, write_sounds
 
 import tubelet.data.health_cache
-import tubelet.train.look
+import tubelet.train.preflight
 from tubelet.check import check
 from tubelet.data.health_cache import Checked, Stamp, index_file
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health, examine
 from tubelet.media.workers import Workers
-from tubelet.train.look import look_at_files
 from tubelet.train.plan import Plan, make_plan
+from tubelet.train.preflight import look_at_files
 
 BAD = (  # of tests/corpus.py
     *("empty.mp4", "text.mp4", "hls.mp4", "half.mp4", "in-moov.mp4", "80-h264.mkv", "hole-mjpeg.mov", "bomb.png"),
@@ -432,7 +432,7 @@ def test_training_opens_no_file_that_is_known(tmp_path: Path, monkeypatch: pytes
 
 
 def test_training_remembers_many_files_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tubelet.train.look, "MANY", 10)
+    monkeypatch.setattr(tubelet.train.preflight, "MANY", 10)
     data, seen = clips(tmp_path / "clips", 5), counted(monkeypatch)
     assert plan_for(data) == plan_for(data)
     assert len(seen) == 10

@@ -13,10 +13,10 @@ from small_sets import tiny_config, without_key_bias, write_videos
 
 from tubelet.data.dataset import Clips
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.train.fit import Fit, balanced_order, part_of_batch
+from tubelet.train.distributed import Team
 from tubelet.train.pace import Pace
 from tubelet.train.plan import make_plan
-from tubelet.train.team import Team
+from tubelet.train.trainer import Fit, balanced_order, part_of_batch
 
 CPU = torch.device("cpu")
 ALONE = Team(0, 1, CPU)

@@ -24,11 +24,11 @@ from tubelet.predict import Predictor
 from tubelet.runs.run import Run
 from tubelet.system.signals import Stopped
 from tubelet.train.config import TrainConfig
-from tubelet.train.features import Cache, Features, views_of
-from tubelet.train.fit import Fit
+from tubelet.train.distributed import Team
+from tubelet.train.feature_cache import Cache, Features, views_of
 from tubelet.train.plan import Plan, make_plan
-from tubelet.train.team import Team
 from tubelet.train.train import new_model, train_fn
+from tubelet.train.trainer import Fit
 
 CPU = torch.device("cpu")
 ALONE = Team(0, 1, CPU)
@@ -232,7 +232,7 @@ def test_a_cache_that_was_stopped_goes_on_and_equals_one_that_was_not(
         return whole(self, item, *rest)
 
     monkeypatch.setattr(Cache, "compute", count)
-    monkeypatch.setattr("tubelet.train.features.signals", lambda *, show: nullcontext(caught))
+    monkeypatch.setattr("tubelet.train.feature_cache.signals", lambda *, show: nullcontext(caught))
     with pytest.raises(Stopped, match="stopped; the same command goes on from"):
         compute(stopped, plan)
     assert len(files_of(stopped)) == 5
@@ -333,14 +333,14 @@ def test_images_and_sounds_are_learned_from_features_too(
     tmp_path: Path, vit: str, write: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chances: list[torch.Tensor] = []
-    look = tubelet.train.learn.look
+    look = tubelet.train.loop.look
 
     def look_and_keep(fit: Fit, held: Features) -> tuple[float, float]:
         with torch.no_grad():
             chances.append(fit.model(torch.stack([held.centre(i) for i in range(len(held))])).softmax(1))
         return look(fit, held)
 
-    monkeypatch.setattr("tubelet.train.learn.look", look_and_keep)
+    monkeypatch.setattr("tubelet.train.loop.look", look_and_keep)
     data = write(tmp_path / "data")
     run = train(data, tmp_path / "run", init=vit, frames=None, views="1x1")
     assert read_json(run / "results.json")["frozen"]["learned"] == "the head"

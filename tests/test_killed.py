@@ -20,8 +20,8 @@ from small_sets import TINY_FLAGS, command, tiny_config, write_videos
 from tubelet.runs import checkpoint
 from tubelet.runs.lock import held
 from tubelet.runs.run import Run
-from tubelet.train.fit import Fit
 from tubelet.train.train import train_fn
+from tubelet.train.trainer import Fit
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 
@@ -42,7 +42,7 @@ def checkpoints_stay() -> Iterator[None]:
     """Also when a training is done, to compare optimizers; and what is logged is of several steps, here and there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "remove_checkpoints", lambda run: None)
-        patch.setattr("tubelet.train.learn.LOOKS", (2, 2))
+        patch.setattr("tubelet.train.loop.LOOKS", (2, 2))
         yield
 
 

@@ -21,7 +21,7 @@ from tubelet.media.reader import MediaError, av, index, read_frames
 from tubelet.media.transcode import comment_of, shrink, shrunk_size
 from tubelet.media.writer import write_video
 from tubelet.prepare import Settings, prepare, reading_seconds
-from tubelet.train.learn import wait_words
+from tubelet.train.loop import wait_words
 from tubelet.train.train import train_fn
 
 SMALL = Settings(short_side_px=16, gop_frames=4)

@@ -8,7 +8,7 @@ import torch
 from tiny import blocks_of, tiny
 
 from tubelet.nn import FAMILIES, SpaceTimeTransformer
-from tubelet.train.recipe import layer_depths, learning_rate, make_optimizer, mix_pairs, soft_targets
+from tubelet.train.optim import layer_depths, learning_rate, make_optimizer, mix_pairs, soft_targets
 
 torch.set_num_threads(1)
 

@@ -14,9 +14,9 @@ import torch
 from small_sets import tiny_config, write_videos
 
 from tubelet.runs.run import Run
-from tubelet.train.begin import next_run, open_run, other_length
 from tubelet.train.config import TrainConfig
 from tubelet.train.plan import Plan, make_plan
+from tubelet.train.resume import next_run, open_run, other_length
 
 CPU = torch.device("cpu")
 

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 from tubelet.nn import FAMILIES, IMAGE_FAMILIES, Attention, Grid, SpaceTimeTransformer, position, rotary
 from tubelet.nn.grid import grid_of, whole
-from tubelet.train.recipe import make_optimizer
+from tubelet.train.optim import make_optimizer
 from tubelet.weights import load, save
 
 torch.set_num_threads(1)

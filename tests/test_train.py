@@ -22,10 +22,10 @@ from tubelet.runs.run import Run
 from tubelet.train.clip_size import affordable_side
 from tubelet.train.config import TrainConfig
 from tubelet.train.finish import strip_frames
-from tubelet.train.fit import Fit
-from tubelet.train.learn import Stopped
+from tubelet.train.loop import Stopped
 from tubelet.train.plan import make_plan
 from tubelet.train.train import train_fn
+from tubelet.train.trainer import Fit
 
 FILES = {
     "README.md",
@@ -637,7 +637,7 @@ def look_as(accuracies: list[float], monkeypatch: pytest.MonkeyPatch) -> list[di
         seen.append({name: value.detach().clone() for name, value in fit.model.named_parameters()})
         return 0.5, accuracies[min(len(seen), len(accuracies)) - 1]
 
-    monkeypatch.setattr("tubelet.train.learn.look", look)
+    monkeypatch.setattr("tubelet.train.loop.look", look)
     return seen
 
 

@@ -24,7 +24,7 @@ from tubelet.data.items import Item, Source
 from tubelet.media.health import examine
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
 from tubelet.media.workers import START, Workers
-from tubelet.train.look import look_at_files
+from tubelet.train.preflight import look_at_files
 
 # A child that does what the names of files say; the folder of the first file holds the notes of all.
 CHILD = """

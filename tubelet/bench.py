@@ -24,8 +24,8 @@ from tubelet.nn.streamer import encodes_steps_apart
 from tubelet.precision import choose_dtype, has_bfloat16, prepared
 from tubelet.system.console import bar, clock, console
 from tubelet.system.timing import Jobs, interleaved, kernels_of
-from tubelet.train.recipe import make_optimizer
-from tubelet.train.team import find_device
+from tubelet.train.distributed import find_device
+from tubelet.train.optim import make_optimizer
 
 ROOF = 2048  # rows and columns of the matrices that say what a processor can do
 WINDOW, HOPS = 16, (1, 4)  # of streaming, in steps of the tokeniser

@@ -123,7 +123,7 @@ def in_first_process() -> bool:
 
 def demo(command: Demo) -> int:
     from tubelet.demo import ensure_demo
-    from tubelet.train.begin import next_run
+    from tubelet.train.resume import next_run
 
     clips = ensure_demo(command.out / "clips", clips_per_class=command.clips_per_class, seed=command.seed)
     out = next_run(command.out / "run").path
@@ -137,7 +137,7 @@ def train(command: Train) -> int:
 
 
 def train_as_told(config: TrainConfig, *, as_json: bool) -> int:
-    from tubelet.train.team import Elsewhere
+    from tubelet.train.distributed import Elsewhere
     from tubelet.train.train import Stopped, train_fn
 
     try:

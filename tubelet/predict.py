@@ -19,7 +19,7 @@ from tubelet.precision import choose_dtype, prepared
 from tubelet.runs.run import Run
 from tubelet.system.console import bar, console, facts, say
 from tubelet.system.text import plural, visible
-from tubelet.train.team import find_device
+from tubelet.train.distributed import find_device
 from tubelet.weights.store import load, read_about
 
 

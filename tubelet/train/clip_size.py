@@ -13,7 +13,7 @@ from tubelet.data.items import Item, Source
 from tubelet.data.prefetch import processors
 from tubelet.media.health import Health
 from tubelet.train.config import TrainConfig
-from tubelet.train.start import Start
+from tubelet.train.init import Start
 
 WIDEST_ASPECT = 2.0
 SOUND_HOP_SECONDS = 0.01

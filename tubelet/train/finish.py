@@ -21,11 +21,11 @@ from tubelet.nn.split import Rest
 from tubelet.report import write_card, write_report
 from tubelet.runs.run import Run, Tensors
 from tubelet.system.console import bar, clock, facts, say
-from tubelet.train.bad import LISTED, BadFiles
-from tubelet.train.fit import Fit
+from tubelet.train.bad_files import LISTED, BadFiles
+from tubelet.train.distributed import Team
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan
-from tubelet.train.team import Team
+from tubelet.train.trainer import Fit
 from tubelet.weights.store import load_strict, save
 
 STRIP_PX = (96, 96)  # at least, of a frame in the report

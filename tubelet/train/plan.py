@@ -24,8 +24,8 @@ from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
 from tubelet.precision import has_bfloat16
 from tubelet.train.clip_size import choose_spec, duration_of
 from tubelet.train.config import TrainConfig
-from tubelet.train.look import look_at_files
-from tubelet.train.start import Start, choose_rates, find_start
+from tubelet.train.init import Start, choose_rates, find_start
+from tubelet.train.preflight import look_at_files
 
 NEAR_SHARE = 0.05  # of the time budget, in which held-out clips are compared with training clips
 UNEVEN = 3  # times as many clips as another class has, from which on it is said

@@ -23,16 +23,16 @@ from tubelet.system import errors
 from tubelet.system.console import bar, say
 from tubelet.system.errors import EnvironmentTrouble
 from tubelet.system.signals import Stopped
-from tubelet.train.bad import BadFiles, spare, too_many
-from tubelet.train.begin import next_run, open_run, other_length, print_plan
+from tubelet.train.bad_files import BadFiles, spare, too_many
 from tubelet.train.config import TrainConfig
-from tubelet.train.features import Cache, Features
+from tubelet.train.distributed import Team
+from tubelet.train.feature_cache import Cache, Features
 from tubelet.train.finish import finish
-from tubelet.train.fit import Fit, part_of_batch
-from tubelet.train.learn import learn, spread
+from tubelet.train.loop import learn, spread
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan, make_plan
-from tubelet.train.team import Team
+from tubelet.train.resume import next_run, open_run, other_length, print_plan
+from tubelet.train.trainer import Fit, part_of_batch
 
 __all__ = ["Stopped", "train_fn"]
 

@@ -19,8 +19,8 @@ from tubelet.runs.run import Run, is_leftover
 from tubelet.system.console import facts, size
 from tubelet.system.text import plural
 from tubelet.train.config import CHOSEN, MAY_CHANGE
+from tubelet.train.distributed import Team
 from tubelet.train.plan import Plan
-from tubelet.train.team import Team
 
 
 def open_run(plan: Plan, *, hold: Callable[[Path], object] = lambda folder: None) -> Run:

@@ -27,13 +27,13 @@ from tubelet.nn import Block, SpaceTimeTransformer, SwinBlock
 from tubelet.nn.split import Rest
 from tubelet.runs.run import Tensors
 from tubelet.system.text import plural
-from tubelet.train.bad import spare, too_many
+from tubelet.train.bad_files import spare, too_many
 from tubelet.train.config import TrainConfig
-from tubelet.train.features import Features
+from tubelet.train.distributed import Team
+from tubelet.train.feature_cache import Features
+from tubelet.train.optim import learning_rate, make_optimizer, mix_pairs, soft_targets
 from tubelet.train.pace import Decision, Pace
 from tubelet.train.plan import Plan
-from tubelet.train.recipe import learning_rate, make_optimizer, mix_pairs, soft_targets
-from tubelet.train.team import Team
 
 EPOCHS_REMEMBERED = 4
 AHEAD = 4  # batches that are prepared while one is learned from

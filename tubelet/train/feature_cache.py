@@ -31,9 +31,9 @@ from tubelet.nn.split import Rest, encode
 from tubelet.runs.run import Run
 from tubelet.system.console import bar, clock, say, size
 from tubelet.system.signals import Stopped, signals
-from tubelet.train.bad import spare, too_many
+from tubelet.train.bad_files import spare, too_many
+from tubelet.train.distributed import Team
 from tubelet.train.plan import Plan
-from tubelet.train.team import Team
 from tubelet.weights.store import read_tensors, write_tensors
 
 FORMAT = 2  # raised whenever the same settings give other features

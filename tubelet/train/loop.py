@@ -17,11 +17,11 @@ from tubelet.runs.run import Run
 from tubelet.system.console import bar, clock, say
 from tubelet.system.signals import Stopped, signals
 from tubelet.system.text import plural
-from tubelet.train.bad import BadFiles
-from tubelet.train.features import Features
-from tubelet.train.fit import Best, Fit
+from tubelet.train.bad_files import BadFiles
+from tubelet.train.feature_cache import Features
 from tubelet.train.pace import FIRST_STEPS, Decision
 from tubelet.train.plan import Plan
+from tubelet.train.trainer import Best, Fit
 
 LOOKS = (5, 20)  # fewest and most times that held-out clips are looked at during training
 LOOK_CLIPS = 256  # how many of them, at most, each time
