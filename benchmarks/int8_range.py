@@ -18,10 +18,10 @@ from statistics import median
 import numpy as np
 import torch
 
-from tubelet.export import RUNTIMES, Model, agreement_of, logits_of, opened, read, write_float32
+from tubelet.export.int8 import write_onnx_int8, write_openvino_int8
+from tubelet.export.onnx import write_onnx
+from tubelet.export.writer import RUNTIMES, Model, agreement_of, logits_of, opened, read, write_float32
 from tubelet.exported import FILES
-from tubelet.int8 import write_onnx_int8, write_openvino_int8
-from tubelet.onnx_files import write_onnx
 from tubelet.predict import Predictor
 from tubelet.system.timing import interleaved
 

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 import tubelet
 from tubelet.bench import machine, training_step
 from tubelet.data.clip_spec import ClipSpec
-from tubelet.export import export
+from tubelet.export.writer import export
 from tubelet.exported import Exported
 from tubelet.info import describe
 from tubelet.media.writer import write_video

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import tubelet
-from tubelet.account import rows_of
-from tubelet.convert import convert, convert_back, name_of
-from tubelet.convert import spec_of as read_spec
+from tubelet.convert.conversion import convert, convert_back, name_of
+from tubelet.convert.conversion import spec_of as read_spec
+from tubelet.convert.table import rows_of
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import normalise, views
 from tubelet.nn import ModelConfig, SpaceTimeTransformer

@@ -18,10 +18,10 @@ from tiny import tiny
 
 from tubelet import ClipSpec, Predictor, load, save
 from tubelet.data.clips import views
-from tubelet.export import export, read, synthetic
+from tubelet.export.int8 import roundings
+from tubelet.export.onnx import write_onnx
+from tubelet.export.writer import export, read, synthetic
 from tubelet.exported import Exported, needed, read_exported
-from tubelet.int8 import roundings
-from tubelet.onnx_files import write_onnx
 from tubelet.precision import choose_dtype
 
 VIDEO = ClipSpec(
@@ -71,7 +71,7 @@ def plain(place: Path, run: Path) -> Path:
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch, plain: Path) -> None:
-    monkeypatch.setattr("tubelet.export.write_onnx", lambda model, file, clip: shutil.copyfile(plain, file))
+    monkeypatch.setattr("tubelet.export.writer.write_onnx", lambda model, file, clip: shutil.copyfile(plain, file))
 
 
 Make = Callable[..., tuple[Path, dict[str, Any]]]
@@ -86,8 +86,10 @@ def make(place: Path, run: Path, data: Path, plain: Path) -> Make:
         name = f"{form}{8 * int8}{' full' * full_range}"
         if name not in made:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("tubelet.export.write_onnx", lambda model, file, clip: shutil.copyfile(plain, file))
-                patch.setattr("tubelet.export.ENOUGH", 0.0)  # then all products are in int8 on every machine
+                patch.setattr(
+                    "tubelet.export.writer.write_onnx", lambda model, file, clip: shutil.copyfile(plain, file)
+                )
+                patch.setattr("tubelet.export.writer.ENOUGH", 0.0)  # then all products are in int8 on every machine
                 flags: dict[str, Any] = {"int8": int8, "full_range": full_range, "data": data, "clips": 8}
                 about = export(run, place / name, format=form, show=False, **flags)
             made[name] = place / name, about
@@ -266,7 +268,7 @@ def test_int8_that_changes_answers_leaves_tokeniser_and_head(
     monkeypatch: pytest.MonkeyPatch, run: Path, data: Path, plain: Path, tmp_path: Path, form: str
 ) -> None:
     measured = iter([0.9, 0.99, *[1.0] * 4])  # both tries, then the rows of the report
-    monkeypatch.setattr("tubelet.export.agreement_of", lambda logits, reference: next(measured))
+    monkeypatch.setattr("tubelet.export.writer.agreement_of", lambda logits, reference: next(measured))
     about = export(run, tmp_path / "out", format=form, int8=True, data=data, clips=4, show=False)
     assert about["report"]["notes"] == [
         "with all products in int8, 90.0% of the clips are answered as in float32",
@@ -288,7 +290,7 @@ def test_tokeniser_and_head_are_only_left_where_that_helps(
     monkeypatch: pytest.MonkeyPatch, run: Path, data: Path, plain: Path, tmp_path: Path
 ) -> None:
     measured = iter([0.9, 0.9, *[1.0] * 3])
-    monkeypatch.setattr("tubelet.export.agreement_of", lambda logits, reference: next(measured))
+    monkeypatch.setattr("tubelet.export.writer.agreement_of", lambda logits, reference: next(measured))
     export(run, tmp_path / "out", int8=True, data=data, clips=4, show=False)
     kinds = Counter(node.op_type for node in products(tmp_path / "out" / "model.onnx"))
     assert kinds == {"MatMulInteger": len(products(plain))}
@@ -374,7 +376,7 @@ def test_a_failed_export_leaves_what_was_there(
 
     folder = shutil.copytree(make("onnx")[0], tmp_path / "out")
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    monkeypatch.setattr("tubelet.export.compare", fail)
+    monkeypatch.setattr("tubelet.export.writer.compare", fail)
     with pytest.raises(RuntimeError, match="no"):
         export(run, folder, clips=2, overwrite=True, show=False)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before

@@ -25,7 +25,7 @@ from small_sets import TINY_FLAGS, command, spoil, tiny_config, write_videos
 from tubelet.cells import FORMULA, path_cell, path_of, text_cell, text_of
 from tubelet.evaluate import Answer, write_predictions
 from tubelet.predictions import write_table
-from tubelet.run_files import read_run_files
+from tubelet.report.results import read_run_files
 from tubelet.strict_json import dumps
 from tubelet.system.console import console, facts, say
 from tubelet.system.errors import EnvironmentTrouble
@@ -349,7 +349,7 @@ def test_export_as_json(
         print("[exporter] Obtain model graph ... done")
         return {"format": "onnx"}
 
-    monkeypatch.setattr("tubelet.export.export", exported)
+    monkeypatch.setattr("tubelet.export.writer.export", exported)
     assert command("export", run, tmp_path / "out", "--json") == 0
     assert json_of(capsys) == {"out": str(tmp_path / "out"), "format": "onnx"}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tubelet.convert.published_inputs import clip_spec
 from tubelet.data.clip_spec import ClipSpec
-from tubelet.data.origins import clip_spec
 
 GREY = {"mean": (0.5,), "std": (0.5,)}
 

@@ -24,7 +24,7 @@ from tiny import tiny
 from torch.testing import assert_close
 
 import tubelet
-from tubelet.convert import convert
+from tubelet.convert.conversion import convert
 from tubelet.weights.formats import pickle_file
 from tubelet.weights.formats.open import read_foreign
 from tubelet.weights.formats.pickle_file import WARNING, WRAPPERS, state_in

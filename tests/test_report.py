@@ -18,8 +18,8 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from tubelet.metrics import wilson_interval
-from tubelet.pictures import curve_svg, sound_uri, strip_uri
-from tubelet.report import summarise, write_card, write_report
+from tubelet.report.page import summarise, write_card, write_report
+from tubelet.report.plots import curve_svg, sound_uri, strip_uri
 
 DIRECTIONS = ["left", "right", "up", "down"]
 NBSP = "\N{NO-BREAK SPACE}"

@@ -29,7 +29,7 @@ from tiny import tiny
 
 import tubelet
 from tubelet import ClipSpec, Predictor
-from tubelet.convert import convert
+from tubelet.convert.conversion import convert
 from tubelet.exported import Exported
 from tubelet.nn.config import MOST, ModelConfig
 from tubelet.stream.codes import CodesWriter, read_codes
@@ -546,7 +546,7 @@ WATCHED = """
     import numpy as np, torch
     torch.set_num_threads(1)
     import huggingface_hub, tubelet, tubelet.cli, tubelet.predict, tubelet.evaluate
-    from tubelet.convert import convert, convert_back
+    from tubelet.convert.conversion import convert, convert_back
     from tubelet.train import start
     from tubelet.weights import image_config, init_from_image
     seen = []

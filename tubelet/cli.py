@@ -218,7 +218,7 @@ def stream(command: Stream) -> int:
 
 
 def export(command: Export) -> int:
-    from tubelet.export import export as write
+    from tubelet.export.writer import export as write
 
     with redirect_stdout(sys.stderr) if command.json else nullcontext():  # the exporters print, too
         about = write(
@@ -271,8 +271,8 @@ def bench(command: Bench) -> int:
 
 
 def convert(command: Convert) -> int:
-    from tubelet.convert import convert as take_over
-    from tubelet.convert import convert_back
+    from tubelet.convert.conversion import convert as take_over
+    from tubelet.convert.conversion import convert_back
     from tubelet.weights.store import read_about
 
     flags = {name: value for name, value in vars(command).items() if name not in ("src", "dst", "to", "json")}

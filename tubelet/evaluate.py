@@ -22,7 +22,7 @@ from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError, index
 from tubelet.media.sampling import MOST_VIEWS
 from tubelet.metrics import summarise
-from tubelet.run_files import PREDICTION_COLUMNS
+from tubelet.report.results import PREDICTION_COLUMNS
 from tubelet.system.files import write_whole
 
 CLIPS = 16  # that the model answers at once, of one file or of several

@@ -18,7 +18,7 @@ from tubelet.evaluate import Answer, answer, results_of, write_predictions
 from tubelet.media.reader import MediaError, read_sound
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
-from tubelet.report import write_card, write_report
+from tubelet.report.page import write_card, write_report
 from tubelet.runs.run import Run, Tensors
 from tubelet.system.console import bar, clock, facts, say
 from tubelet.train.bad_files import LISTED, BadFiles

@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 from safetensors.torch import save_file
 
-from tubelet.account import show_account
+from tubelet.convert.published_inputs import clip_spec
+from tubelet.convert.table import show_account
 from tubelet.data.clip_spec import ClipSpec
-from tubelet.data.origins import clip_spec
 from tubelet.info import count_parameters
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.create import name_of

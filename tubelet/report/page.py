@@ -14,8 +14,8 @@ from urllib.parse import quote
 import numpy as np
 
 from tubelet.metrics import summarise
-from tubelet.pictures import curve_svg, sound_uri, strip_uri
-from tubelet.run_files import Prediction, RunFiles, read_run_files
+from tubelet.report.plots import curve_svg, sound_uri, strip_uri
+from tubelet.report.results import Prediction, RunFiles, read_run_files
 from tubelet.system.files import write_whole
 from tubelet.system.text import plural, visible
 
