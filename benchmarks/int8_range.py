@@ -21,8 +21,8 @@ import torch
 from tubelet.export.int8 import write_onnx_int8, write_openvino_int8
 from tubelet.export.onnx import write_onnx
 from tubelet.export.writer import RUNTIMES, Model, agreement_of, logits_of, opened, read, write_float32
-from tubelet.exported import FILES
-from tubelet.predict import Predictor
+from tubelet.predict.exported import FILES
+from tubelet.predict.predictor import Predictor
 from tubelet.system.timing import interleaved
 
 CALIBRATION = 8  # clips: so many does an export with --clips 32 take

@@ -36,12 +36,12 @@ import tubelet
 from tubelet.bench import machine, training_step
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.export.writer import export
-from tubelet.exported import Exported
 from tubelet.info import describe
 from tubelet.media.writer import write_video
 from tubelet.nn import TubeletEmbed
 from tubelet.nn.kernels import linear
-from tubelet.precision import prepared
+from tubelet.predict.exported import Exported
+from tubelet.predict.precision import prepared
 from tubelet.system import timing
 from tubelet.system.timing import interleaved, kernels_of
 

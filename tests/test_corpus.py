@@ -15,7 +15,7 @@ from tubelet.data.clips import views
 from tubelet.media.health import Health, examine
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
 from tubelet.nn import create_model
-from tubelet.predict import Predictor
+from tubelet.predict.predictor import Predictor
 
 torch.set_num_threads(1)
 

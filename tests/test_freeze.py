@@ -20,7 +20,7 @@ from tiny import clip_for, tiny
 import tubelet
 from tubelet.data.clips import views
 from tubelet.nn.split import Rest, encode
-from tubelet.predict import Predictor
+from tubelet.predict.predictor import Predictor
 from tubelet.runs.run import Run
 from tubelet.system.signals import Stopped
 from tubelet.train.config import TrainConfig

@@ -24,7 +24,7 @@ from small_sets import TINY_FLAGS, command, spoil, tiny_config, write_videos
 
 from tubelet.cells import FORMULA, path_cell, path_of, text_cell, text_of
 from tubelet.evaluate import Answer, write_predictions
-from tubelet.predictions import write_table
+from tubelet.predict.show import write_table
 from tubelet.report.results import read_run_files
 from tubelet.strict_json import dumps
 from tubelet.system.console import console, facts, say
@@ -468,7 +468,7 @@ def test_a_run_with_such_names_is_read_back(name: str, run: Path, tmp_path: Path
 
 
 def test_the_table_of_predict_is_safe(tmp_path: Path) -> None:
-    from tubelet.predict import Prediction
+    from tubelet.predict.predictor import Prediction
 
     answers = [
         Prediction("=a.mp4", "@b", 1.0, {"@b": 1.0}),
@@ -641,8 +641,8 @@ def test_a_folder_that_may_not_be_written(
     def denied(file: Any, *_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "t.csv"))
 
-    monkeypatch.setattr("tubelet.predictions.write_table", denied)
-    monkeypatch.setattr("tubelet.predict.write_predictions", denied)
+    monkeypatch.setattr("tubelet.predict.show.write_table", denied)
+    monkeypatch.setattr("tubelet.predict.predictor.write_predictions", denied)
     files = [data] if use == "eval" else [data / "dark" / "0.mp4"]
     assert command(use, run, *files, "--csv", tmp_path / "t.csv", *CPU) == 4
     shown = capsys.readouterr().err

@@ -11,7 +11,7 @@ from small_sets import command, write_videos
 from tiny import FAMILIES, clip_for, tiny
 
 from tubelet import ClipSpec, Predictor, Streamer, save
-from tubelet.precision import choose_dtype, compile_if_faster, prepared
+from tubelet.predict.precision import choose_dtype, compile_if_faster, prepared
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CLOSE = 0.05  # of the largest value: a tiny model's error in bfloat16 is 0.01 to 0.02
@@ -19,7 +19,7 @@ CLOSE = 0.05  # of the largest value: a tiny model's error in bfloat16 is 0.01 t
 
 def set_gates(monkeypatch: pytest.MonkeyPatch, *has: str) -> None:
     """Only the choice believes it: the kernels are those that the processor really has."""
-    monkeypatch.setattr("tubelet.precision.bfloat16_instructions", lambda: list(has))
+    monkeypatch.setattr("tubelet.predict.precision.bfloat16_instructions", lambda: list(has))
 
 
 # ---- the choice
@@ -143,7 +143,7 @@ def compile_to(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def take_seconds(monkeypatch: pytest.MonkeyPatch, plain: float, fast: float) -> None:
-    monkeypatch.setattr("tubelet.precision.interleaved", lambda jobs, runs: {"plain": [plain], "fast": [fast]})
+    monkeypatch.setattr("tubelet.predict.precision.interleaved", lambda jobs, runs: {"plain": [plain], "fast": [fast]})
 
 
 def test_a_faster_program_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,11 @@ from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import Views, load_views, views
 from tubelet.data.items import Item
 from tubelet.evaluate import CLIPS, Answer, answer, parse_views, results_of, write_predictions
-from tubelet.exported import open_file
 from tubelet.media.reader import MediaError
 from tubelet.media.writer import write_video
 from tubelet.nn import create_model
-from tubelet.predict import Predictor, find_files, trained_on
+from tubelet.predict.exported import open_file
+from tubelet.predict.predictor import Predictor, find_files, trained_on
 from tubelet.train.train import train_fn
 from tubelet.weights.store import save
 
@@ -242,7 +242,7 @@ def test_the_last_batch_is_not_compiled_for(
 ) -> None:
     compiled: list[int] = []
     monkeypatch.setattr(torch, "compile", lambda plain: lambda clip: compiled.append(len(clip)) or plain(clip))
-    monkeypatch.setattr("tubelet.precision.interleaved", lambda jobs, runs: {"plain": [2.0], "fast": [1.0]})
+    monkeypatch.setattr("tubelet.predict.precision.interleaved", lambda jobs, runs: {"plain": [2.0], "fast": [1.0]})
     fast = Predictor.load(run, device="cpu", compile=True)
     files = [long_and_short / "008.mp4"] * (2 * CLIPS + 3)
     assert len(fast.predict_files(files)) == 2 * CLIPS + 3
@@ -255,7 +255,9 @@ def test_in_int8_for_onnxruntime_the_company_of_a_clip_does_not_matter(
     monkeypatch: pytest.MonkeyPatch, int8: bool
 ) -> None:
     """Its scales are those of the batch: here the largest value of it stands for them."""
-    monkeypatch.setattr("tubelet.exported.open_onnx", lambda file: lambda clips: np.full((len(clips), 2), clips.max()))
+    monkeypatch.setattr(
+        "tubelet.predict.exported.open_onnx", lambda file: lambda clips: np.full((len(clips), 2), clips.max())
+    )
     _, run = open_file(Path("model.onnx"), "onnx", int8=int8)
     clips = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1, 1)
     assert run(clips)[:, 0].tolist() == ([0, 1, 2] if int8 else [2, 2, 2])

@@ -30,8 +30,8 @@ from tiny import tiny
 import tubelet
 from tubelet import ClipSpec, Predictor
 from tubelet.convert.conversion import convert
-from tubelet.exported import Exported
 from tubelet.nn.config import MOST, ModelConfig
+from tubelet.predict.exported import Exported
 from tubelet.stream.codes import CodesWriter, read_codes
 from tubelet.system.exits import is_ours
 from tubelet.weights import image_config, init_from_image, save
@@ -545,7 +545,7 @@ WATCHED = """
     from pathlib import Path
     import numpy as np, torch
     torch.set_num_threads(1)
-    import huggingface_hub, tubelet, tubelet.cli, tubelet.predict, tubelet.evaluate
+    import huggingface_hub, tubelet, tubelet.cli, tubelet.predict.predictor, tubelet.evaluate
     from tubelet.convert.conversion import convert, convert_back
     from tubelet.train import start
     from tubelet.weights import image_config, init_from_image

@@ -17,7 +17,7 @@ from small_sets import LEVELS, pictures, spoil, tiny_config, write_image, write_
 
 from tubelet.media.writer import write_video
 from tubelet.nn import SIZES
-from tubelet.predict import Predictor
+from tubelet.predict.predictor import Predictor
 from tubelet.runs.run import Run
 from tubelet.train.clip_size import affordable_side
 from tubelet.train.config import TrainConfig

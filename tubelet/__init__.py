@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tubelet.nn.create import create_model, list_models
     from tubelet.nn.model import SpaceTimeTransformer
     from tubelet.nn.streamer import Streamer
-    from tubelet.predict import Prediction, Predictor
+    from tubelet.predict.predictor import Prediction, Predictor
     from tubelet.train.config import TrainConfig
     from tubelet.train.train import train_fn
     from tubelet.weights.init.from_image import init_from_image
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 HOMES = {
     "ClipSpec": "tubelet.data.clip_spec",
     "ModelConfig": "tubelet.nn.config",
-    "Prediction": "tubelet.predict",
-    "Predictor": "tubelet.predict",
+    "Prediction": "tubelet.predict.predictor",
+    "Predictor": "tubelet.predict.predictor",
     "SpaceTimeTransformer": "tubelet.nn.model",
     "Streamer": "tubelet.nn.streamer",
     "TrainConfig": "tubelet.train.config",

@@ -21,7 +21,7 @@ from tubelet.info import describe
 from tubelet.nn import SpaceTimeTransformer, Streamer, create_model
 from tubelet.nn.kernels import linear
 from tubelet.nn.streamer import encodes_steps_apart
-from tubelet.precision import choose_dtype, has_bfloat16, prepared
+from tubelet.predict.precision import choose_dtype, has_bfloat16, prepared
 from tubelet.system.console import bar, clock, console
 from tubelet.system.timing import Jobs, interleaved, kernels_of
 from tubelet.train.distributed import find_device

@@ -176,8 +176,8 @@ def prepare(command: Prepare) -> int:
 
 
 def evaluate(command: Eval) -> int:
-    from tubelet.predict import Predictor
-    from tubelet.predictions import check_table
+    from tubelet.predict.predictor import Predictor
+    from tubelet.predict.show import check_table
 
     check_table(command.csv)
     predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype)
@@ -191,9 +191,9 @@ def evaluate(command: Eval) -> int:
 
 
 def predict(command: Predict) -> int:
-    from tubelet.predict import Predictor, find_files
-    from tubelet.predictions import check_table
-    from tubelet.predictions import show as show_predictions
+    from tubelet.predict.predictor import Predictor, find_files
+    from tubelet.predict.show import check_table
+    from tubelet.predict.show import show as show_predictions
 
     check_table(command.csv)
     files = find_files(command.files)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tubelet.exported import needed
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.predict.exported import needed
 
 OPSET = 23  # the first in which attention is one operation
 

@@ -24,11 +24,11 @@ from tubelet.data.table import TABLES, Item, read_table
 from tubelet.data.walk import list_media
 from tubelet.export.int8 import first_and_last_product, write_onnx_int8, write_openvino_int8
 from tubelet.export.onnx import write_onnx
-from tubelet.exported import ABOUT, FILES, is_exported, needed, open_file
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.precision import has_bfloat16
-from tubelet.predict import Predictor
+from tubelet.predict.exported import ABOUT, FILES, is_exported, needed, open_file
+from tubelet.predict.precision import has_bfloat16
+from tubelet.predict.predictor import Predictor
 from tubelet.system.console import console, say
 from tubelet.system.timing import interleaved
 

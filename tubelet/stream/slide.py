@@ -8,7 +8,7 @@ import torch
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.streamer import TOGETHER, Answer, Streamer
-from tubelet.predict import Predictor
+from tubelet.predict.predictor import Predictor
 from tubelet.stream.codes import CodesWriter
 from tubelet.stream.footage import Footage
 from tubelet.stream.segments import Window

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tubelet.media.reader import MediaError
 from tubelet.nn.streamer import encodes_steps_apart
-from tubelet.predict import Predictor
+from tubelet.predict.predictor import Predictor
 from tubelet.stream.codes import CodesWriter, encoder_hash, read_codes
 from tubelet.stream.config import StreamConfig, parse_size
 from tubelet.stream.files import Files, places_of, segment_object, window_object

@@ -21,7 +21,7 @@ from tubelet.data.splits import assign_splits
 from tubelet.evaluate import parse_views
 from tubelet.media.sampling import views_to_cover
 from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
-from tubelet.precision import has_bfloat16
+from tubelet.predict.precision import has_bfloat16
 from tubelet.train.clip_size import choose_spec, duration_of
 from tubelet.train.config import TrainConfig
 from tubelet.train.init import Start, choose_rates, find_start

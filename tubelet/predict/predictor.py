@@ -13,9 +13,9 @@ from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.items import Item, Source, find_items
 from tubelet.data.walk import walk
 from tubelet.evaluate import Answer, answer, results_of, seen_words, write_predictions
-from tubelet.exported import Exported, is_exported
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.precision import choose_dtype, prepared
+from tubelet.predict.exported import Exported, is_exported
+from tubelet.predict.precision import choose_dtype, prepared
 from tubelet.runs.run import Run
 from tubelet.system.console import bar, console, facts, say
 from tubelet.system.text import plural, visible

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tubelet.precision import choose_dtype
+from tubelet.predict.precision import choose_dtype
 from tubelet.weights.formats.json_file import MOST_BYTES, parse
 
 ABOUT = "tubelet.json"

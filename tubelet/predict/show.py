@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tubelet.cells import path_cell, text_cell
 from tubelet.evaluate import seen_words
-from tubelet.predict import Prediction, Predictor
+from tubelet.predict.predictor import Prediction, Predictor
 from tubelet.strict_json import dumps
 from tubelet.system.console import bar, console
 from tubelet.system.files import write_whole
