@@ -29,12 +29,12 @@ from tubelet import ClipSpec, Predictor, create_model, save
 from tubelet.data.clips import crop, load_frames
 from tubelet.media.reader import MediaError, read_frames
 from tubelet.media.writer import write_video
-from tubelet.stream import StreamConfig, Window, find_segments, picture, windows_of_file
+from tubelet.stream import StreamConfig, Window, find_segments, plot, windows_of_file
 from tubelet.stream.codes import CodesWriter, encoder_hash, read_codes
-from tubelet.stream.footage import BLOCKS_AHEAD, ahead
-from tubelet.stream.picture import COLOURS, draw, ink_on, labels, shown_classes, thinned, tick_label, tick_seconds
+from tubelet.stream.plot import COLOURS, draw, ink_on, labels, shown_classes, thinned, tick_label, tick_seconds
 from tubelet.stream.segments import Segment, borders
-from tubelet.stream.slide import slide_of
+from tubelet.stream.source import BLOCKS_AHEAD, ahead
+from tubelet.stream.window import slide_of
 from tubelet.system.console import console
 
 CLASSES = ["jump", "run [fast]", "walk"]
@@ -689,7 +689,7 @@ def test_no_text_covers_another(seed: int, count: int, hop: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there are no Japanese letters among matplotlib's
         inside, flags = labels(segments, cuts, inches)
-        widths = [picture.inches_of(flag.text) / inches for flag in flags]
+        widths = [plot.inches_of(flag.text) / inches for flag in flags]
     spans = [
         (flag.seconds - width, flag.seconds) if flag.leftwards else (flag.seconds, flag.seconds + width)
         for flag, width in zip(flags, widths, strict=True)
@@ -703,8 +703,8 @@ def test_no_text_covers_another(seed: int, count: int, hop: float) -> None:
             assert low[0] == high[0] or not low[1][0] < high[2].seconds < low[1][1]  # its staff passes by
     for number, text in inside.items():
         one = segments[number]
-        assert text.startswith(picture.shortened(one.label))
-        assert picture.inches_of(text) / inches < one.end_seconds - one.start_seconds
+        assert text.startswith(plot.shortened(one.label))
+        assert plot.inches_of(text) / inches < one.end_seconds - one.start_seconds
     assert len(inside) + len(flags) <= len(segments)
     if len(segments) == 1:
         assert len(inside) == 1
@@ -727,7 +727,7 @@ def test_letters_can_be_read_on_every_colour() -> None:
             for weight, share in zip((0.2126, 0.7152, 0.0722), to_rgb(colour), strict=True)
         )
 
-    for colour in (*COLOURS, picture.OTHER):
+    for colour in (*COLOURS, plot.OTHER):
         dark, light = sorted((luminance(colour), luminance(ink_on(colour))))
         assert (light + 0.05) / (dark + 0.05) >= 4.5  # WCAG 2.2, level AA
 

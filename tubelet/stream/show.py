@@ -8,9 +8,9 @@ from rich.table import Table
 from tubelet.nn.streamer import encodes_steps_apart
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.config import StreamConfig
-from tubelet.stream.footage import Footage
 from tubelet.stream.segments import Segment, Window, moment
-from tubelet.stream.slide import Slide
+from tubelet.stream.source import Footage
+from tubelet.stream.window import Slide
 from tubelet.system.console import clock, console, facts, say
 from tubelet.system.text import plural, visible
 

@@ -14,11 +14,11 @@ from tubelet.nn.streamer import encodes_steps_apart
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.codes import CodesWriter, encoder_hash, read_codes
 from tubelet.stream.config import StreamConfig, parse_size
-from tubelet.stream.files import Files, places_of, segment_object, window_object
-from tubelet.stream.footage import Footage, from_file, from_pipe
+from tubelet.stream.outputs import Files, places_of, segment_object, window_object
 from tubelet.stream.segments import Window, find_segments
 from tubelet.stream.show import show_end, show_plan, show_segments, words_of
-from tubelet.stream.slide import Slide, slide_of, windows_of
+from tubelet.stream.source import Footage, from_file, from_pipe
+from tubelet.stream.window import Slide, slide_of, windows_of
 from tubelet.strict_json import dumps
 from tubelet.system.console import Bar, bar, clock
 from tubelet.system.exits import code_of

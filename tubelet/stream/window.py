@@ -10,8 +10,8 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.streamer import TOGETHER, Answer, Streamer
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.codes import CodesWriter
-from tubelet.stream.footage import Footage
 from tubelet.stream.segments import Window
+from tubelet.stream.source import Footage
 
 
 @dataclass(frozen=True)

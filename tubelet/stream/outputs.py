@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from tubelet.cells import text_cell
 from tubelet.stream.config import StreamConfig
-from tubelet.stream.picture import draw
+from tubelet.stream.plot import draw
 from tubelet.stream.segments import Segment, Window, srt
 from tubelet.strict_json import dumps
 
