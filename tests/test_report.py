@@ -17,9 +17,9 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from tubelet.metrics import wilson_interval
 from tubelet.report.page import summarise, write_card, write_report
 from tubelet.report.plots import curve_svg, sound_uri, strip_uri
+from tubelet.tasks.classification import wilson_interval
 
 DIRECTIONS = ["left", "right", "up", "down"]
 NBSP = "\N{NO-BREAK SPACE}"

@@ -21,9 +21,9 @@ from tubelet.data.items import Item
 from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError, index
 from tubelet.media.sampling import MOST_VIEWS
-from tubelet.metrics import summarise
 from tubelet.report.results import PREDICTION_COLUMNS
 from tubelet.system.files import write_whole
+from tubelet.tasks.classification import summarise
 
 CLIPS = 16  # that the model answers at once, of one file or of several
 

@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import numpy as np
 
-from tubelet.metrics import summarise
 from tubelet.report.plots import curve_svg, sound_uri, strip_uri
 from tubelet.report.results import Prediction, RunFiles, read_run_files
 from tubelet.system.files import write_whole
 from tubelet.system.text import plural, visible
+from tubelet.tasks.classification import summarise
 
 __all__ = ["summarise", "write_card", "write_report"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tubelet.cells import path_of, text_of
-from tubelet.metrics import measure
+from tubelet.tasks.classification import measure
 
 # What one item of the data is called.
 NOUNS = {"video": "clip", "image": "image", "sound": "recording"}
@@ -35,7 +35,7 @@ class Prediction:
 class RunFiles:
     """What config.json, metrics.jsonl, predictions.csv and results.json of a run directory hold.
 
-    `metrics` is in the order of the epochs; `summary` is `tubelet.metrics.measure` of the predictions.
+    `metrics` is in the order of the epochs; `summary` is `tubelet.tasks.classification.measure` of the predictions.
     """
 
     path: Path
