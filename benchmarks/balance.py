@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from tubelet import TrainConfig, train_fn
 from tubelet.demo import CLASSES, ensure_demo
-from tubelet.train.optim import soft_targets
+from tubelet.tasks.classification import soft_targets
 from tubelet.train.trainer import Fit
 
 COUNTS = (48, 34, 24, 17, 12, 8, 6, 4)  # clips to train on

@@ -36,9 +36,9 @@ import tubelet
 from tubelet.bench import machine, training_step
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.export.writer import export
-from tubelet.info import describe
 from tubelet.media.writer import write_video
 from tubelet.nn import TubeletEmbed
+from tubelet.nn.cost import describe
 from tubelet.nn.kernels import linear
 from tubelet.predict.exported import Exported
 from tubelet.predict.precision import prepared

@@ -21,8 +21,9 @@ from tubelet.data.clips import views
 from tubelet.export.int8 import roundings
 from tubelet.export.onnx import write_onnx
 from tubelet.export.writer import export, read, synthetic
-from tubelet.predict.exported import Exported, needed, read_exported
+from tubelet.predict.exported import Exported, read_exported
 from tubelet.predict.precision import choose_dtype
+from tubelet.system.extras import needed
 
 VIDEO = ClipSpec(
     frames=4, seconds_between_frames=0.08, resize=(32, 40), crop=(32, 32), mean=(0.4, 0.5, 0.6), std=(0.2,) * 3

@@ -3,7 +3,8 @@ import torch
 from hanging import ending
 from tiny import FAMILIES, clip_for, prefix_of, tiny
 
-from tubelet.info import describe, print_info
+from tubelet.info import print_info
+from tubelet.nn.cost import describe
 
 PAPER_CLIP = {"clip": (32, 224, 224), "num_classes": 400}
 

@@ -14,8 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tubelet.nn import Grid, attend, attention, processor
 from tubelet.nn import kernels as linear_room
 from tubelet.nn.attention import from_products, kept_products
-from tubelet.nn.kernels import Linear, linear, only_answers
-from tubelet.nn.processor import BFLOAT16, bfloat16_instructions, products_beat_attention
+from tubelet.nn.kernels import BFLOAT16, Linear, bfloat16_instructions, linear, only_answers, products_beat_attention
 
 LAYOUTS = {
     "whole": lambda x: x,

@@ -22,15 +22,13 @@ from typing import Any
 import pytest
 from small_sets import TINY_FLAGS, command, spoil, tiny_config, write_videos
 
-from tubelet.cells import FORMULA, path_cell, path_of, text_cell, text_of
 from tubelet.evaluate import Answer, write_predictions
 from tubelet.predict.show import write_table
 from tubelet.report.results import read_run_files
-from tubelet.strict_json import dumps
 from tubelet.system.console import console, facts, say
 from tubelet.system.errors import EnvironmentTrouble
 from tubelet.system.exits import Terminated, is_ours
-from tubelet.system.text import visible, visible_lines
+from tubelet.system.text import FORMULA, dumps, path_cell, path_of, text_cell, text_of, visible, visible_lines
 from tubelet.train.train import train_fn
 
 CPU = ("--device", "cpu", "--dtype", "float32")

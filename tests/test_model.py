@@ -19,7 +19,7 @@ from tubelet.nn import (
     create_model,
     list_models,
 )
-from tubelet.nn.model import rising
+from tubelet.nn.build import rising
 
 # arXiv 2103.15691 and scenic's code: B/16x2, 32 frames of 224 x 224 px, 400 classes
 PAPER = {

@@ -8,7 +8,8 @@ import torch
 from tiny import blocks_of, tiny
 
 from tubelet.nn import FAMILIES, SpaceTimeTransformer
-from tubelet.train.optim import layer_depths, learning_rate, make_optimizer, mix_pairs, soft_targets
+from tubelet.tasks.classification import mix_pairs, soft_targets
+from tubelet.train.optim import layer_depths, learning_rate, make_optimizer
 
 torch.set_num_threads(1)
 

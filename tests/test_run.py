@@ -16,7 +16,8 @@ from small_sets import tiny_config, write_videos
 from tubelet.runs.run import Run
 from tubelet.train.config import TrainConfig
 from tubelet.train.plan import Plan, make_plan
-from tubelet.train.resume import next_run, open_run, other_length
+from tubelet.train.resume import next_run, open_run
+from tubelet.train.show import other_length
 
 CPU = torch.device("cpu")
 

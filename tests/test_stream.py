@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tubelet.nn import SpaceTimeTransformer, Streamer, classify_steps, encode_steps
-from tubelet.nn.streamer import TOGETHER, Answer, encodes_steps_apart
+from tubelet.nn.split import encodes_steps_apart
+from tubelet.nn.streamer import TOGETHER, Answer
 
 FRAMES = 29
 RESNET = {"embed": "resnet", "layers": (), "widths": (32,)}

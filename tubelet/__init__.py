@@ -6,7 +6,7 @@ Names are imported when they are first used, so that `import tubelet` is quick.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from tubelet.version import __version__
 
 if TYPE_CHECKING:
     from tubelet import nn, train, weights
@@ -47,6 +47,7 @@ __all__ = [
     "SpaceTimeTransformer",
     "Streamer",
     "TrainConfig",
+    "__version__",
     "create_model",
     "init_from_image",
     "list_models",

@@ -16,16 +16,16 @@ import torch.nn.functional as F
 from rich.table import Table
 from torch import Tensor, nn
 
-from tubelet import __version__
-from tubelet.info import describe
 from tubelet.nn import SpaceTimeTransformer, Streamer, create_model
+from tubelet.nn.cost import describe
 from tubelet.nn.kernels import linear
-from tubelet.nn.streamer import encodes_steps_apart
+from tubelet.nn.split import encodes_steps_apart
 from tubelet.predict.precision import choose_dtype, has_bfloat16, prepared
 from tubelet.system.console import bar, clock, console
+from tubelet.system.device import find_device
 from tubelet.system.timing import Jobs, interleaved, kernels_of
-from tubelet.train.distributed import find_device
 from tubelet.train.optim import make_optimizer
+from tubelet.version import __version__
 
 ROOF = 2048  # rows and columns of the matrices that say what a processor can do
 WINDOW, HOPS = 16, (1, 4)  # of streaming, in steps of the tokeniser

@@ -12,12 +12,12 @@ from io import TextIOWrapper
 from textwrap import fill
 from typing import Any, TextIO
 
-from tubelet import __version__
 from tubelet.commands import COMMANDS, Bench, Check, Convert, Demo, Eval, Export, Info, Predict, Prepare, Stream, Train
 from tubelet.system.exits import SOME_FAILED, WRONG, terminable, told
 from tubelet.system.openmp import wait_briefly
 from tubelet.system.options import read_command
 from tubelet.train.config import TrainConfig
+from tubelet.version import __version__
 
 BEGUN = time.monotonic()  # budgets of time count from here on: torch takes seconds to be loaded
 
@@ -77,7 +77,7 @@ def only_json() -> AbstractContextManager[None]:
 
 
 def print_json(values: Any) -> None:
-    from tubelet.strict_json import dumps
+    from tubelet.system.text import dumps
 
     print(dumps(values), flush=True)
 
@@ -239,7 +239,8 @@ def export(command: Export) -> int:
 def info(command: Info) -> int:
     import torch
 
-    from tubelet.info import describe, list_names, print_info, usual_input
+    from tubelet.info import list_names, print_info, usual_input
+    from tubelet.nn.cost import describe
     from tubelet.nn.create import create_model
 
     if command.model == "list":

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from tubelet.cells import path_cell, text_cell
 from tubelet.data.clip_spec import ClipSpec, Kind
 from tubelet.data.clips import Views, load_views
 from tubelet.data.items import Item
@@ -23,6 +22,7 @@ from tubelet.media.reader import MediaError, index
 from tubelet.media.sampling import MOST_VIEWS
 from tubelet.report.results import PREDICTION_COLUMNS
 from tubelet.system.files import write_whole
+from tubelet.system.text import path_cell, text_cell
 from tubelet.tasks.classification import summarise
 
 CLIPS = 16  # that the model answers at once, of one file or of several
@@ -177,7 +177,7 @@ def seen_words(seconds_seen: float | None, seconds: float | None) -> str:
 
 def write_predictions(answers: Sequence[Answer], classes: Sequence[str], file: Path) -> None:
     """A CSV table: path, label, predicted, probability, status, code, then one column for each class. Cells that a
-    spreadsheet would compute are marked, see `tubelet.cells`."""
+    spreadsheet would compute are marked, see `tubelet.system.text`."""
     text = StringIO(newline="")
     table = csv.writer(text)
     table.writerow([*PREDICTION_COLUMNS, *(f"p:{name}" for name in classes)])

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from tubelet.convert.published_inputs import clip_spec
 from tubelet.convert.table import show_account
 from tubelet.data.clip_spec import ClipSpec
-from tubelet.info import count_parameters
 from tubelet.nn.config import ModelConfig
+from tubelet.nn.cost import count_parameters
 from tubelet.nn.create import name_of
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.system.console import facts, say

@@ -46,8 +46,8 @@ def augment(
     """uint8 (C, T, H', W'), label -> uint8 (C, T, H, W), label; (H, W) = size; every frame is treated alike.
 
     flip_labels, reverse_labels: the label each label turns into when the clip is mirrored or played backwards (see
-    `tubelet.data.label_swaps`); None: that change is never made. The input is not written to. Equal generators give equal
-    results, and the same number of draws is taken whatever is switched on. Single frames are never reversed.
+    `tubelet.data.label_swaps`); None: that change is never made. The input is not written to. Equal generators give
+    equal results, and the same number of draws is taken whatever is switched on. Single frames are never reversed.
 
     Raises: ValueError where the clip is not uint8 (C, T, H', W').
     """

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from tubelet.export.onnx import quiet
-from tubelet.predict.exported import needed
+from tubelet.system.extras import needed
 
 SMOOTH = 0.5  # how much of a channel's range moves to the weights: a third less error than NNCF's 0.95 on a real ViT
 

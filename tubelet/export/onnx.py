@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.predict.exported import needed
+from tubelet.system.extras import needed
 
 OPSET = 23  # the first in which attention is one operation
 

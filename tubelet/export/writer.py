@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from rich.table import Table
 from torch import Tensor
 
-from tubelet import __version__
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import views
 from tubelet.data.table import TABLES, Item, read_table
@@ -26,11 +25,13 @@ from tubelet.export.int8 import first_and_last_product, write_onnx_int8, write_o
 from tubelet.export.onnx import write_onnx
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.predict.exported import ABOUT, FILES, is_exported, needed, open_file
+from tubelet.predict.exported import ABOUT, FILES, is_exported, open_file
 from tubelet.predict.precision import has_bfloat16
 from tubelet.predict.predictor import Predictor
 from tubelet.system.console import console, say
+from tubelet.system.extras import needed
 from tubelet.system.timing import interleaved
+from tubelet.version import __version__
 
 ENOUGH = 0.995  # share of the clips that int8 must answer as float32 does
 TIMING_SECONDS = 1.0

@@ -19,7 +19,8 @@ from tubelet.nn.pool import AttentivePool, Pool
 from tubelet.nn.position import LearnedPosition, RotaryPosition, SinCosPosition, resample, rotary, sincos
 from tubelet.nn.resnet import RESNETS, ResNetEmbed
 from tubelet.nn.shared_encoder import SharedEncoder
-from tubelet.nn.streamer import Streamer, classify_steps, encode_steps
+from tubelet.nn.split import classify_steps, encode_steps
+from tubelet.nn.streamer import Streamer
 from tubelet.nn.swin import SwinBlock, SwinEncoder
 
 __all__ = [

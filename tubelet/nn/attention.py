@@ -5,8 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tubelet.nn.grid import AXES, Grid
-from tubelet.nn.kernels import Linear, linear, only_answers
-from tubelet.nn.processor import products_beat_attention
+from tubelet.nn.kernels import Linear, linear, only_answers, products_beat_attention
 
 Turns = tuple[Tensor, Tensor]
 

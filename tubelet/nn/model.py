@@ -7,14 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tubelet.nn.block import BlockConfig
-from tubelet.nn.build import make_embed
+from tubelet.nn.build import make_embed, make_encoder
 from tubelet.nn.config import ModelConfig, stages_of
 from tubelet.nn.embed import TubeletEmbed, check_clip, normalise
-from tubelet.nn.encoder import Encoder, Stage
+from tubelet.nn.encoder import Encoder
 from tubelet.nn.grid import Grid, Size3, triple, whole
 from tubelet.nn.init import init_weights
-from tubelet.nn.swin import SwinEncoder
 
 
 class SpaceTimeTransformer(nn.Module):
@@ -123,48 +121,6 @@ def takes_bytes(embed: nn.Module) -> TypeGuard[TubeletEmbed]:
     return isinstance(embed, TubeletEmbed) and embed.stride == embed.patch
 
 
-def make_encoder(config: ModelConfig, stage: Stage, grid: Grid) -> Encoder | SwinEncoder:
-    """The encoder of a stage; `grid` is the one its tables or windows are made for.
-
-    Raises:
-        ValueError: the settings do not fit together.
-    """
-    c = config
-    if stage.attend == "windows":
-        if c.window is None or isinstance(c.depth, int) or isinstance(c.heads, int):
-            raise ValueError(f"{c.family} needs window=(t, h, w), and depth and heads for each stage: make it by name")
-        if c.position is not None or c.keep_aspect or c.prefix or stage.pool != "mean":
-            raise ValueError(
-                f"windows make their own positions, have no prefix and are pooled by their mean, got position="
-                f"{c.position!r}, keep_aspect={c.keep_aspect}, prefix={c.prefix}, pool={stage.pool!r}: leave these out"
-            )
-        return SwinEncoder(
-            c.dim,
-            depths=c.depth,
-            heads=c.heads,
-            window=c.window,
-            grid=grid,
-            mlp_ratio=c.mlp_dim / c.dim,
-            eps=c.eps,
-            drop_paths=rising(c.drop_path, sum(c.depth)),
-            dropout=c.dropout,
-            stage_norms=c.norm == "stages",
-            checkpointing=c.checkpointing,
-        )
-    if not isinstance(c.depth, int) or not isinstance(c.heads, int) or c.window is not None:
-        raise ValueError(f"{c.family} has one depth, one number of heads and no window, got {c.depth}, {c.heads}")
-    block = BlockConfig(dim=c.dim, heads=c.heads, mlp_dim=c.mlp_dim, eps=c.eps, gelu=c.gelu, dropout=c.dropout)
-    return Encoder(
-        block,
-        stage,
-        grid,
-        drop_paths=rising(c.drop_path, c.temporal_depth if stage.temporal else c.depth),
-        checkpointing=c.checkpointing,
-        pool_depth=c.pool_depth,
-        pool_eps=c.pool_eps,
-    )
-
-
 def per_channel(values: Sequence[float], channels: int, what: str) -> Tensor:
     """Raises ValueError unless there is one value for all channels, or one for each; std must be positive."""
     if len(values) not in (1, channels) or (what == "std" and min(values) <= 0):
@@ -173,8 +129,3 @@ def per_channel(values: Sequence[float], channels: int, what: str) -> Tensor:
             + (", all above 0" if what == "std" else "")
         )
     return torch.tensor([float(value) for value in values])
-
-
-def rising(rate: float, depth: int) -> list[float]:
-    """Stochastic depth rates, from 0 at the first block to `rate` at the last (arXiv 2103.15691, eq. 10)."""
-    return [rate * i / max(depth - 1, 1) for i in range(depth)]

@@ -5,40 +5,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from tubelet.nn.embed import ConvStemEmbed, UniformFrames
-from tubelet.nn.encoder import Encoder
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.nn.split import Rest
+from tubelet.nn.split import classify_steps, encode_steps, encodes_steps_apart
 
 TOGETHER = 16  # steps encoded, or windows of steps classified, at a time: bounds memory, whatever is pushed
 
 Answer = tuple[int, Tensor]  # first frame of the window, logits (classes,)
-
-
-def encodes_steps_apart(model: SpaceTimeTransformer) -> bool:
-    """Whether the first encoder sees each step in time by itself, so that a step's code is right in every window."""
-    first = model.encoders[0]
-    apart = isinstance(first, Encoder) and first.over == "hw"
-    return apart and not isinstance(model.embed, ConvStemEmbed | UniformFrames)  # these look at their whole clip
-
-
-@torch.no_grad()
-def encode_steps(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
-    """What the first encoder makes of each tubelet step of a clip, (C, T, H, W) -> (t, D).
-
-    Raises:
-        ValueError: the model does not see its steps one by one, or tubelets do not fill the clip.
-    """
-    if not encodes_steps_apart(model):
-        raise ValueError(f"this {model.config.family} model does not encode its steps one by one: use a vivit2 model")
-    codes, _ = model.encoders[0](*model.embedded(clip[None]))
-    return codes[0]
-
-
-@torch.no_grad()
-def classify_steps(model: SpaceTimeTransformer, steps: Tensor) -> Tensor:
-    """The rest of the model on windows of encoded steps, (B, t, D) -> (B, classes)."""
-    return Rest(model)(steps)
 
 
 class Streamer:

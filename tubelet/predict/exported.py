@@ -1,9 +1,7 @@
 """A model that was exported: a folder with its file and tubelet.json, run on the processor."""
 
 import os
-import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.predict.precision import choose_dtype
+from tubelet.system.extras import needed
 from tubelet.weights.formats.json_file import MOST_BYTES, parse
 
 ABOUT = "tubelet.json"
@@ -127,17 +126,3 @@ def open_openvino(file: Path, precision: str) -> Run:
     }
     request = needed("openvino").Core().compile_model(file, "CPU", settings).create_infer_request()
     return lambda clip: request.infer([clip])[0].copy()  # the next clip overwrites what is given back
-
-
-def needed(name: str) -> Any:
-    """A package of the extra "export".
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    # OpenVINO reports its use over the network as soon as it is imported, without asking; without this it cannot
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as where it is not installed
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ValueError(f"{name.split('.')[0]} is needed ({error}): pip install 'tubelet[export]'") from error

@@ -9,8 +9,8 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from tubelet.nn.kernels import BFLOAT16, bfloat16_instructions
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.nn.processor import BFLOAT16, bfloat16_instructions
 from tubelet.system.timing import interleaved
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

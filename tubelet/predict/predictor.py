@@ -18,8 +18,8 @@ from tubelet.predict.exported import Exported, is_exported
 from tubelet.predict.precision import choose_dtype, prepared
 from tubelet.runs.run import Run
 from tubelet.system.console import bar, console, facts, say
+from tubelet.system.device import find_device
 from tubelet.system.text import plural, visible
-from tubelet.train.distributed import find_device
 from tubelet.weights.store import load, read_about
 
 

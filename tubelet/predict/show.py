@@ -10,13 +10,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from tubelet.cells import path_cell, text_cell
 from tubelet.evaluate import seen_words
 from tubelet.predict.predictor import Prediction, Predictor
-from tubelet.strict_json import dumps
 from tubelet.system.console import bar, console
 from tubelet.system.files import write_whole
-from tubelet.system.text import visible
+from tubelet.system.text import dumps, path_cell, text_cell, visible
 
 COLUMNS = ("path", "predicted", "probability", "status", "code", "seconds", "seconds_seen")  # then one for each class
 
@@ -90,7 +88,7 @@ def others(one: Prediction, top: int) -> str:
 
 def write_table(predictions: Sequence[Prediction], classes: Sequence[str], file: Path) -> None:
     """A CSV table: path, predicted, probability, status, code, seconds, seconds_seen, then one column for each class.
-    Cells that a spreadsheet would compute are marked, see `tubelet.cells`."""
+    Cells that a spreadsheet would compute are marked, see `tubelet.system.text`."""
     text = io.StringIO(newline="")
     table = csv.writer(text)
     table.writerow([*COLUMNS, *(f"p:{name}" for name in classes)])

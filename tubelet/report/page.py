@@ -356,4 +356,4 @@ def _render(template: str, **names: Any) -> str:
         "plural": plural,
         "markdown": _markdown,
     }
-    return environment.from_string(files("tubelet").joinpath(template).read_text("utf-8")).render(names)
+    return environment.from_string(files("tubelet.report").joinpath(template).read_text("utf-8")).render(names)

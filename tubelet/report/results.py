@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.cells import path_of, text_of
+from tubelet.system.text import path_of, text_of
 from tubelet.tasks.classification import measure
 
 # What one item of the data is called.

@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 
 from tubelet.runs import checkpoint
 from tubelet.runs.checkpoint import Checkpoint, Tensors, step_of
-from tubelet.strict_json import dumps
 from tubelet.system import errors
 from tubelet.system.console import size
 from tubelet.system.errors import EnvironmentTrouble
 from tubelet.system.files import write_whole
+from tubelet.system.text import dumps
 
 KEPT = 2  # checkpoints
 MISSES = 3  # checkpoints in a row that may fail to be written

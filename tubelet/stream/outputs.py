@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from tubelet.cells import text_cell
 from tubelet.stream.config import StreamConfig
 from tubelet.stream.plot import draw
 from tubelet.stream.segments import Segment, Window, srt
-from tubelet.strict_json import dumps
+from tubelet.system.text import dumps, text_cell
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from tubelet.nn.streamer import encodes_steps_apart
+from tubelet.nn.split import encodes_steps_apart
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.config import StreamConfig
 from tubelet.stream.segments import Segment, Window, moment

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from tubelet.media.reader import MediaError
-from tubelet.nn.streamer import encodes_steps_apart
+from tubelet.nn.split import encodes_steps_apart
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.codes import CodesWriter, encoder_hash, read_codes
 from tubelet.stream.config import StreamConfig, parse_size
@@ -19,10 +19,9 @@ from tubelet.stream.segments import Window, find_segments
 from tubelet.stream.show import show_end, show_plan, show_segments, words_of
 from tubelet.stream.source import Footage, from_file, from_pipe
 from tubelet.stream.window import Slide, slide_of, windows_of
-from tubelet.strict_json import dumps
 from tubelet.system.console import Bar, bar, clock
 from tubelet.system.exits import code_of
-from tubelet.system.text import visible
+from tubelet.system.text import dumps, visible
 
 
 def windows_of_file(

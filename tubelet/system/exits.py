@@ -13,8 +13,8 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tubelet import __version__
 from tubelet.system.text import visible_lines
+from tubelet.version import __version__
 
 BUG, WRONG, SOME_FAILED, ENVIRONMENT, INTERRUPTED, PIPE_CLOSED, TERMINATED = 1, 2, 3, 4, 130, 141, 143
 OF_A_NAME = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY)

@@ -1,6 +1,16 @@
-"""Text from outside, such as names of files and classes, fit to be printed: on any terminal, in any message."""
+"""Text from outside, such as names of files and classes: fit for a terminal, a table, JSON.
 
+Tables are opened in spreadsheets, which compute what begins like a formula. Such a cell gets a sign before it, and only
+such a cell, so that reading it back is exact: a path "./", with which it names the same file to any program; another
+text "'", as spreadsheets themselves mark text. Numbers stay numbers, also as names of classes, such as -1.
+"""
+
+import json
+import math
+import os
+import re
 import unicodedata
+from typing import Any
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories: controls, formats, surrogates, ends of lines
 JOINERS = "\u200c\u200d"  # Persian and many an emoji are spelled with them
@@ -29,3 +39,49 @@ def plural(number: float, noun: str) -> str:
 def visible_lines(text: object) -> str:
     """The same for our messages, whose further lines begin with two spaces: these line breaks stay."""
     return "\n  ".join(map(visible, str(text).split("\n  ")))
+
+
+FORMULA = "[=+@\t\r-]"
+
+
+_PATH, _MARKED_PATH = re.compile(rf"(\./)*{FORMULA}"), re.compile(rf"(\./)+{FORMULA}")
+
+
+_TEXT, _MARKED_TEXT = re.compile(rf"'*{FORMULA}"), re.compile(rf"'+{FORMULA}")
+
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
+
+
+def path_cell(path: str) -> str:
+    """ "=1+1.mp4" -> "./=1+1.mp4"; undone by `path_of`, whatever the path."""
+    return f"./{path}" if _PATH.match(path) else path
+
+
+def path_of(cell: str) -> str:
+    return cell.removeprefix("./") if _MARKED_PATH.match(cell) else cell
+
+
+def text_cell(text: str) -> str:
+    """ "@home" -> "'@home"; undone by `text_of`, whatever the text."""
+    return f"'{text}" if _TEXT.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def text_of(cell: str) -> str:
+    return cell.removeprefix("'") if _MARKED_TEXT.match(cell) else cell
+
+
+def dumps(value: Any, *, indent: int | None = None) -> str:
+    """JSON of dicts, lists, tuples, paths and plain values. A byte of a file name that is no UTF-8 is \\udc80 to
+    \\udcff, as Python reads it."""
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -1,0 +1,1 @@
+"""What lies between logits and what people read."""

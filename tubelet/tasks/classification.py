@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 CALIBRATION_BINS = 15
 
@@ -104,3 +107,24 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
     gaps = [abs(float((confidence[bins == b] - right[bins == b]).sum())) for b in np.unique(bins)]
     return sum(gaps) / len(right)
+
+
+def mix_pairs(clips: Tensor, targets: Tensor, shares: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Mixup within neighbouring pairs of the batch, (B, ...), (B, classes) -> same; shares (B / 2,) in [0, 1]: what
+    the two clips of each pair keep of themselves.
+
+    Pairs, unlike a shuffled batch, stay together however a batch is spread over processes and parts, so the result
+    does not depend on that. Source: arXiv 1710.09412.
+    """
+    kept = torch.from_numpy(shares.astype(np.float32)).repeat_interleave(2).to(clips.device)
+
+    def mix(x: Tensor) -> Tensor:
+        own = kept.view(-1, *[1] * (x.ndim - 1))
+        return own * x + (1 - own) * x.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+
+    return mix(clips), mix(targets)
+
+
+def soft_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
+    """Labels (B,) -> probabilities (B, classes), `smoothing` of which is spread over all classes."""
+    return F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes

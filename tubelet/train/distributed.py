@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -11,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from tubelet.system import errors
+from tubelet.system.device import find_device
 
 Value = TypeVar("Value")
 
@@ -90,19 +90,3 @@ class Team:
 
 
 TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-
-
-def find_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device called `name`; "auto" takes a GPU where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", name):
-        raise ValueError(f"unknown device {name!r}: expected auto, cpu, cuda or mps")
-    device = torch.device(name)
-    if device.type == "cuda":
-        device = torch.device("cuda", local_rank if device.index is None else device.index)
-        if device.index >= torch.cuda.device_count():
-            raise ValueError(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} GPUs; --device cpu")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' is not there: use --device cpu")
-    return device

@@ -1,7 +1,6 @@
 """After the last step: the weights are kept, measured on clips they never saw, and reported."""
 
 import json
-import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,11 +19,12 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
 from tubelet.report.page import write_card, write_report
 from tubelet.runs.run import Run, Tensors
-from tubelet.system.console import bar, clock, facts, say
-from tubelet.train.bad_files import LISTED, BadFiles
+from tubelet.system.console import bar, say
+from tubelet.train.bad_files import BadFiles
 from tubelet.train.distributed import Team
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan
+from tubelet.train.show import print_results
 from tubelet.train.trainer import Fit
 from tubelet.weights.store import load_strict, save
 
@@ -187,51 +187,3 @@ def strip_sounds(plan: Plan) -> Callable[[str], tuple[np.ndarray, int] | None]:
         return (samples, rate) if samples.size else None
 
     return sounds
-
-
-def print_results(results: dict[str, Any], run: Run) -> None:
-    low, high = results["interval"]
-    rows = [
-        (
-            "this model",
-            f"{100 * results['accuracy']:.1f}% right on {results['clips']} clips never seen ({low:.0%} to {high:.0%})",
-        ),
-        ("majority", f"{100 * results['majority']['accuracy']:.1f}% by always saying {results['majority']['label']}"),
-    ]
-    if results["single_frame"]:
-        rows.insert(
-            1, ("one frame", f"{100 * results['single_frame']['accuracy']:.1f}% by a model given a single frame")
-        )
-    if results["failed"]:
-        wrong = f"{100 * results['accuracy_all']:.1f}% right if they count as wrong"
-        rows.append(("unreadable", f"{results['failed']} more clips; {wrong}; see {LISTED}"))
-    if results["train_skipped"]:
-        of = f"{results['train_skipped']} of {results['train_files']} training files could not be read"
-        rows.append(("skipped", f"{of}; see {LISTED}"))
-    rows += freeze_rows(results)
-    facts("Result", rows)
-    best = max(results["majority"]["accuracy"], (results["single_frame"] or results["majority"])["accuracy"])
-    if low <= best:
-        say("warning", "not clearly better than that: more clips, more --minutes or --init may help")
-    say("report", run.path / "report.html")
-    say("next  ", f"tubelet predict {shlex.quote(str(run.path))} FILE")
-
-
-def freeze_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
-    """What learned and what freezing the rest costs, if it was measured."""
-    frozen = results["frozen"]
-    if frozen is None:
-        return []
-    whole = frozen["all_weights"]
-    if whole is None:
-        gap = "not measured: --compare trains them too, from the same start, and says what freezing costs"
-    else:
-        points, times = (
-            100 * (whole["accuracy"] - results["accuracy"]),
-            (whole["seconds_total"], results["seconds_total"]),
-        )
-        gap = (
-            f"{100 * whole['accuracy']:.1f}%, {abs(points):.1f} points {'more' if points >= 0 else 'less'}, "
-            f"in {clock(times[0])} instead of {clock(times[1])}, {times[0] / max(times[1], 1e-9):.1f} times as long"
-        )
-    return [("learned", f"{frozen['learned']}; the encoder stayed as it was"), ("all weights", gap)]

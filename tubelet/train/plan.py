@@ -1,6 +1,5 @@
 """Looks at the data and the machine and settles everything that the settings left open, before anything is trained."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from tubelet.evaluate import parse_views
 from tubelet.media.sampling import views_to_cover
 from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
 from tubelet.predict.precision import has_bfloat16
+from tubelet.system.device import free_memory
 from tubelet.train.clip_size import choose_spec, duration_of
 from tubelet.train.config import TrainConfig
 from tubelet.train.init import Start, choose_rates, find_start
@@ -156,14 +156,6 @@ def answered_clips(config: TrainConfig, spec: ClipSpec, durations_seconds: Seque
     temporal, spatial = parse_views(config.views, spec.kind)
     each = (temporal or views_to_cover(duration, spec.span_seconds) for duration in durations_seconds)
     return spatial * sum(each)
-
-
-def free_memory() -> int:
-    """Bytes of memory that are free, as far as the system tells."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 4 * 2**30
 
 
 def patch_of(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> tuple[int, int]:

@@ -3,24 +3,16 @@
 import json
 import os
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import tubelet
 from tubelet.data.items import write_split
-from tubelet.info import Info, describe
-from tubelet.nn import ModelConfig, SpaceTimeTransformer
-from tubelet.nn.split import Rest
 from tubelet.runs.lock import LOCK
 from tubelet.runs.run import Run, is_leftover
-from tubelet.system.console import facts, size
-from tubelet.system.text import plural
 from tubelet.train.config import CHOSEN, MAY_CHANGE
-from tubelet.train.distributed import Team
 from tubelet.train.plan import Plan
+from tubelet.train.show import info_of, learned_of, plan_rows
 
 
 def open_run(plan: Plan, *, hold: Callable[[Path], object] = lambda folder: None) -> Run:
@@ -131,72 +123,3 @@ def settings_of(plan: Plan) -> dict[str, Any]:
             "notes": list(plan.source.notes),
         },
     }
-
-
-def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
-    spec, config, counts = plan.spec, plan.config, plan.counts()
-    info = info_of(plan.model)
-    part = config.batch // config.accumulate
-    # weights, gradients and two moments in float32, activations of one part of the batch
-    memory = 16 * info.parameters + info.activation_bytes * part // (2 if plan.bfloat16 else 1)
-    learned, learns = learned_of(plan.model)
-    if config.freeze:
-        memory = 16 * learned + 4 * (info.parameters - learned)
-    splits = ", ".join(f"{sum(of.values())} {split}" for split, of in counts.items())
-    t, h, w = spec.clip_size
-    what = {
-        "video": f"{t} frames of {h}x{w} px, {spec.seconds_between_frames:.3g} s apart: {spec.span_seconds:.3g} s",
-        "image": f"{h}x{w} px",
-        "sound": f"{h} mel bins x {w} columns, {1000 * spec.seconds_between_frames:.3g} ms apart: "
-        f"{spec.span_seconds:.3g} s",
-    }[spec.kind]
-    names = list(plan.source.classes)
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    kept = f"; decoded files stay in memory ({size(plan.kept_bytes)})" if plan.keep else "; files are read each time"
-    kept = f"; features of {1 + config.freeze_views} views of each clip are kept" if config.freeze else kept
-    cost = f"{info.parameters / 1e6:.1f} M parameters, {info.gmacs:.2f} GMACs a clip"
-    return [
-        ("classes", f"{len(names)}: {shown}"),
-        ("clips", f"{splits}; median {plan.clip_seconds:.3g} s" if spec.kind != "image" else splits),
-        ("clip", what),
-        ("model", f"{plan.model_name} with {plan.model.embed} tokens: {cost}"),
-        ("memory", f"about {size(memory)}{kept}"),
-        *([("learns", f"{learns}, {learned:,} parameters; the encoder stays as it is")] * config.freeze),
-        ("run", str(run.path)),
-        *(("note", note) for note in plan.notes),
-    ]
-
-
-@cache
-def info_of(model: ModelConfig) -> Info:
-    with torch.device("meta"):
-        return describe(SpaceTimeTransformer(model))
-
-
-@cache
-def learned_of(model: ModelConfig) -> tuple[int, str]:
-    """Parameters that learn with a frozen encoder, and what they are."""
-    with torch.device("meta"):
-        rest = Rest(SpaceTimeTransformer(model))
-    return sum(parameter.numel() for parameter in rest.parameters()), rest.what
-
-
-def length_of(train: dict[str, Any]) -> str:
-    """How long a training of these settings is, in words."""
-    return plural(train["epochs"], "epoch") if train["epochs"] else plural(train["minutes"], "minute")
-
-
-def other_length(plan: Plan, run: Run) -> list[str]:
-    """A note where another length is asked for than the one that a run was begun with, which stays."""
-    begun, asked = length_of(run.config()["train"]), length_of(plan.config.to_json())
-    return [f"with {begun}, as it was begun, not {asked}: that takes another --out"] if asked != begun else []
-
-
-def print_plan(plan: Plan, run: Run, team: Team) -> None:
-    rows = plan_rows(plan, run)
-    config = plan.config
-    length = length_of(run.config()["train"])  # of a run that goes on, as it was begun
-    where = str(team.device) + (f" x {team.size} processes" if team.size > 1 else "")
-    split = "" if run.config()["train"]["epochs"] else ", of which start, training and evaluation take their part"
-    rows.insert(5, ("time", f"{length} on {where}{split}"))
-    facts(f"Plan for {config.data}", rows)

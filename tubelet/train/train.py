@@ -31,7 +31,8 @@ from tubelet.train.finish import finish
 from tubelet.train.loop import learn, spread
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan, make_plan
-from tubelet.train.resume import next_run, open_run, other_length, print_plan
+from tubelet.train.resume import next_run, open_run
+from tubelet.train.show import other_length, print_plan
 from tubelet.train.trainer import Fit, part_of_batch
 
 __all__ = ["Stopped", "train_fn"]

@@ -27,11 +27,12 @@ from tubelet.nn import Block, SpaceTimeTransformer, SwinBlock
 from tubelet.nn.split import Rest
 from tubelet.runs.run import Tensors
 from tubelet.system.text import plural
+from tubelet.tasks.classification import mix_pairs, soft_targets
 from tubelet.train.bad_files import spare, too_many
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.feature_cache import Features
-from tubelet.train.optim import learning_rate, make_optimizer, mix_pairs, soft_targets
+from tubelet.train.optim import learning_rate, make_optimizer
 from tubelet.train.pace import Decision, Pace
 from tubelet.train.plan import Plan
 

@@ -1,0 +1,1 @@
+"""Names that others give to weights, one file each."""

@@ -1,0 +1,1 @@
+"""Starts: a model filled from an image model, or from another of ours."""

@@ -1,0 +1,30 @@
+"""The device that a command computes on, and the memory of the machine."""
+
+import os
+import re
+
+import torch
+
+
+def find_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device called `name`; "auto" takes a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", name):
+        raise ValueError(f"unknown device {name!r}: expected auto, cpu, cuda or mps")
+    device = torch.device(name)
+    if device.type == "cuda":
+        device = torch.device("cuda", local_rank if device.index is None else device.index)
+        if device.index >= torch.cuda.device_count():
+            raise ValueError(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} GPUs; --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device 'mps' is not there: use --device cpu")
+    return device
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free, as far as the system tells."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 4 * 2**30

@@ -1,0 +1,19 @@
+"""Optional packages."""
+
+import sys
+from importlib import import_module
+from typing import Any
+
+
+def needed(name: str) -> Any:
+    """A package of the extra "export".
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    # OpenVINO reports its use over the network as soon as it is imported, without asking; without this it cannot
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as where it is not installed
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ValueError(f"{name.split('.')[0]} is needed ({error}): pip install 'tubelet[export]'") from error

@@ -1,0 +1,3 @@
+"""The version of tubelet, known without importing the rest."""
+
+__version__ = "0.1.0"
