@@ -24,6 +24,7 @@ from tubelet.data.items import Item, Source
 from tubelet.media.health import examine
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
 from tubelet.media.workers import START, Workers
+from tubelet.tasks import Classification
 from tubelet.train.preflight import look_at_files
 
 # A child that does what the names of files say; the folder of the first file holds the notes of all.
@@ -142,7 +143,7 @@ def test_training_goes_on_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     named = [("run/0", "train"), ("run/1", "val"), ("walk/0", "train"), ("walk/1", "val")]
     named += [("run/segv", "train"), ("run/segv-too", "val")]
     items = tuple(Item(f"{name}.mp4", name[:3], split=split) for name, split in named)
-    look = look_at_files(Source(data, "video", items, ("run", "wal")), most_bad=0.5, workers=2)
+    look = look_at_files(Source(data, "video", items, Classification(("run", "wal"))), most_bad=0.5, workers=2)
     assert [(bad.path, bad.code, bad.split) for bad in look.bad] == [
         ("run/segv-too.mp4", "decoder-crash", "val"),
         ("run/segv.mp4", "decoder-crash", "train"),

@@ -16,6 +16,10 @@ class TrainConfig:
 
     data: Positional[Path]
     """Folder of class folders, folder with train/ val/ test/, or CSV file (path, label[, start, end, split, group])."""
+    task: Literal["classification", "multilabel", "regression"] = "classification"
+    """What is learned: one class of several, all that hold of several (cells a;b), or numbers."""
+    labels: tuple[str, ...] = ("label",)
+    """Columns of the table that hold it; several only where they hold numbers."""
     out: Path | None = None
     """Run directory; runs/NAME-OF-THE-DATA if left out."""
     model: str | None = None
@@ -55,8 +59,8 @@ class TrainConfig:
     """Share of the steps in which the learning rate rises; a half cosine follows."""
     layer_decay: float | None = None
     """Factor on the learning rate from each layer to the one below it; 0.75 with --init."""
-    label_smoothing: float = 0.1
-    """Probability given to all classes alike."""
+    label_smoothing: float | None = None
+    """Probability given to all classes alike; 0.1 where each clip has one class, else 0, if left out."""
     mixup: float = 0.0
     """Beta parameter of mixup; 0 is off."""
     ema: float = 0.0

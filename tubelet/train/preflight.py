@@ -85,7 +85,9 @@ def check_train(source: Source, faults: dict[Item, tuple[str, str]], most_bad: f
     bad = sum(item in faults for item in train)
     listing = in_lines(source, {item: fault for item, fault in faults.items() if item.split == "train"})
     what = f"{source.root}: {bad} of {len(train)} training files cannot be read"
-    if lost := {item.label for item in train} - {item.label for item in train if item not in faults}:
+    classes_in = source.task.classes_in
+    whole = {name for item in train if item not in faults for name in classes_in(item.label)}
+    if lost := {name for item in train for name in classes_in(item.label)} - whole:
         raise ValueError(f"{what}, all of {', '.join(sorted(lost))}: repair or remove them{listing}")
     if bad > most_bad * len(train) + 1e-9:
         share = bad / len(train)

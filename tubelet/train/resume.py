@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tubelet
-from tubelet.data.items import write_split
+from tubelet.data.table import write_table
 from tubelet.runs.lock import LOCK
 from tubelet.runs.run import Run, is_leftover
 from tubelet.train.config import CHOSEN, MAY_CHANGE
@@ -33,13 +33,13 @@ def open_run(plan: Plan, *, hold: Callable[[Path], object] = lambda folder: None
     run.check_room(checkpoint_bytes(plan))
     if goes_on(plan, run):  # once more: who held it may have ended it meanwhile
         if not (run.path / "split.csv").is_file():  # which is the same, as the data is
-            write_split(plan.source, run.path / "split.csv")
+            write_table(run.path / "split.csv", plan.source.items)
         return run
     for name in ("metrics.jsonl", "features.json", "bad_files.jsonl"):
         (run.path / name).unlink(missing_ok=True)
     in_words = [f"{name}: {value}" for name, value in plan_rows(plan, run)]
     run.write_json("config.json", {**settings_of(plan), "plan": in_words})
-    write_split(plan.source, run.path / "split.csv")
+    write_table(run.path / "split.csv", plan.source.items)
     return run
 
 
@@ -112,7 +112,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "model": plan.model.to_json(),
         "model_name": plan.model_name,
         "clip_spec": plan.spec.to_json(),
-        "classes": list(plan.source.classes),
+        "task": plan.source.task.to_json(),
         "train": plan.config.to_json(),
         "data": {
             "root": str(plan.source.root),

@@ -199,7 +199,7 @@ def clips_of(
     """
     source = plan.source
     train, held = (
-        Clips(source.root, plan.items(split), source.classes, plan.spec, keep=plan.keep)
+        Clips(source.root, plan.items(split), source.task, plan.spec, keep=plan.keep)
         for split in ("train", plan.looked_at)
     )
     train.bad |= bad.among(train.items)
@@ -223,7 +223,7 @@ def clips_of(
             if budget and budget.spent > READ_SHARE * budget.seconds:
                 break
     if budget and plan.keep:  # the files of the evaluation are read anew; otherwise looks tell how long that takes
-        measured = Clips(source.root, plan.items(plan.held_out), source.classes, plan.spec, keep=False)
+        measured = Clips(source.root, plan.items(plan.held_out), source.task, plan.spec, keep=False)
         begun, numbers = time.monotonic(), range(min(TRIED, len(measured)))
         for number in numbers:
             with suppress(MediaError):
