@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from tubelet.nn import Grid, attend, attention, processor
+from tubelet.nn import Grid, attend, attention, kernels
 from tubelet.nn import kernels as linear_room
 from tubelet.nn.attention import from_products, kept_products
 from tubelet.nn.kernels import BFLOAT16, Linear, bfloat16_instructions, linear, only_answers, products_beat_attention
@@ -143,8 +143,8 @@ def test_a_torch_that_lacks_the_kernel_does_without(monkeypatch):
 
 def ask_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on nothing is remembered of what torch said of itself."""
-    monkeypatch.setattr(processor, "onednn_has", processor.onednn_has.__wrapped__)
-    monkeypatch.setattr(linear_room, "fuses_linear", processor.fuses_linear.__wrapped__)
+    monkeypatch.setattr(kernels, "onednn_has", kernels.onednn_has.__wrapped__)
+    monkeypatch.setattr(linear_room, "fuses_linear", kernels.fuses_linear.__wrapped__)
 
 
 @pytest.mark.parametrize("onednn", [True, False])

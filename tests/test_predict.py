@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from small_sets import LEVELS, command, pictures, spoil, tiny_config, write_image, write_sounds, write_videos
+from test_workers import TOLD, pids
 
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import Views, load_views, views
 from tubelet.data.items import Item
 from tubelet.evaluate import CLIPS, Answer, answer, parse_views, results_of, write_predictions
 from tubelet.media.reader import MediaError
+from tubelet.media.workers import Workers
 from tubelet.media.writer import write_video
 from tubelet.nn import create_model
 from tubelet.predict.exported import open_file
 from tubelet.predict.predictor import Predictor, find_files, trained_on
+from tubelet.predict.show import kept_rows, write_table
 from tubelet.train.train import train_fn
 from tubelet.weights.store import save
 
@@ -115,6 +119,79 @@ def test_a_clip_shorter_than_the_span_holds_its_last_frame(predictor: Predictor,
     one, eight = (predictor.predict(tmp_path / name) for name in ("one.mp4", "eight.mp4"))
     assert one.label == eight.label == "dark"
     assert one.probability == pytest.approx(eight.probability, abs=0.02)
+
+
+# ---- files of which the decoder dies
+
+
+@pytest.fixture
+def deadly(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A class folder more than the test split has, of the same kind, in which a file kills the children that look."""
+    folder = shutil.copytree(data / "test", tmp_path / "deadly")
+    shutil.move(folder / "dark" / "20.mp4", folder / "dark" / "segv.mp4")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("tubelet.data.health_cache.Workers", lambda: Workers(TOLD))
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["predict", "eval"])
+def test_the_file_of_which_the_decoder_dies_is_named_and_the_others_are_answered(
+    run: Path, deadly: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(verb, run, deadly, "--json", "--device", "cpu") == 3
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    killer = deadly / "dark" / "segv.mp4"
+    if verb == "predict":
+        assert [one["code"] for one in lines] == ["ok", "ok", "ok", "decoder-crash"]
+        assert [one["label"] for one in lines] == ["bright", "bright", "dark", None]
+        assert (lines[3]["path"], "Segmentation fault" in lines[3]["status"]) == (str(killer), True)
+    else:
+        assert (lines[0]["clips"], lines[0]["failed"], lines[0]["accuracy"]) == (3, 1, 1.0)
+        assert [(one["path"], one["code"]) for one in lines[0]["failures"]] == [("dark/segv.mp4", "decoder-crash")]
+    assert len(pids(deadly)) == 5
+
+
+def test_files_are_looked_at_once(predictor: Predictor, deadly: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a file alone never: to start a process takes longer."""
+    monkeypatch.setattr("tubelet.predict.MANY", 3)
+    monkeypatch.chdir(deadly)
+    paths = ["bright/20.mp4", "dark/../bright/21.mp4", str(deadly / "dark" / "segv.mp4"), "bright/20.mp4", "", "gone"]
+    assert predictor.predict(paths[2]).code == "ok"
+    assert pids(deadly) == []
+    for _ in range(2):
+        codes = [one.code for one in predictor.predict_files(paths)]
+        assert codes == ["ok", "ok", "decoder-crash", "ok", "not-a-file", "missing"]
+        assert [len(pids(deadly, name)) for name in ("20.mp4", "21.mp4", "segv.mp4")] == [1, 1, 2]
+    assert predictor.predict_files([]) == []
+
+
+def test_rows_are_on_the_disk_as_soon_as_they_are_known(
+    predictor: Predictor, run: Path, deadly: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, part = tmp_path / "p.csv", tmp_path / "p.csv.part"
+    answers = predictor.predict_files(sorted(deadly.glob("*/*.mp4")))
+    with suppress(KeyboardInterrupt), kept_rows(predictor.classes, table) as keep:
+        for number, one in enumerate(answers):
+            keep(one)
+            assert len(read_csv(part)) == number + 1
+        raise KeyboardInterrupt
+    write_table(answers, predictor.classes, table)
+    assert table.read_bytes() == part.read_bytes()
+    typed = ("predict", run, deadly, "--csv", table, "--device", "cpu")
+    assert command(*typed) == 3
+    assert not part.exists()
+    part.write_text("not ours")
+    assert command(*typed) == 2
+    assert part.read_text() == "not ours"
+    part.unlink()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(table))
+
+    monkeypatch.setattr("tubelet.predict.tables.write_table", full)
+    before = table.read_bytes()
+    assert command(*typed) == 4
+    assert part.read_bytes() == table.read_bytes() == before
 
 
 # ---- checkpoints

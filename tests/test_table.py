@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tubelet.data.items import Item, find_items
-from tubelet.data.table import read_table, write_table
 from tubelet.data.problems import DataProblems
 from tubelet.data.splits import assign_splits
+from tubelet.data.table import read_table, write_table
 
 
 def _touch(root: Path, *names: str) -> Path:

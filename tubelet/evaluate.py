@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from itertools import islice
@@ -71,7 +71,7 @@ def answer(
     model: nn.Module,
     spec: ClipSpec,
     root: Path,
-    items: Sequence[Item],
+    items: Iterable[Item],
     *,
     views_text: str = "auto",
     single_frame: bool = False,
@@ -88,13 +88,13 @@ def answer(
     device = device or torch.device("cpu")
     model.eval()
 
-    def read(item: Item) -> Views | MediaError:
+    def read(item: Item) -> tuple[Item, Views | MediaError]:
         where = {"start_seconds": item.start_seconds, "end_seconds": item.end_seconds}
         try:
             found = load_views(root / item.path, spec, temporal=temporal, spatial=spatial, **where)
         except MediaError as error:
-            return error
-        return replace(found, clips=found.clips[:, :, [spec.frames // 2]]) if single_frame else found
+            return item, error
+        return item, replace(found, clips=found.clips[:, :, [spec.frames // 2]]) if single_frame else found
 
     # as many files as fill two batches, if they are short; few where each may have many clips
     ahead = max(2 * workers, 2 * CLIPS // ((temporal or MOST_VIEWS) * spatial))
@@ -104,7 +104,7 @@ def answer(
     answers: list[Answer] = []
 
     def clips() -> Iterator[torch.Tensor]:
-        for item, found in zip(items, files, strict=True):
+        for item, found in files:
             waiting.append((item, found, 0 if isinstance(found, MediaError) else len(found.clips)))
             yield from () if isinstance(found, MediaError) else found.clips
 

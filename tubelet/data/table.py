@@ -70,9 +70,7 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_table(
-    table: Path, *, root: Path, task: type[Task] = Classification, labels: Sequence[str] = LABELS
-) -> Found:
+def read_table(table: Path, *, root: Path, task: type[Task] = Classification, labels: Sequence[str] = LABELS) -> Found:
     """The items of a table, a note on the columns that were not read, and all its faults by their line numbers.
 
     task: what reads the cells of the columns `labels`, joined by ";" where there are several.

@@ -2,7 +2,8 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from tubelet.data.clip_spec import ClipSpec
+from tubelet.data.health_cache import MANY, Checked
 from tubelet.data.items import Item, Source, find_items
 from tubelet.data.walk import walk
 from tubelet.evaluate import Answer, answer, results_of, seen_words, write_predictions
@@ -119,7 +121,14 @@ class Predictor:
         workers: int = 2,
         after: Callable[[Prediction], None] = lambda prediction: None,
     ) -> list[Prediction]:
-        """Answers for many files, in their order; one that cannot be read keeps its place and says why."""
+        """Answers for many files, in their order; one that cannot be read keeps its place and says why.
+
+        Where there are several, processes of their own look at the start of each first: one of which the decoder dies
+        cannot be read either.
+
+        Raises:
+            OSError: such a process cannot be started.
+        """
         items = [Item(str(path), "") for path in paths]
         given: list[Prediction] = []
 
@@ -127,9 +136,17 @@ class Predictor:
             given.append(self.prediction(one))
             after(given[-1])
 
-        answer(
-            self.answers, self.spec, Path(), items, views_text=views, workers=workers, device=self.device, after=take
-        )
+        with closing(looked_at(items, workers=workers)) as ready:
+            answer(
+                self.answers,
+                self.spec,
+                Path(),
+                ready,
+                views_text=views,
+                workers=workers,
+                device=self.device,
+                after=take,
+            )
         return given
 
     def prediction(self, one: Answer) -> Prediction:
@@ -169,12 +186,13 @@ class Predictor:
                 "note",
                 f"{plural(left_out, 'clip')} left out: the run was trained on {'it' if left_out == 1 else 'them'}",
             )
-        with bar("evaluating", len(items), show=show) as progress:
+        ready = looked_at(items, root=source.root, workers=workers)
+        with bar("evaluating", len(items), show=show) as progress, closing(ready):
             answers = answer(
                 self.answers,
                 self.spec,
                 source.root,
-                items,
+                ready,
                 views_text=views,
                 workers=workers,
                 device=self.device,
@@ -202,6 +220,26 @@ class Predictor:
             if not items:
                 raise ValueError(f"{source.root}: the run was trained on every one of these clips: give it others")
         return chosen, items
+
+
+def looked_at(items: Sequence[Item], *, root: Path | None = None, workers: int) -> Generator[Item, None, None]:
+    """The items, in order, each when children have looked at its file, and this process will not open it if they died.
+
+    root: of the data set; None: the paths are as the user could open them. A file alone is not looked at: a process
+    takes longer to start than the answer.
+    """
+    if len(items) < 2:
+        yield from items
+        return
+    paths = [item.path for item in items]
+    checked = Checked.open(root) if root else Checked.open_above(paths)
+    if root is None:
+        paths = [Path(os.path.relpath(os.path.abspath(path), checked.root)).as_posix() for path in paths]
+    with closing(checked.look(paths, threads=workers)) as looks:
+        for item, _ in zip(items, looks, strict=True):
+            yield item
+    if len(items) >= MANY:
+        checked.save()  # where it cannot, all is looked at again
 
 
 def check_classes(names: object, run: str | os.PathLike[str], model: SpaceTimeTransformer | Exported) -> None:

@@ -4,7 +4,8 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -45,15 +46,17 @@ def show(
     """Predicts files and prints a table, or JSON lines as they come, or writes a CSV file."""
 
     def say(prediction: Prediction) -> None:
+        keep(prediction)
         if json_lines:
             print(dumps(asdict(prediction)), flush=True)
         progress.advance(f"{progress.done + 1}/{progress.total} files")
 
-    with bar("predicting", len(files), show=not json_lines and len(files) > 1) as progress:
-        predictions = predictor.predict_files(files, views=views, workers=workers, after=say)
-    if csv_file:
-        write_table(predictions, predictor.classes, csv_file)
-    elif not json_lines:
+    with kept_rows(predictor.classes, csv_file) as keep:
+        with bar("predicting", len(files), show=not json_lines and len(files) > 1) as progress:
+            predictions = predictor.predict_files(files, views=views, workers=workers, after=say)
+        if csv_file:
+            write_table(predictions, predictor.classes, csv_file)
+    if not (csv_file or json_lines):
         print_table(predictions, top)
     if not json_lines:
         for one in predictions:
@@ -86,16 +89,41 @@ def others(one: Prediction, top: int) -> str:
     return ", ".join(f"{name} {100 * p:.0f}%" for name, p in list(one.probabilities.items())[1:top])
 
 
+@contextmanager
+def kept_rows(classes: Sequence[str], file: Path | None) -> Iterator[Callable[[Prediction], None]]:
+    """Writes rows of a table as they come to FILE.part, which is left where the whole table never is written."""
+    if file is None:
+        yield lambda prediction: None
+        return
+    part = file.with_name(f"{file.name}.part")
+    check_table(part)
+    with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as rows:
+        table = csv.writer(rows)
+        table.writerow(header(classes))
+
+        def keep(one: Prediction) -> None:
+            table.writerow(row(one, classes))
+            rows.flush()  # what the process still held would die with it
+
+        yield keep
+    part.unlink()
+
+
 def write_table(predictions: Sequence[Prediction], classes: Sequence[str], file: Path) -> None:
     """A CSV table: path, predicted, probability, status, code, seconds, seconds_seen, then one column for each class.
     Cells that a spreadsheet would compute are marked, see `tubelet.system.text`."""
     text = io.StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow([*COLUMNS, *(f"p:{name}" for name in classes)])
-    for one in predictions:
-        probability = "" if one.probability is None else f"{one.probability:.6f}"
-        chances = [f"{one.probabilities[name]:.6f}" if one.probabilities else "" for name in classes]
-        names = path_cell(one.path), text_cell(one.label or "")
-        seconds = ["" if value is None else f"{value:.3f}" for value in (one.seconds, one.seconds_seen)]
-        table.writerow([*names, probability, text_cell(one.status), one.code, *seconds, *chances])
+    csv.writer(text).writerows([header(classes), *(row(one, classes) for one in predictions)])
     write_whole(file, text.getvalue())
+
+
+def header(classes: Sequence[str]) -> list[str]:
+    return [*COLUMNS, *(f"p:{name}" for name in classes)]
+
+
+def row(one: Prediction, classes: Sequence[str]) -> list[str]:
+    probability = "" if one.probability is None else f"{one.probability:.6f}"
+    chances = [f"{one.probabilities[name]:.6f}" if one.probabilities else "" for name in classes]
+    seconds = ["" if value is None else f"{value:.3f}" for value in (one.seconds, one.seconds_seen)]
+    names = path_cell(one.path), text_cell(one.label or "")
+    return [*names, probability, text_cell(one.status), one.code, *seconds, *chances]

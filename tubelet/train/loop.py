@@ -19,7 +19,6 @@ from tubelet.system.text import plural
 from tubelet.train.bad_files import BadFiles
 from tubelet.train.feature_cache import Features
 from tubelet.train.pace import FIRST_STEPS, Decision
-from tubelet.train.plan import Plan
 from tubelet.train.trainer import Best, Fit
 
 LOOKS = (5, 20)  # fewest and most times that held-out clips are looked at during training
