@@ -20,10 +20,10 @@ from test_train import image_vit, stopping_after
 
 from tubelet.data import clips as clips_room
 from tubelet.data.dataset import BadFile, Clips
-from tubelet.evaluate import cut_note
 from tubelet.media.reader import MediaError
 from tubelet.media.writer import write_sound
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.predict.answer import cut_note
 from tubelet.runs.run import Run
 from tubelet.train.bad_files import BadFiles, read_list, spare
 from tubelet.train.distributed import Team

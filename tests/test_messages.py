@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 from small_sets import TINY_FLAGS, command, spoil, tiny_config, write_videos
 
-from tubelet.evaluate import Answer, write_predictions
-from tubelet.predict.show import write_table
+from tubelet.predict.answer import Answer, write_predictions
+from tubelet.predict.tables import write_table
 from tubelet.report.results import read_run_files
 from tubelet.system.console import console, facts, say
 from tubelet.system.errors import EnvironmentTrouble

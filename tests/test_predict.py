@@ -19,14 +19,15 @@ from test_workers import TOLD, pids
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import Views, load_views, views
 from tubelet.data.items import Item
-from tubelet.evaluate import CLIPS, Answer, answer, parse_views, results_of, write_predictions
+from tubelet.evaluate import results_of, trained_on
 from tubelet.media.reader import MediaError
 from tubelet.media.workers import Workers
 from tubelet.media.writer import write_video
 from tubelet.nn import create_model
+from tubelet.predict.answer import CLIPS, Answer, answer, parse_views, write_predictions
 from tubelet.predict.exported import open_file
-from tubelet.predict.predictor import Predictor, find_files, trained_on
-from tubelet.predict.show import kept_rows, write_table
+from tubelet.predict.predictor import Predictor, find_files
+from tubelet.predict.tables import kept_rows, write_table
 from tubelet.train.train import train_fn
 from tubelet.weights.store import save
 

@@ -176,24 +176,31 @@ def prepare(command: Prepare) -> int:
 
 
 def evaluate(command: Eval) -> int:
+    from tubelet.evaluate import evaluate as measure
     from tubelet.predict.predictor import Predictor
-    from tubelet.predict.show import check_table
+    from tubelet.predict.tables import check_table
 
     check_table(command.csv)
     predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype)
     print(f"tubelet: in {predictor.precision}", file=sys.stderr)
-    results = predictor.evaluate(
-        command.data, views=command.views, split=command.split, csv_file=command.csv, workers=command.workers
+    found = measure(
+        predictor,
+        command.data,
+        views=command.views,
+        split=command.split,
+        csv_file=command.csv,
+        workers=command.workers,
     )
+    failures = [{"path": one.path, "code": one.code, "message": one.status} for one in found.failed]
     if command.json:
-        print_json({"run": command.run, "data": command.data, **results})
-    return SOME_FAILED if results["failed"] else 0
+        print_json({"run": command.run, "data": command.data, **found.to_json(), "failures": failures})
+    return SOME_FAILED if failures else 0
 
 
 def predict(command: Predict) -> int:
     from tubelet.predict.predictor import Predictor, find_files
-    from tubelet.predict.show import check_table
     from tubelet.predict.show import show as show_predictions
+    from tubelet.predict.tables import check_table
 
     check_table(command.csv)
     files = find_files(command.files)

@@ -44,8 +44,9 @@ def augment(
 ) -> tuple[torch.Tensor, bool, bool]:
     """uint8 (C, T, H', W') -> uint8 (C, T, H, W), mirrored, reversed; (H, W) = size; every frame is treated alike.
 
-    flip, reverse: whether a clip may be mirrored, or played backwards; its label may change then. The input is not written to. Equal generators give equal results, and the same number of draws is taken whatever is
-    switched on. Single frames are never reversed.
+    flip, reverse: whether a clip may be mirrored, or played backwards; its label may change then. The input is not
+    written to. Equal generators give equal results, and the same number of draws is taken whatever is switched on.
+    Single frames are never reversed.
 
     Raises: ValueError where the clip is not uint8 (C, T, H', W').
     """

@@ -1,36 +1,16 @@
-"""What `tubelet predict` shows and writes: a table, JSON lines or a CSV file of the answers for files."""
+"""What `tubelet predict` shows: a table, or JSON lines as they come."""
 
-import csv
-import io
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
 
-from tubelet.evaluate import seen_words
 from tubelet.predict.predictor import Prediction, Predictor
+from tubelet.predict.tables import kept_rows, write_table
 from tubelet.system.console import bar, console
-from tubelet.system.files import write_whole
-from tubelet.system.text import dumps, path_cell, text_cell, visible
-
-COLUMNS = ("path", "predicted", "probability", "status", "code", "seconds", "seconds_seen")  # then one for each class
-
-
-def check_table(file: Path | None) -> None:
-    """Raises ValueError, before the work is done, where a table could not be written after it, or would replace
-    something else: `--csv *.mp4` names a video."""
-    if file is None:
-        return
-    if (file.exists() and not file.is_file()) or not file.parent.is_dir():  # nor a device: a file would replace it
-        raise ValueError(f"{file}: cannot be written: name a file in a folder that exists")
-    if file.is_file() and file.stat().st_size:
-        with open(file, "rb") as handle:
-            if not re.match(rb"path,(label,)?predicted,", handle.read(30)):
-                raise ValueError(f"{file}: is there, and no table of predictions: name another file for --csv")
+from tubelet.system.text import dumps, visible
 
 
 def show(
@@ -51,11 +31,11 @@ def show(
             print(dumps(asdict(prediction)), flush=True)
         progress.advance(f"{progress.done + 1}/{progress.total} files")
 
-    with kept_rows(predictor.classes, csv_file) as keep:
+    with kept_rows(predictor.task, csv_file) as keep:
         with bar("predicting", len(files), show=not json_lines and len(files) > 1) as progress:
             predictions = predictor.predict_files(files, views=views, workers=workers, after=say)
         if csv_file:
-            write_table(predictions, predictor.classes, csv_file)
+            write_table(predictions, predictor.task, csv_file)
     if not (csv_file or json_lines):
         print_table(predictions, top)
     if not json_lines:
@@ -79,51 +59,20 @@ def print_table(predictions: Sequence[Prediction], top: int) -> None:
     for name, (style, _) in shown.items():
         table.add_column(name, style=style)
     for one, *words in zip(predictions, *(words for _, words in shown.values()), strict=True):
-        cells = ["unreadable", ""] if one.probability is None else [one.label or "", f"{100 * one.probability:.0f}%"]
+        sure = "" if one.probability is None else f"{100 * one.probability:.0f}%"
+        cells = ["unreadable", ""] if one.label is None else [one.label, sure]
         table.add_row(*map(visible, (one.path, *cells, *words)))
     console.print(table)
 
 
 def others(one: Prediction, top: int) -> str:
-    """The likeliest classes but the first, `top` in all."""
-    return ", ".join(f"{name} {100 * p:.0f}%" for name, p in list(one.probabilities.items())[1:top])
+    """The likeliest classes, `top` of them, but for the first where that is the label."""
+    first = 0 if one.probability is None else 1
+    return ", ".join(f"{name} {100 * p:.0f}%" for name, p in list(one.probabilities.items())[first:top])
 
 
-@contextmanager
-def kept_rows(classes: Sequence[str], file: Path | None) -> Iterator[Callable[[Prediction], None]]:
-    """Writes rows of a table as they come to FILE.part, which is left where the whole table never is written."""
-    if file is None:
-        yield lambda prediction: None
-        return
-    part = file.with_name(f"{file.name}.part")
-    check_table(part)
-    with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as rows:
-        table = csv.writer(rows)
-        table.writerow(header(classes))
-
-        def keep(one: Prediction) -> None:
-            table.writerow(row(one, classes))
-            rows.flush()  # what the process still held would die with it
-
-        yield keep
-    part.unlink()
-
-
-def write_table(predictions: Sequence[Prediction], classes: Sequence[str], file: Path) -> None:
-    """A CSV table: path, predicted, probability, status, code, seconds, seconds_seen, then one column for each class.
-    Cells that a spreadsheet would compute are marked, see `tubelet.system.text`."""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([header(classes), *(row(one, classes) for one in predictions)])
-    write_whole(file, text.getvalue())
-
-
-def header(classes: Sequence[str]) -> list[str]:
-    return [*COLUMNS, *(f"p:{name}" for name in classes)]
-
-
-def row(one: Prediction, classes: Sequence[str]) -> list[str]:
-    probability = "" if one.probability is None else f"{one.probability:.6f}"
-    chances = [f"{one.probabilities[name]:.6f}" if one.probabilities else "" for name in classes]
-    seconds = ["" if value is None else f"{value:.3f}" for value in (one.seconds, one.seconds_seen)]
-    names = path_cell(one.path), text_cell(one.label or "")
-    return [*names, probability, text_cell(one.status), one.code, *seconds, *chances]
+def seen_words(seconds_seen: float | None, seconds: float | None) -> str:
+    """ "12.0 of 139.0 s": how much of an item was looked at; nothing where that was all, or is not known."""
+    if seconds is None or seconds_seen is None or round(seconds_seen, 1) >= round(seconds, 1):
+        return ""
+    return f"{seconds_seen:.1f} of {seconds:.1f} s"

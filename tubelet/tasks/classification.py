@@ -26,6 +26,8 @@ class Classification:
     smoothing: ClassVar[float] = 0.1
     fewest_classes: ClassVar[int] = 2
     exclusive: ClassVar[bool] = True
+    gives_probabilities: ClassVar[bool] = True
+    settles: ClassVar[bool] = False
 
     @staticmethod
     def classes_in(cell: str) -> tuple[str, ...]:
@@ -152,13 +154,17 @@ class ClassificationResults:
     calibration_error: float
     per_class: list[dict[str, Any]]
     confusion: list[list[int]]
+    figure_name: ClassVar[str] = "accuracy"
 
     @property
     def figure(self) -> float:
         return self.accuracy
 
+    def number(self, figure: float) -> str:
+        return percent(figure)
+
     def say(self, figure: float) -> str:
-        return f"right on {percent(figure)}"
+        return f"{percent(figure)} right"
 
     def baseline(self) -> tuple[str, float]:
         return f"always answering “{self.majority['label']}”", self.majority["accuracy"]

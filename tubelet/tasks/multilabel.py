@@ -35,6 +35,8 @@ class MultiLabel:
     smoothing: ClassVar[float] = 0.0
     fewest_classes: ClassVar[int] = 1
     exclusive: ClassVar[bool] = False
+    gives_probabilities: ClassVar[bool] = True
+    settles: ClassVar[bool] = True
 
     @staticmethod
     def classes_in(cell: str) -> tuple[str, ...]:
@@ -188,13 +190,17 @@ class MultiLabelResults:
     chosen_thresholds: bool
     per_class: list[dict[str, Any]]
     confusion: ClassVar[None] = None
+    figure_name: ClassVar[str] = "mean_average_precision"
 
     @property
     def figure(self) -> float:
         return self.mean_average_precision
 
+    def number(self, figure: float) -> str:
+        return percent(figure)
+
     def say(self, figure: float) -> str:
-        return f"mean average precision {percent(figure)}"
+        return f"{percent(figure)} mean average precision"
 
     def baseline(self) -> tuple[str, float]:
         return "ranking at random", self.at_random

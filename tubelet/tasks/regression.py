@@ -30,6 +30,8 @@ class Regression:
     smoothing: ClassVar[float] = 0.0
     fewest_classes: ClassVar[int] = 0
     exclusive: ClassVar[bool] = False
+    gives_probabilities: ClassVar[bool] = False
+    settles: ClassVar[bool] = False
 
     @staticmethod
     def classes_in(cell: str) -> tuple[str, ...]:
@@ -154,10 +156,14 @@ class RegressionResults:
     r2_of_mean: float
     per_output: list[dict[str, Any]]
     confusion: ClassVar[None] = None
+    figure_name: ClassVar[str] = "r2"
 
     @property
     def figure(self) -> float:
         return self.r2
+
+    def number(self, figure: float) -> str:
+        return f"{figure:.3f}"
 
     def say(self, figure: float) -> str:
         return f"R2 {figure:.3f}"

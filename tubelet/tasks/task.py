@@ -18,9 +18,11 @@ Row = dict[str, Any]
 class Results(Protocol):
     """What was measured on clips that were answered, of which `clips` could be read and `failed` could not.
 
-    figure: the number that stands for all, 1 where all is right. interval: its [low, high] of 95 %. confusion: counts,
-    row label, column answer, where every clip has one of several classes.
+    figure: the number that stands for all, 1 where all is right; figure_name: as `to_json` calls it. interval: its
+    [low, high] of 95 %. confusion: counts, row label, column answer, where every clip has one of several classes.
     """
+
+    figure_name: ClassVar[str]
 
     @property
     def figure(self) -> float: ...
@@ -33,8 +35,11 @@ class Results(Protocol):
     @property
     def confusion(self) -> list[list[int]] | None: ...
 
+    def number(self, figure: float) -> str:
+        """A figure as it is written."""
+
     def say(self, figure: float) -> str:
-        """A figure in words, as in "this model: ..."."""
+        """A figure in words, as in "93.1 % right"."""
 
     def baseline(self) -> tuple[str, float]:
         """What needs no model, in words, and the figure that it reaches."""
@@ -62,6 +67,8 @@ class Task(Protocol):
     smoothing: ClassVar[float]  # of labels, where no other is asked for
     fewest_classes: ClassVar[int]  # that a training needs
     exclusive: ClassVar[bool]  # whether each clip has one class, and no other
+    gives_probabilities: ClassVar[bool]
+    settles: ClassVar[bool]  # whether `settle` chooses something
 
     @property
     def names(self) -> tuple[str, ...]: ...

@@ -109,10 +109,10 @@ class TrainConfig:
         if self.compare and not self.freeze:
             raise ValueError("--compare compares --freeze with training all weights: give both")
         for name in NOT_NEGATIVE:
-            if not 0 <= getattr(self, name) < math.inf:
+            if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 0 or more")
         for name in ("ema", "drop_path", "dropout", "label_smoothing", "val_share"):
-            if getattr(self, name) >= 1:
+            if (getattr(self, name) or 0) >= 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected less than 1")
         for name in POSITIVE:
             value = getattr(self, name)
@@ -133,14 +133,16 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "TrainConfig":
-        """Raises ValueError for a key that is unknown or missing."""
-        if wrong := sorted(set(values) ^ {field.name for field in fields(cls)}):
-            raise ValueError(f"training settings that are unknown or missing: {', '.join(wrong)}")
+        """Raises ValueError for a key that is unknown; one that a run of old does not have is at its default."""
+        if wrong := sorted(set(values) - {field.name for field in fields(cls)}):
+            raise ValueError(f"training settings that are unknown: {', '.join(wrong)}: begun by another version?")
         settings: dict[str, Any] = dict(values)
         settings["data"] = Path(settings["data"])
         for name in ("out", "cache"):
-            settings[name] = None if settings[name] is None else Path(settings[name])
-        settings["size"] = None if settings["size"] is None else tuple(settings["size"])
+            settings[name] = None if settings.get(name) is None else Path(settings[name])
+        for name in ("size", "labels"):
+            if settings.get(name) is not None:
+                settings[name] = tuple(settings[name])
         return cls(**settings)
 
 

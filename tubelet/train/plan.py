@@ -17,9 +17,9 @@ from tubelet.data.label_swaps import find_mirrors
 from tubelet.data.near_duplicates import MOST_SECONDS, near_duplicate_notes
 from tubelet.data.prefetch import processors
 from tubelet.data.splits import assign_splits
-from tubelet.evaluate import parse_views
 from tubelet.media.sampling import views_to_cover
 from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
+from tubelet.predict.answer import parse_views
 from tubelet.predict.precision import has_bfloat16
 from tubelet.system.device import free_memory
 from tubelet.tasks import TASKS

@@ -12,10 +12,10 @@ import torch
 
 from tubelet.data.dataset import Clips, UserAugmentation
 from tubelet.data.prefetch import prefetch
-from tubelet.evaluate import answer
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
+from tubelet.predict.answer import answer
 from tubelet.runs.checkpoint import check_fits
 from tubelet.runs.lock import held
 from tubelet.runs.run import Run
@@ -185,7 +185,8 @@ def features_of(
     looked_at = cache.of([held[i] for i in spread(len(held))], views=0, title="held out", show=show)
     if budget:  # looks are at features, the evaluation is of files
         measured, begun = plan.items(plan.held_out), time.monotonic()
-        answer(model, plan.spec, plan.source.root, measured[:TRIED], views_text=plan.config.views, device=team.device)
+        task, root = plan.source.task, plan.source.root
+        answer(model, plan.spec, task, root, measured[:TRIED], views_text=plan.config.views, device=team.device)
         budget.clips = 0
         budget.other_seconds += (time.monotonic() - begun) / len(measured[:TRIED]) * len(measured)
     return train, looked_at
