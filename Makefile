@@ -26,13 +26,14 @@ AS_PLAIN := ATEN_CPU_CAPABILITY=default
 # OpenVINO does not bear to be told of AVX2 on a processor that has more; this is one without VNNI
 AS_NO_VNNI := ONEDNN_MAX_CPU_ISA=AVX512_CORE ATEN_CPU_CAPABILITY=avx2
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
+# plugins that come with packages of others look at each test, and are for none of them
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -p no:anyio -p no:typeguard
 # some systems forbid Python to keep what it compiles: each of hundreds of processes would compile torch anew
 unexport PYTHONDONTWRITEBYTECODE
 
 test: $(DEV_STAMP)
 	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(ALONE)
-	$(PYTEST) -n 2 $(addprefix --ignore=,$(EXPORTS))
+	$(PYTEST) -n 2 --dist worksteal $(addprefix --ignore=,$(EXPORTS))
 
 exports: $(DEV_STAMP)
 	$(PYTEST) tests/test_export.py
