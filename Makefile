@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 # each in one process of its own, two at a time, the longest first
 ALONE := lint exports kernels-avx2 kernels-plain exports-no-vnni snippets
 
-.PHONY: demo test $(ALONE) soak format clean
+.PHONY: demo test $(ALONE) soak docs format clean
 
 demo: $(STAMP)
 	$(BIN)/tubelet demo
@@ -60,6 +60,10 @@ soak: $(DEV_STAMP)
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+# the API reference, as pages in site/
+docs: $(DEV_STAMP)
+	$(BIN)/python docs/reference.py site
+
 format: $(DEV_STAMP)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
@@ -76,4 +80,4 @@ $(DEV_STAMP): $(STAMP)
 	touch $(DEV_STAMP)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache
