@@ -90,7 +90,7 @@ def plain(value: Any) -> Any:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """0.931 -> "93.1 %", None -> "–"; as many more digits as it takes not to call 99.996 % all, or 0.004 % nothing."""
-    if share is None or math.isnan(share):
+    if share is None or not math.isfinite(share):
         return "–"
     text = f"{math.floor(100 * share * 10**digits + 0.5) / 10**digits:.{digits}f}"  # a half goes up, as people expect
     if float(text) in (0, 100) and share not in (0, 1):

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-DRAWS = 1000
+Z = 1.959963984540054  # of the normal distribution, 95 % of which lies within as many deviations
+MOST_BLOCKS = 50
 
 
 def wilson_interval(right: int, n: int) -> list[float]:
@@ -13,24 +14,40 @@ def wilson_interval(right: int, n: int) -> list[float]:
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
-    z = 1.959963984540054
-    share, spread = right / n, z * z / n
+    share, spread = right / n, Z * Z / n
     centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    half = Z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
     return [centre - half if right else 0.0, centre + half if right < n else 1.0]  # exact where rounding would not be
 
 
 def group_interval(groups: Sequence[str], measure: Callable[[np.ndarray], float]) -> list[float]:
     """[low, high], the 95 % interval of `measure(rows)` over clips of which those of one group belong together.
 
-    Whole groups are drawn with replacement, 1,000 times, and `measure` gets the numbers of their clips. NaN, where a
-    draw leaves nothing to measure, is passed over; [NaN, NaN] where all do.
-    Source: Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 3.8.
+    `measure` is asked for all clips, and for all but those of one group in turn, or, where groups are many, of one of
+    50 blocks of groups: a jackknife, with Student's t. [-inf, 1] for a single group, which tells nothing of others.
+    Source: Kott 2001, "The delete-a-group jackknife", Journal of Official Statistics 17(4).
     """
-    _, group = np.unique(np.asarray(groups), return_inverse=True)
-    members = [np.flatnonzero(group == number) for number in range(group.max() + 1)]
-    rng = np.random.default_rng(0)
-    drawn = (rng.integers(len(members), size=len(members)) for _ in range(DRAWS))
-    found = np.array([measure(np.concatenate([members[number] for number in numbers])) for numbers in drawn])
-    found = found[~np.isnan(found)]
-    return [float(end) for end in np.quantile(found, (0.025, 0.975))] if len(found) else [math.nan, math.nan]
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    blocks = min(len(names), MOST_BLOCKS)
+    if blocks < 2:
+        return [-math.inf, 1.0]
+    block = np.random.default_rng(0).permutation(len(names))[group] % blocks
+    whole = measure(np.arange(len(block)))
+    left = np.array([measure(np.flatnonzero(block != number)) for number in range(blocks)])
+    left = left[~np.isnan(left)]
+    half = (
+        student_t(len(left) - 1) * math.sqrt(max(0, len(left) - 1) * float(left.var())) if len(left) > 1 else math.inf
+    )
+    return [whole - half, min(1.0, whole + half)]
+
+
+def student_t(freedom: int) -> float:
+    """The number of deviations within which 95 % of Student's t distribution lies.
+
+    Source: Abramowitz and Stegun 1964, 26.7.5; exact for 1 and 2, elsewhere within 1 %.
+    """
+    if freedom < 3:
+        return (12.7062, 4.3027)[freedom - 1]
+    z, n = Z, freedom
+    terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + sum(term / n**power for power, term in enumerate(terms, start=1))

@@ -163,7 +163,7 @@ class RegressionResults:
         return self.r2
 
     def number(self, figure: float) -> str:
-        return f"{figure:.3f}"
+        return f"{figure:.3f}" if math.isfinite(figure) else "–"
 
     def say(self, figure: float) -> str:
         return f"R2 {figure:.3f}"
