@@ -9,7 +9,7 @@ from jinja2 import Environment
 
 
 def told_to_the_disk(file: int) -> None:
-    """In place of fsync, which costs a third of a short training: while tests run, the power stays on."""
+    """In place of fsync, which costs a fifth of a short training: while tests run, the power stays on."""
     os.fstat(file)  # what is not open is an error all the same
 
 
