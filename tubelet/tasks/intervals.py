@@ -35,9 +35,9 @@ def group_interval(groups: Sequence[str], measure: Callable[[np.ndarray], float]
     whole = measure(np.arange(len(block)))
     left = np.array([measure(np.flatnonzero(block != number)) for number in range(blocks)])
     left = left[~np.isnan(left)]
-    half = (
-        student_t(len(left) - 1) * math.sqrt(max(0, len(left) - 1) * float(left.var())) if len(left) > 1 else math.inf
-    )
+    if len(left) < 2:
+        return [-math.inf, 1.0]
+    half = student_t(len(left) - 1) * math.sqrt((len(left) - 1) * float(left.var()))
     return [whole - half, min(1.0, whole + half)]
 
 

@@ -11,13 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 
 from tubelet.data.dataset import Clips
 from tubelet.data.prefetch import prefetch
@@ -38,7 +31,6 @@ from tubelet.train.plan import Plan
 
 EPOCHS_REMEMBERED = 4
 AHEAD = 4  # batches that are prepared while one is learned from
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclass
@@ -238,7 +230,8 @@ class Fit:
     def tensors(self) -> tuple[Tensors, dict[str, Any]]:
         """All that is needed to go on, by name; every process must call this, the first one gets it."""
         tensors = {f"model.{name}": value for name, value in whole_weights(self.wrapped).items()}
-        moments: Any = get_optimizer_state_dict(self.wrapped, self.optimizer, options=WHOLE).get("state", {})
+        state_dict, whole_state = import_state_dict()
+        moments: Any = state_dict.get_optimizer_state_dict(self.wrapped, self.optimizer, options=whole_state).get("state", {})
         tensors |= {f"optimizer.{name}.{key}": value for name, of in moments.items() for key, value in of.items()}
         if self.average is not None:
             tensors |= {f"average.{name}": whole(value) for name, value in self.average.items()}
@@ -251,15 +244,16 @@ class Fit:
     def resume(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
         """Takes up what `tensors()` gave at a step."""
         model: dict[str, Any] = {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
-        set_model_state_dict(self.wrapped, model, options=WHOLE)
+        state_dict, options = import_state_dict()
+        state_dict.set_model_state_dict(self.wrapped, model, options=options)
         moments: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):
                 parameter, key = name[10:].rsplit(".", 1)
                 moments.setdefault(parameter, {})[key] = value
-        groups = get_optimizer_state_dict(self.wrapped, self.optimizer)["param_groups"]  # in every process
+        groups = state_dict.get_optimizer_state_dict(self.wrapped, self.optimizer)["param_groups"]  # in every process
         whole_state: dict[str, Any] = {"state": moments, "param_groups": groups}
-        set_optimizer_state_dict(self.wrapped, self.optimizer, whole_state, options=WHOLE)
+        state_dict.set_optimizer_state_dict(self.wrapped, self.optimizer, whole_state, options=options)
         if self.average is not None:
             for name, value in self.average.items():
                 copy_whole(value, tensors[f"average.{name}"])
@@ -312,8 +306,16 @@ def wrap(model: SpaceTimeTransformer | Rest, team: Team, shard: str) -> nn.Modul
 
 
 def whole_weights(model: nn.Module) -> Tensors:
-    weights: Any = get_model_state_dict(model, options=WHOLE)
-    return weights
+    state_dict, whole_state = import_state_dict()
+    return state_dict.get_model_state_dict(model, options=whole_state)
+
+
+def import_state_dict() -> tuple[Any, Any]:
+    """Torch's module that reads and sets what may be spread over processes, and the options that give it whole; not at
+    the start, for it takes two thirds of a second to import."""
+    from torch.distributed.checkpoint import state_dict
+
+    return state_dict, state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def whole(value: Tensor) -> Tensor:
