@@ -230,8 +230,9 @@ class Fit:
     def tensors(self) -> tuple[Tensors, dict[str, Any]]:
         """All that is needed to go on, by name; every process must call this, the first one gets it."""
         tensors = {f"model.{name}": value for name, value in whole_weights(self.wrapped).items()}
-        state_dict, whole_state = import_state_dict()
-        moments: Any = state_dict.get_optimizer_state_dict(self.wrapped, self.optimizer, options=whole_state).get("state", {})
+        state_dict, options = import_state_dict()
+        optimizer = state_dict.get_optimizer_state_dict(self.wrapped, self.optimizer, options=options)
+        moments: dict[str, dict[str, Tensor]] = optimizer.get("state", {})
         tensors |= {f"optimizer.{name}.{key}": value for name, of in moments.items() for key, value in of.items()}
         if self.average is not None:
             tensors |= {f"average.{name}": whole(value) for name, value in self.average.items()}
