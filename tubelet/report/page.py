@@ -266,12 +266,12 @@ def describe_kept(run: Finished, best: tuple[float, float] | None) -> str:
     """Which weights these are, and what the looks at held-out clips had to do with it."""
     kept, noun, score = run.results["kept"], run.noun, run.task.figure_name
     if kept["which"] == "best":
-        found = f"the best of the looks at validation {noun}s: {score} {percent(kept[score])}"
+        found = f"the best of the looks at validation {noun}s: {score} {run.summary.number(kept[score])}"
         return f"The weights kept are those of step {kept['step']}, epoch {kept['epoch']:.3g}, {found}."
     last = f"The last weights are kept, those of step {kept['step']}"
     if best is None:
         return f"{last}."
-    look = f"the best look at held-out {noun}s was {score} {percent(best[1])} at epoch {best[0]:.3g}"
+    look = f"the best look at held-out {noun}s was {score} {run.summary.number(best[1])} at epoch {best[0]:.3g}"
     return f"{last}; {look}, which chose nothing."
 
 
