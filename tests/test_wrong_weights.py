@@ -8,7 +8,7 @@ from goldens import CASES, golden, loaded
 from torch import Tensor
 from torch.testing import assert_close
 
-from tubelet.weights import from_reference, read_reference
+from tubelet.weights import from_reference
 
 every_case = pytest.mark.parametrize("name", CASES)
 
@@ -24,7 +24,7 @@ OTHER_MODELS = {
 @every_case
 def test_every_tensor_is_needed(name):
     state, case = golden(name)[0], CASES[name]
-    moves = read_reference(state, case.dialect, **case.settings()).moves
+    moves = case.taken(state).moves
     left = {move.theirs for move in moves if not move.ours}
     for missing in set(state) - left - OTHER_MODELS.get(name, set()):
         rest = {key: value for key, value in state.items() if key != missing}
