@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 HEAD_BYTES = 1 << 16
-ASF = bytes.fromhex("3026b2758e66cf11")  # Windows Media
 _PICTURES = (
     b"\x89PNG",
     b"\xff\xd8\xff",
@@ -27,7 +26,7 @@ _PICTURES = (
 )
 _SIGNATURES = (
     *(b"\x1aE\xdf\xa3", b"RIFF", b"FORM", b"OggS", b"fLaC", b"FLV", b"ID3"),
-    *(ASF, b"\0\0\1\xba", b"\0\0\1\xb3"),  # the others: MPEG programs, MPEG video
+    *(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\0\0\1\xba", b"\0\0\1\xb3"),  # Windows Media, MPEG programs, MPEG video
     *_PICTURES,
 )
 MP4_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"sidx", b"free", b"skip", b"wide")
@@ -163,6 +162,18 @@ def end_of_sound(file: BinaryIO) -> int:
         if not 0 < tag < end:
             return end
         end -= tag
+
+
+def holds_a_picture(packet: bytes) -> bool:
+    """Whether there is more to a packet of GIF than the comments that may follow the last picture: extensions, each in
+    blocks that begin with their length, the last one empty."""
+    place = 0
+    while packet[place : place + 1] == b"!":
+        place += 2
+        while place < len(packet) and packet[place]:
+            place += 1 + packet[place]
+        place += 1
+    return place == 0 or packet[place : place + 1] == b","
 
 
 def boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
