@@ -197,7 +197,7 @@ def predict(command: Predict) -> int:
 
     check_table(command.csv)
     files = find_files(command.files)
-    predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype, compile=command.compile)
+    predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype)
     print(f"tubelet: in {predictor.precision}", file=sys.stderr)
     predictions = show_predictions(
         predictor,
