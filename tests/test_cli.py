@@ -30,7 +30,7 @@ TRAIN_FLAGS = """
     --help --out --model --embed --init --frames --seconds-between-frames --size --minutes --epochs --batch --accumulate
     --lr --weight-decay --warmup --layer-decay --label-smoothing --mixup --ema --clip-grad --drop-path --dropout
     --checkpointing --augment --dtype --device --shard --baseline --val-share --views --max-bad --save-minutes --workers
-    --tensorboard --balance --patience --seed --freeze --freeze-views --cache --compare --json
+    --tensorboard --label-swaps --balance --patience --seed --freeze --freeze-views --cache --compare --json
 """
 
 
@@ -403,4 +403,5 @@ def test_the_demo_can_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert command("demo", "--out", tmp_path / "demo", "--clips-per-class", "1") == 0
     assert [config.out for config in runs] == [tmp_path / "demo" / "run", tmp_path / "demo" / "run-2"]
     assert runs[0].data == tmp_path / "demo" / "clips"
+    assert runs[0].label_swaps == tmp_path / "demo" / "label-swaps.csv"
     assert len(list(runs[0].data.glob("*/*.mp4"))) == 8
