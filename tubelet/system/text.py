@@ -85,3 +85,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def is_count(value: object, *, least: int = 1) -> bool:
+    """Whether a value read from JSON is a whole number that sizes can have, and no truth value."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
+
+
+def is_number(value: object) -> bool:
+    """Whether a value read from JSON is a finite number of a size that is met in settings."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12

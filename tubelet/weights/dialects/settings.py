@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from tubelet.nn.grid import Size3, triple
+from tubelet.system.text import is_count, is_number
 
 Json = dict[str, Any]
 
@@ -164,14 +165,6 @@ def labels(names: object) -> tuple[str, ...] | None:
             again = f"{name} ({times})"
         given[again] = None
     return tuple(given)
-
-
-def is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
 
 
 def wrong(key: str, value: object, expected: str) -> NoReturn:

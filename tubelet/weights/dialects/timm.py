@@ -7,6 +7,7 @@ import torch
 
 from tubelet.nn.config import ModelConfig, stages_of
 from tubelet.nn.pool import PREFIXES
+from tubelet.system.text import is_count
 from tubelet.weights.dialects import timm_swin
 from tubelet.weights.dialects.dialect import Dialect
 from tubelet.weights.dialects.rename import ForeignState, Link
@@ -15,7 +16,6 @@ from tubelet.weights.dialects.settings import (
     Json,
     Settings,
     count,
-    is_count,
     join,
     labels,
     number,
