@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from media_files import spoil_packets, write_numbered
+from media_files import spoil_packets, write_numbered, write_sound
 from safetensors.torch import load_file
 from small_sets import command, pictures, tiny_config, write_image, write_videos
 from test_distributed import assert_close, outcomes, together
@@ -23,7 +23,6 @@ from tubelet.data import clips as clips_room
 from tubelet.data.dataset import BadFile, Clips
 from tubelet.evaluate import cut_note
 from tubelet.media.reader import MediaError
-from tubelet.media.writer import write_sound
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.runs.run import Run
 from tubelet.train.bad_files import BadFiles, read_list, spare

@@ -21,7 +21,7 @@ import tubelet
 from tubelet.convert.conversion import convert, convert_back, name_of
 from tubelet.convert.table import account_rows
 from tubelet.data.clip_spec import ClipSpec
-from tubelet.data.clips import normalise, views
+from tubelet.data.clips import views
 from tubelet.nn import ModelConfig, SpaceTimeTransformer
 from tubelet.weights import save
 from tubelet.weights.dialects.rename import Move
@@ -181,7 +181,7 @@ def test_predict_on_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     file = converted("hf_vivit", tmp_path)
     clip = write_videos(tmp_path / "clips", 1) / "dark" / "0.mp4"
     found = answers(capsys, file.parent, clip)
-    pixels = normalise(views(clip, spec_of(file)), spec_of(file))
+    pixels = tubelet.load(file).normalised(views(clip, spec_of(file)))
     assert -1 <= pixels.min() < -0.2  # [-1, 1] as ViViT was trained, not twice normalised
     assert pixels.max() <= 1
     with torch.inference_mode():
@@ -194,9 +194,8 @@ def test_predict_on_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     file = converted("timm_vit", tmp_path)
     write_image(tmp_path / "a.png", pictures(100, [0], frames=1)[0])
     found = answers(capsys, file, tmp_path / "a.png")
-    pixels = normalise(views(tmp_path / "a.png", spec_of(file)), spec_of(file))
     with torch.inference_mode():
-        expected = tubelet.load(file)(pixels).softmax(1)[0]
+        expected = tubelet.load(file)(views(tmp_path / "a.png", spec_of(file))).softmax(1)[0]
     assert_close(torch.tensor([found[name] for name in CLASSES]), expected, atol=1e-5, rtol=0)
 
 

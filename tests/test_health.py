@@ -20,12 +20,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from media_files import numbered_frames, read_numbers, spoil_packets, write_numbered
+from media_files import numbered_frames, read_numbers, spoil_packets, write_numbered, write_sound
 
 from tubelet.media import decoder, truncation
 from tubelet.media.health import Health, examine, merged
 from tubelet.media.reader import MediaError, av, index, read_frames, read_sound
-from tubelet.media.writer import write_sound
 
 FRONT = {"movflags": "faststart"}
 VP9 = {"g": "12", "deadline": "realtime", "cpu-used": "8"}
