@@ -214,14 +214,14 @@ def test_a_picture_that_is_not_read_is_not_called_broken(name, tmp_path):
         assert "Convert it" in examine(path).message
 
 
-@pytest.mark.parametrize("name", ["plain.tif", "deflated.tif", "grey.tif"])
-def test_a_tiff_that_is_damaged_is_not_called_unread(name, tmp_path):
-    mode, how = ("L", {}) if name == "grey.tif" else ("RGB", {"compression": "tiff_deflate"} if name[0] == "d" else {})
-    data = saved(mode, "tiff", **how)
-    (tmp_path / name).write_bytes(data)
-    assert examine(tmp_path / name).ok
-    (tmp_path / name).write_bytes(data[:40] if name[0] == "p" else data[:-30] if name[0] == "d" else data[:8])
-    assert examine(tmp_path / name).code in ("no-frames", "truncated", "damaged")
+@pytest.mark.parametrize("how", [{}, {"compression": "tiff_deflate"}])
+def test_a_tiff_that_is_damaged_is_not_whole(how, tmp_path):
+    data = saved("RGB", "tiff", **how)
+    (tmp_path / "a.tif").write_bytes(data)
+    assert examine(tmp_path / "a.tif").ok
+    for size in (8, 40, len(data) // 2):
+        (tmp_path / "a.tif").write_bytes(data[:size])
+        assert not examine(tmp_path / "a.tif").usable
 
 
 @pytest.mark.parametrize("kept", [0.5, 0.9, 0.99])
