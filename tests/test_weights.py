@@ -152,7 +152,7 @@ def test_an_image_model_of_hugging_face_is_not_taken_for_a_video_model():
 def test_a_picture_model_of_hugging_face_is_not_taken_for_ast():
     state = golden("hf_ast_base")[0]
     kernel = "embeddings.patch_embeddings.projection.weight"
-    with pytest.raises(ValueError, match="AST's spectrograms have one channel, these weights 3: is the dialect right"):
+    with pytest.raises(ValueError, match=r"AST's .* 3: "):
         CASES["hf_ast_base"].read(state | {kernel: state[kernel].expand(-1, 3, -1, -1)})
 
 
@@ -234,7 +234,7 @@ def test_patches_that_are_not_square_are_turned_too():
 
 
 def test_audiomae_has_no_resnet():
-    with pytest.raises(ValueError, match="AudioMAE has no ResNet before its patches, and these weights have"):
+    with pytest.raises(ValueError, match=r"ResNet"):
         from_reference(golden("timm_hybrid_stem")[0], "audiomae", heads=4, clip=(1, 96, 64))
 
 

@@ -211,19 +211,19 @@ def test_swin_needs_heads_of_each_stage_and_windows(told):
 
 def test_a_dialect_that_is_not_that_of_the_weights():
     state = golden("timm_vit")[0]
-    with pytest.raises(ValueError, match=r"no tensor 'embedding/kernel' \(they begin with .*\): is the dialect right"):
+    with pytest.raises(ValueError, match=r"no tensor 'embedding/kernel'"):
         from_reference(state, "scenic", heads=4, clip=(1, 48, 32))
-    with pytest.raises(ValueError, match=r"40 tensors have no place in our timm model"):
+    with pytest.raises(ValueError, match=r"40 tensors .*timm"):
         from_reference(golden("hf_vivit")[0] | state, "timm", heads=4, clip=(1, 48, 32))
 
 
 def test_weights_that_our_models_do_not_have():
     state = {key: value for key, value in golden("hf_videomae")[0].items() if not key.startswith("fc_norm")}
-    with pytest.raises(ValueError, match=r"classify VideoMAE's first patch token \(use_mean_pooling=False\)"):
+    with pytest.raises(ValueError, match=r"use_mean_pooling=False"):
         CASES["hf_videomae"].read(state)
     state = golden("timesformer_original_divided")[0]
     del state["time_embed"]
-    with pytest.raises(ValueError, match=r"no tensor 'time_embed': they are cut, or .* space-only attention"):
+    with pytest.raises(ValueError, match=r"no tensor 'time_embed'"):
         CASES["timesformer_original_divided"].read(state)
 
 
