@@ -81,6 +81,7 @@ def main() -> None:
                     epochs=arguments.epochs,
                     seed=seed,
                     balance=way == "--balance",
+                    label_swaps=clips.with_name("label-swaps.csv"),
                 )
                 if way == "weighted loss":
                     with weighted_loss():

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from media_files import spoil_packets, write_numbered
+from media_files import spoil_packets, write_numbered, write_sound
 
 from tubelet.cli import main
 from tubelet.data import health_cache
 from tubelet.media.reader import av
 from tubelet.media.workers import Child, Workers, end
-from tubelet.media.writer import write_sound, write_video
+from tubelet.media.writer import write_video
 from tubelet.train import TrainConfig
 
 torch.set_num_threads(1)

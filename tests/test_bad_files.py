@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from media_files import write_numbered
+from media_files import write_numbered, write_sound
 from safetensors.torch import load_file
 from small_sets import command, first_picture_only, named, pictures, tiny_config, write_image, write_videos
 from test_train import image_vit, stopping_after
@@ -21,7 +21,6 @@ from test_train import image_vit, stopping_after
 from tubelet.data import clips as clips_room
 from tubelet.data.dataset import BadFile, Clips
 from tubelet.media.reader import MediaError
-from tubelet.media.writer import write_sound
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import cut_note
 from tubelet.runs.run import Run

@@ -315,19 +315,6 @@ def test_a_model_gives_one_file_among_many_the_answer_it_gives_it_alone(
             assert one.probabilities[name] == pytest.approx(probability, abs=1e-6)
 
 
-def test_the_last_batch_is_not_compiled_for(
-    run: Path, long_and_short: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    compiled: list[int] = []
-    monkeypatch.setattr(torch, "compile", lambda plain: lambda clip: compiled.append(len(clip)) or plain(clip))
-    monkeypatch.setattr("tubelet.predict.precision.interleaved", lambda jobs, runs: {"plain": [2.0], "fast": [1.0]})
-    fast = Predictor.load(run, device="cpu", compile=True)
-    files = [long_and_short / "008.mp4"] * (2 * CLIPS + 3)
-    assert len(fast.predict_files(files)) == 2 * CLIPS + 3
-    assert set(compiled) == {CLIPS}
-    assert "compiled" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("int8", [True, False])
 def test_in_int8_for_onnxruntime_the_company_of_a_clip_does_not_matter(
     monkeypatch: pytest.MonkeyPatch, int8: bool

@@ -630,7 +630,7 @@ def test_a_file_name_that_is_no_utf8_is_asked_for_as_it_is_and_shown_spelled_out
     assert r"caf\udce9.mp4" in page.text
 
 
-def test_the_page_stands_alone_and_fits_a_phone(tmp_path: Path) -> None:
+def test_the_page_stands_alone(tmp_path: Path) -> None:
     classes = [f"a rather long name of an activity, number {i}" for i in range(40)]
     path = write_report(
         make_run(tmp_path / "run", classes=classes, answers=random_answers(40, 900, seed=5)), frames=frames_of
@@ -639,32 +639,7 @@ def test_the_page_stands_alone_and_fits_a_phone(tmp_path: Path) -> None:
     assert not re.search(r"https?:|@import|url\((?!#)|<link|<script|<iframe", page.source)
     assert all(image["src"].startswith("data:image/") for image in page.all("img"))
     assert all(link["href"].startswith("#") for link in page.all("a"))
-    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
-    assert "@media (prefers-color-scheme: dark)" in page.source
-    assert "@media print" in page.source
     assert path.stat().st_size < 1_500_000
-
-
-def test_every_tag_is_closed(tmp_path: Path) -> None:
-    source = report(make_run(tmp_path / "run", failed=("x.mp4",))).source
-    for tag in (
-        "section",
-        "div",
-        "table",
-        "tr",
-        "td",
-        "dl",
-        "dd",
-        "dt",
-        "figure",
-        "details",
-        "span",
-        "p",
-        "main",
-        "svg",
-        "g",
-    ):
-        assert len(re.findall(rf"<{tag}[ >]", source)) == source.count(f"</{tag}>"), tag
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:

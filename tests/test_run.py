@@ -225,6 +225,18 @@ def test_other_settings_are_named(plan: Plan, tmp_path: Path, settings: dict[str
         open_run(in_folder(plan, tmp_path / "run", **settings))
 
 
+def test_a_table_of_label_swaps_that_says_something_else_now_is_refused(plan: Plan, tmp_path: Path) -> None:
+    here = in_folder(plan, tmp_path / "run", label_swaps=Path("swaps.csv"))
+    stopped_run(here, tmp_path / "run")
+    elsewhere = in_folder(plan, tmp_path / "run", label_swaps=Path("copy of swaps.csv"))
+    assert open_run(elsewhere).path == tmp_path / "run"
+    changed = replace(here, changes=replace(here.changes, reverse_labels=(1, 0)))
+    with pytest.raises(ValueError, match=r"label_swaps: .* -> .*\[1, 0\]"):
+        open_run(changed)
+    with pytest.raises(ValueError, match=r"label_swaps: .* -> None"):
+        open_run(in_folder(plan, tmp_path / "run"))
+
+
 def test_another_model_or_clip_is_named_also_where_it_was_chosen_by_default(plan: Plan, tmp_path: Path) -> None:
     stopped_run(plan, tmp_path / "run")
     here = in_folder(plan, tmp_path / "run")

@@ -602,10 +602,12 @@ def test_numbers_out_of_range_are_refused(settings: dict[str, Any], expected: st
 
 
 def test_settings_survive_json_and_unknown_ones_are_named() -> None:
-    config = TrainConfig(data=Path("a/b"), out=Path("c"), size=(32, 48), lr=1e-3)
+    config = TrainConfig(data=Path("a/b"), out=Path("c"), size=(32, 48), lr=1e-3, label_swaps=Path("d.csv"))
     values = json.loads(json.dumps(config.to_json()))
     assert TrainConfig.from_json(values) == config
-    with pytest.raises(ValueError, match="settings that are unknown or missing: learning_rate, lr"):
+    older = {key: value for key, value in values.items() if key != "label_swaps"}
+    assert TrainConfig.from_json(older).label_swaps is None
+    with pytest.raises(ValueError, match="learning_rate"):
         TrainConfig.from_json({("learning_rate" if k == "lr" else k): v for k, v in values.items()})
 
 

@@ -127,7 +127,8 @@ def demo(command: Demo) -> int:
 
     clips = ensure_demo(command.out / "clips", clips_per_class=command.clips_per_class, seed=command.seed)
     out = next_run(command.out / "run").path
-    config = TrainConfig(data=clips, out=out, epochs=command.epochs, baseline=True, seed=command.seed)
+    swaps, seed = clips.with_name("label-swaps.csv"), command.seed
+    config = TrainConfig(data=clips, out=out, epochs=command.epochs, baseline=True, label_swaps=swaps, seed=seed)
     return train_as_told(config, as_json=command.json)
 
 
@@ -204,7 +205,7 @@ def predict(command: Predict) -> int:
 
     check_table(command.csv)
     files = find_files(command.files)
-    predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype, compile=command.compile)
+    predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype)
     print(f"tubelet: in {predictor.precision}", file=sys.stderr)
     predictions = show_predictions(
         predictor,

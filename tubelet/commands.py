@@ -124,8 +124,6 @@ class Predict:
     """cpu, cuda, mps or auto."""
     dtype: str = "auto"
     """auto: bfloat16 where the device is fast in it, else float32."""
-    compile: bool = False
-    """Let torch compile the model, where that makes it faster: for many files."""
     workers: int = 2
     """Threads that read files."""
 

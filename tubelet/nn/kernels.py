@@ -72,7 +72,7 @@ def onednn_has(dtype: torch.dtype) -> bool:
 def fuses_linear(dtype: torch.dtype) -> bool:
     """Whether torch has oneDNN's linear layer, bias and GELU in one kernel, for numbers of `dtype`.
 
-    On x86 it is ahead of `F.linear` in float32, and saves a pass over memory: docs/performance.md.
+    On x86 it is ahead of `F.linear` in float32, and saves a pass over memory: benchmarks/performance.md.
     """
     x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
     return x86 and onednn_has(dtype) and hasattr(torch.ops.mkldnn, "_linear_pointwise")

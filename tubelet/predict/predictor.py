@@ -32,13 +32,10 @@ class Predictor:
         self.precision = "float32"  # in words
 
     @classmethod
-    def load(
-        cls, run: str | os.PathLike[str], *, device: str = "auto", dtype: str = "float32", compile: bool = False
-    ) -> "Predictor":
+    def load(cls, run: str | os.PathLike[str], *, device: str = "auto", dtype: str = "float32") -> "Predictor":
         """From a run directory, a model.safetensors file, or the folder of an exported model.
 
-        dtype: "float32", "bfloat16", "float16" (on a GPU), or "auto": what the device is fast in. compile: at the
-        first clips, have torch compile the model if that makes it faster on them.
+        dtype: "float32", "bfloat16", "float16" (on a GPU), or "auto": what the device is fast in.
 
         Raises:
             ValueError: no checkpoint there, or one without class names (weights that were not trained by tubelet), or
@@ -46,8 +43,8 @@ class Predictor:
         """
         model: SpaceTimeTransformer | Exported
         if is_exported(run):
-            if compile or device not in ("auto", "cpu"):
-                raise ValueError(f"{run}: an exported model runs on the processor, as it is: leave device, compile out")
+            if device not in ("auto", "cpu"):
+                raise ValueError(f"{run}: an exported model runs on the processor, as it is: leave device out")
             model, device = Exported(run, dtype=dtype), "cpu"
             about, precision = model.about, model.precision
         else:
@@ -55,7 +52,7 @@ class Predictor:
             if not about.keys() & {"task", "classes"} or "clip_spec" not in about:
                 raise ValueError(f"{run}: weights without class names and ClipSpec: train them with `tubelet train`")
             chosen, precision = choose_dtype(dtype, find_device(device))
-            model = prepared(load(run), chosen, compile=compile)
+            model = prepared(load(run), chosen)
         found = cls(model, ClipSpec.from_json(about["clip_spec"]), read_task(about, run, model), device=device)
         found.run, found.precision = Path(str(about.get("run", run))), precision
         return found

@@ -101,3 +101,13 @@ def percent(share: float | None, digits: int = 1) -> str:
 def list_names(names: Sequence[str], most: int = 10) -> str:
     """ "a, b and 7 more": names in a sentence."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def is_count(value: object, *, least: int = 1) -> bool:
+    """Whether a value read from JSON is a whole number that sizes can have, and no truth value."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
+
+
+def is_number(value: object) -> bool:
+    """Whether a value read from JSON is a finite number of a size that is met in settings."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12

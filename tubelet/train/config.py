@@ -75,6 +75,8 @@ class TrainConfig:
     """Recompute activations in the backward pass: less memory, a third more work."""
     augment: bool = True
     """Random crops, flips and colours, one draw for all frames of a clip."""
+    label_swaps: Path | None = None
+    """CSV or JSON of label, mirrored, reversed: what each class becomes when its clip is changed so."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the products; auto: bfloat16 only where the processor really has it."""
     device: str = "auto"
@@ -133,12 +135,12 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "TrainConfig":
-        """Raises ValueError for a key that is unknown; one that a run of old does not have is at its default."""
-        if wrong := sorted(set(values) - {field.name for field in fields(cls)}):
-            raise ValueError(f"training settings that are unknown: {', '.join(wrong)}: begun by another version?")
+        """What is missing, as in a run of an older version, is at its default. Raises ValueError for unknown keys."""
+        if wrong := sorted(set(values) - {field.name for field in fields(cls)}) or {"data"} - set(values):
+            raise ValueError(f"training settings that are unknown or missing: {', '.join(wrong)}")
         settings: dict[str, Any] = dict(values)
         settings["data"] = Path(settings["data"])
-        for name in ("out", "cache"):
+        for name in ("out", "cache", "label_swaps"):
             settings[name] = None if settings.get(name) is None else Path(settings[name])
         for name in ("size", "labels"):
             if settings.get(name) is not None:
@@ -169,6 +171,7 @@ POSITIVE = (
 MAY_CHANGE = (
     "data",
     "out",
+    "label_swaps",  # what is in it is compared
     "minutes",
     "epochs",
     "accumulate",

@@ -13,7 +13,7 @@ from tubelet.data.augment import Augmentation
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.dataset import BadFile, Changes, kept_bytes
 from tubelet.data.items import Item, Source, find_items, fingerprint
-from tubelet.data.label_swaps import find_mirrors
+from tubelet.data.label_swaps import find_swaps, read_swaps
 from tubelet.data.near_duplicates import MOST_SECONDS, near_duplicate_notes
 from tubelet.data.prefetch import processors
 from tubelet.data.splits import assign_splits
@@ -214,14 +214,15 @@ def choose_changes(config: TrainConfig, source: Source) -> tuple[Changes, list[s
         return Changes(augmentation=None), ["clips are not varied (--no-augment)"]
     if source.kind == "sound":
         return Changes(augmentation=Augmentation()), ["spectrograms are rolled in time, bands of them masked"]
-    if not source.classes:
+    file, classes = config.label_swaps, source.classes
+    if not classes and not file:
         note = "clips are neither mirrored nor played backwards: what becomes of a number then is not known"
         return Changes(augmentation=Augmentation()), [note]
-    mirrors = find_mirrors(source.classes)
-    reverse = mirrors.reverse if source.kind == "video" else None
+    swaps = read_swaps(file, classes) if file else find_swaps(classes)
+    reverse = swaps.reversed if source.kind == "video" else None
     changes = Changes(
-        augmentation=Augmentation(flip=mirrors.flip is not None, reverse=reverse is not None),
-        flipped=mirrors.flip,
+        augmentation=Augmentation(flip=swaps.mirrored is not None, reverse=reverse is not None),
+        flipped=swaps.mirrored,
         reversed=reverse,
     )
-    return changes, [note for note in mirrors.notes if source.kind == "video" or "backwards" not in note]
+    return changes, [note for note in swaps.notes if source.kind == "video" or "backwards" not in note]

@@ -102,7 +102,8 @@ def matters(settings: dict[str, Any]) -> dict[str, Any]:
     asked = {key: value for key, value in settings["train"].items() if key not in (*MAY_CHANGE, *CHOSEN)}
     model = {f"model's {key}": value for key, value in settings["model"].items() if key != "checkpointing"}
     spec = {f"clip's {key}": value for key, value in settings["clip_spec"].items()}
-    return {**asked, "model": settings.get("model_name"), **model, **spec}
+    swaps = {"label_swaps": settings.get("label_swaps")}
+    return {**asked, "model": settings.get("model_name"), **model, **spec, **swaps}
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:
@@ -114,6 +115,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "clip_spec": plan.spec.to_json(),
         "task": plan.source.task.to_json(),
         "train": plan.config.to_json(),
+        "label_swaps": [plan.changes.flipped, plan.changes.reversed] if plan.config.label_swaps else None,
         "data": {
             "root": str(plan.source.root),
             "kind": plan.source.kind,

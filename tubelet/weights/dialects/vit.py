@@ -7,11 +7,14 @@ import torch
 from tubelet.nn.build import make_embed
 from tubelet.nn.config import ModelConfig, stages_of
 from tubelet.nn.grid import Grid
-from tubelet.weights.dialects.rename import Link, Theirs, Told
+from tubelet.weights.dialects.rename import ForeignState, Link
+from tubelet.weights.dialects.settings import Given
 
 ENCODER = "encoders.0"
 TABLE = f"{ENCODER}.position.tables.0"
 PREFIX = f"{ENCODER}.prefix"
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def last_linear(link: Link, theirs: str, gamma: str, ours: str) -> None:
 
 
 def vit_config(
-    theirs: Theirs, told: Told, family: str, *, kernel: str, flat: bool, layers: str, hidden: str, head: str
+    theirs: ForeignState, given: Given, family: str, *, kernel: str, flat: bool, layers: str, hidden: str, head: str
 ) -> ModelConfig:
     """The numbers of a model of ViT blocks: width, channels and patch from the tokeniser's kernel, (D, C, t, h, w), or
     (D, C, h, w) where it is `flat`."""
@@ -66,11 +69,11 @@ def vit_config(
         family=family,
         dim=shape[0],
         depth=theirs.count(layers),
-        heads=told.heads,
+        heads=given.heads,
         mlp_dim=theirs.shape(hidden, 1)[0],
         patch=(patch[0], patch[1], patch[2]),
-        stride=told.stride,
-        clip=told.clip,
+        stride=given.stride,
+        clip=given.clip,
         num_classes=theirs.classes(head),
         channels=shape[1],
     )

@@ -17,7 +17,7 @@ from tubelet.nn.encoder import Encoder
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.pool import AttentivePool
 from tubelet.nn.swin import SwinEncoder
-from tubelet.weights.dialects.rename import Link, Theirs
+from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.timm import NAMES
 from tubelet.weights.dialects.vit import ENCODER, block
 from tubelet.weights.init.image_tokens import positions
@@ -156,7 +156,7 @@ def put(link: Link, ours: str, weight: Tensor, bias: Tensor) -> None:
 
 
 def blocks(model: SpaceTimeTransformer, link: Link, temporal: Temporal, *, keep_norm: bool) -> list[str]:
-    depth, steps = Theirs(link.source).count("blocks.{}."), stages_of(model.config)[0].attend.split(",")
+    depth, steps = ForeignState(link.source).count("blocks.{}."), stages_of(model.config)[0].attend.split(",")
     if depth != model.config.depth:
         raise ValueError(f"the image model has {depth} blocks, the video model {model.config.depth}: expected as many")
     spaces = [i for i, axes in enumerate(steps) if axes != "t"]
