@@ -195,7 +195,7 @@ def order_of(epoch: int) -> np.ndarray:
 
 def make_fit(data: Path, *, keep: bool = False, **settings: Any) -> Fit:
     plan = make_plan(tiny_config(data, data, **SETTINGS | settings), CPU)
-    clips = Clips(plan.source.root, plan.items("train"), plan.source.classes, plan.spec, keep=keep)
+    clips = Clips(plan.source.root, plan.items("train"), plan.source.task, plan.spec, keep=keep)
     torch.manual_seed(0)
     return Fit(plan=plan, model=SpaceTimeTransformer(plan.model), clips=clips, team=ALONE, pace=Pace(9))
 

@@ -266,12 +266,12 @@ def describe_kept(run: Finished, best: tuple[float, float] | None) -> str:
     """Which weights these are, and what the looks at held-out clips had to do with it."""
     kept, noun, score = run.results["kept"], run.noun, run.task.figure_name
     if kept["which"] == "best":
-        found = f"the best of the looks at validation {noun}s: {score} {percent(kept[score])}"
+        found = f"the best of the looks at validation {noun}s: {score} {run.summary.number(kept[score])}"
         return f"The weights kept are those of step {kept['step']}, epoch {kept['epoch']:.3g}, {found}."
     last = f"The last weights are kept, those of step {kept['step']}"
     if best is None:
         return f"{last}."
-    look = f"the best look at held-out {noun}s was {score} {percent(best[1])} at epoch {best[0]:.3g}"
+    look = f"the best look at held-out {noun}s was {score} {run.summary.number(best[1])} at epoch {best[0]:.3g}"
     return f"{last}; {look}, which chose nothing."
 
 
@@ -332,8 +332,8 @@ def link_file(run: Finished, name: str) -> str | None:
 
 
 def weakest_first(rows: list[list[Any]]) -> list[list[Any]]:
-    """The rows of a table by their first share; unknown ones last."""
-    return sorted(rows, key=lambda row: (row[1] is None, row[1] if isinstance(row[1], float) else 0.0))
+    """The rows of a table by their shares, the first of which counts most; where that is not known, last."""
+    return sorted(rows, key=lambda row: (row[1] is None, [one or 0.0 for one in row if isinstance(one, float | None)]))
 
 
 def list_settings(run: Finished) -> dict[str, dict[str, Any]]:
