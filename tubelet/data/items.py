@@ -36,7 +36,7 @@ class Source:
     @property
     def classes(self) -> tuple[str, ...]:
         """Those that clips are labelled with, sorted; none where labels are numbers."""
-        return tuple(sorted({name for item in self.items for name in self.task.classes_in(item.label)}))
+        return tuple(sorted({name for item in self.items for name in self.task.classes_in(item.label)} - {""}))
 
 
 def find_items(
@@ -98,9 +98,9 @@ def _look(path: Path, task: type[Task], labels: Sequence[str]) -> Found:
         return Found(problems=[Problem("missing", visible(path), f"does not exist; {LAYOUT}")])
     if path.is_dir():
         found = read_folder(path)
-        named, found.names = found.names, {name for label in found.names for name in task.classes_in(label)}
-        faults = {label: task.find_fault(label, labels) for label in sorted(named)}
-        found.problems += [Problem("label", visible(path / label), fault) for label, fault in faults.items() if fault]
+        faults = {label: fault for label in sorted(found.names) if (fault := task.find_fault(label, labels))}
+        found.names = {name for label in found.names - faults.keys() for name in task.classes_in(label)}
+        found.problems += [Problem("label", f"class {label!r}", fault) for label, fault in faults.items()]
         return found
     if not path.is_file():
         return Found(problems=[Problem("layout", visible(path), f"is neither a folder nor a file; {LAYOUT}")])
