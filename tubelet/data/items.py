@@ -57,13 +57,14 @@ def find_items(
     Raises: DataProblems, a ValueError: `problems` holds all that is wrong with the folders, lines, classes and copies,
         each with its kind, where it is and what to do. Whether a file can be read is not looked at here.
     """
-    path = Path(path).absolute()
+    path, labels = Path(path).absolute(), [name.strip().lower() for name in labels]  # as names of columns are read
     found = _look(path, task, labels)
     source, problems = _gather(path, path if os.path.isdir(path) else path.parent, found, task, labels)
     num_classes = len({folded(name) for name in found.names})
-    if num_classes < min(minimum_classes, task.fewest_classes) and found.names:
+    needed = min(minimum_classes, task.fewest_classes)
+    if num_classes < needed and (found.names or found.items):
         listed = some(sorted(found.names))
-        message = f"{plural(num_classes, 'class')} ({listed}), at least {minimum_classes} are needed; {LAYOUT}"
+        message = f"{plural(num_classes, 'class')} ({listed}), at least {needed} are needed; {LAYOUT}"
         problems.append(Problem("few-classes", visible(path), message))
     problems += count_problems([*source.items, *found.faulty], task.classes_in, minimum_clips=minimum_clips)
     if problems:
