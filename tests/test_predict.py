@@ -32,7 +32,6 @@ from tubelet.tasks import Classification
 from tubelet.train.train import train_fn
 from tubelet.weights.store import save
 
-
 NBSP = "\N{NO-BREAK SPACE}"
 
 

@@ -196,7 +196,10 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         rows("a.wav,walk;;run,0,1,", "b.wav,run; run,0,1,", "c.wav,,0,1,", "d.wav,(none),0,1,", "d.wav,;,0,2,"),
         ["label t.csv line 6", "label t.csv line 7", "label t.csv line 10"],
     ),
-    "class folders of several classes": (folder(*GOOD, "walk;;run/e.wav", "walk;run/f.wav"), ["label class 'walk;;run'"]),
+    "class folders of several classes": (
+        folder(*GOOD, "walk;;run/e.wav", "walk;run/f.wav"),
+        ["label class 'walk;;run'"],
+    ),
     "numbers": (
         table("path,speed,angle\na.wav,1,-2e3\nb.wav,x,nan\nc.wav,,\nd.wav,1\nd.wav,2;3,\n"),
         ["label t.csv line 3", "cells t.csv line 5", "label t.csv line 6"],

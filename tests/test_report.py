@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import re
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from urllib.parse import urljoin
 
 import numpy as np
 import pytest
-import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 
@@ -24,7 +22,7 @@ from tubelet.evaluate import measure_answers
 from tubelet.predict.answer import Answer
 from tubelet.report.page import Finished, write_card, write_report
 from tubelet.report.plots import curve_svg, sound_uri, strip_uri
-from tubelet.tasks import TASKS, Classification, MultiLabel, Regression, Task
+from tubelet.tasks import Classification, Task
 
 DIRECTIONS = ["left", "right", "up", "down"]
 NBSP = "\N{NO-BREAK SPACE}"
