@@ -119,6 +119,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
             "kind": plan.source.kind,
             "fingerprint": plan.fingerprint,
             "counts": plan.counts(),
+            "clips": {split: len(plan.items(split)) for split in plan.counts()},
             "keep": plan.keep,
             "notes": list(plan.source.notes),
         },
