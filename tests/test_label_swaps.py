@@ -111,8 +111,8 @@ def test_a_file_names_what_words_do_not_tell(tmp_path: Path) -> None:
     (tmp_path / "swaps.json").write_text(json.dumps([{k: v for k, v in row.items() if v} for row in rows]))
     for name in ("swaps.csv", "swaps.json"):
         swaps = read_swaps(tmp_path / name, DOORS)
-        assert swaps.mirrored and [DOORS.index(swaps.mirrored[name]) for name in DOORS] == [0, 1, 3, 2, 4]
-        assert swaps.reversed and [DOORS.index(swaps.reversed[name]) for name in DOORS] == [1, 0, 2, 3, 4]
+        assert [DOORS.index(swaps.mirrored[name]) for name in DOORS] == [0, 1, 3, 2, 4]
+        assert [DOORS.index(swaps.reversed[name]) for name in DOORS] == [1, 0, 2, 3, 4]
         assert "turn_left <-> turn_right" in swaps.notes[0]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tubelet.data.items import Item, Source
 from tubelet.data.splits import assign_splits
-from tubelet.tasks import Classification
+from tubelet.tasks import Classification, MultiLabel, Regression, Task
 
 
 def _source(labels_and_groups: list[tuple[str, str]]) -> Source:
@@ -138,6 +138,15 @@ def test_ucf101_names_keep_recordings_together() -> None:
     assert all(len(found) == 1 for found in sides.values())
     assert _counts(source, "val") == {"Archery": 8, "Bowling": 8}
     assert source.notes[0].startswith("80 clips named as in UCF101")
+
+
+@pytest.mark.parametrize("task", [MultiLabel(("jump", "run")), Regression(("label",))])
+def test_recordings_stay_together_whatever_their_cuts_are_labelled_with(task: Task) -> None:
+    cells = ("1", "2", "3", "4") if isinstance(task, Regression) else ("jump;run", "jump", "run", "(none)")
+    items = tuple(Item(f"v_Jump_g{group:02d}_c{cut:02d}.avi", cells[cut]) for group in range(10) for cut in range(4))
+    source = assign_splits(Source(Path("/data"), "video", items, task))
+    assert {item.group for item in source.items} == {f"Jump/g{group:02d}" for group in range(10)}
+    assert sum(item.split == "val" for item in source.items) == 8
 
 
 def test_a_given_split_stays() -> None:

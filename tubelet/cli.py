@@ -189,6 +189,7 @@ def evaluate(command: Eval) -> int:
         command.data,
         views=command.views,
         split=command.split,
+        labels=command.labels,
         csv_file=command.csv,
         workers=command.workers,
     )

@@ -2,8 +2,9 @@
 
 import csv
 import os
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from tubelet.data.items import Item, Source, find_items
+from tubelet.data.splits import with_groups
 from tubelet.data.table import LABELS
 from tubelet.predict.answer import Answer, answer
 from tubelet.predict.predictor import Predictor, looked_at
@@ -56,6 +58,7 @@ def evaluate(
     *,
     views: str = "auto",
     split: str | None = None,
+    labels: Sequence[str] | None = None,
     csv_file: Path | None = None,
     workers: int = 2,
     show: bool = True,
@@ -63,16 +66,19 @@ def evaluate(
     """Figures over labelled files, laid out as for training: over `split`, or, left out, over the test split, else val,
     else all, without the clips that the run was trained on.
 
+    labels: the columns of a table that hold what is right; left out, "label", or the names of numbers.
+
     Raises:
         ValueError: labels that the model does not know, or no clips to evaluate.
     """
     task = predictor.task
-    labels = LABELS if task.gives_probabilities else task.names
+    labels = labels or (LABELS if task.gives_probabilities else task.names)
     source = find_items(Path(data), task=type(task), labels=labels, minimum_classes=1, minimum_clips=1)
     if strangers := sorted(set(source.classes) - set(task.names)):
         raise ValueError(
             f"{data} has classes the model does not know: {', '.join(strangers)}; it knows {', '.join(task.names)}"
         )
+    source = replace(source, items=tuple(with_groups(source)[0]))
     split, items = choose_items(predictor.run, source, split)
     if show and (left_out := sum(split in (None, item.split) for item in source.items) - len(items)):
         say("note", f"{plural(left_out, 'clip')} left out: the run was trained on {'it' if left_out == 1 else 'them'}")

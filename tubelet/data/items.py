@@ -36,7 +36,7 @@ class Source:
     @property
     def classes(self) -> tuple[str, ...]:
         """Those that clips are labelled with, sorted; none where labels are numbers."""
-        return tuple(sorted({name for item in self.items for name in self.task.classes_in(item.label)}))
+        return tuple(sorted({name for item in self.items for name in self.task.classes_in(item.label)} - {""}))
 
 
 def find_items(
@@ -57,13 +57,14 @@ def find_items(
     Raises: DataProblems, a ValueError: `problems` holds all that is wrong with the folders, lines, classes and copies,
         each with its kind, where it is and what to do. Whether a file can be read is not looked at here.
     """
-    path = Path(path).absolute()
+    path, labels = Path(path).absolute(), [name.strip().lower() for name in labels]  # as names of columns are read
     found = _look(path, task, labels)
     source, problems = _gather(path, path if os.path.isdir(path) else path.parent, found, task, labels)
     num_classes = len({folded(name) for name in found.names})
-    if num_classes < min(minimum_classes, task.fewest_classes) and found.names:
+    needed = min(minimum_classes, task.fewest_classes)
+    if num_classes < needed and (found.names or found.items):
         listed = some(sorted(found.names))
-        message = f"{plural(num_classes, 'class')} ({listed}), at least {minimum_classes} are needed; {LAYOUT}"
+        message = f"{plural(num_classes, 'class')} ({listed}), at least {needed} are needed; {LAYOUT}"
         problems.append(Problem("few-classes", visible(path), message))
     problems += count_problems([*source.items, *found.faulty], task.classes_in, minimum_clips=minimum_clips)
     if problems:
@@ -98,9 +99,9 @@ def _look(path: Path, task: type[Task], labels: Sequence[str]) -> Found:
         return Found(problems=[Problem("missing", visible(path), f"does not exist; {LAYOUT}")])
     if path.is_dir():
         found = read_folder(path)
-        named, found.names = found.names, {name for label in found.names for name in task.classes_in(label)}
-        faults = {label: task.find_fault(label, labels) for label in sorted(named)}
-        found.problems += [Problem("label", visible(path / label), fault) for label, fault in faults.items() if fault]
+        faults = {label: fault for label in sorted(found.names) if (fault := task.find_fault(label, labels))}
+        found.names = {name for label in found.names - faults.keys() for name in task.classes_in(label)}
+        found.problems += [Problem("label", f"class {label!r}", fault) for label, fault in faults.items()]
         return found
     if not path.is_file():
         return Found(problems=[Problem("layout", visible(path), f"is neither a folder nor a file; {LAYOUT}")])

@@ -15,7 +15,7 @@ from tubelet.system.text import plural
 Strata = Callable[[Item], tuple[str, ...]]  # the classes whose shares are kept when clips are held out
 
 # UCF101 and its kin name a clip v_<class>_g<recording>_c<cut>: cuts of one recording look nearly alike.
-_CUT_OF_RECORDING = re.compile(r"v_.+_(g\d+)_c\d+")
+_CUT_OF_RECORDING = re.compile(r"v_(.+)_(g\d+)_c\d+")
 
 
 def assign_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Source:
@@ -53,7 +53,7 @@ def with_groups(source: Source) -> tuple[list[Item], list[str]]:
     for item in source.items:
         cut = _CUT_OF_RECORDING.fullmatch(PurePosixPath(item.path).stem)
         if item.group == "" and cut:
-            item = replace(item, group=f"{item.label}/{cut[1]}")
+            item = replace(item, group=f"{item.label if source.task.exclusive else cut[1]}/{cut[2]}")
             recordings += 1
         grouped.append(replace(item, group=item.group or item.path))
     notes = []

@@ -158,7 +158,7 @@ def _header_faults(header: list[str], labels: Sequence[str]) -> Iterator[str]:
             f"the first line reads {','.join(header)!r}; expected a header that names at least path and "
             f"{' and '.join(labels)}, and of the others {','.join(COLUMNS)}, with commas, semicolons or tabs between"
         )
-    twice = [name for name in (*COLUMNS, *labels) if header.count(name) > 1]
+    twice = [name for name in dict.fromkeys((*COLUMNS, *labels)) if header.count(name) > 1]
     if twice:
         yield f"the header names {', '.join(map(repr, twice))} more than once; rename all but one"
 

@@ -151,7 +151,8 @@ def read_task(about: dict[str, Any], run: str | os.PathLike[str], model: SpaceTi
         ValueError: it is damaged, or does not have a name for each output of the model.
     """
     try:
-        task = task_from_json(about.get("task") or {"kind": "classification", "names": about["classes"]})
+        old = {"kind": "classification", "names": about.get("classes")}
+        task = task_from_json(about.get("task", old))
     except ValueError as error:
         raise ValueError(f"{run}: {error}") from error
     if isinstance(model, SpaceTimeTransformer) and model.config.num_classes != len(task.names):

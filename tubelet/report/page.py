@@ -332,8 +332,8 @@ def link_file(run: Finished, name: str) -> str | None:
 
 
 def weakest_first(rows: list[list[Any]]) -> list[list[Any]]:
-    """The rows of a table by their first share; unknown ones last."""
-    return sorted(rows, key=lambda row: (row[1] is None, row[1] if isinstance(row[1], float) else 0.0))
+    """The rows of a table by their shares, the first of which counts most; where that is not known, last."""
+    return sorted(rows, key=lambda row: (row[1] is None, [one or 0.0 for one in row if isinstance(one, float | None)]))
 
 
 def list_settings(run: Finished) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ def task_from_json(values: Any) -> Task:
     Raises:
         ValueError: one that this version does not know, or values that it cannot have.
     """
-    if not isinstance(values, dict) or values.get("kind") not in TASKS:
-        kind = values.get("kind") if isinstance(values, dict) else values
+    kind = values.get("kind") if isinstance(values, dict) else None
+    if not (isinstance(kind, str) and kind in TASKS):
         raise ValueError(f"a task {kind!r}, expected one of {', '.join(TASKS)}: made by another version?")
-    return TASKS[values["kind"]].from_json(values)
+    return TASKS[kind].from_json(values)

@@ -141,7 +141,10 @@ class Regression:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Regression":
         names = check_names(values.get("names"))
-        return cls(names, *(check_numbers(values.get(key), len(names)) for key in ("means", "deviations")))
+        means, deviations = (check_numbers(values.get(key), len(names)) for key in ("means", "deviations"))
+        if not (len(means) == len(deviations) == len(names) and all(one > 0 for one in deviations)):
+            raise ValueError("its task has no mean, or no deviation above 0, for some output: copy or train it again")
+        return cls(names, means, deviations)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ logits -> answer -> words, columns           of each clip
 targets and answers -> Results -> figures    of all clips
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
@@ -142,8 +141,8 @@ def check_names(names: object) -> tuple[str, ...]:
 
 
 def check_numbers(numbers: object, count: int) -> tuple[float, ...]:
-    """Raises ValueError unless there is a finite number, from a file, for each output of a model, or none at all."""
-    if not isinstance(numbers, list) or not all(isinstance(one, float | int) and math.isfinite(one) for one in numbers):
+    """Raises ValueError unless there is a number, from a file, for each output of a model, or none at all."""
+    if not isinstance(numbers, list) or not all(isinstance(one, float | int) and abs(one) < 1e30 for one in numbers):
         raise ValueError("its task has settings that are no list of numbers: copy or train it again")
     if len(numbers) not in (0, count):
         raise ValueError(f"its task has {len(numbers)} numbers for {count} outputs: copy or train it again")

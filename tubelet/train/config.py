@@ -108,6 +108,8 @@ class TrainConfig:
         for name in ("batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 1 or more")
+        if len(set(self.labels)) != len(self.labels) or (len(self.labels) > 1 and self.task != "regression"):
+            raise ValueError(f"labels = {' '.join(self.labels)}: expected one column, or several for --task regression")
         if self.compare and not self.freeze:
             raise ValueError("--compare compares --freeze with training all weights: give both")
         for name in NOT_NEGATIVE:

@@ -76,11 +76,8 @@ class Plan:
         return "val" if self.items("val") else "test"
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Clips of each class in each split that has any; of one class called "" where labels are numbers."""
-
-        def classes_in(label: str) -> tuple[str, ...]:
-            return self.source.task.classes_in(label) or ("",)
-
+        """Clips of each class in each split that has any; none where labels are numbers."""
+        classes_in = self.source.task.classes_in
         return {
             split: dict(sorted(Counter(name for item in items for name in classes_in(item.label)).items()))
             for split in ("train", "val", "test")

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tubelet
 from tubelet.data.table import write_table
 from tubelet.runs.lock import LOCK
 from tubelet.runs.run import Run, is_leftover
 from tubelet.train.config import CHOSEN, MAY_CHANGE
 from tubelet.train.plan import Plan
 from tubelet.train.show import info_of, learned_of, plan_rows
+from tubelet.version import __version__
 
 
 def open_run(plan: Plan, *, hold: Callable[[Path], object] = lambda folder: None) -> Run:
@@ -109,7 +109,7 @@ def matters(settings: dict[str, Any]) -> dict[str, Any]:
 def settings_of(plan: Plan) -> dict[str, Any]:
     """config.json, but for the plan in words."""
     return {
-        "tubelet": tubelet.__version__,
+        "tubelet": __version__,
         "model": plan.model.to_json(),
         "model_name": plan.model_name,
         "clip_spec": plan.spec.to_json(),
@@ -121,6 +121,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
             "kind": plan.source.kind,
             "fingerprint": plan.fingerprint,
             "counts": plan.counts(),
+            "clips": {split: len(plan.items(split)) for split in plan.counts()},
             "keep": plan.keep,
             "notes": list(plan.source.notes),
         },

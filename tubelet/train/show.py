@@ -23,7 +23,7 @@ FACTS_SHOWN = 2  # of a task's further figures
 
 
 def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
-    spec, config, counts = plan.spec, plan.config, plan.counts()
+    spec, config = plan.spec, plan.config
     info = info_of(plan.model)
     part = config.batch // config.accumulate
     # weights, gradients and two moments in float32, activations of one part of the batch
@@ -31,7 +31,7 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
     learned, learns = learned_of(plan.model)
     if config.freeze:
         memory = 16 * learned + 4 * (info.parameters - learned)
-    splits = ", ".join(f"{sum(of.values())} {split}" for split, of in counts.items())
+    splits = ", ".join(f"{len(plan.items(split))} {split}" for split in plan.counts())
     t, h, w = spec.clip_size
     what = {
         "video": f"{t} frames of {h}x{w} px, {spec.seconds_between_frames:.3g} s apart: {spec.span_seconds:.3g} s",
