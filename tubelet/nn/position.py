@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tubelet.nn.attention import Turns
+from tubelet.nn.cache import Cache
+from tubelet.nn.config import Stage
 from tubelet.nn.grid import Grid
 
 KINDS = ("learned", "fixed", "sincos", "rotary", "rotary-tiled")
@@ -98,10 +101,13 @@ class LearnedPosition(nn.Module):
         self.keep_aspect = keep_aspect
         self.tables = nn.ParameterList(nn.Parameter(sincos(Grid(*grid), dim), trained) for grid in tables)
         self.seen: list[Tensor] = []  # the tables' values that the remembered ones are made from
-        self.remembered: dict[Grid, Tensor] = {}
+        self.remembered: Cache[Tensor] = Cache(KEPT_SIZES)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         return x + self.at(grid) if len(self.tables) else x
+
+    def turns(self, x: Tensor, grid: Grid) -> None:
+        return None
 
     def at(self, grid: Grid) -> Tensor:
         """The sum of the tables at a grid, (1, N, D)."""
@@ -112,14 +118,8 @@ class LearnedPosition(nn.Module):
         # The values are compared: fused optimizers and writes through `.data` leave the version counter as it is.
         if len(self.seen) != len(self.tables) or not all(map(same, self.seen, self.tables)):
             self.seen = [table.detach().clone() for table in self.tables]
-            self.remembered.clear()
-        made = self.remembered.get(grid)
-        if made is None:
-            made = self.sum(grid).detach()
-            while len(self.remembered) >= KEPT_SIZES:
-                self.remembered.pop(next(iter(self.remembered)))
-            self.remembered[grid] = made
-        return made
+            self.remembered = Cache(KEPT_SIZES)
+        return self.remembered.get(grid, lambda: self.sum(grid).detach())
 
     def sum(self, grid: Grid) -> Tensor:
         first, *rest = (resample(table, grid, keep_aspect=self.keep_aspect).expand(*grid, -1) for table in self.tables)
@@ -149,17 +149,37 @@ class SinCosPosition(nn.Module):
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         return x + sincos(grid, self.dim, axes=self.axes).to(x).view(1, grid.size, -1)
 
+    def turns(self, x: Tensor, grid: Grid) -> None:
+        return None
+
 
 class RotaryPosition(nn.Module):
     """Leaves the tokens as they are and gives the turns of queries and keys (`Attention`) for the grid at hand."""
 
     def __init__(self, head_dim: int, axes: str, *, tiled: bool):
         super().__init__()
+        if head_dim % 2 or head_dim < 2 * len(axes):
+            raise ValueError(
+                f"rotary positions turn pairs of channels along {axes!r}, got {head_dim} channels in a head: "
+                f"choose an even number of at least {2 * len(axes)}"
+            )
         self.head_dim, self.axes, self.tiled = head_dim, axes, tiled
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         return x
 
-    def turns(self, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    def turns(self, x: Tensor, grid: Grid) -> Turns:
         cos, sin = rotary(grid, self.head_dim, axes=self.axes, tiled=self.tiled)
         return cos.to(x), sin.to(x)
+
+
+def make_position(stage: Stage, grid: Grid) -> LearnedPosition | SinCosPosition | RotaryPosition:
+    """The positions of a stage; `grid` is the one that tables are made for. Raises ValueError for an unknown kind."""
+    if stage.position not in KINDS:
+        raise ValueError(f"unknown position {stage.position!r}: expected one of {', '.join(KINDS)}")
+    if stage.position == "sincos":
+        return SinCosPosition(stage.dim, stage.over)
+    if stage.position.startswith("rotary"):
+        return RotaryPosition(stage.dim // stage.heads, stage.over, tiled=stage.position == "rotary-tiled")
+    tables = [grid.along(axes) for axes in stage.tables]
+    return LearnedPosition(stage.dim, tables, trained=stage.position == "learned", keep_aspect=stage.keep_aspect)
