@@ -1,7 +1,7 @@
 import pytest
 import torch
 from hanging import ending
-from tiny import FAMILIES, clip_for, prefix_of, tiny
+from tiny import FAMILIES, clip_for, tiny
 
 from tubelet.info import print_info
 from tubelet.nn.cost import describe
@@ -47,7 +47,7 @@ def test_the_parts_add_up_to_the_model(family):
     assert sum(part.gmacs for part in info.parts) == pytest.approx(info.gmacs)
     assert all(part.gmacs > 0 for part in info.parts)
     assert info.tokens == model.grid(model.input_size)
-    assert info.prefix == prefix_of(model)
+    assert info.prefix == model.stack[0].prefix_size
     assert [part.name for part in info.parts] == [
         "embed",
         *(f"encoders.{i}" for i in range(len(model.encoders))),

@@ -139,9 +139,8 @@ class ResNetEmbed(Tokeniser):
             ValueError: the frames, or the cells of the map, are not filled by whole tokens.
         """
         tokens = []
-        for axis, length, patch, kernel in zip(
-            "THW", self.filled(size), self.patch, self.proj.kernel_size, strict=True
-        ):
+        axes = zip("THW", self.filled(size), self.patch, self.proj.kernel_size, strict=True)
+        for axis, length, patch, kernel in axes:
             cells = ceil(length * kernel / patch)  # a cell is patch / kernel frames or px
             if cells < kernel or cells % kernel:
                 below = cells // kernel * patch

@@ -30,10 +30,12 @@ def read_config(values: Any) -> ModelConfig:
     if not isinstance(values, dict):
         raise ValueError(f"model settings that are a {type(values).__name__}, expected an object")
     if "stages" in values:
-        stages = values["stages"] if isinstance(values["stages"], list | tuple) else ()
-        parts = {"stages": tuple(read_stage(stage) for stage in stages[:MOST_PARTS])}
-        embed = {"embed": read(EmbedConfig, values["embed"])} if "embed" in values else {}
-        config = read(ModelConfig, values | parts | embed)
+        stages = values["stages"]
+        if isinstance(stages, list | tuple) and len(stages) <= MOST_PARTS:
+            values = {**values, "stages": tuple(read_stage(stage) for stage in stages)}
+        if "embed" in values:
+            values = {**values, "embed": read(EmbedConfig, values["embed"])}
+        config = read(ModelConfig, values)
     else:
         config = upgrade(read(Settings010, values))
     check_sizes(config)
@@ -44,7 +46,7 @@ def read_stage(values: Any) -> Stage | WindowStage:
     kind = values.get("kind") if isinstance(values, dict) else None
     if not isinstance(kind, str) or kind not in STAGES:
         raise ValueError(
-            f"model settings with a stage of kind {str(kind)[:80]}, expected {' or '.join(map(str, STAGES))}"
+            f"model settings with a stage of kind {str(kind)[:80]}, expected blocks or windows"
         )
     return read(STAGES[kind], values)
 
