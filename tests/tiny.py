@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
 }
 IMAGE: dict[str, Any] = {"patch": (1, 4, 4), "clip": (1, 8, 12)}
 SWIN: dict[str, Any] = {"depths": (2, 1), "heads": (2, 4), "window": (2, 1, 2)}
-MODEL = ("clip", "num_classes", "channels", "attend", "position", "pool", "mean", "std")  # of `model_config`
+MODEL = ("num_classes", "channels", "attend", "position", "pool", "mean", "std")  # of `model_config`
 REGULARISATION = ("drop_path", "dropout", "checkpointing")
 OF_EMBED = [field.name for field in fields(EmbedConfig)]
 
@@ -44,10 +44,10 @@ def configure(family: str, **settings: Any) -> ModelConfig:
     own |= {"eps": own.get("eps", 1e-6)} | ({"kind": own.pop("embed")} if "embed" in own else {})
     t, h, _ = own["patch"]
     config = model_config(f"{family}-B/{h}x{t}", **{name: own.pop(name) for name in MODEL if name in own})
-    config = config.with_embed(**{name: own.pop(name) for name in OF_EMBED if name in own})
+    config = replace(config, clip=own.pop("clip")).with_embed(**{name: own.pop(name) for name in OF_EMBED if name in own})
     depth, temporal_depth = own.pop("depth"), own.pop("temporal_depth")
-    if family == "swin2":
-        return config.with_stages(**own)
+    if family == "swin2":  # whose pooling has no blocks
+        return config.with_stages(**{name: value for name, value in own.items() if name != "pool_depth"})
     own |= {"pool_eps": own.get("pool_eps", 1e-6)}
     config = config.with_stages(**own).with_stage(0, depth=depth)
     if temporal_depth == 0:
