@@ -128,11 +128,13 @@ class ModelFile:
                 model.set_input_size(read_config({**self.header["model"], "clip": self.header["input_size"]}).clip)
         except (ValueError, RuntimeError, TypeError, ArithmeticError, LookupError) as error:
             raise self.unusable(error) from error
-        refuse(misfits(model.state_dict(), self.listed), str(self.file))
+        own = model.state_dict()
+        refuse(misfits(own, self.listed), str(self.file))
         tensors = self.tensors()
-        model.to_empty(device="cpu")
+        refuse(misfits(own, tensors) or not_finite(own, tensors), str(self.file))
+        # copied, for the file may change; not into the model, which has no memory yet
+        model.load_state_dict({n: t.to(own[n].dtype, copy=True) for n, t in tensors.items()}, assign=True)
         model.set_statistics(config.mean, config.std)
-        load_strict(model, tensors, what=str(self.file))
         return model.eval()
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -177,12 +179,14 @@ def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
 def load_strict(model: SpaceTimeTransformer, tensors: dict[str, torch.Tensor], *, what: str) -> None:
     """Loads every tensor, or says in one error all that does not fit. Integers are never cast."""
     own = model.state_dict()
-    problems = misfits(own, tensors)
-    for name in [name for name in own if name in tensors]:
-        if not torch.isfinite(tensors[name].to(own[name].dtype)).all():
-            problems.append(f"not finite: {name}")
-    refuse(problems, what)
+    refuse(misfits(own, tensors) + not_finite(own, tensors), what)
     model.load_state_dict(tensors)
+
+
+def not_finite(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[str]:
+    """Those of the tensors given that are not finite in the dtype of a model's own."""
+    names = [name for name in own if name in given and not torch.isfinite(given[name].to(own[name].dtype)).all()]
+    return [f"not finite: {name}" for name in names]
 
 
 def misfits(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[str]:
