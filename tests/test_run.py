@@ -228,8 +228,8 @@ def test_other_settings_are_named(plan: Plan, tmp_path: Path, settings: dict[str
 def test_another_model_or_clip_is_named_also_where_it_was_chosen_by_default(plan: Plan, tmp_path: Path) -> None:
     stopped_run(plan, tmp_path / "run")
     here = in_folder(plan, tmp_path / "run")
-    model = replace(here, model=replace(plan.model, dim=48), model_name="vivit1-X/16x4")
-    expected = r"\(model: vivit1-P/16x4 -> vivit1-X/16x4, model's dim: 96 -> 48\)"
+    model = replace(here, model=plan.model.with_stage(0, dim=48), model_name="vivit1-X/16x4")
+    expected = r"\(model: vivit1-P/16x4 -> vivit1-X/16x4, model's stage 0 dim: 96 -> 48\)"
     with pytest.raises(ValueError, match=f"begun with other settings {expected}"):
         open_run(model)
     with pytest.raises(ValueError, match=r"\(clip's seconds_between_frames: 0\.08 -> 0\.5\)"):
