@@ -44,7 +44,9 @@ def configure(family: str, **settings: Any) -> ModelConfig:
     own |= {"eps": own.get("eps", 1e-6)} | ({"kind": own.pop("embed")} if "embed" in own else {})
     t, h, _ = own["patch"]
     config = model_config(f"{family}-B/{h}x{t}", **{name: own.pop(name) for name in MODEL if name in own})
-    config = replace(config, clip=own.pop("clip")).with_embed(**{name: own.pop(name) for name in OF_EMBED if name in own})
+    config = replace(config, clip=own.pop("clip")).with_embed(
+        **{name: own.pop(name) for name in OF_EMBED if name in own}
+    )
     depth, temporal_depth = own.pop("depth"), own.pop("temporal_depth")
     if family == "swin2":  # whose pooling has no blocks
         return config.with_stages(**{name: value for name, value in own.items() if name != "pool_depth"})

@@ -154,4 +154,6 @@ def find_differences(found: Any, wanted: Any, name: str = "") -> list[str]:
         return [line for key in found for line in find_differences(found[key], wanted.get(key), key)]
     if name == "stages" and len(found) == len(wanted):
         return [line for pair in zip(found, wanted, strict=True) for line in find_differences(*pair)]
+    if name == "stages":
+        found, wanted = len(found), len(wanted)
     return [] if found == wanted else [f"{name} {found}, not {wanted}"]

@@ -45,9 +45,7 @@ def read_config(values: Any) -> ModelConfig:
 def read_stage(values: Any) -> Stage | WindowStage:
     kind = values.get("kind") if isinstance(values, dict) else None
     if not isinstance(kind, str) or kind not in STAGES:
-        raise ValueError(
-            f"model settings with a stage of kind {str(kind)[:80]}, expected blocks or windows"
-        )
+        raise ValueError(f"model settings with a stage of kind {str(kind)[:80]}, expected blocks or windows")
     return read(STAGES[kind], values)
 
 
