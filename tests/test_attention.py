@@ -120,7 +120,7 @@ def test_dropout_acts_in_training_only(axes):
     [
         (12, 5, "thw", "5 heads do not divide the width 12: choose a divisor of 12"),
         (12, 3, "t|hw", "3 heads cannot be shared out equally among 't|hw': choose a multiple of 2"),
-        (12, 2, "wh", "unknown attention axes 'wh': expected thw, hw, t, or some of them joined by '|'"),
+        (12, 2, "wh", "unknown attention axes 'wh': expected thw, hw, t, or some joined by '|'"),
         (12, 2, "t|", "unknown attention axes 't|'"),
     ],
 )

@@ -66,9 +66,7 @@ class Attention(nn.Module):
         self.axes, self.heads, self.groups = axes, heads, axes.split("|")
         self.p = 0.0  # dropout of the scores, named as in nn.Dropout
         if not set(self.groups) <= set(AXES):
-            raise ValueError(
-                f"unknown attention axes {axes!r}: expected {', '.join(AXES)}, or some of them joined by '|'"
-            )
+            raise ValueError(f"unknown attention axes {axes!r}: expected {', '.join(AXES)}, or some joined by '|'")
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide the width {dim}: choose a divisor of {dim}")
         if heads % len(self.groups):

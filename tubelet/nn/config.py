@@ -8,65 +8,38 @@ from tubelet.nn.grid import Size3
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
-    """A tokeniser. Sizes are (frames, px, px).
+    """A tokeniser. Sizes are (frames, px, px)."""
 
-    kind: "tubelet", "space-time", "depthwise", "conv" or "resnet"
-    patch: what a token sees
-    stride: from one token to the next
-    frames: uniform frame sampling: frames that are embedded of a clip; None: all
-    pad: "mean" fills clips that whole tubelets do not fill, with the mean colour; None: they are an error
-    layers: blocks of each stage of a ResNet
-    widths: channels of the stem and of each stage of a ResNet
-    """
-
-    kind: str = "tubelet"
-    patch: Size3
-    stride: Size3
-    frames: int | None = None
-    pad: str | None = None
-    layers: tuple[int, ...] = ()
-    widths: tuple[int, ...] = ()
+    kind: str = "tubelet"  # or "space-time", "depthwise", "conv", "resnet"
+    patch: Size3  # what a token sees
+    stride: Size3  # from one token to the next
+    frames: int | None = None  # uniform frame sampling: frames of a clip that are embedded; None: all
+    pad: str | None = None  # "mean" fills clips that whole tubelets do not, with the mean colour; None: an error
+    layers: tuple[int, ...] = ()  # of a ResNet: blocks of each stage
+    widths: tuple[int, ...] = ()  # of a ResNet: channels of the stem and of each stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One encoder of transformer blocks.
-
-    dim: channels of a token
-    depth: blocks
-    heads: of each attention
-    mlp_dim: hidden channels of each MLP
-    attend: steps of a block, each by the axes that it spans: "thw", "hw,t", "t|hw" (see `Block`)
-    over: axes that one sequence spans; the others join the batch
-    tables: position tables, each by the axes along which it varies
-    position: "learned" or "fixed" tables; or made for each grid: "sincos", "rotary", "rotary-tiled"
-    keep_aspect: tables are resampled by the same factor along height and width
-    prefix: tokens before those of the grid: class token, registers
-    pool: how the tokens of a sequence become one: "cls", "mean", "cls+dist", "cls,dist" (see `Pool`) or "attentive"
-    pool_depth: blocks of attentive pooling before its query
-    norm: the last norm, of all "tokens", of the "pooled" one, "both" or "none"
-    eps: of the norms
-    pool_eps: of a norm after pooling
-    gelu: "erf" (exact) or "tanh" (the approximation of JAX)
-    """
+    """One encoder of transformer blocks."""
 
     kind: Literal["blocks"] = "blocks"
-    dim: int
-    depth: int
-    heads: int
-    mlp_dim: int
-    attend: str = "thw"
-    over: str = "thw"
-    tables: tuple[str, ...] = ()
-    position: str = "learned"
-    keep_aspect: bool = False
-    prefix: int = 1
-    pool: str = "cls"
-    pool_depth: int = 3
-    norm: str = "tokens"
-    eps: float = 1e-6
-    pool_eps: float = 1e-6
-    gelu: str = "erf"
+    dim: int  # channels of a token
+    depth: int  # blocks
+    heads: int  # of each attention
+    mlp_dim: int  # hidden channels of each MLP
+    attend: str = "thw"  # steps of a block, each by the axes that it spans: "thw", "hw,t", "t|hw" (see `Block`)
+    over: str = "thw"  # axes that one sequence spans; the others join the batch
+    tables: tuple[str, ...] = ()  # position tables, each by the axes along which it varies
+    position: str = "learned"  # or "fixed" tables; or made for each grid: "sincos", "rotary", "rotary-tiled"
+    keep_aspect: bool = False  # tables are resampled by the same factor along height and width
+    prefix: int = 1  # tokens before those of the grid: class token, registers
+    pool: str = "cls"  # how a sequence becomes one token: "mean", "cls+dist", "cls,dist" (see `Pool`), "attentive"
+    pool_depth: int = 3  # blocks of attentive pooling before its query
+    norm: str = "tokens"  # the last norm: of all tokens, of the "pooled" one, "both" or "none"
+    eps: float = 1e-6  # of the norms
+    pool_eps: float = 1e-6  # of a norm after pooling
+    gelu: str = "erf"  # exact, or "tanh", the approximation of JAX
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -75,25 +48,16 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowStage:
-    """One encoder of Swin blocks, in levels of falling resolution; each halves h and w and doubles the channels.
-
-    dim: channels of a token in the first level
-    depths: blocks of each level
-    heads: of each attention, for each level
-    mlp_dim: hidden channels of each MLP in the first level
-    window: (t, h, w) in tokens, at the grid of the model's `clip`
-    level_norms: a norm after every level, not after the last alone
-    eps: of the norms
-    """
+    """One encoder of Swin blocks, in levels of falling resolution; each halves h and w and doubles the channels."""
 
     kind: Literal["windows"] = "windows"
-    dim: int
-    depths: tuple[int, ...]
-    heads: tuple[int, ...]
-    mlp_dim: int
-    window: Size3
-    level_norms: bool = False
-    eps: float = 1e-5
+    dim: int  # channels of a token in the first level
+    depths: tuple[int, ...]  # blocks of each level
+    heads: tuple[int, ...]  # of each attention, for each level
+    mlp_dim: int  # hidden channels of each MLP in the first level
+    window: Size3  # in tokens, at the grid of the model's `clip`
+    level_norms: bool = False  # a norm after every level, not after the last alone
+    eps: float = 1e-5  # of the norms
 
     @property
     def size(self) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
@@ -102,24 +66,15 @@ class WindowStage:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """All that a model is made from.
+    """All that a model is made from."""
 
-    family: what the model is called; decides nothing about it
-    embed: the tokeniser
-    stages: the encoders, in the order in which they run
-    clip: the (T, H, W) that position tables and windows are made for
-    channels: of a clip
-    num_classes: 0 for a model without head, which gives its features
-    mean, std: of pixels in [0, 1], for uint8 clips; one for all channels, or one for each
-    """
-
-    family: str
+    family: str  # what the model is called; decides nothing about it
     embed: EmbedConfig
-    stages: tuple[Stage | WindowStage, ...]
-    clip: Size3
-    channels: int = 3
-    num_classes: int
-    mean: tuple[float, ...] = (0.5,)
+    stages: tuple[Stage | WindowStage, ...]  # the encoders, in the order in which they run
+    clip: Size3  # frames, height and width in px that position tables and windows are made for
+    channels: int = 3  # of a clip
+    num_classes: int  # 0: no head, the model gives its features
+    mean: tuple[float, ...] = (0.5,)  # of pixels in [0, 1], for uint8 clips; one for all channels, or one for each
     std: tuple[float, ...] = (0.5,)
 
     def with_embed(self, **changes: Any) -> "ModelConfig":

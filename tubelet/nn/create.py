@@ -48,19 +48,9 @@ def create_model(
     Raises:
         ValueError: unknown name (with the nearest ones), or sizes that do not fit together.
     """
-    config = model_config(
-        name,
-        clip=clip,
-        num_classes=num_classes,
-        channels=channels,
-        embed=embed,
-        attend=attend,
-        position=position,
-        pool=pool,
-        mean=mean,
-        std=std,
-    )
-    return SpaceTimeTransformer(config)
+    given = {"clip": clip, "num_classes": num_classes, "channels": channels, "mean": mean, "std": std}
+    instead = {"embed": embed, "attend": attend, "position": position, "pool": pool}
+    return SpaceTimeTransformer(model_config(name, **given, **instead))  # type: ignore[arg-type]  # as above
 
 
 def model_config(

@@ -16,24 +16,13 @@ NORMS = ("tokens", "pooled", "both", "none")
 
 
 class AnyEncoder(Protocol):
-    """What all encoders have.
+    """What all encoders have."""
 
-    out_dim: channels that it gives
-    prefix_size: tokens before those of the grid
-    over: axes that one sequence spans
-    blocks: its own, in the order of the forward pass
-    layers: its blocks and those of its pooling
-    """
-
-    out_dim: int
-    prefix_size: int
-    over: str
-
-    @property
-    def blocks(self) -> Sequence[nn.Module]: ...
-
-    @property
-    def layers(self) -> Sequence[nn.Module]: ...
+    out_dim: int  # channels that it gives
+    prefix_size: int  # tokens before those of the grid
+    over: str  # axes that one sequence spans
+    blocks: Sequence[nn.Module]  # its own, in the order of the forward pass
+    layers: Sequence[nn.Module]  # its blocks and those of its pooling
 
     def tokens(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """All tokens, (B, N, D) -> (B, P + N', D'), and their grid."""

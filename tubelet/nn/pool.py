@@ -11,29 +11,12 @@ from tubelet.nn.block import Block, Mlp
 from tubelet.nn.config import Stage
 from tubelet.nn.grid import Grid
 
-
-def first(x: Tensor, prefix: int) -> Tensor:
-    return x[:, :1]
-
-
-def mean(x: Tensor, prefix: int) -> Tensor:
-    return x[:, prefix:].mean(1, keepdim=True)
-
-
-def mean_of_two(x: Tensor, prefix: int) -> Tensor:
-    return x[:, :2].mean(1, keepdim=True)
-
-
-def two_side_by_side(x: Tensor, prefix: int) -> Tensor:
-    return x[:, :2].flatten(1).unsqueeze(1)
-
-
-# (B, P + N, D) -> (B, 1, D), or (B, 1, 2 D); how many prefix tokens that takes; how many times wider its token is
+# (B, P + N, D) -> (B, 1, D), or (B, 1, 2 D); the prefix tokens that it needs; channels of its token, in D
 POOLS = {
-    "cls": (first, 1, 1),
-    "mean": (mean, 0, 1),
-    "cls+dist": (mean_of_two, 2, 1),
-    "cls,dist": (two_side_by_side, 2, 2),
+    "cls": (lambda x, prefix: x[:, :1], 1, 1),
+    "mean": (lambda x, prefix: x[:, prefix:].mean(1, keepdim=True), 0, 1),
+    "cls+dist": (lambda x, prefix: x[:, :2].mean(1, keepdim=True), 2, 1),
+    "cls,dist": (lambda x, prefix: x[:, :2].flatten(1).unsqueeze(1), 2, 2),
 }
 KINDS = (*POOLS, "attentive")
 
@@ -55,7 +38,7 @@ class Pool(nn.Module):
     def __init__(self, stage: Stage):
         super().__init__()
         self.kind, self.prefix_size = stage.pool, stage.prefix
-        self.pick, needed, times = POOLS[stage.pool]
+        _, needed, times = POOLS[stage.pool]
         if stage.prefix < needed:
             raise ValueError(
                 f"pool={stage.pool!r} needs {needed} prefix tokens, got prefix={stage.prefix}: give prefix={needed}"
@@ -65,7 +48,8 @@ class Pool(nn.Module):
         self.norm = nn.LayerNorm(self.out_dim, eps=stage.pool_eps) if normed else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.pick(x, self.prefix_size))
+        pick, _, _ = POOLS[self.kind]  # not kept: a function without a name cannot be pickled
+        return self.norm(pick(x, self.prefix_size))
 
     def extra_repr(self) -> str:
         return f"kind={self.kind!r}"
