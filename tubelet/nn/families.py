@@ -60,33 +60,29 @@ def windows(size: tuple[int, tuple[int, ...], tuple[int, ...]], grid: Grid) -> W
 
 FAMILIES = {
     # ViT, arXiv 2010.11929: images and spectrograms
-    "vit": Family(lambda size, _: (blocks(size, tables=("hw",)),), image=True),
+    "vit": Family(lambda s, _: (blocks(s, tables=("hw",)),), image=True),
     # ViViT, arXiv 2103.15691: joint; factorised encoder; factorised self-attention; factorised dot-product
-    "vivit1": Family(lambda size, _: (blocks(size, tables=("thw",)),)),
-    "vivit2": Family(
-        lambda size, _: (blocks(size, tables=("hw",), over="hw"), blocks(size, tables=("t",), over="t", depth=4))
-    ),
-    "vivit3": Family(lambda size, _: (blocks(size, tables=("thw",), attend="hw,t", pool="mean"),)),
-    "vivit4": Family(lambda size, _: (blocks(size, tables=("thw",), attend="t|hw", pool="mean"),), sizes=TWO_HEADS),
+    "vivit1": Family(lambda s, _: (blocks(s, tables=("thw",)),)),
+    "vivit2": Family(lambda s, _: (blocks(s, tables=("hw",), over="hw"), blocks(s, tables=("t",), over="t", depth=4))),
+    "vivit3": Family(lambda s, _: (blocks(s, tables=("thw",), attend="hw,t", pool="mean"),)),
+    "vivit4": Family(lambda s, _: (blocks(s, tables=("thw",), attend="t|hw", pool="mean"),), sizes=TWO_HEADS),
     # TimeSformer, arXiv 2102.05095: divided attention
-    "timesformer": Family(lambda size, _: (blocks(size, tables=("hw", "t"), attend="t,hw"),)),
+    "timesformer": Family(lambda s, _: (blocks(s, tables=("hw", "t"), attend="t,hw"),)),
     # joint attention, space + time positions; also TimeSformer's joint variant
-    "vidtrans": Family(lambda size, _: (blocks(size, tables=("hw", "t")),)),
+    "vidtrans": Family(lambda s, _: (blocks(s, tables=("hw", "t")),)),
     # VideoMAE, arXiv 2203.12602
-    "videomae": Family(lambda size, _: (blocks(size, tables=("thw",), position="fixed", pool="mean", norm="pooled"),)),
+    "videomae": Family(lambda s, _: (blocks(s, tables=("thw",), position="fixed", pool="mean", norm="pooled"),)),
     # V-JEPA 2, arXiv 2506.09985
-    "vjepa2": Family(lambda size, _: (blocks(size, position="rotary-tiled", pool="attentive"),)),
+    "vjepa2": Family(lambda s, _: (blocks(s, position="rotary-tiled", pool="attentive"),)),
     # AST, arXiv 2104.01778: spectrograms in overlapping patches
     "ast": Family(
-        lambda size, _: (blocks(size, tables=("hw",), pool="cls+dist", norm="both", eps=1e-12, pool_eps=1e-12),),
+        lambda s, _: (blocks(s, tables=("hw",), pool="cls+dist", norm="both", eps=1e-12, pool_eps=1e-12),),
         image=True,
         eighths=5,
     ),
     # Swin v2, arXiv 2111.09883, in the form of timm's swinv2_cr; in space-time windows on video
-    "swin2": Family(lambda size, grid: (windows(size, grid),), sizes=SWIN_SIZES),
+    "swin2": Family(lambda s, grid: (windows(s, grid),), sizes=SWIN_SIZES),
     # Meta-Transformer, arXiv 2307.10802: one encoder for tokens of every kind, so positions are made for each grid
-    "meta": Family(
-        lambda size, _: (blocks(size, position="sincos", pool="mean", norm="none", eps=1e-5, pool_eps=1e-5),)
-    ),
+    "meta": Family(lambda s, _: (blocks(s, position="sincos", pool="mean", norm="none", eps=1e-5, pool_eps=1e-5),)),
 }
 IMAGE_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.image)

@@ -1,7 +1,7 @@
 """Positions on the token grid. A table is a grid too, (t0, h0, w0, D): its shape is the size it was made for."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,43 +23,34 @@ def sincos(grid: Grid, dim: int, *, axes: str | None = None, temperature: float 
     Each axis uses sines, then cosines, of geometrically falling frequencies; channels left over stay zero.
     Source: arXiv 1706.03762, section 3.5, for each axis.
     """
-    table = torch.zeros(*grid, dim)
-    if table.is_meta:  # a shape alone; torch takes seconds to get ready for arithmetic on those
-        return table
-    shares = [axis for axis in range(3) if (grid[axis] > 1 if axes is None else "thw"[axis] in axes)]
-    for slot, axis in enumerate(shares):
-        pairs = dim // (2 * len(shares))
-        angle = torch.arange(grid[axis])[:, None] * falling(pairs, temperature)
-        wave = torch.cat([angle.sin(), angle.cos()], 1)
-        shape = [1, 1, 1, 2 * pairs]
-        shape[axis] = grid[axis]
-        table[..., slot * 2 * pairs : (slot + 1) * 2 * pairs] = wave.view(shape)
-    return table
+    axes = "".join(axis for axis in "thw" if (getattr(grid, axis) > 1 if axes is None else axis in axes))
+    return lay_out(grid, dim, axes, lambda angle: torch.cat([angle.sin(), angle.cos()], 1), temperature)
 
 
-def rotary(
-    grid: Grid, dim: int, *, axes: str = "thw", tiled: bool = False, temperature: float = 10_000.0
-) -> tuple[Tensor, Tensor]:
+def rotary(grid: Grid, dim: int, *, axes: str = "thw", tiled: bool = False, temperature: float = 10_000.0) -> Turns:
     """Cosines and sines (N, dim) that turn the channels of queries and keys, in pairs, by the position of their token.
 
     The channels are shared out equally among `axes`, in pairs; those left over are not turned. `tiled` lays the angles
     out as V-JEPA 2 does, whose two channels of a pair turn by different angles.
     Source: arXiv 2104.09864, eq. 34, for each axis; arXiv 2506.09985, section 2.1.
     """
-    pairs = dim // (2 * len(axes))
-    angles = torch.zeros(*grid, dim)
-    for slot, axis in enumerate(axes):
-        steps = torch.arange(grid["thw".index(axis)])
-        angle = steps[:, None] * falling(pairs, temperature)
-        angle = angle.repeat(1, 2) if tiled else angle.repeat_interleave(2, 1)
-        shape = [1, 1, 1, 2 * pairs]
-        shape["thw".index(axis)] = len(steps)
-        angles[..., slot * 2 * pairs : (slot + 1) * 2 * pairs] = angle.view(shape)
+    pairs = (lambda angle: angle.repeat(1, 2)) if tiled else (lambda angle: angle.repeat_interleave(2, 1))
+    angles = lay_out(grid, dim, axes, pairs, temperature)
     return angles.flatten(0, 2).cos(), angles.flatten(0, 2).sin()
 
 
-def falling(pairs: int, temperature: float) -> Tensor:
-    return temperature ** -(torch.arange(pairs) / pairs)
+def lay_out(grid: Grid, dim: int, axes: str, wave: Callable[[Tensor], Tensor], temperature: float) -> Tensor:
+    """Table (t, h, w, D) whose channels are shared out among `axes`: the `wave`, (n, p) -> (n, 2 p), of angles that
+    grow along the axis, each slower than the one before; channels left over are zero."""
+    table = torch.zeros(*grid, dim)
+    if table.is_meta:  # a shape alone; torch takes seconds to get ready for arithmetic on those
+        return table
+    pairs = dim // (2 * max(1, len(axes)))
+    for slot, axis in enumerate(axes):
+        angle = torch.arange(getattr(grid, axis))[:, None] * temperature ** -(torch.arange(pairs) / pairs)
+        share = slice(slot * 2 * pairs, (slot + 1) * 2 * pairs)
+        table[..., share] = wave(angle).view(*grid.along(axis), 2 * pairs)
+    return table
 
 
 def resample(table: Tensor, grid: Grid, *, keep_aspect: bool = False) -> Tensor:
