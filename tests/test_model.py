@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 import re
 from dataclasses import replace
 
@@ -315,6 +317,29 @@ def test_settings_travel_as_json():
         with pytest.raises(ValueError, match="unknown or missing: colour: made by another version"):
             read_config(values)
         del part["colour"]
+
+
+def test_what_the_first_encoder_gives_depends_on_its_settings_and_on_no_others():
+    for family in ("vivit2", "swin2"):
+        config = configure(family)
+        own = config.encoder_settings()
+        assert json.loads(json.dumps(own)) == json.loads(json.dumps(configure(family).encoder_settings()))
+        assert replace(config, num_classes=9, family="other").encoder_settings() == own
+        longer = replace(config, clip=(16, 8, 12)).encoder_settings()
+        assert (longer == own) == (family == "vivit2")  # a window's share of the grid is that at `clip`
+        others = [replace(config, channels=1), replace(config, mean=(0.1,)), config.with_stage(0, eps=1e-3)]
+        assert all(other.encoder_settings() != own for other in [*others, config.with_embed(pad="mean")])
+    config = configure("vivit2")
+    assert config.with_stage(1, depth=3).encoder_settings() == config.encoder_settings()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_can_be_copied_and_pickled(family):
+    model = tiny(family)
+    clip = clip_for(model)
+    wanted = model(clip)
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(again(clip), wanted)
 
 
 @pytest.mark.parametrize(

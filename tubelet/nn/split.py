@@ -46,7 +46,7 @@ class Rest(nn.Module):
 
     @property
     def what(self) -> str:
-        """In words."""
+        """What learns, in words."""
         return "the temporal encoder and the head" if self.encoders else "the head"
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Rest(nn.Module):
         return {**weights, "head.weight": weight, "head.bias": bias - (weight * self.mean.to(weight)).sum(1)}
 
     def normalised(self, codes: Tensor) -> Tensor:
-        """Codes are as they should be."""
+        """Codes are features already: nothing is left to normalise."""
         return codes
 
 
