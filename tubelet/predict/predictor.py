@@ -16,7 +16,7 @@ from tubelet.predict.exported import Exported, is_exported
 from tubelet.predict.precision import choose_dtype, prepared
 from tubelet.system.device import find_device
 from tubelet.tasks import Task, task_from_json
-from tubelet.weights.store import load, read_about
+from tubelet.weights.store import open_model
 
 
 class Predictor:
@@ -48,11 +48,12 @@ class Predictor:
             model, device = Exported(run, dtype=dtype), "cpu"
             about, precision = model.about, model.precision
         else:
-            about = read_about(run)
+            file = open_model(run)
+            about = file.about
             if not about.keys() & {"task", "classes"} or "clip_spec" not in about:
                 raise ValueError(f"{run}: weights without class names and ClipSpec: train them with `tubelet train`")
             chosen, precision = choose_dtype(dtype, find_device(device))
-            model = prepared(load(run), chosen)
+            model = prepared(file.load(), chosen)
         found = cls(model, ClipSpec.from_json(about["clip_spec"]), read_task(about, run, model), device=device)
         found.run, found.precision = Path(str(about.get("run", run))), precision
         return found

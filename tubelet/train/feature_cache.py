@@ -38,7 +38,6 @@ from tubelet.weights.store import read_tensors, write_tensors
 
 FORMAT = 2  # raised whenever the same settings give other features
 KEY_LENGTH = 16
-ANYHOW = ("num_classes", "drop_path", "dropout", "checkpointing")  # what is only run does not feel them
 
 
 Views = tuple[Tensor, list[str]]  # of one clip, the centre first: clips (V, C, T, H, W) or codes (V, t, D); labels
@@ -193,7 +192,7 @@ def settings_of(model: SpaceTimeTransformer, plan: Plan) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "weights": encoder_sha256(model),
-        "model": {name: value for name, value in model.config.to_json().items() if name not in ANYHOW},
+        "model": model.config.encoder_settings(),
         "clip_spec": plan.spec.to_json(),
         "augmentation": asdict(augmentation) if augmentation else None,
         "dtype": "bfloat16" if plan.bfloat16 else "float32",

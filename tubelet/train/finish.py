@@ -14,7 +14,9 @@ from tubelet.data.clips import load_frames
 from tubelet.data.dataset import BadFile
 from tubelet.evaluate import Evaluation, measure_answers
 from tubelet.media.reader import MediaError, read_sound
+from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
 from tubelet.predict.answer import answer
 from tubelet.predict.tables import write_labelled
@@ -67,8 +69,8 @@ def finish(
     write_labelled(evaluation.answers, task, run.path / "predictions.csv")
     results = evaluation.to_json()
     results["kept"] = kept_of(fit)
-    one_frame = config.baseline and plan.spec.kind == "video"
-    results["single_frame"] = single_frame(fit, show=show) if one_frame else None
+    baseline = config.baseline and plan.spec.kind == "video"
+    results["single_frame"] = single_frame(fit, show=show) if baseline else None
     results |= {"train_files": bad.train_files, "train_skipped": bad.skipped}
     results["seconds_total"] = time.monotonic() - begun
     results["clips_per_second_predict"] = len(evaluation.answers) / max(seconds, 1e-9)
@@ -139,11 +141,10 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
     """The same kind of model, trained on one frame of each clip, for as many steps or what time is left: what motion is
     worth."""
     plan = fit.plan
-    patch = (1, *plan.model.patch[1:])
     alone = Team(0, 1, fit.team.device)
-    settings = replace(plan.model, family="vidtrans", patch=patch, clip=(1, *plan.model.clip[1:]))
     torch.manual_seed(plan.config.seed)
-    config, model = replace(plan.config, shard="none", ema=0.0), SpaceTimeTransformer(settings)
+    config, model = replace(plan.config, shard="none", ema=0.0), SpaceTimeTransformer(one_frame(plan.model))
+    regularise(model, **config.regularisation)
     budget = fit.pace.budget
     if budget:
         clips = len(plan.items(plan.held_out))
@@ -178,6 +179,16 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
         single=True,
     )
     return {found.results.figure_name: found.results.figure}
+
+
+def one_frame(config: ModelConfig) -> ModelConfig:
+    """A plain encoder of one frame, of the size of the first encoder of a model."""
+    first, embed = config.stages[0], config.embed
+    assert first.kind == "blocks"  # `settle` refuses the others
+    plain: dict[str, Any] = {"attend": "thw", "over": "thw", "tables": ("hw", "t"), "position": "learned"}
+    stage = replace(first, **plain, prefix=1, pool="cls", norm="tokens")
+    config = replace(config, family="vidtrans", stages=(stage,), clip=(1, *config.clip[1:]))
+    return config.with_embed(patch=(1, *embed.patch[1:]), stride=(1, *embed.stride[1:]))
 
 
 def all_weights(results: Results, fit: Fit, compare: Callable[[], Path] | None, *, show: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tubelet.train.config import CHOSEN, MAY_CHANGE
 from tubelet.train.plan import Plan
 from tubelet.train.show import info_of, learned_of, plan_rows
 from tubelet.version import __version__
+from tubelet.weights.settings import read_config
 
 
 def open_run(plan: Plan, *, hold: Callable[[Path], object] = lambda folder: None) -> Run:
@@ -100,7 +101,10 @@ def check_same(plan: Plan, run: Run) -> None:
 def matters(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that a run must go on with, by name: what was asked for and what was chosen for the rest."""
     asked = {key: value for key, value in settings["train"].items() if key not in (*MAY_CHANGE, *CHOSEN)}
-    model = {f"model's {key}": value for key, value in settings["model"].items() if key != "checkpointing"}
+    config = read_config(settings["model"]).to_json()  # a run of 0.1.0 goes on
+    parts = {"": config, "embed ": config.pop("embed")}
+    parts |= {f"stage {number} ": stage for number, stage in enumerate(config.pop("stages"))}
+    model = {f"model's {part}{key}": value for part, values in parts.items() for key, value in values.items()}
     spec = {f"clip's {key}": value for key, value in settings["clip_spec"].items()}
     swaps = {"label_swaps": settings.get("label_swaps")}
     return {**asked, "model": settings.get("model_name"), **model, **spec, **swaps}

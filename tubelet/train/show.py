@@ -9,6 +9,7 @@ import torch
 from tubelet.nn import ModelConfig
 from tubelet.nn.cost import Info, describe
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
 from tubelet.report.page import Finished
 from tubelet.runs.run import Run
@@ -24,7 +25,7 @@ FACTS_SHOWN = 2  # of a task's further figures
 
 def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
     spec, config = plan.spec, plan.config
-    info = info_of(plan.model)
+    info = info_of(plan.model, **config.regularisation)
     part = config.batch // config.accumulate
     # weights, gradients and two moments in float32, activations of one part of the batch
     memory = 16 * info.parameters + info.activation_bytes * part // (2 if plan.bfloat16 else 1)
@@ -48,7 +49,7 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
         ("task", f"{plan.source.task.describe()}: {shown}"),
         ("clips", f"{splits}; median {plan.clip_seconds:.3g} s" if spec.kind != "image" else splits),
         ("clip", what),
-        ("model", f"{plan.model_name} with {plan.model.embed} tokens: {cost}"),
+        ("model", f"{plan.model_name} with {plan.model.embed.kind} tokens: {cost}"),
         ("memory", f"about {size(memory)}{kept}"),
         *([("learns", f"{learns}, {learned:,} parameters; the encoder stays as it is")] * config.freeze),
         ("run", str(run.path)),
@@ -57,9 +58,11 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
 
 
 @cache
-def info_of(model: ModelConfig) -> Info:
+def info_of(config: ModelConfig, **regularisation: Any) -> Info:
     with torch.device("meta"):
-        return describe(SpaceTimeTransformer(model))
+        model = SpaceTimeTransformer(config)
+    regularise(model, **regularisation)
+    return describe(model)
 
 
 @cache
