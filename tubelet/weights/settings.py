@@ -7,7 +7,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args
 
 from tubelet.nn.config import EmbedConfig, ModelConfig, Stage, WindowStage
-from tubelet.weights.upgrade import Settings010, upgrade
+from tubelet.weights.upgrade import upgrade
 
 Settings = TypeVar("Settings")
 
@@ -29,23 +29,21 @@ def read_config(values: Any) -> ModelConfig:
     """
     if not isinstance(values, dict):
         raise ValueError(f"model settings that are a {type(values).__name__}, expected an object")
-    if "stages" in values:
-        stages = values["stages"]
-        if isinstance(stages, list | tuple) and len(stages) <= MOST_PARTS:
-            values = {**values, "stages": tuple(read_stage(stage) for stage in stages)}
-        if "embed" in values:
-            values = {**values, "embed": read(EmbedConfig, values["embed"])}
-        config = read(ModelConfig, values)
-    else:
-        config = upgrade(read(Settings010, values))
+    values = dict(values) if "stages" in values else upgrade(values)
+    stages = values["stages"]
+    if isinstance(stages, list | tuple) and len(stages) <= MOST_PARTS:
+        values["stages"] = tuple(read_stage(stage) for stage in stages)
+    if "embed" in values:
+        values["embed"] = read(EmbedConfig, values["embed"])
+    config = read(ModelConfig, values)
     check_sizes(config)
     return config
 
 
 def read_stage(values: Any) -> Stage | WindowStage:
-    kind = values.get("kind") if isinstance(values, dict) else None
-    if not isinstance(kind, str) or kind not in STAGES:
-        raise ValueError(f"model settings with a stage of kind {str(kind)[:80]}, expected blocks or windows")
+    kind = str(values.get("kind") if isinstance(values, dict) else None)
+    if kind not in STAGES:
+        raise ValueError(f"model settings with a stage of kind {kind[:80]}, expected blocks or windows")
     return read(STAGES[kind], values)
 
 
