@@ -22,7 +22,7 @@ from tubelet.evaluate import measure_answers
 from tubelet.predict.answer import Answer
 from tubelet.report.page import Finished, write_card, write_report
 from tubelet.report.plots import curve_svg, sound_uri, strip_uri
-from tubelet.tasks import Classification, Task
+from tubelet.tasks import Classification, MultiLabel, Regression, Task
 
 DIRECTIONS = ["left", "right", "up", "down"]
 NBSP = "\N{NO-BREAK SPACE}"
@@ -432,6 +432,26 @@ def test_settings_that_are_not_set_are_not_listed(tmp_path: Path) -> None:
     section = report(replace(run, config=run.config | {"train": {}, "clip_spec": {"patch": None}})).section("settings")
     assert "<summary>Model" in section
     assert not re.search("<summary>(Training|Clip)", section)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [
+        (MultiLabel(("left", "up")), ["(none)", "(none)"]),
+        (Regression(("left", "up"), (1.0, 2.0), (1.0, 1.0)), ["2;", "2;"]),
+    ],
+)
+def test_figures_that_are_not_known_are_no_numbers(tmp_path: Path, task: Task, labels: list[str]) -> None:
+    """No test clip has a class, or all have one number: nothing can be said, and that is."""
+    values = np.array([[0.75, 0.5], [0.5, 0.25]], np.float32)
+    answers = [Answer(Item(f"{i}.mp4", label), row) for i, (label, row) in enumerate(zip(labels, values))]
+    run = finish(tmp_path / "run", task, answers, counts={"train": {}, "val": {}})
+    figure = run.results[run.summary.figure_name]
+    assert np.isnan(figure)
+    assert run.summary.number(figure) == "–"
+    page, card = report(run), write_card(run).read_text()
+    assert not re.search(r"\bnan\b|nan%", page.source + card.split("---")[2])
+    assert page.section("classes").count("<tr>") >= 2
 
 
 def test_one_is_no_plural(tmp_path: Path) -> None:

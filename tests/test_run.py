@@ -216,7 +216,7 @@ def test_a_new_run_says_what_is_done(plan: Plan, tmp_path: Path) -> None:
     run = open_run(in_folder(plan, tmp_path / "a" / "run"))
     config = run.config()
     assert TrainConfig.from_json(config["train"]) == replace(plan.config, out=tmp_path / "a" / "run")
-    assert config["classes"] == ["bright", "dark"]
+    assert config["task"]["names"] == ["bright", "dark"]
     assert config["data"]["counts"] == {"train": {"bright": 2, "dark": 2}, "val": {"bright": 1, "dark": 1}}
     assert any(line.startswith("model: vivit1-P/16x4 with tubelet tokens") for line in config["plan"])
     assert len((run.path / "split.csv").read_text().splitlines()) == 7

@@ -360,7 +360,7 @@ def choose_set(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def format_width(share: float) -> str:
-    return f"{100 * min(max(share, 0.0), 1.0):.2f}%"
+    return f"{100 * min(max(0.0, share), 1.0):.2f}%"  # of NaN nothing, in this order
 
 
 def format_share(value: Any) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tubelet.system.text import list_names, percent, plural
 from tubelet.tasks.intervals import group_interval
-from tubelet.tasks.task import check_names, check_numbers
+from tubelet.tasks.task import check_names, check_numbers, mean_known, none_if_unknown
 
 NONE = "(none)"
 THRESHOLD = 0.5  # of the probability from which on a class holds, where validation clips chose no other
@@ -265,12 +265,3 @@ def best_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
     after = np.append(ranked[1:], 0.0)
     best = int(np.where(ranked > after, f1, -1.0).argmax())
     return float((ranked[best] + after[best]) / 2)
-
-
-def mean_known(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
-
-
-def none_if_unknown(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

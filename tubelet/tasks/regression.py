@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tubelet.system.text import list_names
 from tubelet.tasks.intervals import group_interval
-from tubelet.tasks.task import check_names, check_numbers
+from tubelet.tasks.task import check_names, check_numbers, mean_known, none_if_unknown
 
 
 @dataclass(frozen=True)
@@ -108,17 +108,16 @@ class Regression:
         flat = np.broadcast_to(np.array(self.means), truth.shape)
 
         def mean_r2(rows: np.ndarray) -> float:
-            return mean_of(explained(truth[rows], given[rows]))
+            return mean_known(explained(truth[rows], given[rows]))
 
-        errors, mean_errors = (np.nanmean(np.abs(truth - one), axis=0) for one in (given, flat))
-        r2, ranks = explained(truth, given), [spearman(t, g) for t, g in zip(truth.T, given.T, strict=True)]
+        r2 = explained(truth, given)
         rows = [
             {
                 "label": name,
-                "mae": float(errors[i]),
-                "mae_of_mean": float(mean_errors[i]),
-                "r2": None if math.isnan(r2[i]) else float(r2[i]),
-                "spearman": ranks[i],
+                "mae": none_if_unknown(mean_known(np.abs(truth - given)[:, i])),
+                "mae_of_mean": none_if_unknown(mean_known(np.abs(truth - flat)[:, i])),
+                "r2": none_if_unknown(r2[i]),
+                "spearman": spearman(truth[:, i], given[:, i]),
                 "support": int((~np.isnan(truth[:, i])).sum()),
             }
             for i, name in enumerate(self.names)
@@ -126,9 +125,9 @@ class Regression:
         return RegressionResults(
             clips=len(truth),
             failed=failed,
-            r2=mean_of(r2),
+            r2=mean_known(r2),
             interval=group_interval(groups, mean_r2),
-            r2_of_mean=mean_of(explained(truth, flat)),
+            r2_of_mean=mean_known(explained(truth, flat)),
             per_output=rows,
         )
 
@@ -169,7 +168,7 @@ class RegressionResults:
         return f"{figure:.3f}" if math.isfinite(figure) else "–"
 
     def say(self, figure: float) -> str:
-        return f"R2 {figure:.3f}"
+        return f"R2 {self.number(figure)}"
 
     def baseline(self) -> tuple[str, float]:
         return "always answering the mean", self.r2_of_mean
@@ -178,6 +177,7 @@ class RegressionResults:
         return [
             (f"mean error of {row['label']}", f"{row['mae']:.4g} (of the mean {row['mae_of_mean']:.4g})")
             for row in self.per_output
+            if row["support"]
         ]
 
     def table(self) -> tuple[list[str], list[list[Any]]]:
@@ -228,8 +228,3 @@ def ranks_of(values: np.ndarray) -> np.ndarray:
     """Ranks from 0; equal values share the mean of theirs."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (counts.cumsum() - (counts + 1) / 2)[places]
-
-
-def mean_of(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else math.nan

@@ -147,3 +147,12 @@ def check_numbers(numbers: object, count: int) -> tuple[float, ...]:
     if len(numbers) not in (0, count):
         raise ValueError(f"its task has {len(numbers)} numbers for {count} outputs: copy or train it again")
     return tuple(map(float, numbers))
+
+
+def mean_known(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def none_if_unknown(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
