@@ -5,9 +5,13 @@ import random
 from pathlib import Path
 
 import pytest
+from small_sets import command, write_sounds, write_videos
 
+from tubelet.data.items import find_items
 from tubelet.data.label_swaps import find_swaps, read_swaps
 from tubelet.demo import CLASSES, LABEL_SWAPS
+from tubelet.train.config import TrainConfig
+from tubelet.train.plan import choose_changes
 
 FLIP_PAIRS = [
     ("move_left", "move_right"),
@@ -162,3 +166,33 @@ def test_the_demo_says_what_each_of_its_classes_becomes(tmp_path: Path) -> None:
     names = list(CLASSES)
     assert swaps.reversed == {name: names[number ^ 1] for number, name in enumerate(names)}
     assert swaps.mirrored == find_swaps(classes).mirrored
+
+
+def test_a_training_makes_the_changes_that_the_file_names(tmp_path: Path) -> None:
+    clips, file = write_videos(tmp_path / "clips", 2), tmp_path / "swaps.csv"
+    file.write_text("label,reversed\nbright,dark\ndark,bright\n")
+    changes, notes = choose_changes(TrainConfig(data=clips, label_swaps=file), find_items(clips))
+    assert (changes.flip_labels, changes.reverse_labels) == (None, (1, 0))
+    assert changes.augmentation is not None
+    assert (changes.augmentation.flip, changes.augmentation.reverse) == (False, True)
+    assert any("bright <-> dark" in note for note in notes)
+
+
+def test_a_file_of_swaps_that_changes_nothing_is_refused(tmp_path: Path) -> None:
+    clips, sounds, file = write_videos(tmp_path / "clips", 2), write_sounds(tmp_path / "sounds", 2), tmp_path / "s.csv"
+    file.write_text("label,reversed\n")
+    for config in (
+        TrainConfig(data=clips, label_swaps=file, augment=False),
+        TrainConfig(data=sounds, label_swaps=file),
+    ):
+        with pytest.raises(ValueError, match="--label-swaps"):
+            choose_changes(config, find_items(config.data))
+
+
+def test_a_training_refuses_a_file_of_swaps_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = write_videos(tmp_path / "clips", 2)
+    assert command("train", clips, "--out", tmp_path / "run", "--label-swaps", tmp_path / "none.csv") == 2
+    assert "none.csv: not readable" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -1,6 +1,7 @@
 """What a clip's label becomes when the clip is mirrored or played backwards: from a file, or from the class names."""
 
 import csv
+import io
 import json
 import re
 import unicodedata
@@ -95,7 +96,7 @@ def _read_rows(file: Path) -> list[dict[str, str]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
         if file.suffix.lower() != ".json":
-            lines = csv.DictReader(text.splitlines(), restkey="more cells than columns", strict=True)
+            lines = csv.DictReader(io.StringIO(text, newline=""), restkey="more cells than columns", strict=True)
             return [{name: str(cell or "").strip() for name, cell in row.items()} for row in lines]
         rows = json.loads(text)
     except (OSError, ValueError, csv.Error, AttributeError) as error:

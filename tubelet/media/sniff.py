@@ -77,12 +77,12 @@ def is_mp4(head: bytes) -> bool:
 
 def lacks_moov(file: BinaryIO) -> bool:
     """Whether this is an MP4 or QuickTime file without its table of contents, which is written last as a rule."""
-    return is_mp4(_from(file, 0, 8)) and all(name != b"moov" for name, _ in boxes(file))
+    return is_mp4(_read(file, 0, 8)) and all(name != b"moov" for name, _ in boxes(file))
 
 
 def unread_picture(file: BinaryIO) -> str:
     """The name of a kind of picture that is not read, whole as it may be; "" for others."""
-    head = _from(file, 0, 12)
+    head = _read(file, 0, 12)
     if head[4:8] == b"ftyp" and head[8:12] in _AVIF + _HEIC:
         return "AVIF" if head[8:12] in _AVIF else "HEIC"
     if head.startswith((b"II+\0", b"MM\0+")):
@@ -119,7 +119,7 @@ def end_of_sound(file: BinaryIO) -> int:
     """The byte at which the sound of an MP3 ends; behind it may stand tags of three kinds, one after the other."""
     end = file.seek(0, os.SEEK_END)
     while True:
-        tail, tag = _from(file, max(0, end - 128), min(128, end)), 0
+        tail, tag = _read(file, max(0, end - 128), min(128, end)), 0
         if len(tail) == 128 and tail.startswith(b"TAG"):  # ID3, the first version
             tag = 128
         elif tail.endswith(b"LYRICS200") and tail[-15:-9].isdigit():
@@ -149,7 +149,7 @@ def boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     is, as one that goes on to the end of the file."""
     place, end = 0, file.seek(0, os.SEEK_END)
     for _ in range(_MOST_BOXES):
-        head = _from(file, place, 16) if place < end else b""  # a place can be too far for any disk
+        head = _read(file, place, 16) if place < end else b""  # a place can be too far for any disk
         if len(head) < 8:
             return
         length, name = struct.unpack(">I4s", head[:8])
@@ -170,6 +170,6 @@ def ebml_number(data: bytes, place: int, *, keep_mark: bool = False) -> tuple[in
     return value if keep_mark else value & ((1 << 7 * count) - 1), count
 
 
-def _from(file: BinaryIO, place: int, size: int) -> bytes:
+def _read(file: BinaryIO, place: int, size: int) -> bytes:
     file.seek(place)
     return file.read(size)

@@ -25,7 +25,7 @@ def promised_bytes(path: str) -> int:
         with open(path, "rb") as file:
             head = file.read(4096)
             if head[4:8] in _BOXES:
-                return _of_boxes(file, head)
+                return _box_bytes(file, head)
             for starts, size in _FORMATS.items():
                 if head.startswith(starts):
                     return size(file, head)
@@ -38,7 +38,7 @@ def is_cut(path: str) -> bool:
     return promised_bytes(path) > os.path.getsize(path)
 
 
-def _of_boxes(file: BinaryIO, head: bytes) -> int:
+def _box_bytes(file: BinaryIO, head: bytes) -> int:
     """MP4: the end of the last outer box, if all are of a known kind: what follows a whole file may be anything."""
     end = file.seek(0, os.SEEK_END)
     for name, place in boxes(file):
@@ -49,7 +49,7 @@ def _of_boxes(file: BinaryIO, head: bytes) -> int:
     return 0
 
 
-def _of_matroska(file: BinaryIO, head: bytes) -> int:
+def _matroska_bytes(file: BinaryIO, head: bytes) -> int:
     """Matroska: the header, then one segment; a size of ones only means that it was not known."""
     length, digits = ebml_number(head, 4)
     place = 4 + digits + length
@@ -59,13 +59,13 @@ def _of_matroska(file: BinaryIO, head: bytes) -> int:
     return 0 if digits == 0 or length == (1 << 7 * digits) - 1 else place + 4 + digits + length
 
 
-def _of_riff(file: BinaryIO, head: bytes) -> int:
+def _riff_bytes(file: BinaryIO, head: bytes) -> int:
     length = struct.unpack("<I" if head.startswith(b"RIFF") else ">I", head[4:8])[0]
     was_known = length < 0xFFFFFF00 and not 0x7FFFF000 <= length < 0x80000100  # else written to a pipe
     return 8 + length if was_known else 0
 
 
-def _of_jpeg(file: BinaryIO, head: bytes) -> int:
+def _jpeg_bytes(file: BinaryIO, head: bytes) -> int:
     """The mark of the end cannot stand among the coded pixels; before them, it ends the small picture for previews."""
     place = 2
     for _ in range(_MOST_SEGMENTS):
@@ -79,7 +79,7 @@ def _of_jpeg(file: BinaryIO, head: bytes) -> int:
     return _marked(file, place, b"\xff\xd9")
 
 
-def _of_gif(file: BinaryIO, head: bytes) -> int:
+def _gif_bytes(file: BinaryIO, head: bytes) -> int:
     return _marked(file, max(0, file.seek(0, os.SEEK_END) - 4096), b"\0;")  # a little may stand behind the end
 
 
@@ -94,10 +94,10 @@ def _read(file: BinaryIO, place: int, size: int = -1) -> bytes:
 
 
 _FORMATS: dict[tuple[bytes, ...], Callable[[BinaryIO, bytes], int]] = {
-    (b"\x1aE\xdf\xa3",): _of_matroska,
-    (b"RIFF", b"FORM"): _of_riff,
-    (b"\xff\xd8\xff",): _of_jpeg,
-    (b"GIF8",): _of_gif,
+    (b"\x1aE\xdf\xa3",): _matroska_bytes,
+    (b"RIFF", b"FORM"): _riff_bytes,
+    (b"\xff\xd8\xff",): _jpeg_bytes,
+    (b"GIF8",): _gif_bytes,
 }
 
 

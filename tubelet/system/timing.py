@@ -16,7 +16,7 @@ def interleaved(
     """Seconds that each of some jobs takes, in turns, so that whatever else the machine does hits all of them alike.
 
     After a first time to warm up each runs at least `runs` times, then for as long as another turn of all would end
-    before `seconds` have passed. `after` is told of each run, the first ones too.
+    before `seconds` have passed. `after` is called with each run, the first ones too.
     """
     took: dict[str, list[float]] = {name: [] for name in jobs}
     begun, turn = now(), -1

@@ -206,6 +206,8 @@ def choose_model(
 
 
 def choose_changes(config: TrainConfig, source: Source) -> tuple[Changes, list[str]]:
+    if config.label_swaps and (not config.augment or source.kind == "sound"):
+        raise ValueError("--label-swaps is for clips that are mirrored or reversed, and these are not: leave it out")
     if not config.augment:
         return Changes(augmentation=None), ["clips are not varied (--no-augment)"]
     if source.kind == "sound":
