@@ -18,6 +18,7 @@ from test_train import FILES, image_vit
 from tiny import clip_for, tiny
 
 import tubelet
+from tubelet.data.bad_files import BadFiles
 from tubelet.data.clips import views
 from tubelet.nn.split import Rest, encode
 from tubelet.predict.predictor import Predictor
@@ -27,7 +28,7 @@ from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.feature_cache import Cache, Features, views_of
 from tubelet.train.plan import Plan, make_plan
-from tubelet.train.train import new_model, train_fn
+from tubelet.train.train import bad_files, new_model, train_fn
 from tubelet.train.trainer import Fit
 
 CPU = torch.device("cpu")
@@ -60,11 +61,12 @@ def open_cache(data: Path, out: Path, *, show: bool = False, **settings: Any) ->
     plan = make_plan(tiny_config(data, out, **FREEZE | settings), CPU)
     plan.config.out.mkdir(parents=True, exist_ok=True)
     run = Run(plan.config.out)
-    return Cache(new_model(plan, run, ALONE, init=True, show=show), plan, run, ALONE), plan
+    bad = bad_files(plan, run, ALONE, show=False)
+    return Cache(new_model(plan, run, ALONE, init=True, show=show), plan, run, ALONE, bad), plan
 
 
 def compute(cache: Cache, plan: Plan, *, count: int = 2) -> Features:
-    return cache.of(plan.items("train"), views=count, title="features", show=False)
+    return cache.load(plan.items("train"), views=count, title="features", show=False)
 
 
 def files_of(cache: Cache) -> dict[str, bytes]:
@@ -129,7 +131,7 @@ def test_features_from_the_disk_are_those_computed_now(videos: Path, vit: str, t
         clips, labels = views_of(item, plan, 2)
         live = encode(cache.model, clips)
         for features in (fresh, read):
-            codes, told = features.of(number)
+            codes, told = features.views(number)
             assert codes.dtype == torch.float32
             assert torch.equal(codes, live)
             assert told == labels
@@ -212,7 +214,7 @@ def test_other_weights_are_another_key_and_learned_ones_are_not(videos: Path, vi
     with torch.no_grad():
         one.model.head.weight.add_(1)
         one.model.encoders[1].blocks[0].mlp.fc1.weight.add_(1)
-    assert Cache(one.model, plan, Run(tmp_path / "a"), ALONE).folder == one.folder
+    assert Cache(one.model, plan, Run(tmp_path / "a"), ALONE, one.bad).folder == one.folder
 
 
 def test_a_cache_that_was_stopped_goes_on_and_equals_one_that_was_not(
@@ -295,9 +297,9 @@ def test_the_saved_model_answers_as_features_and_rest_do(frozen_run: Path, video
     settings = read_json(frozen_run / "config.json")
     plan = make_plan(TrainConfig.from_json(settings["train"]), CPU)
     model, predictor = tubelet.load(frozen_run), Predictor.load(frozen_run, device="cpu", dtype="float32")
-    cache = Cache(model, plan, Run(frozen_run), ALONE)
+    cache = Cache(model, plan, Run(frozen_run), ALONE, BadFiles(videos, train_files=12))
     held = plan.items("val")
-    features = cache.of(held, views=0, title="held out", show=False)
+    features = cache.load(held, views=0, title="held out", show=False)
     for number, item in enumerate(held):
         chances = Rest(model)(features.centre(number)[None]).softmax(1)[0]
         told = predictor.predict(videos / item.path).probabilities
@@ -514,15 +516,16 @@ def test_a_clip_that_cannot_be_decoded_keeps_its_place_and_says_why(videos: Path
     cache, plan = open_cache(data, tmp_path / "run", init=vit)
     item = plan.items("train")[0]
     spoil(data / item.path)
-    cache.plan = replace(plan, config=replace(plan.config, max_bad="20%"))
+    cache.bad = BadFiles(data, train_files=12, most=0.2)
     features = compute(cache, plan)
-    assert (len(features), list(features.bad)) == (12, [0])
-    assert (features.bad[0].path, features.bad[0].split) == (item.path, "train")
-    assert "its content is no video" in features.bad[0].message
+    assert (len(features), [number for number in range(12) if features.is_bad(number)]) == (12, [0])
+    (one,) = features.bad.unannounced()
+    assert (one.path, one.split) == (item.path, "train")
+    assert "its content is no video" in one.message
     assert len(features.all()) == 11 * 3
     assert features.centre(1).shape == (2, 96)
     assert len(files_of(cache)) == 11
-    cache.plan = plan
+    cache.bad = BadFiles(data, train_files=12, most=0.05)
     told = r"1 of 12 training files \(8.3%\) cannot be read, more than the 5% of --max-bad"
     with pytest.raises(ValueError, match=told):
         compute(cache, plan)

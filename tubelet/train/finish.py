@@ -4,70 +4,65 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import tubelet
+from tubelet.data.bad_files import BadFile
 from tubelet.data.clips import load_frames
-from tubelet.data.dataset import BadFile
 from tubelet.evaluate import Answer, answer, results_of, write_predictions
 from tubelet.media.reader import MediaError, read_sound
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
 from tubelet.report.page import write_card, write_report
-from tubelet.runs.run import Run, Tensors
-from tubelet.system.console import bar, say
-from tubelet.train.bad_files import BadFiles
+from tubelet.runs.run import PREDICTIONS, RESULTS, Run, Tensors
+from tubelet.system.console import bar
 from tubelet.train.distributed import Team
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan
 from tubelet.train.show import print_results
 from tubelet.train.trainer import Fit
+from tubelet.version import __version__
 from tubelet.weights.store import load_strict, save
 
 STRIP_PX = (96, 96)  # at least, of a frame in the report
 SOUND_SECONDS = 10.0  # at most, of a sound in the report
 
 
-def finish(
-    fit: Fit,
-    run: Run,
-    *,
-    begun: float,
-    bad: BadFiles,
-    frozen: Tensors,
-    compare: Callable[[], Path] | None,
-    show: bool,
-) -> None:
-    """Keeps the weights, measures them on the held-out clips, writes the report.
+def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) -> dict[str, Any] | None:
+    """Keeps the weights and measures them on the held-out clips: the results, in the first process; None in others.
 
-    frozen: weights that did not learn. compare: trains all weights, and gives the run of it.
+    frozen: weights that did not learn.
     """
-    plan, team, config = fit.plan, fit.team, fit.plan.config
+    plan, team, config, bad = fit.plan, fit.team, fit.plan.config, fit.clips.bad
     weights = fit.best.weights if fit.best else fit.final_weights()
     if isinstance(fit.model, Rest):
         weights = {**frozen, **fit.model.folded(weights)}
     if not team.first:
-        return
+        return None
     model = SpaceTimeTransformer(plan.model)
     load_strict(model, weights, what="trained weights")
-    about = {"clip_spec": plan.spec.to_json(), "classes": list(plan.source.classes), "tubelet": tubelet.__version__}
+    about = {"clip_spec": plan.spec.to_json(), "classes": list(plan.source.classes), "tubelet": __version__}
     save(model, run.path, about=about)
     answers, seconds = answer_all(model, plan, team, views=config.views, title="evaluating", show=show)
     failed = [answer for answer in answers if answer.probabilities is None]
-    bad.add(BadFile(answer.path, answer.code, answer.note, plan.held_out) for answer in failed)
-    write_predictions(answers, plan.source.classes, run.path / "predictions.csv")
+    bad.announce(BadFile(answer.path, answer.code, answer.note, plan.held_out) for answer in failed)
+    write_predictions(answers, plan.source.classes, run.path / PREDICTIONS)
     results = {"split": plan.held_out, "views": config.views, **results_of(answers, plan.source.classes)}
     results["kept"] = kept_of(fit)
     results["single_frame"] = single_frame(fit, show=show) if config.baseline and plan.spec.kind == "video" else None
     results |= {"train_files": bad.train_files, "train_skipped": bad.skipped}
     results["seconds_total"] = time.monotonic() - begun
     results["clips_per_second_predict"] = len(answers) / max(seconds, 1e-9)
-    results["frozen"] = all_weights(results, fit, compare, show=show) if isinstance(fit.model, Rest) else None
-    run.write_json("results.json", results)
+    what = fit.model.what if isinstance(fit.model, Rest) else ""
+    results["frozen"] = {"learned": what, "views": 1 + config.freeze_views, "all_weights": None} if what else None
+    return results
+
+
+def finish(plan: Plan, run: Run, results: dict[str, Any], *, show: bool) -> None:
+    """Writes the results and the report."""
+    run.write_json(RESULTS, results)
     sounds = strip_sounds(plan) if plan.spec.kind == "sound" else None
     write_report(run.path, frames=strip_frames(plan), sounds=sounds)
     write_card(run.path)
@@ -138,18 +133,10 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
     return {"accuracy": results_of(answers, plan.source.classes)["accuracy"]}
 
 
-def all_weights(results: dict[str, Any], fit: Fit, compare: Callable[[], Path] | None, *, show: bool) -> dict[str, Any]:
-    """What learned, and what comes of all weights learning, where that is asked for."""
-    learned = fit.model.what if isinstance(fit.model, Rest) else "all"
-    found: dict[str, Any] = {"learned": learned, "views": 1 + fit.plan.config.freeze_views, "all_weights": None}
-    if compare:
-        if show:
-            say("frozen", f"{100 * results['accuracy']:.1f}% right; now all weights learn, to compare")
-        run = compare()
-        whole = json.loads((run / "results.json").read_text())
-        kept = {key: whole[key] for key in ("accuracy", "clips", "seconds_total")}
-        found["all_weights"] = {"run": str(run), **kept}
-    return found
+def all_weights(run: Run) -> dict[str, Any]:
+    """The results of a run of which all weights learned, for the report of a frozen one."""
+    whole = json.loads((run.path / RESULTS).read_text())
+    return {"run": str(run.path), **{key: whole[key] for key in ("accuracy", "clips", "seconds_total")}}
 
 
 def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:

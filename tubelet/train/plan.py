@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from tubelet.data.augment import Augmentation
+from tubelet.data.bad_files import BadFile
 from tubelet.data.clip_spec import ClipSpec
-from tubelet.data.dataset import BadFile, Changes, kept_bytes
+from tubelet.data.dataset import Changes, kept_bytes
 from tubelet.data.items import Item, Source, find_items, fingerprint
 from tubelet.data.label_swaps import as_indices, find_mirrors
 from tubelet.data.near_duplicates import MOST_SECONDS, near_duplicate_notes

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from tubelet.data.dataset import BadFile
+from tubelet.data.bad_files import BadFile, count_share
 from tubelet.data.health_cache import Checked
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health
@@ -87,7 +87,7 @@ def check_train(source: Source, faults: dict[Item, tuple[str, str]], most_bad: f
     what = f"{source.root}: {bad} of {len(train)} training files cannot be read"
     if lost := {item.label for item in train} - {item.label for item in train if item not in faults}:
         raise ValueError(f"{what}, all of {', '.join(sorted(lost))}: repair or remove them{listing}")
-    if bad > most_bad * len(train) + 1e-9:
+    if bad > count_share(most_bad, len(train)):
         share = bad / len(train)
         raise ValueError(
             f"{what}, {share:.1%}, more than the {100 * most_bad:g}% of --max-bad: repair or remove them, or have them "

@@ -10,10 +10,9 @@ from tubelet.nn import ModelConfig
 from tubelet.nn.cost import Info, describe
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
-from tubelet.runs.run import Run
+from tubelet.runs.run import BAD_FILES, Run
 from tubelet.system.console import clock, facts, say, size
 from tubelet.system.text import plural
-from tubelet.train.bad_files import LISTED
 from tubelet.train.distributed import Team
 from tubelet.train.plan import Plan
 
@@ -73,16 +72,16 @@ def length_of(train: dict[str, Any]) -> str:
 
 def other_length(plan: Plan, run: Run) -> list[str]:
     """A note where another length is asked for than the one that a run was begun with, which stays."""
-    begun, asked = length_of(run.config()["train"]), length_of(plan.config.to_json())
+    begun, asked = length_of(run.config["train"]), length_of(plan.config.to_json())
     return [f"with {begun}, as it was begun, not {asked}: that takes another --out"] if asked != begun else []
 
 
 def print_plan(plan: Plan, run: Run, team: Team) -> None:
     rows = plan_rows(plan, run)
     config = plan.config
-    length = length_of(run.config()["train"])  # of a run that goes on, as it was begun
+    length = length_of(run.config["train"])  # of a run that goes on, as it was begun
     where = str(team.device) + (f" x {team.size} processes" if team.size > 1 else "")
-    split = "" if run.config()["train"]["epochs"] else ", of which start, training and evaluation take their part"
+    split = "" if run.config["train"]["epochs"] else ", of which start, training and evaluation take their part"
     rows.insert(5, ("time", f"{length} on {where}{split}"))
     facts(f"Plan for {config.data}", rows)
 
@@ -102,10 +101,10 @@ def print_results(results: dict[str, Any], run: Run) -> None:
         )
     if results["failed"]:
         wrong = f"{100 * results['accuracy_all']:.1f}% right if they count as wrong"
-        rows.append(("unreadable", f"{results['failed']} more clips; {wrong}; see {LISTED}"))
+        rows.append(("unreadable", f"{results['failed']} more clips; {wrong}; see {BAD_FILES}"))
     if results["train_skipped"]:
         of = f"{results['train_skipped']} of {results['train_files']} training files could not be read"
-        rows.append(("skipped", f"{of}; see {LISTED}"))
+        rows.append(("skipped", f"{of}; see {BAD_FILES}"))
     rows += freeze_rows(results)
     facts("Result", rows)
     best = max(results["majority"]["accuracy"], (results["single_frame"] or results["majority"])["accuracy"])
