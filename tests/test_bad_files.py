@@ -60,7 +60,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def paths(data: Path, split: str = "train") -> list[str]:
     plan = make_plan(tiny_config(data, data, val_share=0.3), CPU)
-    return [item.path for item in plan.items(split)]
+    return [item.path for item in plan.data.items(split)]
 
 
 def train(data: Path, out: Path, *, show: bool = False, **settings: Any) -> Path:
@@ -207,7 +207,7 @@ def order_of(epoch: int) -> np.ndarray:
 
 def make_fit(data: Path, *, keep: bool = False, **settings: Any) -> Fit:
     plan = make_plan(tiny_config(data, data, **SETTINGS | settings), CPU)
-    clips = Clips(plan.source.root, plan.items("train"), plan.source.classes, plan.spec, keep=keep)
+    clips = Clips(plan.data.source.root, plan.data.items("train"), plan.data.source.classes, plan.spec, keep=keep)
     torch.manual_seed(0)
     return Fit(plan=plan, model=SpaceTimeTransformer(plan.model), clips=clips, team=ALONE, pace=Pace(9))
 
@@ -394,11 +394,11 @@ def test_files_that_the_plan_left_out_count_too(data: Path, tmp_path: Path) -> N
     copy = Path(shutil.copytree(data, tmp_path / "data"))
     SEEN["text"](copy / paths(copy)[0])
     plan = make_plan(tiny_config(copy, copy, val_share=0.3, max_bad="25%"), CPU)
-    assert [one.path for one in plan.bad] == [paths(data)[0]]
+    assert [one.path for one in plan.data.bad] == [paths(data)[0]]
     bad = bad_files(plan, Run(tmp_path), ALONE, show=False)
     assert (bad.skipped, bad.train_files) == (1, 12)
     assert [one["path"] for one in listed(tmp_path)] == [paths(data)[0]]
-    items = plan.items("train")
+    items = plan.data.items("train")
     for many in (2, 3):
         for item in items[:many]:
             bad.add(BadFile(item.path, "damaged", "x", "train"))

@@ -402,6 +402,13 @@ def test_a_run_is_held_by_one_process_and_let_go_when_it_dies(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_of_strangers_is_no_lock(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("mine")
+    with pytest.raises(ValueError, match=r"\.lock is no lock of a training: choose another --out"), held(tmp_path):
+        pass
+    assert (tmp_path / ".lock").read_text() == "mine"
+
+
 def test_a_disk_without_locks_is_told_of_and_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,7 +66,7 @@ def open_cache(data: Path, out: Path, *, show: bool = False, **settings: Any) ->
 
 
 def compute(cache: Cache, plan: Plan, *, count: int = 2) -> Features:
-    return cache.load(plan.items("train"), views=count, title="features", show=False)
+    return cache.load(plan.data.items("train"), views=count, title="features", show=False)
 
 
 def files_of(cache: Cache) -> dict[str, bytes]:
@@ -127,7 +127,7 @@ def test_folded_weights_give_on_features_as_they_are_what_was_learned_on_standar
 def test_features_from_the_disk_are_those_computed_now(videos: Path, vit: str, tmp_path: Path) -> None:
     cache, plan = open_cache(videos, tmp_path / "run", init=vit)
     fresh, read = compute(cache, plan), compute(cache, plan)
-    for number, item in enumerate(plan.items("train")):
+    for number, item in enumerate(plan.data.items("train")):
         clips, labels = views_of(item, plan, 2)
         live = encode(cache.model, clips)
         for features in (fresh, read):
@@ -142,7 +142,7 @@ def test_views_differ_and_their_draws_depend_on_seed_clip_and_view_alone(
     videos: Path, vit: str, tmp_path: Path
 ) -> None:
     _, plan = open_cache(videos, tmp_path / "run", init=vit)
-    item, other = plan.items("train")[:2]
+    item, other = plan.data.items("train")[:2]
     clips, labels = views_of(item, plan, 6)
     assert len({clip.numpy().tobytes() for clip in clips}) == 7
     assert set(labels) == {0, 1}  # mirrored, left is right
@@ -151,7 +151,8 @@ def test_views_differ_and_their_draws_depend_on_seed_clip_and_view_alone(
     seeded = replace(plan, config=replace(plan.config, seed=1))
     assert not torch.equal(views_of(item, seeded, 6)[0][1:], clips[1:])
     assert torch.equal(views_of(item, seeded, 6)[0][0], clips[0])
-    alone = replace(plan, source=replace(plan.source, items=(other, item)))
+    source = replace(plan.data.source, items=(other, item))
+    alone = replace(plan, data=replace(plan.data, source=source))
     assert torch.equal(views_of(item, alone, 6)[0], clips)
 
 
@@ -177,10 +178,10 @@ def test_a_long_item_is_read_view_by_view_and_a_short_one_once(
 
     monkeypatch.setattr("tubelet.data.clips.read_frames", counted)
     _, plan = open_cache(videos, tmp_path / "run", init=vit)
-    views_of(plan.items("train")[0], plan, 5)
+    views_of(plan.data.items("train")[0], plan, 5)
     assert len(reads) == 1
     short = replace(plan, spec=replace(plan.spec, seconds_between_frames=0.01))
-    views_of(plan.items("train")[0], short, 5)
+    views_of(plan.data.items("train")[0], short, 5)
     assert len(reads) == 1 + 6
 
 
@@ -240,7 +241,7 @@ def test_a_cache_that_was_stopped_goes_on_and_equals_one_that_was_not(
     assert len(files_of(stopped)) == 5
     caught.clear()
     compute(stopped, plan)
-    assert sorted(computed) == sorted(item.path for item in plan.items("train"))
+    assert sorted(computed) == sorted(item.path for item in plan.data.items("train"))
     assert files_of(stopped) == files_of(straight)
 
 
@@ -249,7 +250,7 @@ def test_a_damaged_file_is_computed_again(videos: Path, vit: str, tmp_path: Path
     cache, plan = open_cache(videos, tmp_path / "run", init=vit)
     compute(cache, plan)
     before = files_of(cache)
-    victim = cache.file(plan.items("train")[3], 2)
+    victim = cache.file(plan.data.items("train")[3], 2)
     victim.write_bytes(victim.read_bytes()[:keep_bytes])
     compute(cache, plan)
     assert files_of(cache) == before
@@ -298,12 +299,12 @@ def test_the_saved_model_answers_as_features_and_rest_do(frozen_run: Path, video
     plan = make_plan(TrainConfig.from_json(settings["train"]), CPU)
     model, predictor = tubelet.load(frozen_run), Predictor.load(frozen_run, device="cpu", dtype="float32")
     cache = Cache(model, plan, Run(frozen_run), ALONE, BadFiles(videos, train_files=12))
-    held = plan.items("val")
+    held = plan.data.items("val")
     features = cache.load(held, views=0, title="held out", show=False)
     for number, item in enumerate(held):
         chances = Rest(model)(features.centre(number)[None]).softmax(1)[0]
         told = predictor.predict(videos / item.path).probabilities
-        assert [told[name] for name in plan.source.classes] == pytest.approx(chances.tolist(), abs=1e-6)
+        assert [told[name] for name in plan.data.source.classes] == pytest.approx(chances.tolist(), abs=1e-6)
 
 
 def test_a_frozen_run_that_was_stopped_ends_as_one_that_was_not(
@@ -494,6 +495,10 @@ def test_a_run_does_not_go_on_from_other_weights(
     save_file(weights, mine)
     with pytest.raises(ValueError, match=r"mine\.safetensors: not the weights that .*run was begun with: use those"):
         train(videos, tmp_path / "run", init=str(mine))
+    about = read_json(tmp_path / "run" / "features.json")
+    (tmp_path / "run" / "features.json").write_text(json.dumps({**about, "format": 2}))
+    with pytest.raises(ValueError, match=r"run was begun with features of another version of tubelet \(format 2"):
+        train(videos, tmp_path / "run", init=str(mine))
     (tmp_path / "run" / "features.json").write_text("{")
     with pytest.raises(ValueError, match=r"features\.json: damaged \(.*\): remove it if --init is as it was"):
         train(videos, tmp_path / "run", init=str(mine))
@@ -514,7 +519,7 @@ def test_all_weights_that_have_learned_are_not_trained_again(videos: Path, vit: 
 def test_a_clip_that_cannot_be_decoded_keeps_its_place_and_says_why(videos: Path, vit: str, tmp_path: Path) -> None:
     data = shutil.copytree(videos, tmp_path / "data")
     cache, plan = open_cache(data, tmp_path / "run", init=vit)
-    item = plan.items("train")[0]
+    item = plan.data.items("train")[0]
     spoil(data / item.path)
     cache.bad = BadFiles(data, train_files=12, most=0.2)
     features = compute(cache, plan)

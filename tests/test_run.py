@@ -185,6 +185,10 @@ def in_folder(plan: Plan, out: Path | None, **settings: Any) -> Plan:
     return replace(plan, config=replace(plan.config, out=out, **settings))
 
 
+def other_data(plan: Plan) -> Plan:
+    return replace(plan, data=replace(plan.data, fingerprint="other"))
+
+
 def begin(plan: Plan) -> Run:
     return open_run(plan, find_run(plan.config))
 
@@ -204,6 +208,16 @@ def test_a_new_run_says_what_is_done(plan: Plan, tmp_path: Path) -> None:
     assert any(line.startswith("model: vivit1-P/16x4 with tubelet tokens") for line in config["plan"])
     assert len((run.path / "split.csv").read_text().splitlines()) == 7
     assert not run.finished
+
+
+def test_settings_are_not_fetched_back_from_the_disk(plan: Plan, tmp_path: Path) -> None:
+    for _ in ("begun", "gone on with"):
+        run = stopped_run(plan, tmp_path / "run")
+        text = run.config_file.read_text()
+        run.config_file.write_text("{")
+        assert run.config == json.loads(text)
+        assert run.newest_checkpoint()[0].step == 3  # type: ignore[union-attr]
+        run.config_file.write_text(text)
 
 
 def test_a_stopped_run_is_opened_again(plan: Plan, tmp_path: Path) -> None:
@@ -243,7 +257,7 @@ def test_another_model_or_clip_is_named_also_where_it_was_chosen_by_default(plan
 def test_other_data_is_refused(plan: Plan, tmp_path: Path) -> None:
     stopped_run(plan, tmp_path / "run")
     with pytest.raises(ValueError, match=r"run belongs to other data \(.*clips, or its files have changed\): choose"):
-        begin(replace(in_folder(plan, tmp_path / "run"), fingerprint="other"))
+        begin(other_data(in_folder(plan, tmp_path / "run")))
 
 
 def test_a_finished_run_is_not_written_to(plan: Plan, tmp_path: Path) -> None:
@@ -253,7 +267,7 @@ def test_a_finished_run_is_not_written_to(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run holds a finished run: choose another --out, or leave --out away"):
         begin(in_folder(plan, tmp_path / "run"))
     with pytest.raises(ValueError, match="run belongs to other data"):
-        begin(replace(in_folder(plan, tmp_path / "run"), fingerprint="other"))
+        begin(other_data(in_folder(plan, tmp_path / "run")))
 
 
 def test_a_model_is_not_written_over(plan: Plan, tmp_path: Path) -> None:
@@ -342,7 +356,7 @@ def test_a_run_is_named_after_its_data(
 def test_a_run_that_learned_nothing_is_begun_again_with_whatever_is_asked_for(plan: Plan, tmp_path: Path) -> None:
     run = begin(in_folder(plan, tmp_path / "run"))
     run.log({"kind": "val", "step": 1})
-    again = begin(replace(in_folder(plan, tmp_path / "run", lr=0.5), fingerprint="other"))
+    again = begin(other_data(in_folder(plan, tmp_path / "run", lr=0.5)))
     assert again.config["train"]["lr"] == 0.5
     assert not (run.path / "metrics.jsonl").exists()
 

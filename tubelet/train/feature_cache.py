@@ -124,7 +124,7 @@ class Cache:
                 progress.advance(f"{progress.done + 1}/{progress.total} clips {rate:.1f}/s left {progress.left}")
                 if caught:
                     raise Stopped(self.run.path, caught[0])
-        labels = [plan.source.classes.index(item.label) for item in items]
+        labels = [plan.data.source.classes.index(item.label) for item in items]
         features = Features(found, labels, bad)
         seconds = time.monotonic() - begun
         self.seconds += seconds
@@ -137,7 +137,7 @@ class Cache:
         """The features of an item from the disk; None where they are not there, or not whole."""
         try:
             codes, about = read_features(self.file(item, views), key=self.key)
-            return codes, [self.plan.source.classes.index(name) for name in about["labels"]]
+            return codes, [self.plan.data.source.classes.index(name) for name in about["labels"]]
         except (ValueError, KeyError, TypeError, OSError):
             return None
 
@@ -153,17 +153,17 @@ class Cache:
             key=self.key,
             path=item.path,
             seconds=(item.start_seconds, item.end_seconds),
-            labels=[self.plan.source.classes[label] for label in labels],
+            labels=[self.plan.data.source.classes[label] for label in labels],
         )
         return codes, labels
 
     def file(self, item: Item, views: int) -> Path:
         """Where the features of an item are: its name changes with the clip, its labels and the number of views."""
-        plan, label = self.plan, self.plan.source.classes.index(item.label)
+        plan, label = self.plan, self.plan.data.source.classes.index(item.label)
         swaps = (plan.changes.flip_labels, plan.changes.reverse_labels) if views else ()
-        labels = [item.label, *(swap and plan.source.classes[swap[label]] for swap in swaps)]
+        labels = [item.label, *(swap and plan.data.source.classes[swap[label]] for swap in swaps)]
         try:
-            stat = os.stat(plan.source.root / item.path)
+            stat = os.stat(plan.data.source.root / item.path)
         except OSError:  # will be said when it is read
             return self.folder / "missing"
         told = [item.path, item.start_seconds, item.end_seconds, stat.st_size, stat.st_mtime_ns, views, labels]
@@ -219,10 +219,10 @@ def views_of(item: Item, plan: Plan, views: int) -> Views | BadFile:
     where = {"start_seconds": item.start_seconds, "end_seconds": item.end_seconds}
     name = hashlib.sha256(json.dumps([item.path, *where.values()]).encode()).digest()
     try:
-        start, end = item_range(plan.source.root / item.path, **where)
+        start, end = item_range(plan.data.source.root / item.path, **where)
         # one pass over the item for all its views, unless it is so long that they leave most of it out
         once = FINER * (end - start) <= (1 + views) * plan.spec.span_seconds
-        clips = Clips(plan.source.root, [item], plan.source.classes, plan.spec, keep=once)
+        clips = Clips(plan.data.source.root, [item], plan.data.source.classes, plan.spec, keep=once)
         if once:
             clips.timeline(0)
         found = [(clips.centre(0), clips.labels[0])]

@@ -43,13 +43,13 @@ def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) ->
         return None
     model = SpaceTimeTransformer(plan.model)
     load_strict(model, weights, what="trained weights")
-    about = {"clip_spec": plan.spec.to_json(), "classes": list(plan.source.classes), "tubelet": __version__}
+    about = {"clip_spec": plan.spec.to_json(), "classes": list(plan.data.source.classes), "tubelet": __version__}
     save(model, run.path, about=about)
     answers, seconds = answer_all(model, plan, team, views=config.views, title="evaluating", show=show)
     failed = [answer for answer in answers if answer.probabilities is None]
-    bad.announce(BadFile(answer.path, answer.code, answer.note, plan.held_out) for answer in failed)
-    write_predictions(answers, plan.source.classes, run.path / PREDICTIONS)
-    results = {"split": plan.held_out, "views": config.views, **results_of(answers, plan.source.classes)}
+    bad.announce(BadFile(answer.path, answer.code, answer.note, plan.data.held_out) for answer in failed)
+    write_predictions(answers, plan.data.source.classes, run.path / PREDICTIONS)
+    results = {"split": plan.data.held_out, "views": config.views, **results_of(answers, plan.data.source.classes)}
     results["kept"] = kept_of(fit)
     results["single_frame"] = single_frame(fit, show=show) if config.baseline and plan.spec.kind == "video" else None
     results |= {"train_files": bad.train_files, "train_skipped": bad.skipped}
@@ -74,13 +74,13 @@ def finish(plan: Plan, run: Run, results: dict[str, Any], *, show: bool) -> None
 def answer_all(
     model: SpaceTimeTransformer, plan: Plan, team: Team, *, views: str, title: str, show: bool, single: bool = False
 ) -> tuple[list[Answer], float]:
-    items = plan.items(plan.held_out)
+    items = plan.data.items(plan.data.held_out)
     begun = time.monotonic()
     with bar(title, len(items), show=show) as progress:
         answers = answer(
             model.to(team.device),
             plan.spec,
-            plan.source.root,
+            plan.data.source.root,
             items,
             views_text=views,
             single_frame=single,
@@ -109,7 +109,7 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
     config, model = replace(plan.config, shard="none", ema=0.0), SpaceTimeTransformer(settings)
     budget = fit.pace.budget
     if budget:
-        clips = len(plan.items(plan.held_out))
+        clips = len(plan.data.items(plan.data.held_out))
         budget = Budget(budget.seconds, budget.begun, clips, budget.clip_seconds, other_seconds=REPORT_SECONDS)
     other = Fit(
         plan=replace(plan, config=config),
@@ -130,7 +130,7 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
 
         other.run(after=after)
     answers, _ = answer_all(model, plan, alone, views="1x1", title="evaluating", show=False, single=True)
-    return {"accuracy": results_of(answers, plan.source.classes)["accuracy"]}
+    return {"accuracy": results_of(answers, plan.data.source.classes)["accuracy"]}
 
 
 def all_weights(run: Run) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def all_weights(run: Run) -> dict[str, Any]:
 
 def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
     """Name of an item -> frames (T, H, W, 3) uint8 for the report, of sound its spectrogram; None if unreadable."""
-    items = {item.name: item for item in plan.items(plan.held_out)}
+    items = {item.name: item for item in plan.data.items(plan.data.held_out)}
     sound = plan.spec.kind == "sound"
     spec = plan.spec if sound else replace(plan.spec, resize=STRIP_PX, crop=STRIP_PX)
 
@@ -149,7 +149,7 @@ def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
         item = items[name]
         start, end = item.start_seconds or 0.0, item.end_seconds
         try:
-            clip = load_frames(plan.source.root / item.path, spec, start_seconds=start, end_seconds=end)
+            clip = load_frames(plan.data.source.root / item.path, spec, start_seconds=start, end_seconds=end)
         except MediaError:
             return None
         if sound:  # normalised log-mel values, drawn from two deviations below the mean to three above
@@ -161,14 +161,15 @@ def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
 
 def strip_sounds(plan: Plan) -> Callable[[str], tuple[np.ndarray, int] | None]:
     """Name of an item -> (samples,) float32 mono and their rate, for the report; None if unreadable."""
-    items, rate = {item.name: item for item in plan.items(plan.held_out)}, plan.spec.sample_rate
+    items, rate = {item.name: item for item in plan.data.items(plan.data.held_out)}, plan.spec.sample_rate
 
     def sounds(name: str) -> tuple[np.ndarray, int] | None:
         item = items[name]
         start, end = item.start_seconds or 0.0, item.end_seconds
         seconds = SOUND_SECONDS if end is None else min(SOUND_SECONDS, end - start)
         try:
-            samples = read_sound(plan.source.root / item.path, sample_rate=rate, start_seconds=start, seconds=seconds)
+            file = plan.data.source.root / item.path
+            samples = read_sound(file, sample_rate=rate, start_seconds=start, seconds=seconds)
         except MediaError:
             return None
         return (samples, rate) if samples.size else None

@@ -160,7 +160,7 @@ def look_and_log(
     recent.clear()
     begun = time.monotonic()
     loss, accuracy = fit.team.gather(look(fit, held))[0]
-    if fit.plan.chooses:
+    if fit.plan.data.chooses:
         keep_best(fit, accuracy, loss)
     if fit.team.first:
         run.log({"kind": "train", **when, **mean})

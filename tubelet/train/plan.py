@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,36 +34,26 @@ KEEP_SHARE = 0.4  # of the free memory that decoded frames may take
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Everything a training needs to know, settled; `notes` say why."""
+class Data:
+    """The clips of a training. seconds: how long the items are that can be read. bad: the files that cannot: those of
+    train are in no item any more."""
 
-    config: TrainConfig
     source: Source
     fingerprint: str
-    start: Start | None
-    spec: ClipSpec
-    model: ModelConfig
-    model_name: str
-    changes: Changes
-    lr: float
-    layer_decay: float
-    bfloat16: bool
-    keep: bool
-    workers: int
-    kept_bytes: int
-    clip_seconds: float  # median duration of the items
-    clips_an_item: float  # how many it takes, in the mean, to see a training item whole
-    answered_clips: int  # views of the held-out items that are answered in the end
-    notes: tuple[str, ...]
-    bad: tuple[BadFile, ...] = ()  # files that cannot be read: those of train are in no item any more
+    seconds: Mapping[Item, float]
+    bad: tuple[BadFile, ...]
 
     def items(self, split: str) -> list[Item]:
         return [item for item in self.source.items if item.split == split]
 
+    def durations(self, split: str | None = None) -> list[float]:
+        """Seconds of the items that can be read, of a split or of all."""
+        return [seconds for item, seconds in self.seconds.items() if split in (None, item.split)]
+
     @property
     def held_out(self) -> str:
         """The split that the result is measured on."""
-        return held_out(self.source)
+        return "test" if self.items("test") else "val"
 
     @property
     def chooses(self) -> bool:
@@ -83,6 +73,38 @@ class Plan:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything a training needs to know, settled; `notes` say why."""
+
+    config: TrainConfig
+    data: Data
+    start: Start | None
+    spec: ClipSpec
+    model: ModelConfig
+    model_name: str
+    changes: Changes
+    lr: float
+    layer_decay: float
+    bfloat16: bool
+    keep: bool
+    workers: int
+    notes: tuple[str, ...]
+
+    @property
+    def clips_an_item(self) -> float:
+        """How many clips it takes, in the mean, to see a training item whole."""
+        span, durations = self.spec.span_seconds, self.data.durations("train")
+        return float(np.mean([max(1.0, seconds / span) for seconds in durations])) if span and durations else 1.0
+
+    @property
+    def answered_clips(self) -> int:
+        """Views of all held-out items in the evaluation."""
+        temporal, spatial = parse_views(self.config.views, self.spec.kind)
+        durations = self.data.durations(self.data.held_out)
+        return spatial * sum(temporal or views_to_cover(seconds, self.spec.span_seconds) for seconds in durations)
+
+
 def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) -> Plan:
     """show: a bar where there are many files to look at.
 
@@ -95,12 +117,11 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     source, healths, notes = look.source, look.healths, list(look.notes)
     patch = patch_of(config, source.kind, device, start)
     spec, spec_notes = choose_spec(config, source, healths, device, start, patch=patch)
+    parse_views(config.views, spec.kind)  # raises for views that the kind does not have
     name, model, model_notes = choose_model(config, spec, len(source.classes), device, start)
     changes, change_notes = choose_changes(config, source)
     seconds = {item: duration_of(item, healths[item.path]) for item in source.items if item.path in healths}
-    durations = list(seconds.values())
-    size = kept_bytes(spec, durations)
-    measured = held_out(source)
+    data = Data(source=source, fingerprint=fingerprint(source), seconds=seconds, bad=look.bad)
     lr, layer_decay = choose_rates(config, model)
     bfloat16, why = has_bfloat16(device)
     if config.dtype != "auto":
@@ -111,8 +132,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     notes += [*model_notes, *spec_notes, *change_notes, f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}"]
     return Plan(
         config=config,
-        source=source,
-        fingerprint=fingerprint(source),
+        data=data,
         start=start,
         spec=spec,
         model=model,
@@ -121,14 +141,9 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
         lr=lr,
         layer_decay=layer_decay,
         bfloat16=bfloat16,
-        answered_clips=answered_clips(config, spec, [seconds[item] for item in seconds if item.split == measured]),
-        keep=size < KEEP_SHARE * free_memory() and not config.freeze,
+        keep=kept_bytes(spec, data.durations()) < KEEP_SHARE * free_memory() and not config.freeze,
         workers=workers,
-        kept_bytes=size,
-        clip_seconds=float(np.median(durations)) if durations else 0.0,
-        clips_an_item=clips_an_item(spec, [seconds[item] for item in seconds if item.split == "train"]),
         notes=(*source.notes, *notes),
-        bad=look.bad,
     )
 
 
@@ -139,24 +154,6 @@ def balance_note(source: Source, config: TrainConfig) -> list[str]:
     if config.balance or many < UNEVEN * few:
         return []
     return [f"{most!r} has {many} clips to train on, {least!r} {few}: --balance draws all classes equally often"]
-
-
-def held_out(source: Source) -> str:
-    """The split that a result is measured on."""
-    return "test" if any(item.split == "test" for item in source.items) else "val"
-
-
-def clips_an_item(spec: ClipSpec, durations_seconds: Sequence[float]) -> float:
-    if not spec.span_seconds or not durations_seconds:
-        return 1.0
-    return float(np.mean([max(1.0, duration / spec.span_seconds) for duration in durations_seconds]))
-
-
-def answered_clips(config: TrainConfig, spec: ClipSpec, durations_seconds: Sequence[float]) -> int:
-    """Views of all held-out items in the evaluation."""
-    temporal, spatial = parse_views(config.views, spec.kind)
-    each = (temporal or views_to_cover(duration, spec.span_seconds) for duration in durations_seconds)
-    return spatial * sum(each)
 
 
 def patch_of(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> tuple[int, int]:

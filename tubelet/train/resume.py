@@ -42,13 +42,13 @@ def open_run(plan: Plan, run: Run) -> Run:
     run.check_room(checkpoint_bytes(plan))
     if goes_on:
         if not (run.path / SPLIT).is_file():  # which is the same, as the data is
-            write_split(plan.source, run.path / SPLIT)
+            write_split(plan.data.source, run.path / SPLIT)
         return run
     for name in (METRICS, FEATURES, BAD_FILES):
         (run.path / name).unlink(missing_ok=True)
     in_words = [f"{name}: {value}" for name, value in plan_rows(plan, run)]
     run.begin({**settings_of(plan), "plan": in_words})
-    write_split(plan.source, run.path / SPLIT)
+    write_split(plan.data.source, run.path / SPLIT)
     return run
 
 
@@ -121,14 +121,14 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "model": plan.model.to_json(),
         "model_name": plan.model_name,
         "clip_spec": plan.spec.to_json(),
-        "classes": list(plan.source.classes),
+        "classes": list(plan.data.source.classes),
         "train": plan.config.to_json(),
         "data": {
-            "root": str(plan.source.root),
-            "kind": plan.source.kind,
-            "fingerprint": plan.fingerprint,
-            "counts": plan.counts(),
+            "root": str(plan.data.source.root),
+            "kind": plan.data.source.kind,
+            "fingerprint": plan.data.fingerprint,
+            "counts": plan.data.counts(),
             "keep": plan.keep,
-            "notes": list(plan.source.notes),
+            "notes": list(plan.data.source.notes),
         },
     }

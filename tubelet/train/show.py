@@ -4,8 +4,10 @@ import shlex
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 
+from tubelet.data.dataset import kept_bytes
 from tubelet.nn import ModelConfig
 from tubelet.nn.cost import Info, describe
 from tubelet.nn.model import SpaceTimeTransformer
@@ -18,7 +20,7 @@ from tubelet.train.plan import Plan
 
 
 def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
-    spec, config, counts = plan.spec, plan.config, plan.counts()
+    spec, config, counts = plan.spec, plan.config, plan.data.counts()
     info = info_of(plan.model)
     part = config.batch // config.accumulate
     # weights, gradients and two moments in float32, activations of one part of the batch
@@ -34,14 +36,15 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
         "sound": f"{h} mel bins x {w} columns, {1000 * spec.seconds_between_frames:.3g} ms apart: "
         f"{spec.span_seconds:.3g} s",
     }[spec.kind]
-    names = list(plan.source.classes)
+    names = list(plan.data.source.classes)
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    kept = f"; decoded files stay in memory ({size(plan.kept_bytes)})" if plan.keep else "; files are read each time"
+    in_memory = size(kept_bytes(spec, plan.data.durations()))
+    kept = f"; decoded files stay in memory ({in_memory})" if plan.keep else "; files are read each time"
     kept = f"; features of {1 + config.freeze_views} views of each clip are kept" if config.freeze else kept
     cost = f"{info.parameters / 1e6:.1f} M parameters, {info.gmacs:.2f} GMACs a clip"
     return [
         ("classes", f"{len(names)}: {shown}"),
-        ("clips", f"{splits}; median {plan.clip_seconds:.3g} s" if spec.kind != "image" else splits),
+        ("clips", f"{splits}; median {np.median(plan.data.durations()):.3g} s" if spec.kind != "image" else splits),
         ("clip", what),
         ("model", f"{plan.model_name} with {plan.model.embed} tokens: {cost}"),
         ("memory", f"about {size(memory)}{kept}"),

@@ -128,9 +128,9 @@ def bad_files(plan: Plan, run: Run, team: Team, *, show: bool) -> BadFiles:
     """The bad files that the plan found, or the run before it was stopped; one process keeps the list."""
     return BadFiles(
         plan.config.data,
-        train_files=len(plan.items("train")) + sum(one.split == "train" for one in plan.bad),
+        train_files=len(plan.data.items("train")) + sum(one.split == "train" for one in plan.data.bad),
         most=plan.config.most_bad,
-        known=(*read_list(run.path / BAD_FILES), *plan.bad),
+        known=(*read_list(run.path / BAD_FILES), *plan.data.bad),
         file=run.path / BAD_FILES if team.first else None,
         show=show,
     )
@@ -142,7 +142,7 @@ def train_all(plan: Plan, run: Run, *, show: bool) -> Run:
     config = replace(plan.config, freeze=False, compare=False, lr=None, layer_decay=None, out=base.path)
     if base.finished:  # before this one was stopped; or it belongs to an older one
         then = base.config
-        if TrainConfig.from_json(then["train"]) == config and then["data"]["fingerprint"] == plan.fingerprint:
+        if TrainConfig.from_json(then["train"]) == config and then["data"]["fingerprint"] == plan.data.fingerprint:
             return base
     return Run(train_fn(replace(config, out=next_run(base.path).path), show=show))
 
@@ -161,7 +161,7 @@ def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:
     plan = make_plan(config, team.device, show=show)
     if config.baseline and isinstance(plan.model.depth, tuple):
         raise ValueError(f"--baseline trains a plain encoder of one frame, {plan.model_name} has stages: leave it out")
-    if config.patience and not plan.chooses:
+    if config.patience and not plan.data.chooses:
         raise ValueError(
             "--patience ends a training by validation clips, and what it is measured on must be others: give the data "
             "a val and a test split"
@@ -195,14 +195,15 @@ def features_of(
     model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles, budget: Budget | None, *, show: bool
 ) -> tuple[Features, Features]:
     """What the encoder of a model makes of the clips to train on, and of those that are looked at meanwhile."""
-    cache, held = Cache(model, plan, run, team, bad), plan.items(plan.looked_at)
-    train = cache.load(plan.items("train"), views=plan.config.freeze_views, title="features", show=show)
+    cache, held = Cache(model, plan, run, team, bad), plan.data.items(plan.data.looked_at)
+    train = cache.load(plan.data.items("train"), views=plan.config.freeze_views, title="features", show=show)
     looked_at = cache.load([held[i] for i in spread(len(held))], views=0, title="held out", show=show)
     bad.announce(bad.unannounced())
     bad.check()
     if budget:  # looks are at features, the evaluation is of files
-        measured, begun = plan.items(plan.held_out), time.monotonic()
-        answer(model, plan.spec, plan.source.root, measured[:TRIED], views_text=plan.config.views, device=team.device)
+        measured, begun = plan.data.items(plan.data.held_out), time.monotonic()
+        root, views = plan.data.source.root, plan.config.views
+        answer(model, plan.spec, root, measured[:TRIED], views_text=views, device=team.device)
         budget.clips = 0
         budget.other_seconds += (time.monotonic() - begun) / len(measured[:TRIED]) * len(measured)
     return train, looked_at
@@ -214,10 +215,10 @@ def clips_of(
     """Clips to train on and held-out ones. Where frames are kept in memory, files are decoded now, so that training
     does not wait for a disk; those that a part of the time budget is too short for are decoded when their turn comes.
     """
-    source = plan.source
+    source = plan.data.source
     train, held = (
-        Clips(source.root, plan.items(split), source.classes, plan.spec, keep=plan.keep, bad=bad)
-        for split in ("train", plan.looked_at)
+        Clips(source.root, plan.data.items(split), source.classes, plan.spec, keep=plan.keep, bad=bad)
+        for split in ("train", plan.data.looked_at)
     )
 
     def read_train(number: int) -> None:
@@ -238,7 +239,7 @@ def clips_of(
             if budget and budget.spent > READ_SHARE * budget.seconds:
                 break
     if budget and plan.keep:  # the files of the evaluation are read anew; otherwise looks tell how long that takes
-        measured = Clips(source.root, plan.items(plan.held_out), source.classes, plan.spec, keep=False)
+        measured = Clips(source.root, plan.data.items(plan.data.held_out), source.classes, plan.spec, keep=False)
         begun, numbers = time.monotonic(), range(min(TRIED, len(measured)))
         for number in numbers:
             with suppress(MediaError):

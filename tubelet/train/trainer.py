@@ -184,7 +184,7 @@ class Fit:
         return {"loss": loss_value, "right": right.item() / (len(parts) * self.part), "lr": rate}
 
     def give_up(self, loss: float, norm: float) -> None:
-        items, first = self.plan.items("train"), self.step * self.plan.config.batch
+        items, first = self.plan.data.items("train"), self.step * self.plan.config.batch
         names = dict.fromkeys(items[self.taken(first + i)].name for i in range(self.plan.config.batch))
         saved, anew = "none yet", ""
         if self.saved_step is not None:
