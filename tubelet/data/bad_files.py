@@ -144,4 +144,4 @@ def read_list(file: Path) -> list[BadFile]:
 
 
 def in_a_line(one: BadFile) -> str:
-    return f"{visible(one.path)}: {one.message} [{one.code}]"
+    return visible(f"{one.path}: {one.message} [{one.code}]")

@@ -14,7 +14,7 @@ from tubelet.data.duplicates import repeats, same_contents
 from tubelet.data.folder import KIND_OF_SUFFIX, LAYOUT, read_folder
 from tubelet.data.problems import DataProblems, Problem, some
 from tubelet.data.table import TABLES, Found, Item, column_names, read_table, write_table
-from tubelet.system.text import plural, visible
+from tubelet.system.text import plural
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ def find_items(path: str | Path, *, minimum_classes: int = 2, minimum_clips: int
     if num_classes < minimum_classes and found.names:
         listed = some(sorted({item.label for item in (*source.items, *found.faulty)}))
         message = f"{plural(num_classes, 'class')} ({listed}), at least {minimum_classes} are needed; {LAYOUT}"
-        problems.append(Problem("few-classes", visible(path), message))
+        problems.append(Problem("few-classes", str(path), message))
     problems += count_problems([*source.items, *found.faulty], minimum_clips=minimum_clips)
     if problems:
-        raise DataProblems(visible(path), problems)
+        raise DataProblems(str(path), problems)
     return source
 
 
@@ -73,7 +73,7 @@ def read_split(path: str | Path, root: str | Path) -> Source:
     table, root = Path(path), Path(root).absolute()
     source, problems = _gather(table, root, read_table(table, root=root))
     if problems:
-        raise DataProblems(visible(table), problems)
+        raise DataProblems(str(table), problems)
     return source
 
 
@@ -93,13 +93,13 @@ def fingerprint(source: Source) -> str:
 
 def _look(path: Path) -> Found:
     if not os.path.exists(path):
-        return Found(problems=[Problem("missing", visible(path), f"does not exist; {LAYOUT}")])
+        return Found(problems=[Problem("missing", str(path), f"does not exist; {LAYOUT}")])
     if path.is_dir():
         return read_folder(path)
     if not path.is_file():
-        return Found(problems=[Problem("layout", visible(path), f"is neither a folder nor a file; {LAYOUT}")])
+        return Found(problems=[Problem("layout", str(path), f"is neither a folder nor a file; {LAYOUT}")])
     if path.suffix.lower() not in TABLES:
-        return Found(problems=[Problem("layout", visible(path), f"is a single file; {LAYOUT}")])
+        return Found(problems=[Problem("layout", str(path), f"is a single file; {LAYOUT}")])
     return read_table(path, root=path.parent)
 
 
@@ -108,7 +108,7 @@ def _gather(origin: Path, root: Path, found: Found) -> tuple[Source, list[Proble
     items = sorted((_normal(item, root) for item in found.items), key=_place)
     problems = [*found.problems, *name_problems(found.names)]
     if not items and not problems:
-        problems.append(Problem("layout", visible(origin), f"no clips; {LAYOUT}"))
+        problems.append(Problem("layout", str(origin), f"no clips; {LAYOUT}"))
     kind_of = {item.path: KIND_OF_SUFFIX[Path(item.path).suffix.lower()] for item in items}
     kinds = Counter(kind_of.values())
     kind = kinds.most_common(1)[0][0] if kinds else "video"
@@ -116,7 +116,7 @@ def _gather(origin: Path, root: Path, found: Found) -> tuple[Source, list[Proble
         counts = ", ".join(plural(count, f"{kind} file") for kind, count in sorted(kinds.items()))
         others = some(path for path in kind_of if kind_of[path] != kind)
         message = f"a mix of kinds ({counts}); keep one kind, move the others away: {others}"
-        problems.append(Problem("mixed-kinds", visible(origin), message))
+        problems.append(Problem("mixed-kinds", str(origin), message))
     copies = same_contents(root, (item.path for item in items))
     wrong, notes = repeats(items, copies, root)
     notes = [*found.notes, *notes, *uneven_note(items)]

@@ -19,7 +19,7 @@ from tubelet.predict.precision import choose_dtype, prepared
 from tubelet.runs.run import Run
 from tubelet.system.console import bar, console, facts, say
 from tubelet.system.device import find_device
-from tubelet.system.text import plural, visible
+from tubelet.system.text import plural
 from tubelet.weights.store import load, read_about
 
 
@@ -259,13 +259,13 @@ def print_evaluation(results: dict[str, Any], answers: Sequence[Answer], split: 
     table = Table("class", "clips", "recall", "precision", box=None, padding=(0, 2, 0, 0))
     for row in results["per_class"]:
         shares = ("-" if row[name] is None else f"{100 * row[name]:.0f}%" for name in ("recall", "precision"))
-        table.add_row(visible(row["label"]), str(row["support"]), *shares)
+        table.add_row(row["label"], str(row["support"]), *shares)
     console.print(table)
     for one in answers:
         if one.probabilities is None:
-            console.print(visible(one.status), style="red", soft_wrap=True)
+            console.print(one.status, style="red", soft_wrap=True)
         elif one.note:
-            console.print(visible(f"{one.path}: {one.note}"), style="yellow", soft_wrap=True)
+            console.print(f"{one.path}: {one.note}", style="yellow", soft_wrap=True)
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:

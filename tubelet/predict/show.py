@@ -77,7 +77,7 @@ def print_table(predictions: Sequence[Prediction], top: int) -> None:
         table.add_column(name, style=style)
     for one, *words in zip(predictions, *(words for _, words in shown.values()), strict=True):
         cells = ["unreadable", ""] if one.probability is None else [one.label or "", f"{100 * one.probability:.0f}%"]
-        table.add_row(*map(visible, (one.path, *cells, *words)))
+        table.add_row(one.path, *cells, *words)
     console.print(table)
 
 

@@ -108,7 +108,7 @@ def check_held_out(source: Source, faults: dict[Item, tuple[str, str]]) -> None:
 
 def in_lines(source: Source, faults: dict[Item, tuple[str, str]]) -> str:
     """The first faults, each on a line of its own, and how many more there are."""
-    lines = [f"\n  {visible(source.root / item.path)}: {visible(message)}" for item, (_, message) in faults.items()]
+    lines = [f"\n  {visible(f'{source.root / item.path}: {message}')}" for item, (_, message) in faults.items()]
     more = f"\n  and {len(lines) - SHOWN} more; `tubelet check` names them all" if len(lines) > SHOWN else ""
     return "".join(lines[:SHOWN]) + more
 
