@@ -23,8 +23,7 @@ from tubelet.media.reader import MediaError
 from tubelet.runs.checkpoint import check_fits
 from tubelet.runs.lock import held
 from tubelet.runs.run import Run
-from tubelet.system import errors
-from tubelet.system.errors import EnvironmentTrouble
+from tubelet.system.errors import EnvironmentTrouble, environment_error
 from tubelet.system.files import write_whole
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
@@ -455,19 +454,21 @@ def test_a_disk_without_locks_is_told_of_and_used(
     ],
 )
 def test_trouble_says_what_to_do(error: Exception, told: str) -> None:
-    found = errors.of(error)
+    found = environment_error(error)
     assert found is not None
     assert re.search(told, str(found))
-    assert errors.of(found) is found
+    assert environment_error(found) is found
 
 
 def test_real_errors_of_torch_and_safetensors_are_known() -> None:
     with pytest.raises(RuntimeError) as it:
         torch.empty(10**15)
-    assert "memory is full" in str(errors.of(it.value))
-    assert "No space left" in str(errors.of(SafetensorError("I/O error: No space left on device (os error 28)")))
+    assert "memory is full" in str(environment_error(it.value))
+    assert "No space left" in str(
+        environment_error(SafetensorError("I/O error: No space left on device (os error 28)"))
+    )
     others = [FileNotFoundError(errno.ENOENT, "no"), RuntimeError("shapes"), ValueError("out of memory"), KeyError("x")]
-    assert [errors.of(error) for error in [*others, MediaError("a.mp4", "damaged", "x", "y")]] == [None] * 5
+    assert [environment_error(error) for error in [*others, MediaError("a.mp4", "damaged", "x", "y")]] == [None] * 5
 
 
 def test_room_for_checkpoints_is_looked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,7 @@ from tubelet.predict.show import write_table
 from tubelet.report.results import read_run_files
 from tubelet.system.console import console, facts, say
 from tubelet.system.errors import EnvironmentTrouble
-from tubelet.system.exits import Terminated, is_ours
-from tubelet.system.exits import told as report_error
+from tubelet.system.exits import Terminated, is_ours, report_error
 from tubelet.system.text import FORMULA, dumps, path_cell, path_of, text_cell, text_of, visible, visible_lines
 from tubelet.train.preflight import check_train
 from tubelet.train.train import train_fn

@@ -162,8 +162,8 @@ class Run:
             self.misses = 0
             return ""
         except (OSError, SafetensorError) as error:
-            told = errors.of(error)
-            if told is None:
+            trouble = errors.environment_error(error)
+            if trouble is None:
                 raise
         self.misses += 1
         needed, free = sum(value.nbytes for value in tensors.values()), errors.free_bytes(self.path)
@@ -172,7 +172,7 @@ class Run:
         with suppress(OSError):
             kept = next((f"that of step {step_of(p)}" for p in self.checkpoints() if p.name not in self.damaged), kept)
         words = (
-            f"{self.path}: the checkpoint of step {step} cannot be written ({told}; "
+            f"{self.path}: the checkpoint of step {step} cannot be written ({trouble}; "
             f"{size(needed)} are needed{there}); {kept} before it is kept"
         )
         if last or self.misses == MISSES:

@@ -19,9 +19,8 @@ from tubelet.nn.split import Rest
 from tubelet.runs.checkpoint import check_fits
 from tubelet.runs.lock import held
 from tubelet.runs.run import BAD_FILES, INIT, METRICS, Run
-from tubelet.system import errors
 from tubelet.system.console import bar, say
-from tubelet.system.errors import EnvironmentTrouble
+from tubelet.system.errors import EnvironmentTrouble, environment_error
 from tubelet.system.signals import Stopped
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
@@ -78,7 +77,7 @@ def train_fn(
             train(plan, run, team, begun=begun, show=show)
         return run.path
     except Exception as error:
-        trouble = errors.of(error)
+        trouble = environment_error(error)
         if trouble is None or trouble is error:
             raise
         raise EnvironmentTrouble(f"{trouble}. The same command goes on from the last checkpoint") from error
