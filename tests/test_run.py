@@ -185,10 +185,6 @@ def in_folder(plan: Plan, out: Path | None, **settings: Any) -> Plan:
     return replace(plan, config=replace(plan.config, out=out, **settings))
 
 
-def other_data(plan: Plan) -> Plan:
-    return replace(plan, data=replace(plan.data, fingerprint="other"))
-
-
 def begin(plan: Plan) -> Run:
     return open_run(plan, find_run(plan.config))
 
@@ -257,7 +253,7 @@ def test_another_model_or_clip_is_named_also_where_it_was_chosen_by_default(plan
 def test_other_data_is_refused(plan: Plan, tmp_path: Path) -> None:
     stopped_run(plan, tmp_path / "run")
     with pytest.raises(ValueError, match=r"run belongs to other data \(.*clips, or its files have changed\): choose"):
-        begin(other_data(in_folder(plan, tmp_path / "run")))
+        begin(replace(in_folder(plan, tmp_path / "run"), fingerprint="other"))
 
 
 def test_a_finished_run_is_not_written_to(plan: Plan, tmp_path: Path) -> None:
@@ -267,7 +263,7 @@ def test_a_finished_run_is_not_written_to(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run holds a finished run: choose another --out, or leave --out away"):
         begin(in_folder(plan, tmp_path / "run"))
     with pytest.raises(ValueError, match="run belongs to other data"):
-        begin(other_data(in_folder(plan, tmp_path / "run")))
+        begin(replace(in_folder(plan, tmp_path / "run"), fingerprint="other"))
 
 
 def test_a_model_is_not_written_over(plan: Plan, tmp_path: Path) -> None:
@@ -356,7 +352,7 @@ def test_a_run_is_named_after_its_data(
 def test_a_run_that_learned_nothing_is_begun_again_with_whatever_is_asked_for(plan: Plan, tmp_path: Path) -> None:
     run = begin(in_folder(plan, tmp_path / "run"))
     run.log({"kind": "val", "step": 1})
-    again = begin(other_data(in_folder(plan, tmp_path / "run", lr=0.5)))
+    again = begin(replace(in_folder(plan, tmp_path / "run", lr=0.5), fingerprint="other"))
     assert again.config["train"]["lr"] == 0.5
     assert not (run.path / "metrics.jsonl").exists()
 

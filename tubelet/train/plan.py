@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +9,9 @@ import numpy as np
 import torch
 
 from tubelet.data.augment import Augmentation
-from tubelet.data.bad_files import BadFile
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.dataset import Changes, kept_bytes
-from tubelet.data.items import Item, Source, find_items, fingerprint
+from tubelet.data.items import Source, find_items, fingerprint
 from tubelet.data.label_swaps import as_indices, find_mirrors
 from tubelet.data.near_duplicates import MOST_SECONDS, near_duplicate_notes
 from tubelet.data.prefetch import processors
@@ -23,54 +21,14 @@ from tubelet.media.sampling import views_to_cover
 from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
 from tubelet.predict.precision import has_bfloat16
 from tubelet.system.device import free_memory
-from tubelet.train.clip_size import choose_spec, duration_of
+from tubelet.train.clip_size import choose_spec
 from tubelet.train.config import TrainConfig
 from tubelet.train.init import Start, choose_rates, find_start
-from tubelet.train.preflight import look_at_files
+from tubelet.train.preflight import Data, look_at_files
 
 NEAR_SHARE = 0.05  # of the time budget, in which held-out clips are compared with training clips
 UNEVEN = 3  # times as many clips as another class has, from which on it is said
 KEEP_SHARE = 0.4  # of the free memory that decoded frames may take
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """The clips of a training. seconds: how long the items are that can be read. bad: the files that cannot: those of
-    train are in no item any more."""
-
-    source: Source
-    fingerprint: str
-    seconds: Mapping[Item, float]
-    bad: tuple[BadFile, ...]
-
-    def items(self, split: str) -> list[Item]:
-        return [item for item in self.source.items if item.split == split]
-
-    def durations(self, split: str | None = None) -> list[float]:
-        """Seconds of the items that can be read, of a split or of all."""
-        return [seconds for item, seconds in self.seconds.items() if split in (None, item.split)]
-
-    @property
-    def held_out(self) -> str:
-        """The split that the result is measured on."""
-        return "test" if self.items("test") else "val"
-
-    @property
-    def chooses(self) -> bool:
-        """Whether there are validation clips to choose weights by, beside those that the result is measured on."""
-        return self.held_out == "test" and bool(self.items("val"))
-
-    @property
-    def looked_at(self) -> str:
-        """The split that is looked at during training."""
-        return "val" if self.items("val") else "test"
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        return {
-            split: dict(sorted(Counter(item.label for item in self.items(split)).items()))
-            for split in ("train", "val", "test")
-            if self.items(split)
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +37,7 @@ class Plan:
 
     config: TrainConfig
     data: Data
+    fingerprint: str
     start: Start | None
     spec: ClipSpec
     model: ModelConfig
@@ -113,15 +72,13 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     source = assign_splits(find_items(config.data), val_share=config.val_share, seed=config.seed)
     start = find_start(config, source.kind)
     workers = config.workers or min(8, processors())
-    look = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show)
-    source, healths, notes = look.source, look.healths, list(look.notes)
+    data = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show)
+    source = data.source
     patch = patch_of(config, source.kind, device, start)
-    spec, spec_notes = choose_spec(config, source, healths, device, start, patch=patch)
+    spec, spec_notes = choose_spec(config, data, device, start, patch=patch)
     parse_views(config.views, spec.kind)  # raises for views that the kind does not have
     name, model, model_notes = choose_model(config, spec, len(source.classes), device, start)
     changes, change_notes = choose_changes(config, source)
-    seconds = {item: duration_of(item, healths[item.path]) for item in source.items if item.path in healths}
-    data = Data(source=source, fingerprint=fingerprint(source), seconds=seconds, bad=look.bad)
     lr, layer_decay = choose_rates(config, model)
     bfloat16, why = has_bfloat16(device)
     if config.dtype != "auto":
@@ -129,10 +86,11 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     seconds_to_compare = NEAR_SHARE * 60 * config.minutes if config.epochs is None else MOST_SECONDS
     spec_notes += near_duplicate_notes(source, workers=workers, seconds=min(MOST_SECONDS, seconds_to_compare))
     spec_notes += balance_note(source, config)
-    notes += [*model_notes, *spec_notes, *change_notes, f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}"]
+    notes = [*model_notes, *spec_notes, *change_notes, f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}"]
     return Plan(
         config=config,
         data=data,
+        fingerprint=fingerprint(source),
         start=start,
         spec=spec,
         model=model,
@@ -143,7 +101,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
         bfloat16=bfloat16,
         keep=kept_bytes(spec, data.durations()) < KEEP_SHARE * free_memory() and not config.freeze,
         workers=workers,
-        notes=(*source.notes, *notes),
+        notes=(*data.notes, *notes),
     )
 
 

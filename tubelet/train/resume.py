@@ -126,7 +126,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "data": {
             "root": str(plan.data.source.root),
             "kind": plan.data.source.kind,
-            "fingerprint": plan.data.fingerprint,
+            "fingerprint": plan.fingerprint,
             "counts": plan.data.counts(),
             "keep": plan.keep,
             "notes": list(plan.data.source.notes),

@@ -141,7 +141,7 @@ def train_all(plan: Plan, run: Run, *, show: bool) -> Run:
     config = replace(plan.config, freeze=False, compare=False, lr=None, layer_decay=None, out=base.path)
     if base.finished:  # before this one was stopped; or it belongs to an older one
         then = base.config
-        if TrainConfig.from_json(then["train"]) == config and then["data"]["fingerprint"] == plan.data.fingerprint:
+        if TrainConfig.from_json(then["train"]) == config and then["data"]["fingerprint"] == plan.fingerprint:
             return base
     return Run(train_fn(replace(config, out=next_run(base.path).path), show=show))
 
