@@ -89,7 +89,7 @@ class BadFiles:
             self.add(one)
         self.announced |= new.keys()
         for _, one in sorted(new.items()) if self.show else ():
-            say("skipped" if one.split == "train" else "unreadable", in_a_line(one))
+            say("skipped" if one.split == "train" else "unreadable", line_of(one))
         if new:
             self.save()
 
@@ -111,7 +111,7 @@ class BadFiles:
             bad = sorted((one for one in self.files.values() if one.split == "train"), key=lambda one: one.path)
         total = self.train_files
         limit = "not one is left" if len(bad) == total else f"more than the {100 * self.most:g}% of --max-bad"
-        table = [f"  {in_a_line(one)}" for one in bad[:SHOWN]]
+        table = [f"  {line_of(one)}" for one in bad[:SHOWN]]
         table += [f"  and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
         codes = ", ".join(f"{count} {code}" for code, count in Counter(one.code for one in bad).most_common())
         advice = (
@@ -143,5 +143,5 @@ def read_list(file: Path) -> list[BadFile]:
         ) from error
 
 
-def in_a_line(one: BadFile) -> str:
+def line_of(one: BadFile) -> str:
     return visible(f"{one.path}: {one.message} [{one.code}]")

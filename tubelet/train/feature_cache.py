@@ -102,7 +102,7 @@ class Cache:
     def load(self, items: Sequence[Item], *, views: int, title: str, show: bool) -> Features:
         """Features of the centre and of `views` varied views of each item: read where they are there, else computed.
 
-        Items that are known to be bad are not tried, and those that prove bad are told.
+        Items that are known to be bad are passed over; `bad` gets those that prove so.
 
         Raises:
             Stopped: on a signal; what was computed stays.
@@ -164,10 +164,10 @@ class Cache:
         labels = [item.label, *(swap and plan.data.source.classes[swap[label]] for swap in swaps)]
         try:
             stat = os.stat(plan.data.source.root / item.path)
-        except OSError:  # will be said when it is read
+        except OSError:  # reading it says why
             return self.folder / "missing"
-        told = [item.path, item.start_seconds, item.end_seconds, stat.st_size, stat.st_mtime_ns, views, labels]
-        return self.folder / (hashlib.sha256(json.dumps(told).encode()).hexdigest()[:KEY_LENGTH] + ".safetensors")
+        clip = [item.path, item.start_seconds, item.end_seconds, stat.st_size, stat.st_mtime_ns, views, labels]
+        return self.folder / (hashlib.sha256(json.dumps(clip).encode()).hexdigest()[:KEY_LENGTH] + ".safetensors")
 
     def account(self, features: Features, *, computed: int, seconds: float) -> str:
         whole = [codes for codes, _ in filter(None, features.found)]

@@ -56,7 +56,7 @@ def is_begun(plan: Plan, run: Run) -> bool:
     """Whether there is something to go on from. Raises ValueError where it is of something else."""
     if not run.config_file.is_file():
         return False
-    config = run.config  # whoever it belongs to: what is not of a training is not written over
+    config = run.config  # raises for one of another program, which is not written over
     if run.finished or any(run.checkpoints()):
         check_same(plan, run, config)
         return True
@@ -68,7 +68,7 @@ def is_begun(plan: Plan, run: Run) -> bool:
 
 
 def is_passing(name: str) -> bool:
-    """Whether a file is one that a process, killed before it wrote config.json, leaves in a new run."""
+    """Whether a file is one that a process leaves in a new run when it is killed before config.json is there."""
     return name == LOCK or is_leftover(name)
 
 
@@ -99,14 +99,14 @@ def check_same(plan: Plan, run: Run, old: dict[str, Any]) -> None:
         raise ValueError(f"{run.path} belongs to other data ({root}, or its files have changed): choose another --out")
     if run.finished:
         raise ValueError(f"{run.path} holds a finished run: choose another --out, or leave --out away for a new one")
-    was, now = matters(old), matters(new)
+    was, now = compared_settings(old), compared_settings(new)
     changed = ", ".join(f"{key}: {was.get(key)} -> {now[key]}" for key in now if now[key] != was.get(key))
     if changed:
         raise ValueError(f"{run.path} was begun with other settings ({changed}): use those, or choose another --out")
 
 
-def matters(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a run must go on with, by name: what was asked for and what was chosen for the rest."""
+def compared_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a run must go on with, by name: those asked for, and those chosen for the rest."""
     asked = {key: value for key, value in settings["train"].items() if key not in (*MAY_CHANGE, *CHOSEN)}
     known = ModelConfig.from_json(settings["model"]).to_json()  # as this version names it
     model = {f"model's {key}": value for key, value in known.items() if key != "checkpointing"}

@@ -12,7 +12,7 @@ from tubelet.nn import ModelConfig
 from tubelet.nn.cost import Info, describe
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
-from tubelet.runs.run import BAD_FILES, Run
+from tubelet.runs.run import BAD_FILES, REPORT, Run
 from tubelet.system.console import clock, facts, say, size
 from tubelet.system.text import plural
 from tubelet.train.distributed import Team
@@ -113,7 +113,7 @@ def print_results(results: dict[str, Any], run: Run) -> None:
     best = max(results["majority"]["accuracy"], (results["single_frame"] or results["majority"])["accuracy"])
     if low <= best:
         say("warning", "not clearly better than that: more clips, more --minutes or --init may help")
-    say("report", run.path / "report.html")
+    say("report", run.path / REPORT)
     say("next  ", f"tubelet predict {shlex.quote(str(run.path))} FILE")
 
 

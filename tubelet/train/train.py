@@ -17,7 +17,7 @@ from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
 from tubelet.runs.checkpoint import check_fits
-from tubelet.runs.lock import held
+from tubelet.runs.lock import hold
 from tubelet.runs.run import BAD_FILES, INIT, METRICS, Run
 from tubelet.system.console import bar, say
 from tubelet.system.errors import EnvironmentTrouble, environment_error
@@ -72,7 +72,7 @@ def train_fn(
         plan = replace(plan, changes=replace(plan.changes, user=user_augmentation))
         with ExitStack() as to_the_end:
             run = team.first_alone(lambda: find_run(config))
-            team.first_alone(lambda: to_the_end.enter_context(held(run.path)))
+            team.first_alone(lambda: to_the_end.enter_context(hold(run.path)))
             run = team.first_alone(lambda: open_run(plan, run))
             train(plan, run, team, begun=begun, show=show)
         return run.path
