@@ -121,9 +121,9 @@ MUTATIONS = (
     ),
     Mutation(
         "there is no ceiling for bad files",
-        "tubelet/train/bad_files.py",
-        "    return min(most - without, clips - 1)",
-        "    return clips - 1",
+        "tubelet/data/bad_files.py",
+        "min(count_share(self.most, self.train_files), self.train_files - 1)",
+        "self.train_files - 1",
         "tests/test_bad_files.py",
     ),
     Mutation(

@@ -19,18 +19,18 @@ from small_sets import command, first_picture_only, named, pictures, tiny_config
 from test_train import image_vit, stopping_after
 
 from tubelet.data import clips as clips_room
-from tubelet.data.dataset import BadFile, Clips
+from tubelet.data.bad_files import BadFile, BadFiles, read_list
+from tubelet.data.dataset import Clips
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import cut_note
 from tubelet.runs.run import Run
 from tubelet.system.text import percent
-from tubelet.train.bad_files import BadFiles, read_list, spare
 from tubelet.train.distributed import Team
 from tubelet.train.loop import Stopped
 from tubelet.train.pace import Pace
 from tubelet.train.plan import make_plan
-from tubelet.train.train import train_fn
+from tubelet.train.train import bad_files, train_fn
 from tubelet.train.trainer import Fit, shuffled_order
 
 CPU = torch.device("cpu")
@@ -59,7 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def paths(data: Path, split: str = "train") -> list[str]:
     plan = make_plan(tiny_config(data, data, val_share=0.3), CPU)
-    return [item.path for item in plan.items(split)]
+    return [item.path for item in plan.data.items(split)]
 
 
 def train(data: Path, out: Path, *, show: bool = False, **settings: Any) -> Path:
@@ -195,7 +195,7 @@ def order_of(epoch: int) -> np.ndarray:
 
 def make_fit(data: Path, *, keep: bool = False, **settings: Any) -> Fit:
     plan = make_plan(tiny_config(data, data, **SETTINGS | settings), CPU)
-    clips = Clips(plan.source.root, plan.items("train"), plan.source.task, plan.spec, keep=keep)
+    clips = Clips(plan.data.source.root, plan.data.items("train"), plan.data.source.task, plan.spec, keep=keep)
     torch.manual_seed(0)
     return Fit(plan=plan, model=SpaceTimeTransformer(plan.model), clips=clips, team=ALONE, pace=Pace(9))
 
@@ -242,7 +242,7 @@ def test_the_place_of_a_bad_clip_is_taken_by_the_next_of_the_epoch_varied_otherw
             assert fit.task.names[labels[place]] == expected[1]
             if skips:  # no copy of its own turn
                 assert not torch.equal(clips[place], clips[order.index(number)])
-    assert set(fit.clips.bad) == bad
+    assert {number for number in range(12) if fit.clips.is_bad(number)} == bad
     assert [fit.taken(place) for place in range(12)] == [
         next(n for n in (order_of(0).tolist() * 2)[place:] if n not in bad) for place in range(12)
     ]
@@ -262,7 +262,7 @@ def test_the_stream_does_not_depend_on_threads_or_on_when_a_bad_file_was_met(
             assert torch.equal(clips, same)
             assert torch.equal(labels, same_labels)
         informed = make_fit(data, keep=keep)
-        informed.step, informed.clips.bad = first, dict(straight.clips.bad)
+        informed.step, informed.clips.bad = first, straight.clips.bad
         assert all(torch.equal(a, b) for (a, _), (b, _) in zip(informed.batches(9), batches[first:], strict=True))
 
 
@@ -277,7 +277,7 @@ def test_a_clip_that_is_damaged_in_part_is_drawn_from_the_rest(data: Path, troub
     assert late is not None
     assert torch.equal(late, middle)
     assert not torch.equal(start, middle)
-    assert fit.clips.bad == {}
+    assert fit.clips.bad.unannounced() == []
 
 
 def test_what_is_known_to_be_wholly_bad_is_not_decoded_again(data: Path, trouble: Trouble) -> None:
@@ -286,7 +286,8 @@ def test_what_is_known_to_be_wholly_bad_is_not_decoded_again(data: Path, trouble
     trouble.codes[name] = "too-slow"
     assert [fit.clips.readable(0, draw) for draw in (0.1, 0.2, 0.3)] == [None] * 3
     assert trouble.calls == [name]
-    assert fit.clips.bad[0] == BadFile(fit.clips.items[0].path, "too-slow", "it is broken. Mend it.", "train")
+    expected = BadFile(fit.clips.items[0].path, "too-slow", "it is broken. Mend it.", "train")
+    assert fit.clips.bad.unannounced() == [expected]
 
 
 # ---- a run
@@ -381,25 +382,47 @@ def test_files_that_the_plan_left_out_count_too(data: Path, tmp_path: Path) -> N
     copy = Path(shutil.copytree(data, tmp_path / "data"))
     SEEN["text"](copy / paths(copy)[0])
     plan = make_plan(tiny_config(copy, copy, val_share=0.3, max_bad="25%"), CPU)
-    assert [one.path for one in plan.bad] == [paths(data)[0]]
-    assert spare(plan) == 3 - 1
-    bad = BadFiles(plan, Run(tmp_path), write=True, show=False)
+    assert [one.path for one in plan.data.bad] == [paths(data)[0]]
+    bad = bad_files(plan, Run(tmp_path), ALONE, show=False)
     assert (bad.skipped, bad.train_files) == (1, 12)
     assert [one["path"] for one in listed(tmp_path)] == [paths(data)[0]]
-    items = plan.items("train")
+    items = plan.data.items("train")
     for many in (2, 3):
-        bad.add(BadFile(item.path, "damaged", "x", "train") for item in items[:many])
+        for item in items[:many]:
+            bad.add(BadFile(item.path, "damaged", "x", "train"))
         if many == 2:
-            bad.check()
-    assert set(bad.among(items)) == {0, 1, 2}
+            bad.check()  # 3 of 12
+    assert [one.path for one in bad.unannounced()] == [item.path for item in items[:3]]
+    assert [one["path"] for one in listed(tmp_path)] == [paths(data)[0]]
     with pytest.raises(ValueError, match=r"4 of 12 training files \(33.3%\)(.*\n)+  by code: 3 damaged, 1 not-video"):
         bad.check()
+    bad.announce(bad.unannounced())
+    assert (bad.skipped, bad.unannounced(), len(listed(tmp_path))) == (4, [], 4)
+    again = bad_files(plan, Run(tmp_path), ALONE, show=False)
+    assert again.files == bad.files
 
 
-@pytest.mark.parametrize("text", ["{", '{"path": "a"}\n', "[]\n"])
-def test_a_list_that_is_damaged_is_made_anew(tmp_path: Path, text: str) -> None:
-    (tmp_path / "bad_files.jsonl").write_text(text)
-    assert read_list(Run(tmp_path)) == []
+def test_held_out_files_do_not_count_against_the_limit(tmp_path: Path) -> None:
+    bad = BadFiles(tmp_path, train_files=2, most=0.5)
+    for name in "abc":
+        bad.add(BadFile(name, "damaged", "x", "val"))
+    bad.add(BadFile("d", "damaged", "x", "train"))
+    bad.add(BadFile("d", "damaged", "x", "train"))
+    bad.check()
+    bad.announce(bad.unannounced())
+    assert bad.skipped == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"path": "a"}\n', "[]\n", '{"path": 1, "code": "", "message": "", "split": ""}']
+)
+def test_a_list_that_is_damaged_is_not_passed_over(data: Path, tmp_path: Path, text: str) -> None:
+    with stopping_after(1), pytest.raises(Stopped):
+        train(data, tmp_path / "run")
+    (tmp_path / "run" / "bad_files.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=r"run/bad_files\.jsonl: damaged \(.+\): restore it"):
+        train(data, tmp_path / "run")
+    assert read_list(tmp_path / "nowhere") == []
 
 
 # ---- evaluation

@@ -429,7 +429,7 @@ def test_training_opens_no_file_that_is_known(tmp_path: Path, monkeypatch: pytes
     plan = plan_for(data)
     assert seen == []
     assert plan == plain
-    assert plan.bad == ()
+    assert plan.data.bad == ()
 
 
 def test_training_remembers_many_files_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,20 +442,20 @@ def test_training_remembers_many_files_itself(tmp_path: Path, monkeypatch: pytes
 
 def test_the_plan_says_which_files_are_bad(tmp_path: Path) -> None:
     data = clips(tmp_path / "clips", 10)
-    train = [item.path for item in plan_for(data).items("train")]
-    held_out = plan_for(data).items("val")[0].path
+    train = [item.path for item in plan_for(data).data.items("train")]
+    held_out = plan_for(data).data.items("val")[0].path
     spoil(data / train[0])
     spoil(data / held_out)
     (data / train[1]).write_bytes(small_file("png.png"))
     plan = plan_for(data, max_bad="20%")
-    assert {(bad.path, bad.code, bad.split) for bad in plan.bad} == {
+    assert {(bad.path, bad.code, bad.split) for bad in plan.data.bad} == {
         (train[0], "not-video", "train"),
         (train[1], "other-kind", "train"),
         (held_out, "not-video", "val"),
     }
-    assert list(plan.bad) == sorted(plan.bad, key=lambda bad: bad.path)
-    assert {item.path for item in plan.items("train")} == set(train[2:])
-    assert held_out in {item.path for item in plan.items("val")}
+    assert list(plan.data.bad) == sorted(plan.data.bad, key=lambda bad: bad.path)
+    assert {item.path for item in plan.data.items("train")} == set(train[2:])
+    assert held_out in {item.path for item in plan.data.items("val")}
     (note,) = (note for note in plan.notes if "cannot be read" in note)
     assert note.startswith("3 files cannot be read: 2 left out of training, held-out ones count as wrong\n  ")
     assert f"\n  {data / train[1]}: the file is of kind 'image', the model takes 'video'. Leave it out" in note
@@ -463,13 +463,13 @@ def test_the_plan_says_which_files_are_bad(tmp_path: Path) -> None:
 
 def test_files_that_lost_something_are_used_and_told_of(tmp_path: Path) -> None:
     data = clips(tmp_path / "clips", 10)
-    train = [item.path for item in plan_for(data).items("train")]
+    train = [item.path for item in plan_for(data).data.items("train")]
     make(tmp_path, "hole-mjpeg.mov")
     shutil.copy(tmp_path / "hole-mjpeg.mov", data / train[0])  # whatever its suffix
     (bad,) = (health for health in check(data, show=False) if not health.ok)
     plan = plan_for(data, max_bad="0%")
-    assert plan.bad == ()
-    assert train[0] in {item.path for item in plan.items("train")}
+    assert plan.data.bad == ()
+    assert train[0] in {item.path for item in plan.data.items("train")}
     frames = f"{bad.bad_frames} of {bad.frames + bad.bad_frames} frames"
     assert any(note.startswith(f"1 file damaged but used: {frames} (") for note in plan.notes)
 
@@ -486,7 +486,7 @@ def test_files_that_lost_something_are_used_and_told_of(tmp_path: Path) -> None:
 def test_more_bad_files_than_allowed_stop_the_training(tmp_path: Path, bad: int, most: str, expected: str) -> None:
     data = clips(tmp_path / "clips", 10)
     by_class: dict[str, list[str]] = {}
-    for item in plan_for(data).items("train"):
+    for item in plan_for(data).data.items("train"):
         by_class.setdefault(item.label, []).append(item.path)
     for pair in list(zip(*by_class.values(), strict=True))[: max(1, bad // 2)]:
         for path in pair[: min(bad, 2)]:
@@ -494,7 +494,7 @@ def test_more_bad_files_than_allowed_stop_the_training(tmp_path: Path, bad: int,
     with pytest.raises(ValueError, match=expected):
         plan_for(data, max_bad=most)
     allowed = plan_for(data, max_bad="63%")
-    assert len(allowed.items("train")) == 16 - bad
+    assert len(allowed.data.items("train")) == 16 - bad
 
 
 def test_many_known_files_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,10 +21,9 @@ from safetensors import SafetensorError
 
 from tubelet.media.reader import MediaError
 from tubelet.runs.checkpoint import check_fits
-from tubelet.runs.lock import held
+from tubelet.runs.lock import hold
 from tubelet.runs.run import Run
-from tubelet.system import errors
-from tubelet.system.errors import EnvironmentTrouble
+from tubelet.system.errors import EnvironmentTrouble, environment_error
 from tubelet.system.files import write_whole
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
@@ -383,23 +382,30 @@ def test_a_run_is_held_by_one_process_and_let_go_when_it_dies(tmp_path: Path) ->
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        with held(tmp_path):
+        with hold(tmp_path):
             os.write(writing, b"x")
             time.sleep(60)
         os._exit(0)
     os.read(reading, 1)
     with (
         pytest.raises(EnvironmentTrouble, match=rf"in use by process {child} on \S+: wait until it ends, stop it"),
-        held(tmp_path),
+        hold(tmp_path),
     ):
         pass
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with held(tmp_path):
+    with hold(tmp_path):
         assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
-        with pytest.raises(EnvironmentTrouble), held(tmp_path):
+        with pytest.raises(EnvironmentTrouble), hold(tmp_path):
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_strangers_is_no_lock(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("mine")
+    with pytest.raises(ValueError, match=r"\.lock is no lock of a training: choose another --out"), hold(tmp_path):
+        pass
+    assert (tmp_path / ".lock").read_text() == "mine"
 
 
 def test_a_disk_without_locks_is_told_of_and_used(
@@ -409,11 +415,11 @@ def test_a_disk_without_locks_is_told_of_and_used(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", unknown)
-    with held(tmp_path), held(tmp_path):
+    with hold(tmp_path), hold(tmp_path):
         pass
     assert "has no locks: see to it that one process alone trains there" in capsys.readouterr().out
     monkeypatch.setattr("fcntl.flock", full)
-    with pytest.raises(OSError, match="No space left"), held(tmp_path):
+    with pytest.raises(OSError, match="No space left"), hold(tmp_path):
         pass
 
 
@@ -448,19 +454,21 @@ def test_a_disk_without_locks_is_told_of_and_used(
     ],
 )
 def test_trouble_says_what_to_do(error: Exception, told: str) -> None:
-    found = errors.of(error)
+    found = environment_error(error)
     assert found is not None
     assert re.search(told, str(found))
-    assert errors.of(found) is found
+    assert environment_error(found) is found
 
 
 def test_real_errors_of_torch_and_safetensors_are_known() -> None:
     with pytest.raises(RuntimeError) as it:
         torch.empty(10**15)
-    assert "memory is full" in str(errors.of(it.value))
-    assert "No space left" in str(errors.of(SafetensorError("I/O error: No space left on device (os error 28)")))
+    assert "memory is full" in str(environment_error(it.value))
+    assert "No space left" in str(
+        environment_error(SafetensorError("I/O error: No space left on device (os error 28)"))
+    )
     others = [FileNotFoundError(errno.ENOENT, "no"), RuntimeError("shapes"), ValueError("out of memory"), KeyError("x")]
-    assert [errors.of(error) for error in [*others, MediaError("a.mp4", "damaged", "x", "y")]] == [None] * 5
+    assert [environment_error(error) for error in [*others, MediaError("a.mp4", "damaged", "x", "y")]] == [None] * 5
 
 
 def test_room_for_checkpoints_is_looked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

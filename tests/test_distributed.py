@@ -71,7 +71,7 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips = write_videos(tmp_path_factory.mktemp("spoilt") / "clips", clips=9)
     plan = make_plan(tiny_config(clips, clips, **BAD), torch.device("cpu"))
     for number in (1, 8):
-        first_picture_only(clips / plan.items("train")[number].path)
+        first_picture_only(clips / plan.data.items("train")[number].path)
     return clips
 
 

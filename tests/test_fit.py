@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_fit(data: Path, *, steps: int = 6, team: Team = ALONE, single_frame: bool = False, **settings: Any) -> Fit:
     """A fit on the 12 training clips of the set; of a larger team's, the share of one process, without the others."""
     plan = make_plan(tiny_config(data, data, **settings), CPU)
-    clips = Clips(plan.source.root, plan.items("train"), plan.source.task, plan.spec, keep=True)
+    clips = Clips(plan.data.source.root, plan.data.items("train"), plan.data.source.task, plan.spec, keep=True)
     torch.manual_seed(0)
     model = SpaceTimeTransformer(plan.model)
     fit = Fit(plan=plan, model=model, clips=clips, team=ALONE, pace=Pace(steps), single_frame=single_frame)

@@ -18,6 +18,7 @@ from test_train import FILES, image_vit
 from tiny import clip_for, tiny
 
 import tubelet
+from tubelet.data.bad_files import BadFiles
 from tubelet.data.clips import views
 from tubelet.nn.split import Rest, encode
 from tubelet.predict.predictor import Predictor
@@ -27,7 +28,7 @@ from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.feature_cache import Cache, Features, views_of
 from tubelet.train.plan import Plan, make_plan
-from tubelet.train.train import new_model, train_fn
+from tubelet.train.train import bad_files, new_model, train_fn
 from tubelet.train.trainer import Fit
 
 CPU = torch.device("cpu")
@@ -60,11 +61,12 @@ def open_cache(data: Path, out: Path, *, show: bool = False, **settings: Any) ->
     plan = make_plan(tiny_config(data, out, **FREEZE | settings), CPU)
     plan.config.out.mkdir(parents=True, exist_ok=True)
     run = Run(plan.config.out)
-    return Cache(new_model(plan, run, ALONE, init=True, show=show), plan, run, ALONE), plan
+    bad = bad_files(plan, run, ALONE, show=False)
+    return Cache(new_model(plan, run, ALONE, init=True, show=show), plan, run, ALONE, bad), plan
 
 
 def compute(cache: Cache, plan: Plan, *, count: int = 2) -> Features:
-    return cache.of(plan.items("train"), views=count, title="features", show=False)
+    return cache.load(plan.data.items("train"), views=count, title="features", show=False)
 
 
 def files_of(cache: Cache) -> dict[str, bytes]:
@@ -125,23 +127,23 @@ def test_folded_weights_give_on_features_as_they_are_what_was_learned_on_standar
 def test_features_from_the_disk_are_those_computed_now(videos: Path, vit: str, tmp_path: Path) -> None:
     cache, plan = open_cache(videos, tmp_path / "run", init=vit)
     fresh, read = compute(cache, plan), compute(cache, plan)
-    for number, item in enumerate(plan.items("train")):
+    for number, item in enumerate(plan.data.items("train")):
         clips, labels = views_of(item, plan, 2)
         live = encode(cache.model, clips)
         for features in (fresh, read):
-            codes, told = features.of(number)
+            codes, told = features.views(number)
             assert codes.dtype == torch.float32
             assert torch.equal(codes, live)
             assert told == labels
         assert labels[0] == item.label
-        assert fresh.targets[number] == plan.source.classes.index(item.label)
+        assert fresh.targets[number] == plan.data.source.classes.index(item.label)
 
 
 def test_views_differ_and_their_draws_depend_on_seed_clip_and_view_alone(
     videos: Path, vit: str, tmp_path: Path
 ) -> None:
     _, plan = open_cache(videos, tmp_path / "run", init=vit)
-    item, other = plan.items("train")[:2]
+    item, other = plan.data.items("train")[:2]
     clips, labels = views_of(item, plan, 6)
     assert len({clip.numpy().tobytes() for clip in clips}) == 7
     assert set(labels) == {"left", "right"}  # mirrored, left is right
@@ -150,7 +152,8 @@ def test_views_differ_and_their_draws_depend_on_seed_clip_and_view_alone(
     seeded = replace(plan, config=replace(plan.config, seed=1))
     assert not torch.equal(views_of(item, seeded, 6)[0][1:], clips[1:])
     assert torch.equal(views_of(item, seeded, 6)[0][0], clips[0])
-    alone = replace(plan, source=replace(plan.source, items=(other, item)))
+    source = replace(plan.data.source, items=(other, item))
+    alone = replace(plan, data=replace(plan.data, source=source))
     assert torch.equal(views_of(item, alone, 6)[0], clips)
 
 
@@ -176,10 +179,10 @@ def test_a_long_item_is_read_view_by_view_and_a_short_one_once(
 
     monkeypatch.setattr("tubelet.data.clips.read_frames", counted)
     _, plan = open_cache(videos, tmp_path / "run", init=vit)
-    views_of(plan.items("train")[0], plan, 5)
+    views_of(plan.data.items("train")[0], plan, 5)
     assert len(reads) == 1
     short = replace(plan, spec=replace(plan.spec, seconds_between_frames=0.01))
-    views_of(plan.items("train")[0], short, 5)
+    views_of(plan.data.items("train")[0], short, 5)
     assert len(reads) == 1 + 6
 
 
@@ -213,7 +216,7 @@ def test_other_weights_are_another_key_and_learned_ones_are_not(videos: Path, vi
     with torch.no_grad():
         one.model.head.weight.add_(1)
         one.model.encoders[1].blocks[0].mlp.fc1.weight.add_(1)
-    assert Cache(one.model, plan, Run(tmp_path / "a"), ALONE).folder == one.folder
+    assert Cache(one.model, plan, Run(tmp_path / "a"), ALONE, one.bad).folder == one.folder
 
 
 def test_a_cache_that_was_stopped_goes_on_and_equals_one_that_was_not(
@@ -239,7 +242,7 @@ def test_a_cache_that_was_stopped_goes_on_and_equals_one_that_was_not(
     assert len(files_of(stopped)) == 5
     caught.clear()
     compute(stopped, plan)
-    assert sorted(computed) == sorted(item.path for item in plan.items("train"))
+    assert sorted(computed) == sorted(item.path for item in plan.data.items("train"))
     assert files_of(stopped) == files_of(straight)
 
 
@@ -248,7 +251,7 @@ def test_a_damaged_file_is_computed_again(videos: Path, vit: str, tmp_path: Path
     cache, plan = open_cache(videos, tmp_path / "run", init=vit)
     compute(cache, plan)
     before = files_of(cache)
-    victim = cache.file(plan.items("train")[3], 2)
+    victim = cache.file(plan.data.items("train")[3], 2)
     victim.write_bytes(victim.read_bytes()[:keep_bytes])
     compute(cache, plan)
     assert files_of(cache) == before
@@ -296,13 +299,13 @@ def test_the_saved_model_answers_as_features_and_rest_do(frozen_run: Path, video
     settings = read_json(frozen_run / "config.json")
     plan = make_plan(TrainConfig.from_json(settings["train"]), CPU)
     model, predictor = tubelet.load(frozen_run), Predictor.load(frozen_run, device="cpu", dtype="float32")
-    cache = Cache(model, plan, Run(frozen_run), ALONE)
-    held = plan.items("val")
-    features = cache.of(held, views=0, title="held out", show=False)
+    cache = Cache(model, plan, Run(frozen_run), ALONE, BadFiles(videos, train_files=12))
+    held = plan.data.items("val")
+    features = cache.load(held, views=0, title="held out", show=False)
     for number, item in enumerate(held):
         chances = Rest(model)(features.centre(number)[None]).softmax(1)[0]
         told = predictor.predict(videos / item.path).probabilities
-        assert [told[name] for name in plan.source.classes] == pytest.approx(chances.tolist(), abs=1e-6)
+        assert [told[name] for name in plan.data.source.classes] == pytest.approx(chances.tolist(), abs=1e-6)
 
 
 def test_a_frozen_run_that_was_stopped_ends_as_one_that_was_not(
@@ -489,6 +492,10 @@ def test_a_run_does_not_go_on_from_other_weights(
     save_file(weights, mine)
     with pytest.raises(ValueError, match=r"mine\.safetensors: not the weights that .*run was begun with: use those"):
         train(videos, tmp_path / "run", init=str(mine))
+    about = read_json(tmp_path / "run" / "features.json")
+    (tmp_path / "run" / "features.json").write_text(json.dumps({**about, "format": 2}))
+    with pytest.raises(ValueError, match=r"run was begun with features of another version of tubelet \(format 2"):
+        train(videos, tmp_path / "run", init=str(mine))
     (tmp_path / "run" / "features.json").write_text("{")
     with pytest.raises(ValueError, match=r"features\.json: damaged \(.*\): remove it if --init is as it was"):
         train(videos, tmp_path / "run", init=str(mine))
@@ -509,17 +516,18 @@ def test_all_weights_that_have_learned_are_not_trained_again(videos: Path, vit: 
 def test_a_clip_that_cannot_be_decoded_keeps_its_place_and_says_why(videos: Path, vit: str, tmp_path: Path) -> None:
     data = shutil.copytree(videos, tmp_path / "data")
     cache, plan = open_cache(data, tmp_path / "run", init=vit)
-    item = plan.items("train")[0]
+    item = plan.data.items("train")[0]
     spoil(data / item.path)
-    cache.plan = replace(plan, config=replace(plan.config, max_bad="20%"))
+    cache.bad = BadFiles(data, train_files=12, most=0.2)
     features = compute(cache, plan)
-    assert (len(features), list(features.bad)) == (12, [0])
-    assert (features.bad[0].path, features.bad[0].split) == (item.path, "train")
-    assert "its content is no video" in features.bad[0].message
+    assert (len(features), [number for number in range(12) if features.is_bad(number)]) == (12, [0])
+    (one,) = features.bad.unannounced()
+    assert (one.path, one.split) == (item.path, "train")
+    assert "its content is no video" in one.message
     assert len(features.all()) == 11 * 3
     assert features.centre(1).shape == (2, 96)
     assert len(files_of(cache)) == 11
-    cache.plan = plan
+    cache.bad = BadFiles(data, train_files=12, most=0.05)
     told = r"1 of 12 training files \(8.3%\) cannot be read, more than the 5% of --max-bad"
     with pytest.raises(ValueError, match=told):
         compute(cache, plan)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from small_sets import TINY_FLAGS, command, tiny_config, write_videos
 
 from tubelet.runs import checkpoint
-from tubelet.runs.lock import held
+from tubelet.runs.lock import hold
 from tubelet.runs.run import Run
 from tubelet.train.train import train_fn
 from tubelet.train.trainer import Fit
@@ -253,7 +253,7 @@ def test_a_second_training_in_a_directory_is_refused_and_changes_nothing(
 ) -> None:
     run = Run(tmp_path / "run")
     run.path.mkdir()
-    with held(run.path):
+    with hold(run.path):
         assert command("train", data, *FLAGS, "--out", run.path) == 4
         assert [p.name for p in run.path.iterdir()] == [".lock"]
     assert f"{run.path} is in use by process {os.getpid()} on " in capsys.readouterr().err

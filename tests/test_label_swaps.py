@@ -172,7 +172,7 @@ def test_a_training_makes_the_changes_that_the_file_names(tmp_path: Path) -> Non
     clips, file = write_videos(tmp_path / "clips", 2), tmp_path / "swaps.csv"
     file.write_text("label,reversed\nbright,dark\ndark,bright\n")
     changes, notes = choose_changes(TrainConfig(data=clips, label_swaps=file), find_items(clips))
-    assert (changes.flip_labels, changes.reverse_labels) == (None, (1, 0))
+    assert (changes.flipped, changes.reversed) == (None, {"bright": "dark", "dark": "bright"})
     assert changes.augmentation is not None
     assert (changes.augmentation.flip, changes.augmentation.reverse) == (False, True)
     assert any("bright <-> dark" in note for note in notes)

@@ -23,14 +23,17 @@ import numpy as np
 import pytest
 from small_sets import TINY_FLAGS, command, spoil, tiny_config, write_videos
 
-from tubelet.data.table import Item
+from tubelet.data.bad_files import BadFile, BadFiles
+from tubelet.data.items import Item, Source, find_items
+from tubelet.media.reader import index
 from tubelet.predict.answer import Answer
 from tubelet.predict.tables import write_labelled, write_table
 from tubelet.system.console import console, facts, say
 from tubelet.system.errors import EnvironmentTrouble
-from tubelet.system.exits import Terminated, is_ours
+from tubelet.system.exits import Terminated, is_ours, report_error
 from tubelet.system.text import FORMULA, dumps, path_cell, path_of, text_cell, text_of, visible, visible_lines
 from tubelet.tasks import Classification
+from tubelet.train.preflight import check_train
 from tubelet.train.train import train_fn
 
 CPU = ("--device", "cpu", "--dtype", "float32")
@@ -389,8 +392,49 @@ def test_nothing_hidden_gets_to_the_terminal(capsys: pytest.CaptureFixture[str])
     facts("Files", [("one", NASTY)])
     shown = capsys.readouterr().out
     assert not {letter for letter in shown if unicodedata.category(letter) in ("Cc", "Cf", "Cs")} - {"\n"}
-    assert shown.count(r"\x1b[31m") == 4
-    assert shown.count(SPELLED_OUT) == 2
+    assert shown.count(SPELLED_OUT) == 4
+
+
+FORGED = "\x1b[2K\u202ea\n  all is well.mp4"  # goes on like the next line of a message of ours
+
+
+def bad_files_of(name: str) -> None:
+    bad = BadFiles(Path("clips"), train_files=2, most=0.0)
+    bad.add(BadFile(name, "damaged", "it is broken", "train"))
+    bad.check()
+
+
+def problems_of(name: str) -> None:
+    Path(name).write_text("clip")
+    with open("clips.csv", "w", newline="") as table:
+        csv.writer(table).writerows([("path", "label"), (name, "a"), (name, "a"), (f"no{name}", "b")])
+    find_items("clips.csv")
+
+
+def preflight_of(name: str) -> None:
+    item = Item(name, "a", None, None, "train", None)
+    source = Source(Path("clips"), "video", (item,), ("a",))
+    check_train(source, {item: ("damaged", f"it is like {name}")}, 0.0)
+
+
+def read_of(name: str) -> None:
+    index(Path(name))
+
+
+@pytest.mark.parametrize("make", [bad_files_of, problems_of, preflight_of, read_of])
+def test_no_name_forges_a_line_of_a_message(
+    make: Callable[[str], None], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as caught:
+        make(FORGED)
+    assert report_error(caught.value, debug=False) == 2
+    say("note", caught.value)
+    shown = capsys.readouterr()
+    for text in (shown.err, shown.out):
+        assert r"\x1b[2K\u202ea\n  all is well" in text
+        assert not {letter for letter in text if unicodedata.category(letter) in ("Cc", "Cf", "Cs")} - {"\n"}
+        assert not any(line.strip().startswith("all is well") for line in text.splitlines())
 
 
 def test_names_in_messages_and_tables(

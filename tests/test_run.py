@@ -19,7 +19,7 @@ from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.finish import one_frame
 from tubelet.train.plan import Plan, make_plan
-from tubelet.train.resume import next_run, open_run
+from tubelet.train.resume import find_run, next_run, open_run
 from tubelet.train.show import info_of, other_length
 from tubelet.train.train import new_model
 
@@ -206,15 +206,19 @@ def in_folder(plan: Plan, out: Path | None, **settings: Any) -> Plan:
     return replace(plan, config=replace(plan.config, out=out, **settings))
 
 
+def begin(plan: Plan) -> Run:
+    return open_run(plan, find_run(plan.config))
+
+
 def stopped_run(plan: Plan, path: Path) -> Run:
-    run = open_run(in_folder(plan, path))
+    run = begin(in_folder(plan, path))
     run.save_checkpoint(3, tensors(3), {"steps": 9})
     return run
 
 
 def test_a_new_run_says_what_is_done(plan: Plan, tmp_path: Path) -> None:
-    run = open_run(in_folder(plan, tmp_path / "a" / "run"))
-    config = run.config()
+    run = begin(in_folder(plan, tmp_path / "a" / "run"))
+    config = run.config
     assert TrainConfig.from_json(config["train"]) == replace(plan.config, out=tmp_path / "a" / "run")
     assert config["task"]["names"] == ["bright", "dark"]
     assert config["data"]["counts"] == {"train": {"bright": 2, "dark": 2}, "val": {"bright": 1, "dark": 1}}
@@ -223,13 +227,23 @@ def test_a_new_run_says_what_is_done(plan: Plan, tmp_path: Path) -> None:
     assert not run.finished
 
 
+def test_settings_are_not_fetched_back_from_the_disk(plan: Plan, tmp_path: Path) -> None:
+    for _ in ("begun", "gone on with"):
+        run = stopped_run(plan, tmp_path / "run")
+        text = run.config_file.read_text()
+        run.config_file.write_text("{")
+        assert run.config == json.loads(text)
+        assert run.newest_checkpoint()[0].step == 3  # type: ignore[union-attr]
+        run.config_file.write_text(text)
+
+
 def test_a_stopped_run_is_opened_again(plan: Plan, tmp_path: Path) -> None:
     stopped = stopped_run(plan, tmp_path / "run")
     before = stopped.config_file.read_bytes()
     # how long, where and how fast may change; so may naming what was chosen anyway
     again = in_folder(plan, tmp_path / "run", epochs=9.0, accumulate=2, checkpointing=True, workers=3, minutes=1.0)
-    assert open_run(again).newest_checkpoint()[0].step == 3  # type: ignore[union-attr]
-    assert open_run(in_folder(plan, tmp_path / "run", size=None)).config_file.read_bytes() == before
+    assert begin(again).newest_checkpoint()[0].step == 3  # type: ignore[union-attr]
+    assert begin(in_folder(plan, tmp_path / "run", size=None)).config_file.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -243,19 +257,19 @@ def test_a_stopped_run_is_opened_again(plan: Plan, tmp_path: Path) -> None:
 def test_other_settings_are_named(plan: Plan, tmp_path: Path, settings: dict[str, Any], expected: str) -> None:
     stopped_run(plan, tmp_path / "run")
     with pytest.raises(ValueError, match=rf"run was begun with other settings \({expected}\): use those, or choose"):
-        open_run(in_folder(plan, tmp_path / "run", **settings))
+        begin(in_folder(plan, tmp_path / "run", **settings))
 
 
 def test_a_table_of_label_swaps_that_says_something_else_now_is_refused(plan: Plan, tmp_path: Path) -> None:
     here = in_folder(plan, tmp_path / "run", label_swaps=Path("swaps.csv"))
     stopped_run(here, tmp_path / "run")
     elsewhere = in_folder(plan, tmp_path / "run", label_swaps=Path("copy of swaps.csv"))
-    assert open_run(elsewhere).path == tmp_path / "run"
-    changed = replace(here, changes=replace(here.changes, reverse_labels=(1, 0)))
-    with pytest.raises(ValueError, match=r"label_swaps: .* -> .*\[1, 0\]"):
-        open_run(changed)
+    assert begin(elsewhere).path == tmp_path / "run"
+    changed = replace(here, changes=replace(here.changes, reversed={"bright": "dark", "dark": "bright"}))
+    with pytest.raises(ValueError, match=r"label_swaps: .* -> .*'bright': 'dark'"):
+        begin(changed)
     with pytest.raises(ValueError, match=r"label_swaps: .* -> None"):
-        open_run(in_folder(plan, tmp_path / "run"))
+        begin(in_folder(plan, tmp_path / "run"))
 
 
 def test_another_model_or_clip_is_named_also_where_it_was_chosen_by_default(plan: Plan, tmp_path: Path) -> None:
@@ -264,15 +278,15 @@ def test_another_model_or_clip_is_named_also_where_it_was_chosen_by_default(plan
     model = replace(here, model=plan.model.with_stage(0, dim=48), model_name="vivit1-X/16x4")
     expected = r"\(model: vivit1-P/16x4 -> vivit1-X/16x4, model's stage 0 dim: 96 -> 48\)"
     with pytest.raises(ValueError, match=f"begun with other settings {expected}"):
-        open_run(model)
+        begin(model)
     with pytest.raises(ValueError, match=r"\(clip's seconds_between_frames: 0\.08 -> 0\.5\)"):
-        open_run(replace(here, spec=replace(plan.spec, seconds_between_frames=0.5)))
+        begin(replace(here, spec=replace(plan.spec, seconds_between_frames=0.5)))
 
 
 def test_other_data_is_refused(plan: Plan, tmp_path: Path) -> None:
     stopped_run(plan, tmp_path / "run")
     with pytest.raises(ValueError, match=r"run belongs to other data \(.*clips, or its files have changed\): choose"):
-        open_run(replace(in_folder(plan, tmp_path / "run"), fingerprint="other"))
+        begin(replace(in_folder(plan, tmp_path / "run"), fingerprint="other"))
 
 
 def test_a_finished_run_is_not_written_to(plan: Plan, tmp_path: Path) -> None:
@@ -280,19 +294,19 @@ def test_a_finished_run_is_not_written_to(plan: Plan, tmp_path: Path) -> None:
     run.remove_checkpoints()
     run.write_text("README.md", "done")
     with pytest.raises(ValueError, match="run holds a finished run: choose another --out, or leave --out away"):
-        open_run(in_folder(plan, tmp_path / "run"))
+        begin(in_folder(plan, tmp_path / "run"))
     with pytest.raises(ValueError, match="run belongs to other data"):
-        open_run(replace(in_folder(plan, tmp_path / "run"), fingerprint="other"))
+        begin(replace(in_folder(plan, tmp_path / "run"), fingerprint="other"))
 
 
 def test_a_model_is_not_written_over(plan: Plan, tmp_path: Path) -> None:
-    run = open_run(in_folder(plan, tmp_path / "run"))
+    run = begin(in_folder(plan, tmp_path / "run"))
     (run.path / "model.safetensors").write_text("precious")
     with pytest.raises(ValueError, match=r"neither README\.md nor a checkpoint to go on from: choose another --out"):
-        open_run(in_folder(plan, run.path))
+        begin(in_folder(plan, run.path))
     run.config_file.write_text('{"architectures": ["of", "others"]}')
     with pytest.raises(ValueError, match=r"config\.json: damaged \(it lacks settings\)"):
-        open_run(in_folder(plan, run.path))
+        begin(in_folder(plan, run.path))
 
 
 @pytest.mark.parametrize("where", ["folder", "checkpoint"])
@@ -306,7 +320,7 @@ def test_a_checkpoint_that_may_not_be_read_is_not_passed_over(
 
     monkeypatch.setattr(*(("os.listdir",) if where == "folder" else ("tubelet.runs.checkpoint.read",)), refuse)
     with pytest.raises(PermissionError):
-        open_run(in_folder(plan, tmp_path / "run")).newest_checkpoint()
+        begin(in_folder(plan, tmp_path / "run")).newest_checkpoint()
 
 
 def test_checkpoints_on_a_disk_that_is_not_there_are_not_forgotten(plan: Plan, tmp_path: Path) -> None:
@@ -314,18 +328,18 @@ def test_checkpoints_on_a_disk_that_is_not_there_are_not_forgotten(plan: Plan, t
     (run.path / "checkpoints").rename(tmp_path / "away")
     (run.path / "checkpoints").symlink_to(tmp_path / "not there now")
     with pytest.raises(FileNotFoundError):
-        open_run(in_folder(plan, run.path))
+        begin(in_folder(plan, run.path))
 
 
 def test_a_checkpoint_of_another_run_is_refused(plan: Plan, tmp_path: Path) -> None:
-    run, other = stopped_run(plan, tmp_path / "run"), open_run(in_folder(plan, tmp_path / "other", seed=1))
+    run, other = stopped_run(plan, tmp_path / "run"), begin(in_folder(plan, tmp_path / "other", seed=1))
     other.save_checkpoint(4, tensors(4), {"steps": 9})
     shutil.copytree(other.path / "checkpoints" / "step-00000004", run.path / "checkpoints" / "step-00000004")
     with pytest.raises(ValueError, match=r"step-00000004 is of another run than .*run/config\.json"):
-        open_run(in_folder(plan, run.path)).newest_checkpoint()
+        begin(in_folder(plan, run.path)).newest_checkpoint()
     run.path.rename(tmp_path / "renamed")
     shutil.rmtree(tmp_path / "renamed" / "checkpoints" / "step-00000004")
-    found, _ = open_run(in_folder(plan, tmp_path / "renamed", workers=3)).newest_checkpoint()
+    found, _ = begin(in_folder(plan, tmp_path / "renamed", workers=3)).newest_checkpoint()
     assert found is not None
     assert found.step == 3
 
@@ -334,7 +348,7 @@ def test_a_split_that_is_gone_is_written_again(plan: Plan, tmp_path: Path) -> No
     run = stopped_run(plan, tmp_path / "run")
     before = (run.path / "split.csv").read_bytes()
     (run.path / "split.csv").unlink()
-    open_run(in_folder(plan, run.path))
+    begin(in_folder(plan, run.path))
     assert (run.path / "split.csv").read_bytes() == before
 
 
@@ -351,10 +365,10 @@ def test_without_out_a_finished_run_is_followed_by_the_next(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     here = in_folder(plan, None)
-    assert open_run(here).path == Path("runs/clips")
-    assert open_run(here).path == Path("runs/clips")
+    assert begin(here).path == Path("runs/clips")
+    assert begin(here).path == Path("runs/clips")
     Run(Path("runs/clips")).write_text("README.md", "done")
-    assert open_run(here).path == Path("runs/clips-2")
+    assert begin(here).path == Path("runs/clips-2")
     Run(Path("runs/clips-2")).write_text("README.md", "done")
     assert next_run(Path("runs/clips")).path == Path("runs/clips-3")
 
@@ -365,14 +379,14 @@ def test_a_run_is_named_after_its_data(
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert open_run(in_folder(plan, None, data=Path(data))).path == Path("runs") / name
+    assert begin(in_folder(plan, None, data=Path(data))).path == Path("runs") / name
 
 
 def test_a_run_that_learned_nothing_is_begun_again_with_whatever_is_asked_for(plan: Plan, tmp_path: Path) -> None:
-    run = open_run(in_folder(plan, tmp_path / "run"))
+    run = begin(in_folder(plan, tmp_path / "run"))
     run.log({"kind": "val", "step": 1})
-    again = open_run(replace(in_folder(plan, tmp_path / "run", lr=0.5), fingerprint="other"))
-    assert again.config()["train"]["lr"] == 0.5
+    again = begin(replace(in_folder(plan, tmp_path / "run", lr=0.5), fingerprint="other"))
+    assert again.config["train"]["lr"] == 0.5
     assert not (run.path / "metrics.jsonl").exists()
 
 
@@ -381,12 +395,12 @@ def test_what_processes_that_were_killed_left_behind_is_no_hindrance_and_removed
     out.mkdir()
     for name in (".lock", ".config.json.77.tmp", ".model.safetensors.8.tmp", ".tmpAb3dE9"):
         (out / name).write_text("cut sho")
-    open_run(in_folder(plan, out))
+    begin(in_folder(plan, out))
     assert sorted(file.name for file in out.iterdir()) == [".lock", "config.json", "split.csv"]
     (out / ".config.json.77.tmp").write_text("cut sho")
     (out / ".mine.tmp").write_text("mine")
     run = stopped_run(plan, out)
-    open_run(in_folder(plan, out))
+    begin(in_folder(plan, out))
     assert not (out / ".config.json.77.tmp").exists()
     assert (out / ".mine.tmp").exists()
     assert run.newest_checkpoint()[0].step == 3  # type: ignore[union-attr]
@@ -401,7 +415,7 @@ def test_a_folder_of_something_else_is_refused(plan: Plan, tmp_path: Path, what:
         out.mkdir()
         (out / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match="run holds something that is no run: choose another --out"):
-        open_run(in_folder(plan, out))
+        begin(in_folder(plan, out))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"train": {}}', "\x00"])
@@ -409,9 +423,9 @@ def test_a_damaged_config_is_named(plan: Plan, tmp_path: Path, text: str) -> Non
     run = stopped_run(plan, tmp_path / "run")
     run.config_file.write_text(text)
     with pytest.raises(ValueError, match=r"config\.json: damaged \(.*\): train again with another --out"):
-        open_run(in_folder(plan, tmp_path / "run"))
+        begin(in_folder(plan, tmp_path / "run"))
     with pytest.raises(ValueError, match=r"no run \(it has no config\.json\): give a folder made by tubelet train"):
-        Run(tmp_path / "nowhere").config()
+        _ = Run(tmp_path / "nowhere").config
 
 
 def test_what_is_written_is_json_to_every_parser(tmp_path: Path) -> None:

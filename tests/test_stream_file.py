@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_files import spoil_packets
 from safetensors import safe_open
+from safetensors.torch import load_file
 from small_sets import command, write_image
 
 from tubelet import ClipSpec, Predictor, create_model, save
 from tubelet.data.clips import crop, load_frames
+from tubelet.features.store import write_features
 from tubelet.media.reader import MediaError, read_frames
 from tubelet.media.writer import write_video
 from tubelet.stream import StreamConfig, Window, find_segments, plot, windows_of_file
-from tubelet.stream.codes import CodesWriter, encoder_hash, read_codes
+from tubelet.stream.codes import hash_steps, keep_steps, read_steps
 from tubelet.stream.plot import COLOURS, draw, ink_on, labels, shown_classes, thinned, tick_label, tick_seconds
 from tubelet.stream.segments import Segment, borders
 from tubelet.stream.source import BLOCKS_AHEAD, ahead
 from tubelet.stream.window import slide_of
 from tubelet.system.console import console
+from tubelet.weights.store import write_tensors
 
 CLASSES = ["jump", "run [fast]", "walk"]
 SPEC: dict[str, Any] = {
@@ -500,7 +504,7 @@ def test_codes_are_a_plain_safetensors_file(run: Path, codes: Path) -> None:
     assert set(tensors) == {"codes", "times"}
     assert tensors["codes"].shape == (SECONDS * FPS // 4, 96)
     assert tensors["times"].tolist() == pytest.approx((np.arange(len(tensors["codes"])) * STEP).tolist())
-    assert (about["source"], about["seconds_between_steps"]) == ("long.mp4", pytest.approx(STEP))
+    assert (about["path"], about["start_seconds"], about["end_seconds"]) == ("long.mp4", 0, pytest.approx(SECONDS))
 
 
 def test_codes_of_another_model_are_refused(
@@ -523,15 +527,15 @@ def test_codes_of_another_model_are_refused(
 
 def test_another_head_and_clip_length_take_the_same_codes(run: Path, tmp_path: Path) -> None:
     predictor = Predictor.load(run, device="cpu")
-    spec = predictor.spec.to_json()
-    one = encoder_hash(predictor.model, spec)
+    spec = predictor.spec
+    one = hash_steps(predictor.model, spec)
     with torch.no_grad():
         predictor.model.head.weight.add_(1)
         next(predictor.model.encoders[1].parameters()).add_(1)
-    assert encoder_hash(predictor.model, {**spec, "frames": 99}) == one
+    assert hash_steps(predictor.model, replace(spec, frames=99)) == one
     with torch.no_grad():
         next(predictor.model.encoders[0].parameters()).add_(1)
-    assert encoder_hash(predictor.model, spec) != one
+    assert hash_steps(predictor.model, spec) != one
 
 
 def test_codes_that_cannot_be_saved(
@@ -545,27 +549,45 @@ def test_codes_that_cannot_be_saved(
 
 
 def test_codes_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    file, settings = tmp_path / "a.safetensors", {"encoder": "abc", "seconds_between_steps": 0.5, "source": "a.mp4"}
-    with CodesWriter(file, **settings) as writer:  # type: ignore[arg-type]
-        writer.add(torch.empty(0))
+    file, settings = tmp_path / "a.safetensors", {"key": "abc", "seconds_between_steps": 0.5, "source": "a.mp4"}
+    with keep_steps(file, **settings) as blocks:  # type: ignore[arg-type]
+        blocks.append(torch.empty(0))
         assert not file.exists()
     assert list(tmp_path.iterdir()) == []
     parts = [torch.randn(3, 5), torch.empty(0, 5), torch.randn(4, 5)]
 
     def interrupted() -> None:
-        with CodesWriter(file, **settings) as writer:  # type: ignore[arg-type]
-            for part in parts:
-                writer.add(part)
+        with keep_steps(file, **settings) as blocks:  # type: ignore[arg-type]
+            blocks.extend(parts)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
-    steps, blocks = read_codes(file, encoder="abc", at_once=2)
-    held = list(blocks)
-    assert steps == 7
-    assert [len(block) for block in held] == [2, 2, 2, 1]
-    assert torch.cat(held).equal(torch.cat(parts))
+    assert read_steps(file, key="abc").equal(torch.cat(parts))
+    assert load_file(file)["times"].tolist() == [0, 0.5, 1, 1.5, 2, 2.5, 3]
+
+
+def test_codes_of_other_versions_and_of_clips_are_refused(codes: Path, tmp_path: Path) -> None:
+    """Those of 0.1.0, and those that a frozen training keeps."""
+    old = {"encoder": "abc", "seconds_between_steps": 0.5, "source": "a.mp4"}
+    write_tensors(tmp_path / "old.safetensors", {"codes": torch.ones(3, 5)}, {"codes": old})
+    with pytest.raises(ValueError, match=r"old\.safetensors: codes of another version of tubelet"):
+        read_steps(tmp_path / "old.safetensors", key="abc")
+    write_features(tmp_path / "clip.safetensors", torch.ones(3, 2, 5), key="abc", path="a.mp4", seconds=(None, 1.5))
+    with pytest.raises(ValueError, match=r"clip\.safetensors: its codes are not rows of float32"):
+        read_steps(tmp_path / "clip.safetensors", key="abc")
+
+
+def test_a_place_that_takes_no_codes_is_told_before_the_work(run: Path, video: Path, tmp_path: Path) -> None:
+    with (
+        pytest.raises(FileNotFoundError),
+        keep_steps(tmp_path / "no" / "a", key="", seconds_between_steps=1, source=""),
+    ):
+        pytest.fail("the work has begun")
+    out = tmp_path / "new"  # a folder that --out makes takes them
+    assert stream(run, video, "--hop", "5", "--out", out, "--save", out / "a.safetensors") == 0
+    assert (out / "a.safetensors").is_file()
 
 
 # ---- made ahead

@@ -16,7 +16,7 @@ from tubelet.data.table import TABLES
 from tubelet.data.walk import Listing, list_media
 from tubelet.media.health import Health
 from tubelet.system.console import bar, clock, console, say
-from tubelet.system.text import plural, visible
+from tubelet.system.text import plural
 
 SHOWN = 20  # bad files that are told of in full
 CLOSED = Health(
@@ -94,7 +94,7 @@ def report(data: Path, listing: Listing, found: list[Health], *, index: str, nam
     bad = [health for health in found if not health.ok]
     shown = bad[:SHOWN] if name_them else []
     for health in shown:
-        console.print(row(health, width=max(len(visible(one.path)) for one in shown)), soft_wrap=True)
+        console.print(row(health, width=max(len(one.path) for one in shown)), soft_wrap=True)
     command = f"tubelet check {shlex.quote(str(data))}"
     if name_them and len(bad) > SHOWN:
         say("and", f"{len(bad) - SHOWN} more: `{command} --json` tells of all, and so does the index")
@@ -113,7 +113,7 @@ def report(data: Path, listing: Listing, found: list[Health], *, index: str, nam
 
 
 def row(health: Health, *, width: int) -> str:
-    return f"{visible(health.path):<{width}}  {health.code:<10}  {visible(lost(health))}: {visible(health.message)}"
+    return f"{health.path:<{width}}  {health.code:<10}  {lost(health)}: {health.message}"
 
 
 def lost(health: Health) -> str:
@@ -145,7 +145,7 @@ def layout_of(data: Path, listing: Listing, *, in_full: bool) -> tuple[str, bool
     try:
         source = find_items(data)
     except DataProblems as error:
-        lines = [f"{problem.where}: {problem.message}" for problem in error.problems]
+        lines = map(str, error.problems)
         return "not to be trained on: " + ("\n  ".join(lines) if in_full else str(error)), False
     return f"{plural(len(source.items), 'clip')} of {plural(len(source.classes), 'class')}, {source.kind}", True
 

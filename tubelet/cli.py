@@ -13,7 +13,7 @@ from textwrap import fill
 from typing import Any, TextIO
 
 from tubelet.commands import COMMANDS, Bench, Check, Convert, Demo, Eval, Export, Info, Predict, Prepare, Stream, Train
-from tubelet.system.exits import SOME_FAILED, WRONG, terminable, told
+from tubelet.system.exits import SOME_FAILED, WRONG, report_error, terminable
 from tubelet.system.openmp import wait_briefly
 from tubelet.system.options import read_command
 from tubelet.train.config import TrainConfig
@@ -43,7 +43,7 @@ def main() -> None:
         with terminable():
             code = act(typed)
     except BaseException as error:
-        code = told(error, debug=debug)
+        code = report_error(error, debug=debug)
     sys.exit(code)
 
 

@@ -149,7 +149,7 @@ def trained_on(run: Path) -> set[Clip]:
     folder = run if run.is_dir() else run.parent
     if not ((folder / "split.csv").is_file() and (folder / "config.json").is_file()):
         return set()
-    data = Run(folder).config()["data"]
+    data = Run(folder).config["data"]
     if not (isinstance(data, dict) and isinstance(data.get("root"), str)):
         raise ValueError(f"{folder / 'config.json'}: damaged (it does not say where the data are): restore it")
     root = Path(data["root"])

@@ -21,7 +21,7 @@ from tubelet.media.reader import MediaError, index, read_frames
 from tubelet.media.sampling import clip_times, view_starts
 from tubelet.media.transcode import comment_of, shrink
 from tubelet.system.console import bar, console, say, size
-from tubelet.system.text import plural, visible
+from tubelet.system.text import plural
 from tubelet.tasks import Classification
 
 MP4_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp")  # keep their names; they are of one family
@@ -234,7 +234,7 @@ def _report(source: Source, made: Prepared) -> None:
     for note in source.notes:
         say("note", note)
     for error in made.failed:
-        console.print(visible(error), soft_wrap=True)
+        console.print(str(error), soft_wrap=True)
     missing = f"; missing, as they cannot be read: {len(made.failed)}" if made.failed else ""
     say("prepared", f"{plural(len(good), 'file')} in {out}{missing}")
     if good:

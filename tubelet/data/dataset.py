@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tubelet.data.augment import Augmentation, augment, augment_sound
+from tubelet.data.bad_files import BadFile, BadFiles
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import crop, fine_times, item_range, load_times, views
 from tubelet.data.items import Item
@@ -16,23 +17,9 @@ from tubelet.media.reader import MediaError
 from tubelet.media.sampling import FINER, grid_clip
 from tubelet.tasks import Task
 
-__all__ = ["FINER", "BadFile", "Changes", "Clips", "UserAugmentation", "kept_bytes"]
+__all__ = ["FINER", "Changes", "Clips", "UserAugmentation", "kept_bytes"]
 PARTLY = frozenset({"damaged", "truncated"})  # codes of files that may have parts that can be read
 ELSEWHERE = (None, 0.0, float(np.nextafter(1, 0)))  # draws of the middle, the first and the last clip of an item
-
-
-@dataclass(frozen=True)
-class BadFile:
-    """A file of a data set that cannot be used: its name as in `Item`, why (a code and a sentence), and its split."""
-
-    path: str
-    code: str
-    message: str
-    split: str
-
-    @classmethod
-    def of(cls, item: Item, error: MediaError) -> "BadFile":
-        return cls(item.name, error.code, error.message, item.split)
 
 
 UserAugmentation = Callable[[Tensor], Tensor]  # (C, T, H, W), uint8 or for sound float -> same
@@ -55,19 +42,32 @@ class Changes:
 class Clips:
     """Labelled clips of a data set, by number.
 
-    keep: hold each item's frames in memory, resized, after the first use; the clips are the same either way. `bad`: the
-    items that cannot be read, as `random` meets them; threads may share it.
+    keep: hold each item's frames in memory, resized, after the first use; the clips are the same either way. bad: told
+    of the items that cannot be read, as `random` meets them; one of its own if left out.
     """
 
-    def __init__(self, root: Path, items: Sequence[Item], task: Task, spec: ClipSpec, *, keep: bool):
+    def __init__(
+        self,
+        root: Path,
+        items: Sequence[Item],
+        task: Task,
+        spec: ClipSpec,
+        *,
+        keep: bool,
+        bad: BadFiles | None = None,
+    ):
         self.root, self.items, self.task, self.spec, self.keep = root, list(items), task, spec, keep
         self.targets = task.targets([item.label for item in items])
         self.kept: dict[int, Tensor] = {}
         self.centres: dict[int, Tensor] = {}
-        self.bad: dict[int, BadFile] = {}
+        self.bad = BadFiles(root, train_files=len(self.items)) if bad is None else bad
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def is_bad(self, number: int) -> bool:
+        """Whether an item is known to be one that cannot be read."""
+        return self.items[number].name in self.bad
 
     def path(self, number: int) -> Path:
         return self.root / self.items[number].path
@@ -141,7 +141,7 @@ class Clips:
         What comes of a draw depends on the draw and the file alone: an item that was bad at one draw is tried again at
         another, unless no part of it can be better.
         """
-        known = self.bad.get(number)
+        known = self.bad.get(self.items[number].name)
         if known and (self.keep or known.code not in PARTLY):
             return None
         for place in [draw] if known or self.keep else [draw, *ELSEWHERE]:
@@ -151,7 +151,7 @@ class Clips:
                 fault = BadFile.of(self.items[number], error)
             if fault.code not in PARTLY:
                 break
-        self.bad.setdefault(number, fault)
+        self.bad.add(fault)
         return None
 
     def timeline(self, number: int) -> Tensor:

@@ -11,7 +11,6 @@ from tubelet.data.class_checks import folded
 from tubelet.data.problems import Problem, some
 from tubelet.data.table import Item
 from tubelet.media.reader import MediaError, index
-from tubelet.system.text import visible
 
 # Only files of one size are opened, and of these only those that begin and end alike are read further.
 _ENDS_BYTES = (4096, 2**20)
@@ -143,6 +142,6 @@ def _is_held_out(item: Item) -> bool:
 def _told(one: Item, other: Item, message: str) -> tuple[str, str]:
     """Where it is and what it is. Parts of one file are named with their times."""
     if one.name == other.name:
-        return visible(one.name), message
+        return one.name, message
     what = "parts of one file" if one.path == other.path else "the same content"
-    return f"{visible(one.name)} and {visible(other.name)}", f"{what}, {message}"
+    return f"{one.name} and {other.name}", f"{what}, {message}"

@@ -10,7 +10,7 @@ from tubelet.data.problems import Problem, some
 from tubelet.data.table import SPLITS, Found, Item
 from tubelet.data.walk import identity, is_hidden
 from tubelet.media.reader import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
-from tubelet.system.text import plural, visible
+from tubelet.system.text import plural
 
 KIND_OF_SUFFIX: dict[str, Kind] = {
     **dict.fromkeys(VIDEO_SUFFIXES, "video"),
@@ -74,7 +74,7 @@ class _Walk:
         if not classes and not self.found.problems:
             loose = sum(not is_hidden(file.name) for file in self.entries(self.root))
             what = f"{plural(loose, 'file')} but no class folders" if loose else "the folder is empty"
-            self.found.problems.append(Problem("layout", visible(self.root), f"{what}; {LAYOUT}"))
+            self.found.problems.append(Problem("layout", str(self.root), f"{what}; {LAYOUT}"))
         for folder in sorted({self.root, *(folder.parent for _, folder in classes)}):
             for entry in self.entries(folder):
                 if is_hidden(entry.name) or not entry.is_dir():
@@ -90,7 +90,7 @@ class _Walk:
         if filled:
             both = f"{some(folder.name for folder in splits)} and {some(folder.name for folder in filled)}"
             message = f"holds both split folders and other folders of clips, {both}; {LAYOUT}"
-            self.found.problems.append(Problem("layout", visible(self.root), message))
+            self.found.problems.append(Problem("layout", str(self.root), message))
 
     def subfolders(self, folder: Path) -> list[Path]:
         return [entry for entry in self.entries(folder) if os.path.isdir(entry) and not is_hidden(entry.name)]
@@ -133,4 +133,4 @@ class _Walk:
             return []
 
     def where(self, folder: Path) -> str:
-        return visible(folder if folder == self.root else folder.relative_to(self.root).as_posix())
+        return str(folder) if folder == self.root else folder.relative_to(self.root).as_posix()

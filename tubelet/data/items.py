@@ -15,7 +15,7 @@ from tubelet.data.duplicates import repeats, same_contents
 from tubelet.data.folder import KIND_OF_SUFFIX, LAYOUT, read_folder
 from tubelet.data.problems import DataProblems, Problem, some
 from tubelet.data.table import LABELS, TABLES, Found, Item, column_names, read_table
-from tubelet.system.text import plural, visible
+from tubelet.system.text import plural
 from tubelet.tasks import Classification, Task
 
 
@@ -65,10 +65,10 @@ def find_items(
     if num_classes < needed and (found.names or found.items):
         listed = some(sorted(found.names))
         message = f"{plural(num_classes, 'class')} ({listed}), at least {needed} are needed; {LAYOUT}"
-        problems.append(Problem("few-classes", visible(path), message))
+        problems.append(Problem("few-classes", str(path), message))
     problems += count_problems([*source.items, *found.faulty], task.classes_in, minimum_clips=minimum_clips)
     if problems:
-        raise DataProblems(visible(path), problems)
+        raise DataProblems(str(path), problems)
     return source
 
 
@@ -96,7 +96,7 @@ def fingerprint(source: Source) -> str:
 
 def _look(path: Path, task: type[Task], labels: Sequence[str]) -> Found:
     if not os.path.exists(path):
-        return Found(problems=[Problem("missing", visible(path), f"does not exist; {LAYOUT}")])
+        return Found(problems=[Problem("missing", str(path), f"does not exist; {LAYOUT}")])
     if path.is_dir():
         found = read_folder(path)
         faults = {label: fault for label in sorted(found.names) if (fault := task.find_fault(label, labels))}
@@ -104,9 +104,9 @@ def _look(path: Path, task: type[Task], labels: Sequence[str]) -> Found:
         found.problems += [Problem("label", f"class {label!r}", fault) for label, fault in faults.items()]
         return found
     if not path.is_file():
-        return Found(problems=[Problem("layout", visible(path), f"is neither a folder nor a file; {LAYOUT}")])
+        return Found(problems=[Problem("layout", str(path), f"is neither a folder nor a file; {LAYOUT}")])
     if path.suffix.lower() not in TABLES:
-        return Found(problems=[Problem("layout", visible(path), f"is a single file; {LAYOUT}")])
+        return Found(problems=[Problem("layout", str(path), f"is a single file; {LAYOUT}")])
     return read_table(path, root=path.parent, task=task, labels=labels)
 
 
@@ -120,7 +120,7 @@ def _gather(
     unlabelled = [f"{plural(left, 'clip')} without a label, left out"] * bool(left)
     problems = [*found.problems, *name_problems(found.names)]
     if not items and not problems:
-        problems.append(Problem("layout", visible(origin), f"no clips; {LAYOUT}"))
+        problems.append(Problem("layout", str(origin), f"no clips; {LAYOUT}"))
     kind_of = {item.path: KIND_OF_SUFFIX[Path(item.path).suffix.lower()] for item in items}
     kinds = Counter(kind_of.values())
     kind = kinds.most_common(1)[0][0] if kinds else "video"
@@ -128,7 +128,7 @@ def _gather(
         counts = ", ".join(plural(count, f"{kind} file") for kind, count in sorted(kinds.items()))
         others = some(path for path in kind_of if kind_of[path] != kind)
         message = f"a mix of kinds ({counts}); keep one kind, move the others away: {others}"
-        problems.append(Problem("mixed-kinds", visible(origin), message))
+        problems.append(Problem("mixed-kinds", str(origin), message))
     copies = same_contents(root, (item.path for item in items))
     wrong, notes = repeats(items, copies, root)
     notes = [*found.notes, *unlabelled, *notes, *uneven_note(items, task.classes_in)]

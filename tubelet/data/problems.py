@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tubelet.system.text import visible
+
 SHOWN = 20
 
 # Every kind of problem, by its name: these stay.
@@ -37,7 +39,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong. kind: one of KINDS. where: the file, folder, class or line, fit to be printed.
+    """One thing that is wrong. kind: one of KINDS. where: the file, folder, class or line.
 
     message: what is wrong, and what to do.
     """
@@ -46,9 +48,12 @@ class Problem:
     where: str
     message: str
 
+    def __str__(self) -> str:
+        return visible(f"{self.where}: {self.message}")  # here, for it becomes one line of several
+
 
 class DataProblems(ValueError):
-    """All that is wrong with a data set, in `problems`; `origin` is its path, fit to be printed.
+    """All that is wrong with a data set, in `problems`; `origin` is its path.
 
     As text: how many of each kind, and the first 20 in full, those of rare kinds before the many of one.
     """
@@ -58,18 +63,16 @@ class DataProblems(ValueError):
         super().__init__(self.origin, self.problems)
 
     def __str__(self) -> str:
-        lines = [
-            f"{problem.where}: {problem.message}" if problem.where != self.origin else problem.message
-            for problem in _first(self.problems, SHOWN)
-        ]
+        origin = visible(self.origin)
+        lines = [str(problem).removeprefix(f"{origin}: ") for problem in _first(self.problems, SHOWN)]
         if len(lines) == 1:
-            return f"{self.origin}: {lines[0]}"
+            return f"{origin}: {lines[0]}"
         counts = Counter(problem.kind for problem in self.problems)
         by_kind = ", ".join(f"{count} {kind}" for kind, count in counts.items())
         if len(self.problems) > len(lines):
-            command = f"tubelet check {shlex.quote(self.origin)} --json"
+            command = f"tubelet check {shlex.quote(origin)} --json"
             lines.append(f"and {len(self.problems) - len(lines)} more, which `{command}` lists")
-        return "\n  ".join([f"{self.origin}: {len(self.problems)} problems ({by_kind}):", *lines])
+        return "\n  ".join([f"{origin}: {len(self.problems)} problems ({by_kind}):", *lines])
 
 
 def _first(problems: tuple[Problem, ...], most: int) -> list[Problem]:

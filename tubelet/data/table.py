@@ -13,7 +13,7 @@ from pathlib import Path
 from tubelet.data.problems import Problem
 from tubelet.media.formats import MEDIA_SUFFIXES
 from tubelet.system.files import write_whole
-from tubelet.system.text import plural, visible
+from tubelet.system.text import plural
 from tubelet.tasks import Classification, Task
 
 TABLES = (".csv", ".tsv", ".txt")
@@ -84,35 +84,33 @@ def read_table(table: Path, *, root: Path, task: type[Task] = Classification, la
         data = table.read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        found.problems.append(
-            Problem("unreadable", visible(table), f"cannot be opened ({reason}); check its permissions")
-        )
+        found.problems.append(Problem("unreadable", str(table), f"cannot be opened ({reason}); check its permissions"))
         return found
     if b"\0" in data:
         message = "not a text table in UTF-8; save it as 'CSV UTF-8'"
-        found.problems.append(Problem("unreadable", visible(table), message))
+        found.problems.append(Problem("unreadable", str(table), message))
         return found
     # File names need not be UTF-8: their bytes pass through unchanged.
     lines = records(data.decode("utf-8-sig", errors="surrogateescape"))
     _, first = next(lines, (1, []))
     header = [] if isinstance(first, str) else [cell.strip().lower() for cell in first]
     faults = [f"the first line cannot be read: {first}"] if isinstance(first, str) else _header_faults(header, labels)
-    found.problems += [Problem("header", visible(table), message) for message in faults]
+    found.problems += [Problem("header", str(table), message) for message in faults]
     if found.problems:
         return found
     for line, cells in lines:
         wrong, item = ([("broken-row", cells)], None) if isinstance(cells, str) else _row(header, cells, root, labels)
         if item and (fault := task.find_fault(item.label, labels)):
             wrong.append(("label" if item.label else "empty-label", fault))
-        found.problems += [Problem(kind, f"{visible(table.name)} line {line}", message) for kind, message in wrong]
+        found.problems += [Problem(kind, f"{table.name} line {line}", message) for kind, message in wrong]
         if item and not any(kind in ("label", "empty-label") for kind, _ in wrong):
             found.names |= {*task.classes_in(item.label)}
             (found.faulty if wrong else found.items).append(item)
     if not (found.items or found.faulty or found.problems):
         message = "no clips; expected a line for each below the header"
-        found.problems.append(Problem("layout", visible(table), message))
+        found.problems.append(Problem("layout", str(table), message))
     unread = [name for name in header if name not in (*COLUMNS, *labels)]
-    found.notes += [f"{visible(table.name)}: columns not read: {', '.join(map(repr, unread))}"] if unread else []
+    found.notes += [f"{table.name}: columns not read: {', '.join(map(repr, unread))}"] if unread else []
     return found
 
 
@@ -191,7 +189,7 @@ def _path_faults(path: str, root: Path) -> Iterator[tuple[str, str]]:
     if not path.strip():
         yield "empty-path", "the path is empty"
     elif not os.path.isfile(root / path):
-        yield "missing-file", f"no file {path!r} in {visible(root)}"
+        yield "missing-file", f"no file {path!r} in {root}"
     elif Path(path).suffix.lower() not in MEDIA_SUFFIXES:
         yield "not-media", f"{path!r} is not a video, image or sound by its suffix"
 

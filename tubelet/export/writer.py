@@ -133,7 +133,7 @@ def list_clips(data: Path) -> tuple[Path, list[Item], list[str]]:
     if data.is_file() and data.suffix.lower() in TABLES:
         table = read_table(data, root=listing.root)
         if table.items:
-            return listing.root, table.items, [f"{problem.where}: {problem.message}" for problem in table.problems]
+            return listing.root, table.items, [str(problem) for problem in table.problems]
     return listing.root, [Item(name, "") for name in listing.files], closed
 
 

@@ -61,7 +61,7 @@ def print_table(predictions: Sequence[Prediction], top: int) -> None:
     for one, *words in zip(predictions, *(words for _, words in shown.values()), strict=True):
         sure = "" if one.probability is None else f"{100 * one.probability:.0f}%"
         cells = ["unreadable", ""] if one.label is None else [one.label, sure]
-        table.add_row(*map(visible, (one.path, *cells, *words)))
+        table.add_row(one.path, *cells, *words)
     console.print(table)
 
 

@@ -20,11 +20,12 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[None]:
     """While inside, no other process trains in `folder`, wherever its disk knows locks.
 
     Raises:
         EnvironmentTrouble: another process does; it says which.
+        ValueError: there is another file of the lock's name.
     """
     file = folder / LOCK
     number = take(file) if fcntl else None
@@ -58,6 +59,9 @@ def take(file: Path) -> int | None:
         if is_still(file, number):
             break
         os.close(number)  # who held it removed it just now
+    if os.pread(number, 8, 0) not in (b"", b"process "):
+        os.close(number)
+        raise ValueError(f"{file} is no lock of a training: choose another --out")
     with suppress(OSError):  # a full disk: the lock counts, not what is written in it
         os.ftruncate(number, 0)
         os.pwrite(number, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)

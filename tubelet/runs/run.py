@@ -1,4 +1,18 @@
-"""The run directory: what a training leaves on disk, and what it needs to go on after it was stopped."""
+"""The run directory: what a training leaves on disk, and what it needs to go on after it was stopped.
+
+config.json         all settings, the classes, the data; written first
+split.csv           which file is used for what
+init.txt            with --init: what was taken of the weights
+features.json       with --freeze: where the features are
+metrics.jsonl       a record a line along the training
+bad_files.jsonl     the files that could not be read
+checkpoints/        until the end: step-N/ with state.safetensors and manifest.json, and pace.jsonl
+model.safetensors   the weights
+predictions.csv     the answer to every held-out file
+results.json        how good they are
+report.html
+README.md           the model card; written last
+"""
 
 import hashlib
 import json
@@ -21,17 +35,20 @@ from tubelet.system.errors import EnvironmentTrouble
 from tubelet.system.files import write_whole
 from tubelet.system.text import dumps
 
+CONFIG, SPLIT, INIT, FEATURES = "config.json", "split.csv", "init.txt", "features.json"
+METRICS, BAD_FILES, CHECKPOINTS, PACE = "metrics.jsonl", "bad_files.jsonl", "checkpoints", "pace.jsonl"
+MODEL, PREDICTIONS, RESULTS, REPORT, CARD = (
+    *("model.safetensors", "predictions.csv", "results.json"),
+    *("report.html", "README.md"),
+)
+
 KEPT = 2  # checkpoints
 MISSES = 3  # checkpoints in a row that may fail to be written
 
 
 class Run:
-    """A run directory.
-
-    config.json (all settings), split.csv, metrics.jsonl, model.safetensors, predictions.csv, results.json, report.html
-    and README.md, the last to be written; checkpoints/step-N/ until then: state.safetensors, and manifest.json with
-    size and sha256 of each file, so that one that was cut short or damaged is seen and the one before it used.
-    """
+    """A run directory. A checkpoint that was cut short or damaged is seen by size and sha256 of its files, which its
+    manifest has, and the one before it used."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -41,25 +58,32 @@ class Run:
 
     @property
     def config_file(self) -> Path:
-        return self.path / "config.json"
+        return self.path / CONFIG
 
     @property
     def pace_file(self) -> Path:
-        return self.path / "checkpoints" / "pace.jsonl"
+        return self.path / CHECKPOINTS / PACE
 
     @property
     def finished(self) -> bool:
-        return (self.path / "README.md").is_file()
+        return (self.path / CARD).is_file()
 
     @cached_property
     def mark(self) -> str:
         """What a checkpoint of this run carries, made of config.json: one that was copied in has another."""
         if not self.config_file.is_file():
             return ""
-        return hashlib.sha256(json.dumps(self.config(), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:16]
 
+    def begin(self, config: dict[str, Any]) -> None:
+        """Writes config.json, with which a run begins."""
+        text = dumps(config, indent=2)
+        self.write_text(CONFIG, text)
+        self.config = json.loads(text)
+
+    @cached_property
     def config(self) -> dict[str, Any]:
-        """Raises ValueError where it is missing or damaged."""
+        """All settings that the run was begun with, read once. Raises ValueError where they are missing or damaged."""
         try:
             values = json.loads(self.config_file.read_text())
         except FileNotFoundError as error:
@@ -87,7 +111,7 @@ class Run:
 
     def write_metrics(self) -> None:
         """Brings all lines of metrics.jsonl to the disk; none of them, where that fails."""
-        with open(self.path / "metrics.jsonl", "ab", buffering=0) as handle:
+        with open(self.path / METRICS, "ab", buffering=0) as handle:
             before = os.fstat(handle.fileno()).st_size
             try:
                 if handle.write(self.unwritten.encode()) < len(self.unwritten):
@@ -106,19 +130,19 @@ class Run:
     def forget_metrics_after(self, step: int) -> int:
         """Drops the records of steps that are going to be done again, and a line that was cut short. Returns how many
         other lines were damaged; they are dropped too."""
-        file, kept, damaged = self.path / "metrics.jsonl", [], 0
+        file, kept, damaged = self.path / METRICS, [], 0
         for line in file.read_text(errors="replace").splitlines(keepends=True) if file.is_file() else []:
             try:
                 kept += [line] if json.loads(line)["step"] <= step and line.endswith("\n") else []
             except (json.JSONDecodeError, TypeError, KeyError):
                 damaged += line.endswith("\n")
-        self.write_text("metrics.jsonl", "".join(kept))
+        self.write_text(METRICS, "".join(kept))
         return damaged
 
     def save_checkpoint(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
         """Writes a checkpoint, then removes all but the newest two whole ones. Raises OSError or SafetensorError."""
         self.write_metrics()  # a run that goes on has every line up to its checkpoint
-        folder = self.path / "checkpoints" / f"step-{step:08d}"
+        folder = self.path / CHECKPOINTS / f"step-{step:08d}"
         checkpoint.write(folder, tensors, {**state, "run": self.mark})
         self.damaged.discard(folder.name)
         before = [p for p in self.checkpoints() if p != folder and p.suffix != ".old" and p.name not in self.damaged]
@@ -142,8 +166,8 @@ class Run:
             self.misses = 0
             return ""
         except (OSError, SafetensorError) as error:
-            told = errors.of(error)
-            if told is None:
+            trouble = errors.environment_error(error)
+            if trouble is None:
                 raise
         self.misses += 1
         needed, free = sum(value.nbytes for value in tensors.values()), errors.free_bytes(self.path)
@@ -152,7 +176,7 @@ class Run:
         with suppress(OSError):
             kept = next((f"that of step {step_of(p)}" for p in self.checkpoints() if p.name not in self.damaged), kept)
         words = (
-            f"{self.path}: the checkpoint of step {step} cannot be written ({told}; "
+            f"{self.path}: the checkpoint of step {step} cannot be written ({trouble}; "
             f"{size(needed)} are needed{there}); {kept} before it is kept"
         )
         if last or self.misses == MISSES:
@@ -172,7 +196,7 @@ class Run:
 
     def checkpoints(self) -> Iterator[Path]:
         """Checkpoint folders, the newest first. Raises OSError where they cannot be listed: there may be some."""
-        folder = self.path / "checkpoints"
+        folder = self.path / CHECKPOINTS
         try:
             names = os.listdir(folder)
         except FileNotFoundError:
@@ -211,7 +235,7 @@ class Run:
 
     def remove_leftovers(self) -> None:
         """Of processes that were killed while they wrote."""
-        for folder in (self.path / "checkpoints").glob(".step-*.tmp"):
+        for folder in (self.path / CHECKPOINTS).glob(".step-*.tmp"):
             checkpoint.remove(folder)
         for file in self.path.glob(".*"):
             if is_leftover(file.name):
@@ -219,7 +243,7 @@ class Run:
                     file.unlink()
 
     def remove_checkpoints(self) -> None:
-        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
 
 
 def is_leftover(name: str) -> bool:

@@ -12,7 +12,7 @@ from tubelet.stream.segments import Segment, Window, moment
 from tubelet.stream.source import Footage
 from tubelet.stream.window import Slide
 from tubelet.system.console import clock, console, facts, say
-from tubelet.system.text import plural, visible
+from tubelet.system.text import plural
 
 SHOWN_SEGMENTS = 40
 
@@ -62,7 +62,7 @@ def show_segments(windows: Sequence[Window], segments: Sequence[Segment], classe
     table.add_column("probability", justify="right")
     for one in segments[:SHOWN_SEGMENTS]:
         times = moment(one.start_seconds), moment(one.end_seconds)
-        table.add_row(*times, visible(one.label), f"{100 * one.probability:.0f}%")
+        table.add_row(*times, one.label, f"{100 * one.probability:.0f}%")
     console.print(table)
     if len(segments) > SHOWN_SEGMENTS:
         say("note", f"and {len(segments) - SHOWN_SEGMENTS} more: --out DIR writes them all")

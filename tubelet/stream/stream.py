@@ -12,7 +12,7 @@ from torch import Tensor
 from tubelet.media.reader import MediaError
 from tubelet.nn.split import encodes_steps_apart
 from tubelet.predict.predictor import Predictor
-from tubelet.stream.codes import CodesWriter, encoder_hash, read_codes
+from tubelet.stream.codes import hash_steps, keep_steps, read_steps
 from tubelet.stream.config import StreamConfig, parse_size
 from tubelet.stream.outputs import Files, places_of, segment_object, window_object
 from tubelet.stream.segments import Window, find_segments
@@ -54,9 +54,9 @@ def open_file(predictor: Predictor, file: Path, slide: Slide) -> Footage:
         threads = 1 if predictor.device.type == "cpu" else 0  # leave the processor to the model if it is there
         return from_file(file, predictor.spec, block_frames=slide.block(live=False), threads=threads)
     check_caching(predictor, f"{file}: codes are of no use")
-    encoder = encoder_hash(predictor.model, predictor.spec.to_json())
-    steps, blocks = read_codes(file, encoder=encoder, at_once=slide.block(live=False))
-    return Footage(f"{steps} encoded steps", blocks, steps, encoded=True)
+    steps = read_steps(file, key=hash_steps(predictor.model, predictor.spec))
+    blocks = steps.split(slide.block(live=False))
+    return Footage(f"{len(steps)} encoded steps", blocks, len(steps), encoded=True)
 
 
 def check_caching(predictor: Predictor, what: str) -> None:
@@ -84,7 +84,7 @@ def stream_fn(config: StreamConfig) -> int:
         footage = open_footage(config, predictor, slide)
     except MediaError as error:
         return complain(str(error), 3)
-    saver = codes_writer(config, predictor, footage, slide)
+    saver = step_keeper(config, predictor, footage, slide)
     if not config.json:
         show_plan(config, predictor, footage, slide)
     code, trouble, windows, begun = 0, "", [], time.monotonic()
@@ -137,24 +137,25 @@ def open_footage(config: StreamConfig, predictor: Predictor, slide: Slide) -> Fo
     )
 
 
-def codes_writer(
+def step_keeper(
     config: StreamConfig, predictor: Predictor, footage: Footage, slide: Slide
-) -> AbstractContextManager[CodesWriter | None]:
+) -> AbstractContextManager[list[Tensor] | None]:
+    """A context that keeps the codes of --save; None without it."""
     if config.save is None:
         return nullcontext()
     if footage.encoded:
         raise ValueError(f"{config.file}: holds codes already: copy the file, or leave --save out")
     check_caching(predictor, "--save: there are no codes to save")
-    return CodesWriter(
+    return keep_steps(
         config.save,
-        encoder=encoder_hash(predictor.model, predictor.spec.to_json()),
+        key=hash_steps(predictor.model, predictor.spec),
         seconds_between_steps=slide.step_seconds,
         source=config.file.name,
     )
 
 
 def watched(
-    predictor: Predictor, footage: Footage, slide: Slide, codes: CodesWriter | None, *, show: bool
+    predictor: Predictor, footage: Footage, slide: Slide, codes: list[Tensor] | None, *, show: bool
 ) -> Iterator[Window]:
     """The windows of the footage, with a bar that says how far they are and how much faster than the video plays."""
     unit_seconds = slide.step_seconds if footage.encoded else slide.seconds_between_frames

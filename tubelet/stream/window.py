@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.streamer import TOGETHER, Answer, Streamer
 from tubelet.predict.predictor import Predictor
-from tubelet.stream.codes import CodesWriter
 from tubelet.stream.segments import Window
 from tubelet.stream.source import Footage
 from tubelet.tasks import Task
@@ -67,9 +67,9 @@ def slide_of(
 
 
 def windows_of(
-    predictor: Predictor, footage: Footage, slide: Slide, *, codes: CodesWriter | None = None
+    predictor: Predictor, footage: Footage, slide: Slide, *, codes: list[Tensor] | None = None
 ) -> Iterator[Window]:
-    """What the model says of each window, as soon as it is whole. New codes are handed to `codes`.
+    """What the model says of each window, as soon as it is whole. New codes are added to `codes`.
 
     Raises:
         MediaError: the video cannot be read to its end; comes after all windows of what could be read.
@@ -80,8 +80,8 @@ def windows_of(
         for block in footage.blocks:
             block = block.to(predictor.device)
             answers = streamer.push_codes(block) if footage.encoded else streamer.push(block)
-            if codes:
-                codes.add(streamer.fresh)
+            if codes is not None:
+                codes.append(streamer.fresh.cpu())
             yield from _windows(answers, streamer, slide, predictor.task)
     except MediaError as error:
         trouble = error

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
@@ -18,6 +19,10 @@ WIDEST = 100_000  # columns of what goes to a file or through a pipe
 class SafeConsole(Console):
     """A console that shows what is visible only, whatever is printed: no name in a table can be forgotten. Lines are
     broken for a terminal alone."""
+
+    def render_str(self, text: str, *arguments: Any, **settings: Any) -> Text:
+        """A text, such as a name in a cell of a table, is one line; only a `Text` of ours may have several."""
+        return super().render_str(visible(text), *arguments, **settings)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
@@ -127,5 +132,5 @@ def facts(title: str, rows: list[tuple[str, str]]) -> None:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, visible_lines(value))
+        table.add_row(name, Text(visible_lines(value)))
     console.print(table)

@@ -23,8 +23,8 @@ class EnvironmentTrouble(Exception):
     """The machine does not let the work go on; the message says what failed and what to do. Exit code 4."""
 
 
-def of(error: BaseException) -> EnvironmentTrouble | None:
-    """The trouble that an exception tells of; None where it is something else, such as a bug."""
+def environment_error(error: BaseException) -> EnvironmentTrouble | None:
+    """The trouble of the machine that an exception stands for; None where it is something else, such as a bug."""
     if isinstance(error, EnvironmentTrouble):
         return error
     words = without_stack(error)

@@ -21,7 +21,7 @@ OF_A_NAME = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errn
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM. Who keeps what is done when Ctrl-C comes does so now."""
+    """SIGTERM, handled like Ctrl-C."""
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def code_of(stop: KeyboardInterrupt) -> int:
     return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
 
 
-def told(error: BaseException, *, debug: bool) -> int:
+def report_error(error: BaseException, *, debug: bool) -> int:
     """Says on stderr, in a line, why a command ends; returns its exit code. With `debug`, the traceback comes first."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -64,13 +64,13 @@ def told(error: BaseException, *, debug: bool) -> int:
 
 
 def what_happened(error: BaseException, *, debug: bool) -> tuple[int, str]:
-    from tubelet.system import errors
+    from tubelet.system.errors import environment_error
 
     if isinstance(error, KeyboardInterrupt):
         return code_of(error), "terminated" if isinstance(error, Terminated) else "interrupted"
     if isinstance(error, ValueError) and is_ours(error):
         return WRONG, str(error)
-    if found := errors.of(error):
+    if found := environment_error(error):
         return ENVIRONMENT, str(found)
     if isinstance(error, OSError) and error.errno in OF_A_NAME and isinstance(error.filename, str | bytes):
         return WRONG, f"{os.fsdecode(error.filename)}: {error.strerror}: check the name"

@@ -11,9 +11,9 @@ from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import load_frames
 from tubelet.data.items import Item, Source
 from tubelet.data.prefetch import processors
-from tubelet.media.health import Health
 from tubelet.train.config import TrainConfig
 from tubelet.train.init import Start
+from tubelet.train.preflight import Data
 
 WIDEST_ASPECT = 2.0
 SOUND_HOP_SECONDS = 0.01
@@ -25,15 +25,9 @@ PIXELS_A_SECOND = 1.5e6
 MUCH_SMALLER = 4  # times that frames are shrunk before it is said
 
 
-def duration_of(item: Item, health: Health) -> float:
-    end = item.end_seconds if item.end_seconds is not None else health.duration_seconds
-    return max(end - (item.start_seconds or 0.0), 0.0)
-
-
 def choose_spec(
     config: TrainConfig,
-    source: Source,
-    healths: dict[str, Health],
+    data: Data,
     device: torch.device,
     start: Start | None,
     *,
@@ -49,12 +43,12 @@ def choose_spec(
     if start and start.model:
         t, h, w = start.model.clip
         config = replace(config, frames=config.frames or t, size=config.size or (h, w))
-    train = [item for item in source.items if item.split == "train"]
-    seconds = float(np.median([duration_of(item, healths[item.path]) for item in train]))
+    source, train = data.source, data.items("train")
+    seconds = float(np.median(data.durations("train")))
     length, side = patch
     if source.kind == "sound":
         return sound_spec(config, source, train, seconds, side=side), []
-    shapes = [(healths[item.path].width, healths[item.path].height) for item in train]
+    shapes = [(data.healths[item.path].width, data.healths[item.path].height) for item in train]
     aspect = float(np.median([width / height for width, height in shapes]))
     frames = 1 if source.kind == "image" else config.frames or multiple_near(8 if config.init else 16, length)
     short = short_side(config, device, side)

@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from tubelet.system import errors
 from tubelet.system.device import find_device
+from tubelet.system.errors import environment_error
 
 Value = TypeVar("Value")
 
@@ -60,7 +60,7 @@ class Team:
         try:
             value.append(work())
         except Exception as failure:
-            error = failure if isinstance(failure, ValueError) else errors.of(failure)
+            error = failure if isinstance(failure, ValueError) else environment_error(failure)
             if error is None:
                 raise
         failed = [rank for rank, wrong in enumerate(self.gather(error is not None)) if wrong]

@@ -1,15 +1,15 @@
-"""What a frozen encoder makes of labelled clips: computed once, kept on disk, drawn from as clips are.
+"""Features of labelled clips for a frozen encoder: computed once, kept on disk, drawn from as clips are.
 
-A folder holds the features of one encoder under one way of cutting and varying clips; its name is their key. A file in
-it holds those of one clip, and appears whole or not at all: what was stopped goes on, and new clips are added to what
-is there.
+A folder holds the features of one encoder under one way of cutting and varying clips; its name is their key. A feature
+file in it holds those of one clip, and appears whole or not at all: a run that was stopped goes on, and new clips are
+added to what is there.
 """
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,38 +18,35 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
+from tubelet.data.bad_files import BadFile, BadFiles
 from tubelet.data.clips import item_range
-from tubelet.data.dataset import FINER, BadFile, Changes, Clips
+from tubelet.data.dataset import FINER, Changes, Clips
 from tubelet.data.items import Item
 from tubelet.data.prefetch import prefetch
+from tubelet.features.store import FORMAT, hash_encoder, read_features, write_features
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.nn.split import Rest, encode
-from tubelet.runs.run import Run
+from tubelet.nn.split import encode
+from tubelet.runs.run import FEATURES, Run
 from tubelet.system.console import bar, clock, say, size
 from tubelet.system.signals import Stopped, signals
-from tubelet.train.bad_files import spare, too_many
 from tubelet.train.distributed import Team
 from tubelet.train.plan import Plan
-from tubelet.weights.store import read_tensors, write_tensors
 
-FORMAT = 2  # raised whenever the same settings give other features
 KEY_LENGTH = 16
-
 
 Views = tuple[Tensor, list[str]]  # of one clip, the centre first: clips (V, C, T, H, W) or codes (V, t, D); labels
 
 
 @dataclass(frozen=True)
 class Features:
-    """The features of clips, in the place of `Clips`. A clip that cannot be read, one of `bad`, keeps its place."""
+    """The features of clips, in the place of `Clips`. A clip that cannot be read keeps its place, with None."""
 
     found: list[Views | None]
     targets: Tensor  # (N, ...)
-    bad: dict[int, BadFile]
+    bad: BadFiles
 
     def __len__(self) -> int:
         return len(self.found)
@@ -58,74 +55,76 @@ class Features:
         self, number: int, changes: Changes, rng: np.random.Generator, *, single_frame: bool = False
     ) -> tuple[Tensor, str] | None:
         """One view of a clip, drawn at random: codes (t, D) and the label. It was changed when it was computed."""
-        if number in self.bad:
+        if self.is_bad(number):
             return None
-        codes, labels = self.of(number)
+        codes, labels = self.views(number)
         view = int(rng.integers(len(labels)))
         return codes[view].float(), labels[view]
 
     def centre(self, number: int) -> Tensor:
         """Codes (t, D) of the middle clip."""
-        return self.of(number)[0][0].float()
+        return self.views(number)[0][0].float()
+
+    def is_bad(self, number: int) -> bool:
+        return self.found[number] is None
 
     def all(self) -> Tensor:
         """Codes (N, t, D) of all views that there are."""
         return torch.cat([codes.float() for codes, _ in filter(None, self.found)])
 
-    def of(self, number: int) -> Views:
+    def views(self, number: int) -> Views:
         found = self.found[number]
-        assert found is not None, "nobody asks for a clip that could not be read"
+        assert found is not None, "a clip that could not be read has no features"
         return found
 
 
 class Cache:
     """The features of the frozen encoder of `model`, on disk. Raises ValueError where a run was begun with others."""
 
-    def __init__(self, model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team):
-        self.model, self.plan, self.run, self.device = model.eval().to(team.device), plan, run, team.device
-        about = settings_of(model, plan)
-        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
-        self.folder = (plan.config.cache or run.path.parent / "cached-features") / key
-        check_same_key(run, key, plan)
+    def __init__(self, model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles):
+        self.model, self.plan, self.run, self.bad = model.eval().to(team.device), plan, run, bad
+        self.device = team.device
+        inputs = inputs_of(model, plan)
+        self.key = hash_encoder(model, **inputs)
+        self.folder = (plan.config.cache or run.path.parent / "cached-features") / self.key[:KEY_LENGTH]
+        check_same_key(run, self.folder.name, plan)
         self.folder.mkdir(parents=True, exist_ok=True)
+        about = {"encoder": model.config.encoder_settings(), **inputs}
         (self.folder / "settings.json").write_text(json.dumps(about, indent=2))  # for people
         self.seconds = 0.0
         self.note()
 
     def note(self) -> None:
-        """Where the features of the run are, and how long it took to have them."""
-        about = {"folder": str(self.folder), "key": self.folder.name, "seconds": self.seconds}
-        self.run.write_json("features.json", about)
+        """Writes down where the features of the run are, and how long it took to have them."""
+        about = {"folder": str(self.folder), "key": self.folder.name, "format": FORMAT, "seconds": self.seconds}
+        self.run.write_json(FEATURES, about)
 
-    def of(
-        self, items: Sequence[Item], *, views: int, title: str, show: bool, known: Mapping[int, BadFile] | None = None
-    ) -> Features:
+    def load(self, items: Sequence[Item], *, views: int, title: str, show: bool) -> Features:
         """Features of the centre and of `views` varied views of each item: read where they are there, else computed.
 
-        known: the items, by number, that cannot be read and are not tried.
+        Items that are known to be bad are passed over; `bad` gets those that prove so.
 
         Raises:
             Stopped: on a signal; what was computed stays.
             ValueError: more training files than `--max-bad` allows cannot be read.
         """
-        begun, plan, bad = time.monotonic(), self.plan, dict(known or {})
-        found = [None if number in bad else self.read(item, views) for number, item in enumerate(items)]
-        todo = [number for number, codes in enumerate(found) if codes is None and number not in bad]
+        begun, plan, bad = time.monotonic(), self.plan, self.bad
+        found = [None if item.name in bad else self.read(item, views) for item in items]
+        todo = [number for number, item in enumerate(items) if found[number] is None and item.name not in bad]
         making = partial(views_of, plan=plan, views=views)
         clips = prefetch(making, (items[n] for n in todo), threads=plan.workers, ahead=2 * plan.workers)
         with signals(show=show) as caught, bar(title, len(todo), show=show) as progress, closing(clips):
             for number, given in zip(todo, clips, strict=True):
                 if isinstance(given, BadFile):
-                    bad[number] = given
-                    if given.split == "train" and len(bad) > spare(plan):
-                        raise too_many(plan, bad)
+                    bad.add(given)
+                    bad.check()
                 else:
                     found[number] = self.compute(items[number], views, given)
                 rate = (progress.done + 1) / (time.monotonic() - begun)
                 progress.advance(f"{progress.done + 1}/{progress.total} clips {rate:.1f}/s left {progress.left}")
                 if caught:
                     raise Stopped(self.run.path, caught[0])
-        features = Features(found, plan.source.task.targets([item.label for item in items]), bad)
+        features = Features(found, plan.data.source.task.targets([item.label for item in items]), bad)
         seconds = time.monotonic() - begun
         self.seconds += seconds
         self.note()
@@ -134,11 +133,11 @@ class Cache:
         return features
 
     def read(self, item: Item, views: int) -> Views | None:
-        """None where they are not there, or not whole."""
+        """The features of an item from the disk; None where they are not there, or not whole."""
         try:
-            tensors, about = read_tensors(self.file(item, views))
-            return tensors["codes"], [str(label) for label in about["labels"]]
-        except (ValueError, KeyError, OSError, SafetensorError):
+            codes, about = read_features(self.file(item, views), key=self.key)
+            return codes, [str(label) for label in about["labels"]]
+        except (ValueError, KeyError, TypeError, OSError):
             return None
 
     def compute(self, item: Item, views: int, varied: Views) -> Views:
@@ -146,21 +145,28 @@ class Cache:
         (clips, labels), half = varied, self.plan.bfloat16
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             codes = encode(self.model, clips.to(self.device)).cpu()
-        codes = codes.to(torch.bfloat16 if half else torch.float32).contiguous()
-        write_tensors(self.file(item, views), {"codes": codes}, {"labels": labels})
+        codes = codes.to(torch.bfloat16 if half else torch.float32)
+        write_features(
+            self.file(item, views),
+            codes,
+            key=self.key,
+            path=item.path,
+            seconds=(item.start_seconds, item.end_seconds),
+            labels=labels,
+        )
         return codes, labels
 
     def file(self, item: Item, views: int) -> Path:
         """Where the features of an item are: its name changes with the clip, its labels and the number of views."""
-        plan, task = self.plan, self.plan.source.task
+        plan, task = self.plan, self.plan.data.source.task
         swaps = (plan.changes.flipped, plan.changes.reversed) if views else ()
         labels = [item.label, *(None if swap is None else task.swap(item.label, swap) for swap in swaps)]
         try:
-            stat = os.stat(plan.source.root / item.path)
-        except OSError:  # will be said when it is read
+            stat = os.stat(plan.data.source.root / item.path)
+        except OSError:  # reading it says why
             return self.folder / "missing"
-        told = [item.path, item.start_seconds, item.end_seconds, stat.st_size, stat.st_mtime_ns, views, labels]
-        return self.folder / (hashlib.sha256(json.dumps(told).encode()).hexdigest()[:KEY_LENGTH] + ".safetensors")
+        clip = [item.path, item.start_seconds, item.end_seconds, stat.st_size, stat.st_mtime_ns, views, labels]
+        return self.folder / (hashlib.sha256(json.dumps(clip).encode()).hexdigest()[:KEY_LENGTH] + ".safetensors")
 
     def account(self, features: Features, *, computed: int, seconds: float) -> str:
         whole = [codes for codes, _ in filter(None, features.found)]
@@ -172,43 +178,36 @@ class Cache:
 
 
 def check_same_key(run: Run, key: str, plan: Plan) -> None:
-    """Raises ValueError where a run that goes on was begun with another encoder."""
-    file = run.path / "features.json"
+    """Raises ValueError where a run that goes on was begun with another encoder, or by another version."""
+    file = run.path / FEATURES
     try:
-        begun = json.loads(file.read_text())["key"] if file.is_file() else key
-    except (ValueError, TypeError, KeyError) as error:
+        about = json.loads(file.read_text()) if file.is_file() else {"key": key, "format": FORMAT}
+        begun, form = about["key"], about.get("format")
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(
             f"{file}: damaged ({error}): remove it if --init is as it was, or choose another --out"
         ) from error
+    if form != FORMAT:
+        raise ValueError(
+            f"{run.path} was begun with features of another version of tubelet (format {form}, this one makes "
+            f"{FORMAT}): end it with that version, or choose another --out"
+        )
     if begun != key:
         raise ValueError(
             f"{plan.config.init}: not the weights that {run.path} was begun with: use those, or choose another --out"
         )
 
 
-def settings_of(model: SpaceTimeTransformer, plan: Plan) -> dict[str, Any]:
-    """All that features depend on, but for the clip: the key is made of it."""
+def inputs_of(model: SpaceTimeTransformer, plan: Plan) -> dict[str, Any]:
+    """How clips become features, besides the encoder: part of their key."""
     augmentation = plan.changes.augmentation
     return {
-        "format": FORMAT,
-        "weights": encoder_sha256(model),
-        "model": model.config.encoder_settings(),
         "clip_spec": plan.spec.to_json(),
         "augmentation": asdict(augmentation) if augmentation else None,
         "dtype": "bfloat16" if plan.bfloat16 else "float32",
         "seed": plan.config.seed,
+        "steps": len(model.encoders) > 1,  # see `encode`: a code for each step in time, or one
     }
-
-
-def encoder_sha256(model: SpaceTimeTransformer) -> str:
-    """Of the names, shapes and values of all that stays as it is."""
-    learned = {name for name, _ in Rest(model).named_parameters()}
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if name not in learned:
-            digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def views_of(item: Item, plan: Plan, views: int) -> Views | BadFile:
@@ -219,10 +218,10 @@ def views_of(item: Item, plan: Plan, views: int) -> Views | BadFile:
     where = {"start_seconds": item.start_seconds, "end_seconds": item.end_seconds}
     name = hashlib.sha256(json.dumps([item.path, *where.values()]).encode()).digest()
     try:
-        start, end = item_range(plan.source.root / item.path, **where)
+        start, end = item_range(plan.data.source.root / item.path, **where)
         # one pass over the item for all its views, unless it is so long that they leave most of it out
         once = FINER * (end - start) <= (1 + views) * plan.spec.span_seconds
-        clips = Clips(plan.source.root, [item], plan.source.task, plan.spec, keep=once)
+        clips = Clips(plan.data.source.root, [item], plan.data.source.task, plan.spec, keep=once)
         if once:
             clips.timeline(0)
         found = [(clips.centre(0), item.label)]
@@ -230,7 +229,7 @@ def views_of(item: Item, plan: Plan, views: int) -> Views | BadFile:
             rng = np.random.default_rng([plan.config.seed, int.from_bytes(name[:8]), view])
             varied = clips.random(0, plan.changes, rng)
             if varied is None:
-                return clips.bad[0]
+                return clips.bad.files[item.name]
             found.append(varied)
     except MediaError as error:
         return BadFile.of(item, error)

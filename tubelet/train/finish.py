@@ -4,14 +4,13 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from tubelet.data.bad_files import BadFile
 from tubelet.data.clips import load_frames
-from tubelet.data.dataset import BadFile
 from tubelet.evaluate import Evaluation, measure_answers
 from tubelet.media.reader import MediaError, read_sound
 from tubelet.nn.config import ModelConfig
@@ -21,10 +20,9 @@ from tubelet.nn.split import Rest
 from tubelet.predict.answer import answer
 from tubelet.predict.tables import write_labelled
 from tubelet.report.page import Finished, write_card, write_report
-from tubelet.runs.run import Run, Tensors
-from tubelet.system.console import bar, say
-from tubelet.tasks import Results, Task
-from tubelet.train.bad_files import BadFiles
+from tubelet.runs.run import PREDICTIONS, RESULTS, Run, Tensors
+from tubelet.system.console import bar
+from tubelet.tasks import Task
 from tubelet.train.distributed import Team
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan
@@ -37,36 +35,27 @@ STRIP_PX = (96, 96)  # at least, of a frame in the report
 SOUND_SECONDS = 10.0  # at most, of a sound in the report
 
 
-def finish(
-    fit: Fit,
-    run: Run,
-    *,
-    begun: float,
-    bad: BadFiles,
-    frozen: Tensors,
-    compare: Callable[[], Path] | None,
-    show: bool,
-) -> None:
-    """Keeps the weights, measures them on the held-out clips, writes the report.
+def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) -> Finished | None:
+    """Keeps the weights and measures them on the held-out clips: the results, in the first process; None in others.
 
-    frozen: weights that did not learn. compare: trains all weights, and gives the run of it.
+    frozen: weights that did not learn.
     """
-    plan, team, config = fit.plan, fit.team, fit.plan.config
+    plan, team, config, bad = fit.plan, fit.team, fit.plan.config, fit.clips.bad
     weights = fit.best.weights if fit.best else fit.final_weights()
     if isinstance(fit.model, Rest):
         weights = {**frozen, **fit.model.folded(weights)}
     if not team.first:
-        return
+        return None
     model = SpaceTimeTransformer(plan.model)
     load_strict(model, weights, what="trained weights")
     task = settle_task(model, plan, team, show=show)
     about = {"clip_spec": plan.spec.to_json(), "task": task.to_json(), "tubelet": __version__}
     save(model, run.path, about=about)
     evaluation, seconds = evaluate_split(
-        model, task, plan, team, views=config.views, title="evaluating", show=show, split=plan.held_out
+        model, task, plan, team, views=config.views, title="evaluating", show=show, split=plan.data.held_out
     )
-    bad.add(BadFile(one.path, one.code, one.note, plan.held_out) for one in evaluation.failed)
-    write_labelled(evaluation.answers, task, run.path / "predictions.csv")
+    bad.announce(BadFile(one.path, one.code, one.note, plan.data.held_out) for one in evaluation.failed)
+    write_labelled(evaluation.answers, task, run.path / PREDICTIONS)
     results = evaluation.to_json()
     results["kept"] = kept_of(fit)
     baseline = config.baseline and plan.spec.kind == "video"
@@ -74,12 +63,15 @@ def finish(
     results |= {"train_files": bad.train_files, "train_skipped": bad.skipped}
     results["seconds_total"] = time.monotonic() - begun
     results["clips_per_second_predict"] = len(evaluation.answers) / max(seconds, 1e-9)
-    results["frozen"] = (
-        all_weights(evaluation.results, fit, compare, show=show) if isinstance(fit.model, Rest) else None
-    )
-    run.write_json("results.json", results)
+    what = fit.model.what if isinstance(fit.model, Rest) else ""
+    results["frozen"] = {"learned": what, "views": 1 + config.freeze_views, "all_weights": None} if what else None
+    return Finished(run.path, run.config, run.metrics(), task, evaluation, results)
+
+
+def finish(plan: Plan, run: Run, finished: Finished, *, show: bool) -> None:
+    """Writes the results and the report."""
+    run.write_json(RESULTS, finished.results)
     sounds = strip_sounds(plan) if plan.spec.kind == "sound" else None
-    finished = Finished(run.path, run.config(), run.metrics(), task, evaluation, results)
     write_report(finished, frames=strip_frames(plan), sounds=sounds)
     write_card(finished)
     run.remove_checkpoints()
@@ -89,8 +81,8 @@ def finish(
 
 def settle_task(model: SpaceTimeTransformer, plan: Plan, team: Team, *, show: bool) -> Task:
     """The task of the run, with what validation clips choose for it, where there are some beside the measured ones."""
-    task = plan.source.task
-    if not (plan.chooses and task.settles):
+    task = plan.data.source.task
+    if not (plan.data.chooses and task.settles):
         return task
     chosen, _ = evaluate_split(
         model, task, plan, team, views=plan.config.views, title="thresholds", show=show, split="val"
@@ -112,14 +104,14 @@ def evaluate_split(
     single: bool = False,
 ) -> tuple[Evaluation, float]:
     """What a model is worth on the clips of a split, and the seconds that its answers took."""
-    items = plan.items(split)
+    items = plan.data.items(split)
     begun = time.monotonic()
     with bar(title, len(items), show=show) as progress:
         answers = answer(
             model.to(team.device),
             plan.spec,
             task,
-            plan.source.root,
+            plan.data.source.root,
             items,
             views_text=views,
             single_frame=single,
@@ -147,7 +139,7 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
     regularise(model, **config.regularisation)
     budget = fit.pace.budget
     if budget:
-        clips = len(plan.items(plan.held_out))
+        clips = len(plan.data.items(plan.data.held_out))
         budget = Budget(budget.seconds, budget.begun, clips, budget.clip_seconds, other_seconds=REPORT_SECONDS)
     other = Fit(
         plan=replace(plan, config=config),
@@ -169,10 +161,10 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
         other.run(after=after)
     found, _ = evaluate_split(
         model,
-        plan.source.task,
+        plan.data.source.task,
         plan,
         alone,
-        split=plan.held_out,
+        split=plan.data.held_out,
         views="1x1",
         title="evaluating",
         show=False,
@@ -191,23 +183,15 @@ def one_frame(config: ModelConfig) -> ModelConfig:
     return config.with_embed(patch=(1, *embed.patch[1:]), stride=(1, *embed.stride[1:]))
 
 
-def all_weights(results: Results, fit: Fit, compare: Callable[[], Path] | None, *, show: bool) -> dict[str, Any]:
-    """What learned, and what comes of all weights learning, where that is asked for."""
-    learned = fit.model.what if isinstance(fit.model, Rest) else "all"
-    found: dict[str, Any] = {"learned": learned, "views": 1 + fit.plan.config.freeze_views, "all_weights": None}
-    if compare:
-        if show:
-            say("frozen", f"{results.say(results.figure)}; now all weights learn, to compare")
-        run = compare()
-        whole = json.loads((run / "results.json").read_text())
-        kept = {key: whole[key] for key in (results.figure_name, "clips", "seconds_total")}
-        found["all_weights"] = {"run": str(run), **kept}
-    return found
+def all_weights(run: Run, figure_name: str) -> dict[str, Any]:
+    """The results of a run of which all weights learned, for the report of a frozen one."""
+    whole = json.loads((run.path / RESULTS).read_text())
+    return {"run": str(run.path), **{key: whole[key] for key in (figure_name, "clips", "seconds_total")}}
 
 
 def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
     """Name of an item -> frames (T, H, W, 3) uint8 for the report, of sound its spectrogram; None if unreadable."""
-    items = {item.name: item for item in plan.items(plan.held_out)}
+    items = {item.name: item for item in plan.data.items(plan.data.held_out)}
     sound = plan.spec.kind == "sound"
     spec = plan.spec if sound else replace(plan.spec, resize=STRIP_PX, crop=STRIP_PX)
 
@@ -215,7 +199,7 @@ def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
         item = items[name]
         start, end = item.start_seconds or 0.0, item.end_seconds
         try:
-            clip = load_frames(plan.source.root / item.path, spec, start_seconds=start, end_seconds=end)
+            clip = load_frames(plan.data.source.root / item.path, spec, start_seconds=start, end_seconds=end)
         except MediaError:
             return None
         if sound:  # normalised log-mel values, drawn from two deviations below the mean to three above
@@ -227,14 +211,15 @@ def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
 
 def strip_sounds(plan: Plan) -> Callable[[str], tuple[np.ndarray, int] | None]:
     """Name of an item -> (samples,) float32 mono and their rate, for the report; None if unreadable."""
-    items, rate = {item.name: item for item in plan.items(plan.held_out)}, plan.spec.sample_rate
+    items, rate = {item.name: item for item in plan.data.items(plan.data.held_out)}, plan.spec.sample_rate
 
     def sounds(name: str) -> tuple[np.ndarray, int] | None:
         item = items[name]
         start, end = item.start_seconds or 0.0, item.end_seconds
         seconds = SOUND_SECONDS if end is None else min(SOUND_SECONDS, end - start)
         try:
-            samples = read_sound(plan.source.root / item.path, sample_rate=rate, start_seconds=start, seconds=seconds)
+            file = plan.data.source.root / item.path
+            samples = read_sound(file, sample_rate=rate, start_seconds=start, seconds=seconds)
         except MediaError:
             return None
         return (samples, rate) if samples.size else None

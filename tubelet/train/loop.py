@@ -9,14 +9,14 @@ from itertools import islice
 import numpy as np
 import torch
 
-from tubelet.data.dataset import BadFile, Clips
+from tubelet.data.bad_files import BadFile
+from tubelet.data.dataset import Clips
 from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError
 from tubelet.runs.run import Run
 from tubelet.system.console import bar, clock, say
 from tubelet.system.signals import Stopped, signals
 from tubelet.system.text import plural
-from tubelet.train.bad_files import BadFiles
 from tubelet.train.feature_cache import Features
 from tubelet.train.pace import FIRST_STEPS, Decision
 from tubelet.train.trainer import Best, Fit
@@ -27,15 +27,20 @@ WAIT_SHARE = 0.1  # of training that may go by in waiting for clips before somet
 LOOK_SHARE = 0.1  # of the work that looking may take; a clip looked at is a third of one learned from
 
 
-def learn(fit: Fit, run: Run, held: Clips | Features, *, bad: BadFiles, title: str, show: bool) -> None:
+def learn(
+    fit: Fit, run: Run, held: Clips | Features, *, recent: list[dict[str, float]], title: str, show: bool
+) -> None:
     """The rest of the steps, with looks at the held-out clips, checkpoints, and a bar.
+
+    recent: figures of the steps since they were last logged.
 
     Raises:
         Stopped: on a signal, after a checkpoint.
         EnvironmentTrouble: checkpoints cannot be written.
         ValueError: more training files than `--max-bad` allows cannot be read; after a checkpoint too.
     """
-    plan, team, pace, name = fit.plan, fit.team, fit.pace, fit.task.figure_name
+    plan, team, pace, bad = fit.plan, fit.team, fit.pace, fit.clips.bad
+    name = fit.task.figure_name
     saved = time.monotonic()
     waits: list[tuple[float, float]] = []
     held_score, stop = "", 0
@@ -47,11 +52,10 @@ def learn(fit: Fit, run: Run, held: Clips | Features, *, bad: BadFiles, title: s
             nonlocal saved, held_score, stop
             due = time.monotonic() - saved > 60 * plan.config.save_minutes
             wanted = pace.decide(fit.step, figures["seconds"]) if team.first else None
-            mine = Word(figures, caught[0] if caught else 0, due, bad.new(fit.clips.bad), wanted)
+            mine = Word(figures, caught[0] if caught else 0, due, bad.unannounced(), wanted)
             figures, stop, due, found, decision = agree(team.gather(mine))
-            fit.recent.append(figures)
-            fit.clips.bad.update(found)
-            bad.add(found.values())
+            recent.append(figures)
+            bad.announce(found)
             waits.append((figures["waited"], figures["seconds"]))
             step, look_due = fit.step, is_look(fit, held)
             if decision:
@@ -59,22 +63,22 @@ def learn(fit: Fit, run: Run, held: Clips | Features, *, bad: BadFiles, title: s
             if show and step == FIRST_STEPS[-1]:
                 say("pace", pace_words(fit))
             if look_due or step == pace.steps:
-                held_score = f" held out {100 * look_and_log(fit, run, held, draw):.0f}%"
+                held_score = f" held out {100 * look_and_log(fit, run, held, recent, draw):.0f}%"
                 if is_patience_over(fit):
                     pace.take(replace(pace.decision, step=step, progress=1.0, steps=step))
-            figures, progress.total = summary(fit.recent or [figures], fit), pace.steps
+            figures, progress.total = summary(recent or [figures], fit), pace.steps
             progress.advance(
                 f"loss {figures['loss']:.2f} {name} {100 * figures[name]:.0f}%{held_score} "
                 f"{figures['clips_per_second']:.0f} clips/s wait {100 * figures['data_wait']:.0f}% "
                 f"{f'{bad.skipped} skipped ' if bad.skipped else ''}left {clock(seconds_left(fit))}"
             )
             if stop or due or step == pace.steps:  # the last, for whoever stops the evaluation
-                missed = save_state(fit, run, last=bool(stop) or step == pace.steps)
+                missed = fit.save(run, recent, last=bool(stop) or step == pace.steps)
                 if missed and show:
                     say("warning", missed)
                 saved = time.monotonic()
             if found:
-                check_bad(fit, run, bad)
+                check_bad(fit, run, recent)
             return bool(stop)
 
         fit.run(after=after)
@@ -92,15 +96,15 @@ class Word:
     figures: dict[str, float]
     stop: int
     due: bool
-    bad: dict[int, BadFile]
+    bad: list[BadFile]
     decision: Decision | None
 
 
-def agree(words: list[Word]) -> tuple[dict[str, float], int, bool, dict[int, BadFile], Decision | None]:
+def agree(words: list[Word]) -> tuple[dict[str, float], int, bool, list[BadFile], Decision | None]:
     """Loss and score as means over the processes; the signal that one of them got, whether one wants to save, the
-    bad files that any of them found, by the numbers of the clips, and what the first decided."""
+    bad files that any of them found, and what the first decided."""
     means = {name: float(np.mean([word.figures[name] for word in words])) for name in ("loss", "score")}
-    found = {number: one for word in words for number, one in word.bad.items()}
+    found = [one for word in words for one in word.bad]
     figures = {**words[0].figures, **means}
     return figures, max(word.stop for word in words), any(word.due for word in words), found, words[0].decision
 
@@ -142,14 +146,20 @@ def pace_words(fit: Fit) -> str:
     )
 
 
-def look_and_log(fit: Fit, run: Run, held: Clips | Features, draw: Callable[[dict[str, float], int], None]) -> float:
-    """Writes down how the steps since the last time went, and a look at the held-out clips, whose score it gives."""
-    mean, name = summary(fit.recent, fit), fit.task.figure_name
+def look_and_log(
+    fit: Fit,
+    run: Run,
+    held: Clips | Features,
+    recent: list[dict[str, float]],
+    draw: Callable[[dict[str, float], int], None],
+) -> float:
+    """Writes down how the recent steps went, and a look at the held-out clips, whose score it gives."""
+    mean, name = summary(recent, fit), fit.task.figure_name
     when = {"step": fit.step, "epoch": fit.step / (len(fit.clips) / fit.plan.config.batch)}
-    fit.recent.clear()
+    recent.clear()
     begun = time.monotonic()
     loss, score = fit.team.gather(look(fit, held))[0]
-    if fit.plan.chooses:
+    if fit.plan.data.chooses:
         keep_best(fit, score, loss)
     if fit.team.first:
         run.log({"kind": "train", **when, **mean})
@@ -180,28 +190,13 @@ def wait_words(waits: list[tuple[float, float]], *, from_files: bool) -> str:
     return f"{100 * share:.0f}% of {clock(seconds)}{advice}"
 
 
-def check_bad(fit: Fit, run: Run, bad: BadFiles) -> None:
+def check_bad(fit: Fit, run: Run, recent: list[dict[str, float]]) -> None:
     """Raises ValueError, in every process and with all saved, where more files than allowed cannot be read."""
     try:
-        fit.team.together(bad.check)
+        fit.team.together(fit.clips.bad.check)
     except ValueError:
-        save_state(fit, run)
+        fit.save(run, recent)
         raise
-
-
-def save_state(fit: Fit, run: Run, *, last: bool = False) -> str:
-    """A checkpoint, or what kept it from being written, in words; every process must call this. It must be written
-    where it is the last; elsewhere training goes on with the one before, though not for ever."""
-    tensors, state = fit.tensors()
-    state["recent"] = fit.recent
-
-    def write() -> str:
-        return run.try_checkpoint(fit.step, tensors, state, last=last) if fit.team.first else ""
-
-    missed = fit.team.together(write)
-    if not missed:
-        fit.saved_step = fit.step
-    return missed
 
 
 def summary(recent: list[dict[str, float]], fit: Fit) -> dict[str, float]:
@@ -229,7 +224,7 @@ def look(fit: Fit, held: Clips | Features) -> tuple[float, float]:
     losses, score, seen = 0.0, 0.0, 0
 
     def read(number: int) -> torch.Tensor | None:
-        if number in held.bad:
+        if held.is_bad(number):
             return None
         try:
             clip = held.centre(number)

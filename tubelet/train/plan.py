@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +10,8 @@ import torch
 
 from tubelet.data.augment import Augmentation
 from tubelet.data.clip_spec import ClipSpec
-from tubelet.data.dataset import BadFile, Changes, kept_bytes
-from tubelet.data.items import Item, Source, find_items, fingerprint
+from tubelet.data.dataset import Changes, kept_bytes
+from tubelet.data.items import Source, find_items, fingerprint
 from tubelet.data.label_swaps import find_swaps, read_swaps
 from tubelet.data.near_duplicates import MOST_SECONDS, near_duplicate_notes
 from tubelet.data.prefetch import processors
@@ -23,10 +22,10 @@ from tubelet.predict.answer import parse_views
 from tubelet.predict.precision import has_bfloat16
 from tubelet.system.device import free_memory
 from tubelet.tasks import TASKS
-from tubelet.train.clip_size import choose_spec, duration_of
+from tubelet.train.clip_size import choose_spec
 from tubelet.train.config import TrainConfig
 from tubelet.train.init import Start, choose_rates, find_start
-from tubelet.train.preflight import look_at_files
+from tubelet.train.preflight import Data, look_at_files
 
 NEAR_SHARE = 0.05  # of the time budget, in which held-out clips are compared with training clips
 UNEVEN = 3  # times as many clips as another class has, from which on it is said
@@ -38,7 +37,7 @@ class Plan:
     """Everything a training needs to know, settled; `notes` say why."""
 
     config: TrainConfig
-    source: Source
+    data: Data
     fingerprint: str
     start: Start | None
     spec: ClipSpec
@@ -50,39 +49,20 @@ class Plan:
     bfloat16: bool
     keep: bool
     workers: int
-    kept_bytes: int
-    clip_seconds: float  # median duration of the items
-    clips_an_item: float  # how many it takes, in the mean, to see a training item whole
-    answered_clips: int  # views of the held-out items that are answered in the end
     notes: tuple[str, ...]
-    bad: tuple[BadFile, ...] = ()  # files that cannot be read: those of train are in no item any more
-
-    def items(self, split: str) -> list[Item]:
-        return [item for item in self.source.items if item.split == split]
 
     @property
-    def held_out(self) -> str:
-        """The split that the result is measured on."""
-        return held_out(self.source)
+    def clips_an_item(self) -> float:
+        """How many clips it takes, in the mean, to see a training item whole."""
+        span, durations = self.spec.span_seconds, self.data.durations("train")
+        return float(np.mean([max(1.0, seconds / span) for seconds in durations])) if span and durations else 1.0
 
     @property
-    def chooses(self) -> bool:
-        """Whether there are validation clips to choose weights by, beside those that the result is measured on."""
-        return self.held_out == "test" and bool(self.items("val"))
-
-    @property
-    def looked_at(self) -> str:
-        """The split that is looked at during training."""
-        return "val" if self.items("val") else "test"
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Clips of each class in each split that has any; none where labels are numbers."""
-        classes_in = self.source.task.classes_in
-        return {
-            split: dict(sorted(Counter(name for item in items for name in classes_in(item.label)).items()))
-            for split in ("train", "val", "test")
-            if (items := self.items(split))
-        }
+    def answered_clips(self) -> int:
+        """Views of all held-out items in the evaluation."""
+        temporal, spatial = parse_views(self.config.views, self.spec.kind)
+        durations = self.data.durations(self.data.held_out)
+        return spatial * sum(temporal or views_to_cover(seconds, self.spec.span_seconds) for seconds in durations)
 
 
 def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) -> Plan:
@@ -95,16 +75,13 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     source = learn_task(source)
     start = find_start(config, source.kind)
     workers = config.workers or min(8, processors())
-    look = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show)
-    source, healths, notes = look.source, look.healths, list(look.notes)
+    data = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show)
+    source = data.source
     patch = patch_of(config, source.kind, device, start)
-    spec, spec_notes = choose_spec(config, source, healths, device, start, patch=patch)
+    spec, spec_notes = choose_spec(config, data, device, start, patch=patch)
+    parse_views(config.views, spec.kind)  # raises for views that the kind does not have
     name, model, model_notes = choose_model(config, spec, len(source.task.names), device, start)
     changes, change_notes = choose_changes(config, source)
-    seconds = {item: duration_of(item, healths[item.path]) for item in source.items if item.path in healths}
-    durations = list(seconds.values())
-    size = kept_bytes(spec, durations)
-    measured = held_out(source)
     lr, layer_decay = choose_rates(config, model)
     bfloat16, why = has_bfloat16(device)
     if config.dtype != "auto":
@@ -112,10 +89,10 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     seconds_to_compare = NEAR_SHARE * 60 * config.minutes if config.epochs is None else MOST_SECONDS
     spec_notes += near_duplicate_notes(source, workers=workers, seconds=min(MOST_SECONDS, seconds_to_compare))
     spec_notes += balance_note(source, config)
-    notes += [*model_notes, *spec_notes, *change_notes, f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}"]
+    notes = [*model_notes, *spec_notes, *change_notes, f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}"]
     return Plan(
         config=config,
-        source=source,
+        data=data,
         fingerprint=fingerprint(source),
         start=start,
         spec=spec,
@@ -125,14 +102,9 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
         lr=lr,
         layer_decay=layer_decay,
         bfloat16=bfloat16,
-        answered_clips=answered_clips(config, spec, [seconds[item] for item in seconds if item.split == measured]),
-        keep=size < KEEP_SHARE * free_memory() and not config.freeze,
+        keep=kept_bytes(spec, data.durations()) < KEEP_SHARE * free_memory() and not config.freeze,
         workers=workers,
-        kept_bytes=size,
-        clip_seconds=float(np.median(durations)) if durations else 0.0,
-        clips_an_item=clips_an_item(spec, [seconds[item] for item in seconds if item.split == "train"]),
-        notes=(*source.notes, *notes),
-        bad=look.bad,
+        notes=(*data.notes, *notes),
     )
 
 
@@ -153,24 +125,6 @@ def balance_note(source: Source, config: TrainConfig) -> list[str]:
     if config.balance or many < UNEVEN * few:
         return []
     return [f"{most!r} has {many} clips to train on, {least!r} {few}: --balance draws all classes equally often"]
-
-
-def held_out(source: Source) -> str:
-    """The split that a result is measured on."""
-    return "test" if any(item.split == "test" for item in source.items) else "val"
-
-
-def clips_an_item(spec: ClipSpec, durations_seconds: Sequence[float]) -> float:
-    if not spec.span_seconds or not durations_seconds:
-        return 1.0
-    return float(np.mean([max(1.0, duration / spec.span_seconds) for duration in durations_seconds]))
-
-
-def answered_clips(config: TrainConfig, spec: ClipSpec, durations_seconds: Sequence[float]) -> int:
-    """Views of all held-out items in the evaluation."""
-    temporal, spatial = parse_views(config.views, spec.kind)
-    each = (temporal or views_to_cover(duration, spec.span_seconds) for duration in durations_seconds)
-    return spatial * sum(each)
 
 
 def patch_of(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """Looks at every file of a data set before training: known ones are not opened, unreadable ones are named."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 
-from tubelet.data.dataset import BadFile
+from tubelet.data.bad_files import BadFile, count_share
 from tubelet.data.health_cache import MANY, Checked
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health
@@ -14,17 +15,49 @@ SHOWN = 8  # bad files that a message names
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """What was found. `healths`, by `Item.path`, of all files that are of use; `source` without the training clips that
-    cannot be read; `bad`, by their names: those of train are left out, held-out ones will count as wrong."""
+class Data:
+    """The clips of a training: `source` without the training clips that cannot be read; `healths`, by `Item.path`, of
+    all files that are of use; `bad`, by their names: those of train are left out, held-out ones will count as wrong."""
 
-    healths: dict[str, Health]
     source: Source
+    healths: dict[str, Health]
     bad: tuple[BadFile, ...]
     notes: tuple[str, ...]
 
+    def items(self, split: str) -> list[Item]:
+        return [item for item in self.source.items if item.split == split]
 
-def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool = False) -> Look:
+    def durations(self, split: str | None = None) -> list[float]:
+        """Seconds of the items that can be read, of a split or of all."""
+        items = [item for item in self.source.items if item.path in self.healths and split in (None, item.split)]
+        return [duration_of(item, self.healths[item.path]) for item in items]
+
+    @property
+    def held_out(self) -> str:
+        """The split that the result is measured on."""
+        return "test" if self.items("test") else "val"
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there are validation clips to choose weights by, beside those that the result is measured on."""
+        return self.held_out == "test" and bool(self.items("val"))
+
+    @property
+    def looked_at(self) -> str:
+        """The split that is looked at during training."""
+        return "val" if self.items("val") else "test"
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Clips of each class in each split that has any; none where labels are numbers."""
+        classes_in = self.source.task.classes_in
+        return {
+            split: dict(sorted(Counter(name for item in items for name in classes_in(item.label)).items()))
+            for split in ("train", "val", "test")
+            if (items := self.items(split))
+        }
+
+
+def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool = False) -> Data:
     """Training goes on without the few files that cannot be read, the held-out ones stay and count.
 
     most_bad: share of the training clips, in [0, 1], that may be left out.
@@ -47,7 +80,13 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
         notes.append(f"{plural(len(damaged), 'file')} damaged but used: {losses(damaged)}; `tubelet check` names them")
     items = tuple(item for item in source.items if item.split != "train" or item not in faults)
     kept = replace(source, items=items)
-    return Look(healths=usable, source=kept, bad=tuple(bad), notes=tuple(notes))
+    notes = [*source.notes, *notes]
+    return Data(source=kept, healths=usable, bad=tuple(bad), notes=tuple(notes))
+
+
+def duration_of(item: Item, health: Health) -> float:
+    end = item.end_seconds if item.end_seconds is not None else health.duration_seconds
+    return max(end - (item.start_seconds or 0.0), 0.0)
 
 
 def healths_of(source: Source, *, workers: int, show: bool) -> tuple[dict[str, Health], str]:
@@ -87,7 +126,7 @@ def check_train(source: Source, faults: dict[Item, tuple[str, str]], most_bad: f
     whole = {name for item in train if item not in faults for name in classes_in(item.label)}
     if lost := {name for item in train for name in classes_in(item.label)} - whole:
         raise ValueError(f"{what}, all of {', '.join(sorted(lost))}: repair or remove them{listing}")
-    if bad > most_bad * len(train) + 1e-9:
+    if bad > count_share(most_bad, len(train)):
         share = bad / len(train)
         raise ValueError(
             f"{what}, {share:.1%}, more than the {100 * most_bad:g}% of --max-bad: repair or remove them, or have them "
@@ -108,7 +147,7 @@ def check_held_out(source: Source, faults: dict[Item, tuple[str, str]]) -> None:
 
 def in_lines(source: Source, faults: dict[Item, tuple[str, str]]) -> str:
     """The first faults, each on a line of its own, and how many more there are."""
-    lines = [f"\n  {visible(source.root / item.path)}: {visible(message)}" for item, (_, message) in faults.items()]
+    lines = [f"\n  {visible(f'{source.root / item.path}: {message}')}" for item, (_, message) in faults.items()]
     more = f"\n  and {len(lines) - SHOWN} more; `tubelet check` names them all" if len(lines) > SHOWN else ""
     return "".join(lines[:SHOWN]) + more
 

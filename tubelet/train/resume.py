@@ -1,67 +1,75 @@
-"""Before the first step: the run directory and the plan that is printed."""
+"""The run directory before the first step: a new one, or one whose training was stopped and goes on."""
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tubelet.data.table import write_table
 from tubelet.runs.lock import LOCK
-from tubelet.runs.run import Run, is_leftover
-from tubelet.train.config import CHOSEN, MAY_CHANGE
+from tubelet.runs.run import BAD_FILES, CARD, FEATURES, METRICS, MODEL, SPLIT, Run, is_leftover
+from tubelet.tasks import TASKS
+from tubelet.train.config import CHOSEN, MAY_CHANGE, TrainConfig
 from tubelet.train.plan import Plan
 from tubelet.train.show import info_of, learned_of, plan_rows
 from tubelet.version import __version__
 from tubelet.weights.settings import read_config
 
 
-def open_run(plan: Plan, *, hold: Callable[[Path], object] = lambda folder: None) -> Run:
-    """The run directory: a new one, or one whose training of these settings was stopped.
+def find_run(config: TrainConfig) -> Run:
+    """The run directory of a training; what another program keeps there is not touched.
 
-    hold: keeps other processes out of it from then on; raises where one is in it.
+    Raises:
+        ValueError: there is something that is no run.
+    """
+    run = Run(config.out) if config.out else next_run(Path("runs") / name_of(config.data))
+    if run.config_file.is_file():
+        return run
+    if run.path.is_file() or (run.path.is_dir() and any(not is_passing(file.name) for file in run.path.iterdir())):
+        raise ValueError(f"{run.path} holds something that is no run: choose another --out")
+    run.path.mkdir(parents=True, exist_ok=True)
+    return run
+
+
+def open_run(plan: Plan, run: Run) -> Run:
+    """The run, which no other process is in, with its settings: those of now, or those that it was begun with.
 
     Raises:
         EnvironmentTrouble: the disk has no room for checkpoints.
         ValueError: the directory belongs to other data or other settings, or is none of ours.
     """
-    config = plan.config
-    run = Run(config.out) if config.out else next_run(Path("runs") / name_of(config.data))
-    goes_on(plan, run)
-    run.path.mkdir(parents=True, exist_ok=True)
-    hold(run.path)
+    goes_on = is_begun(plan, run)
     run.remove_leftovers()
     run.check_room(checkpoint_bytes(plan))
-    if goes_on(plan, run):  # once more: who held it may have ended it meanwhile
-        if not (run.path / "split.csv").is_file():  # which is the same, as the data is
-            write_table(run.path / "split.csv", plan.source.items)
+    if goes_on:
+        if not (run.path / SPLIT).is_file():  # which is the same, as the data is
+            write_table(run.path / SPLIT, plan.data.source.items)
         return run
-    for name in ("metrics.jsonl", "features.json", "bad_files.jsonl"):
+    for name in (METRICS, FEATURES, BAD_FILES):
         (run.path / name).unlink(missing_ok=True)
     in_words = [f"{name}: {value}" for name, value in plan_rows(plan, run)]
-    run.write_json("config.json", {**settings_of(plan), "plan": in_words})
-    write_table(run.path / "split.csv", plan.source.items)
+    run.begin({**settings_of(plan), "plan": in_words})
+    write_table(run.path / SPLIT, plan.data.source.items)
     return run
 
 
-def goes_on(plan: Plan, run: Run) -> bool:
+def is_begun(plan: Plan, run: Run) -> bool:
     """Whether there is something to go on from. Raises ValueError where it is of something else."""
-    if run.config_file.is_file():
-        if run.finished or any(run.checkpoints()):
-            check_same(plan, run)
-            return True
-        run.config()  # whoever it belongs to: what is not of a training is not written over
-        if (run.path / "model.safetensors").exists():
-            raise ValueError(
-                f"{run.path} holds a model, but neither README.md nor a checkpoint to go on from: choose another --out"
-            )
-    elif run.path.is_file() or (run.path.is_dir() and any(not passing(file.name) for file in run.path.iterdir())):
-        raise ValueError(f"{run.path} holds something that is no run: choose another --out")
+    if not run.config_file.is_file():
+        return False
+    config = run.config  # raises for one of another program, which is not written over
+    if run.finished or any(run.checkpoints()):
+        check_same(plan, run, config)
+        return True
+    if (run.path / MODEL).exists():
+        raise ValueError(
+            f"{run.path} holds a model, but neither {CARD} nor a checkpoint to go on from: choose another --out"
+        )
     return False
 
 
-def passing(name: str) -> bool:
-    """Whether a file is one that a process, killed before it wrote config.json, leaves in a new run."""
+def is_passing(name: str) -> bool:
+    """Whether a file is one that a process leaves in a new run when it is killed before config.json is there."""
     return name == LOCK or is_leftover(name)
 
 
@@ -84,23 +92,26 @@ def next_run(base: Path) -> Run:
     return run
 
 
-def check_same(plan: Plan, run: Run) -> None:
-    """Raises ValueError unless a run can go on with the data and settings that are asked for now."""
-    old, new = run.config(), json.loads(json.dumps(settings_of(plan)))
+def check_same(plan: Plan, run: Run, old: dict[str, Any]) -> None:
+    """Raises ValueError unless a run of the config.json `old` can go on with the data and settings of now."""
+    new = json.loads(json.dumps(settings_of(plan)))
     if old["data"].get("fingerprint") != new["data"]["fingerprint"]:
         root = old["data"].get("root")
         raise ValueError(f"{run.path} belongs to other data ({root}, or its files have changed): choose another --out")
     if run.finished:
         raise ValueError(f"{run.path} holds a finished run: choose another --out, or leave --out away for a new one")
-    was, now = matters(old), matters(new)
+    was, now = compared_settings(old), compared_settings(new)
     changed = ", ".join(f"{key}: {was.get(key)} -> {now[key]}" for key in now if now[key] != was.get(key))
     if changed:
         raise ValueError(f"{run.path} was begun with other settings ({changed}): use those, or choose another --out")
 
 
-def matters(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a run must go on with, by name: what was asked for and what was chosen for the rest."""
-    asked = {key: value for key, value in settings["train"].items() if key not in (*MAY_CHANGE, *CHOSEN)}
+def compared_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a run must go on with, by name: those asked for, and those chosen for the rest."""
+    train = TrainConfig.from_json(settings["train"]).to_json()
+    if train["label_smoothing"] is None:
+        train["label_smoothing"] = TASKS[train["task"]].smoothing
+    asked = {key: value for key, value in train.items() if key not in (*MAY_CHANGE, *CHOSEN)}
     config = read_config(settings["model"]).to_json()  # a run of 0.1.0 goes on
     parts = {"": config, "embed ": config.pop("embed")}
     parts |= {f"stage {number} ": stage for number, stage in enumerate(config.pop("stages"))}
@@ -117,16 +128,16 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "model": plan.model.to_json(),
         "model_name": plan.model_name,
         "clip_spec": plan.spec.to_json(),
-        "task": plan.source.task.to_json(),
+        "task": plan.data.source.task.to_json(),
         "train": plan.config.to_json(),
         "label_swaps": [plan.changes.flipped, plan.changes.reversed] if plan.config.label_swaps else None,
         "data": {
-            "root": str(plan.source.root),
-            "kind": plan.source.kind,
+            "root": str(plan.data.source.root),
+            "kind": plan.data.source.kind,
             "fingerprint": plan.fingerprint,
-            "counts": plan.counts(),
-            "clips": {split: len(plan.items(split)) for split in plan.counts()},
+            "counts": plan.data.counts(),
+            "clips": {split: len(plan.data.items(split)) for split in plan.data.counts()},
             "keep": plan.keep,
-            "notes": list(plan.source.notes),
+            "notes": list(plan.data.source.notes),
         },
     }

@@ -4,19 +4,20 @@ import shlex
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 
+from tubelet.data.dataset import kept_bytes
 from tubelet.nn import ModelConfig
 from tubelet.nn.cost import Info, describe
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
 from tubelet.report.page import Finished
-from tubelet.runs.run import Run
+from tubelet.runs.run import BAD_FILES, REPORT, Run
 from tubelet.system.console import clock, facts, say, size
 from tubelet.system.text import plural
 from tubelet.tasks import Results
-from tubelet.train.bad_files import LISTED
 from tubelet.train.distributed import Team
 from tubelet.train.plan import Plan
 
@@ -32,7 +33,7 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
     learned, learns = learned_of(plan.model)
     if config.freeze:
         memory = 16 * learned + 4 * (info.parameters - learned)
-    splits = ", ".join(f"{len(plan.items(split))} {split}" for split in plan.counts())
+    splits = ", ".join(f"{len(plan.data.items(split))} {split}" for split in plan.data.counts())
     t, h, w = spec.clip_size
     what = {
         "video": f"{t} frames of {h}x{w} px, {spec.seconds_between_frames:.3g} s apart: {spec.span_seconds:.3g} s",
@@ -40,14 +41,15 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
         "sound": f"{h} mel bins x {w} columns, {1000 * spec.seconds_between_frames:.3g} ms apart: "
         f"{spec.span_seconds:.3g} s",
     }[spec.kind]
-    names = plan.source.task.names
+    names = plan.data.source.task.names
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    kept = f"; decoded files stay in memory ({size(plan.kept_bytes)})" if plan.keep else "; files are read each time"
+    in_memory = size(kept_bytes(spec, plan.data.durations()))
+    kept = f"; decoded files stay in memory ({in_memory})" if plan.keep else "; files are read each time"
     kept = f"; features of {1 + config.freeze_views} views of each clip are kept" if config.freeze else kept
     cost = f"{info.parameters / 1e6:.1f} M parameters, {info.gmacs:.2f} GMACs a clip"
     return [
-        ("task", f"{plan.source.task.describe()}: {shown}"),
-        ("clips", f"{splits}; median {plan.clip_seconds:.3g} s" if spec.kind != "image" else splits),
+        ("task", f"{plan.data.source.task.describe()}: {shown}"),
+        ("clips", f"{splits}; median {np.median(plan.data.durations()):.3g} s" if spec.kind != "image" else splits),
         ("clip", what),
         ("model", f"{plan.model_name} with {plan.model.embed.kind} tokens: {cost}"),
         ("memory", f"about {size(memory)}{kept}"),
@@ -80,16 +82,16 @@ def length_of(train: dict[str, Any]) -> str:
 
 def other_length(plan: Plan, run: Run) -> list[str]:
     """A note where another length is asked for than the one that a run was begun with, which stays."""
-    begun, asked = length_of(run.config()["train"]), length_of(plan.config.to_json())
+    begun, asked = length_of(run.config["train"]), length_of(plan.config.to_json())
     return [f"with {begun}, as it was begun, not {asked}: that takes another --out"] if asked != begun else []
 
 
 def print_plan(plan: Plan, run: Run, team: Team) -> None:
     rows = plan_rows(plan, run)
     config = plan.config
-    length = length_of(run.config()["train"])  # of a run that goes on, as it was begun
+    length = length_of(run.config["train"])  # of a run that goes on, as it was begun
     where = str(team.device) + (f" x {team.size} processes" if team.size > 1 else "")
-    split = "" if run.config()["train"]["epochs"] else ", of which start, training and evaluation take their part"
+    split = "" if run.config["train"]["epochs"] else ", of which start, training and evaluation take their part"
     rows.insert(5, ("time", f"{length} on {where}{split}"))
     facts(f"Plan for {config.data}", rows)
 
@@ -102,15 +104,15 @@ def print_results(run: Finished) -> None:
     rows += [("baseline", f"{summary.number(figure)} by {name}") for name, figure in run.baselines]
     rows += summary.facts()[:FACTS_SHOWN]
     if summary.failed:
-        rows.append(("unreadable", f"{plural(summary.failed, f'more {run.noun}')}; see {LISTED}"))
+        rows.append(("unreadable", f"{plural(summary.failed, f'more {run.noun}')}; see {BAD_FILES}"))
     if results["train_skipped"]:
         of = f"{results['train_skipped']} of {results['train_files']} training files could not be read"
-        rows.append(("skipped", f"{of}; see {LISTED}"))
+        rows.append(("skipped", f"{of}; see {BAD_FILES}"))
     rows += freeze_rows(summary, results)
     facts("Result", rows)
     if summary.interval[0] <= max(figure for _, figure in run.baselines):
         say("warning", "not clearly better than that: more clips, more --minutes or --init may help")
-    say("report", run.path / "report.html")
+    say("report", run.path / REPORT)
     say("next  ", f"tubelet predict {shlex.quote(str(run.path))} FILE")
 
 

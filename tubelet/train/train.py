@@ -3,13 +3,13 @@
 import time
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tubelet.data.bad_files import BadFiles, read_list
 from tubelet.data.dataset import Clips, UserAugmentation
 from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError
@@ -18,21 +18,19 @@ from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
 from tubelet.predict.answer import answer
 from tubelet.runs.checkpoint import check_fits
-from tubelet.runs.lock import held
-from tubelet.runs.run import Run
-from tubelet.system import errors
+from tubelet.runs.lock import hold
+from tubelet.runs.run import BAD_FILES, INIT, METRICS, Run
 from tubelet.system.console import bar, say
-from tubelet.system.errors import EnvironmentTrouble
+from tubelet.system.errors import EnvironmentTrouble, environment_error
 from tubelet.system.signals import Stopped
-from tubelet.train.bad_files import BadFiles, spare, too_many
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.feature_cache import Cache, Features
-from tubelet.train.finish import finish
+from tubelet.train.finish import all_weights, finish, measure
 from tubelet.train.loop import learn, spread
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan, make_plan
-from tubelet.train.resume import next_run, open_run
+from tubelet.train.resume import find_run, next_run, open_run
 from tubelet.train.show import other_length, print_plan
 from tubelet.train.trainer import Fit, part_of_batch
 
@@ -64,70 +62,90 @@ def train_fn(
         EnvironmentTrouble: a full disk, too little memory, or another process that trains in the same directory.
     """
     begun = time.monotonic() if begun is None else begun
-    with ExitStack() as holding:
-        try:
-            return train_held(config, holding, user_augmentation=user_augmentation, show=show, begun=begun)
-        except Exception as error:
-            told = errors.of(error)
-            if told is None or told is error:
-                raise
-            raise EnvironmentTrouble(f"{told}. The same command goes on from the last checkpoint") from error
+    try:
+        team = Team.join(config.device)
+        if config.freeze and user_augmentation:
+            raise ValueError(
+                "--freeze keeps features for later, and cannot tell a user_augmentation from another: leave it"
+            )
+        show = show and team.first
+        plan = team.together(lambda: settle(config, team, show=show))
+        plan = replace(plan, changes=replace(plan.changes, user=user_augmentation))
+        with ExitStack() as to_the_end:
+            run = team.first_alone(lambda: find_run(config))
+            team.first_alone(lambda: to_the_end.enter_context(hold(run.path)))
+            run = team.first_alone(lambda: open_run(plan, run))
+            train(plan, run, team, begun=begun, show=show)
+        return run.path
+    except Exception as error:
+        trouble = environment_error(error)
+        if trouble is None or trouble is error:
+            raise
+        raise EnvironmentTrouble(f"{trouble}. The same command goes on from the last checkpoint") from error
 
 
-def train_held(
-    config: TrainConfig, holding: ExitStack, *, user_augmentation: UserAugmentation | None, show: bool, begun: float
-) -> Path:
-    """`train_fn`, with a stack that lets the run directory go in the end."""
-    team = Team.join(config.device)
-    if config.freeze and user_augmentation:
-        raise ValueError(
-            "--freeze keeps features for later, and cannot tell a user_augmentation from another: leave it"
-        )
-    show = show and team.first
-    plan = team.together(lambda: settle(config, team, show=show))
-    run = team.first_alone(lambda: open_run(plan, hold=lambda path: holding.enter_context(held(path))))
-    plan = replace(plan, changes=replace(plan.changes, user=user_augmentation))
+def train(plan: Plan, run: Run, team: Team, *, begun: float, show: bool) -> None:
+    """The training of a plan in its run directory, from the first step or the last checkpoint to the report."""
+    config = plan.config
     if show:
         print_plan(plan, run, team)
     checkpoint, notes = run.newest_checkpoint()
     init = config.freeze or not checkpoint
     model = team.together(lambda: new_model(plan, run, team, init=init, show=show))
     get = features_of if config.freeze else clips_of
-    bad = team.together(lambda: BadFiles(plan, run, write=team.first, show=show))
-    budget = budget_of(run.config()["train"], plan, begun)
+    bad = team.together(lambda: bad_files(plan, run, team, show=show))
+    budget = budget_of(run.config["train"], plan, begun)
     train_clips, held_clips = team.together(lambda: get(model, plan, run, team, bad, budget, show=show))
     pace = Pace(most_steps(plan, train_clips), budget=budget, file=run.pace_file if team.first else None)
     fit = Fit(plan=plan, model=learner(model, train_clips), clips=train_clips, team=team, pace=pace)
+    recent: list[dict[str, float]] = []
     if checkpoint:
         average, best = bool(config.ema), "best" in checkpoint.state
         what = str(run.path)
         team.together(lambda: check_fits(checkpoint.tensors, fit.model, average=average, best=best, what=what))
         fit.resume(checkpoint.step, checkpoint.tensors, checkpoint.state)
-        fit.recent = checkpoint.state.get("recent", [])
+        recent = checkpoint.state.get("recent", [])
         about = "about " if budget else ""
         notes += [f"from step {fit.step} of {about}{pace.steps}", *other_length(plan, run)]
     elif team.first:
         run.pace_file.unlink(missing_ok=True)
     if team.first and (lost := run.forget_metrics_after(fit.step)):
-        notes.append(f"{run.path / 'metrics.jsonl'}: {lost} damaged lines are left out")
+        notes.append(f"{run.path / METRICS}: {lost} damaged lines are left out")
     for note in notes if show else ():
         say("going on", note)
-    learn(fit, run, held_clips, bad=bad, title="training", show=show)
-    frozen = model.state_dict() if config.freeze else {}
-    compare = partial(train_all, run, config, show=show) if config.compare else None
-    finish(fit, run, begun=begun, bad=bad, frozen=frozen, compare=compare, show=show)
-    return run.path
+    learn(fit, run, held_clips, recent=recent, title="training", show=show)
+    finished = measure(fit, run, begun=begun, frozen=model.state_dict() if config.freeze else {}, show=show)
+    if finished is None:
+        return
+    if config.compare:
+        figures = finished.summary
+        if show:
+            say("frozen", f"{figures.say(figures.figure)}; now all weights learn, to compare")
+        finished.results["frozen"]["all_weights"] = all_weights(train_all(plan, run, show=show), figures.figure_name)
+    finish(plan, run, finished, show=show)
 
 
-def train_all(run: Run, config: TrainConfig, *, show: bool) -> Path:
+def bad_files(plan: Plan, run: Run, team: Team, *, show: bool) -> BadFiles:
+    """The bad files that the plan found, or the run before it was stopped; one process keeps the list."""
+    return BadFiles(
+        plan.config.data,
+        train_files=len(plan.data.items("train")) + sum(one.split == "train" for one in plan.data.bad),
+        most=plan.config.most_bad,
+        known=(*read_list(run.path / BAD_FILES), *plan.data.bad),
+        file=run.path / BAD_FILES if team.first else None,
+        show=show,
+    )
+
+
+def train_all(plan: Plan, run: Run, *, show: bool) -> Run:
     """The run beside a frozen one, from the same start, of which all weights learn."""
     base = Run(run.path.with_name(f"{run.path.name}-all-weights"))
-    config = replace(config, freeze=False, compare=False, lr=None, layer_decay=None, out=base.path)
+    config = replace(plan.config, freeze=False, compare=False, lr=None, layer_decay=None, out=base.path)
     if base.finished:  # before this one was stopped; or it belongs to an older one
-        then, now = base.config(), run.config()
-        if TrainConfig.from_json(then["train"]) == config and then["data"]["fingerprint"] == now["data"]["fingerprint"]:
-            return base.path
-    return train_fn(replace(config, out=next_run(base.path).path), show=show)
+        then = base.config
+        if TrainConfig.from_json(then["train"]) == config and then["data"]["fingerprint"] == plan.fingerprint:
+            return base
+    return Run(train_fn(replace(config, out=next_run(base.path).path), show=show))
 
 
 def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:
@@ -144,7 +162,7 @@ def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:
     plan = make_plan(config, team.device, show=show)
     if config.baseline and plan.model.stages[0].kind == "windows":
         raise ValueError(f"--baseline trains a plain encoder of one frame, {plan.model_name} has stages: leave it out")
-    if config.patience and not plan.chooses:
+    if config.patience and not plan.data.chooses:
         raise ValueError(
             "--patience ends a training by validation clips, and what it is measured on must be others: give the data "
             "a val and a test split"
@@ -159,9 +177,9 @@ def new_model(plan: Plan, run: Run, team: Team, *, init: bool, show: bool) -> Sp
     if init and plan.start:
         lines = plan.start.fill(model)
         if team.first:
-            run.write_text("init.txt", "\n".join(lines) + "\n")
+            run.write_text(INIT, "\n".join(lines) + "\n")
         if show:
-            say("started from", f"{plan.start.init}: {len(lines)} lines in {run.path / 'init.txt'}")
+            say("started from", f"{plan.start.init}: {len(lines)} lines in {run.path / INIT}")
     return model
 
 
@@ -179,16 +197,15 @@ def features_of(
     model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles, budget: Budget | None, *, show: bool
 ) -> tuple[Features, Features]:
     """What the encoder of a model makes of the clips to train on, and of those that are looked at meanwhile."""
-    cache, held = Cache(model, plan, run, team), plan.items(plan.looked_at)
-    items = plan.items("train")
-    train = cache.of(items, views=plan.config.freeze_views, known=bad.among(items), title="features", show=show)
-    bad.add(train.bad.values())  # those that are held out are counted when they are asked for
+    cache, held = Cache(model, plan, run, team, bad), plan.data.items(plan.data.looked_at)
+    train = cache.load(plan.data.items("train"), views=plan.config.freeze_views, title="features", show=show)
+    looked_at = cache.load([held[i] for i in spread(len(held))], views=0, title="held out", show=show)
+    bad.announce(bad.unannounced())
     bad.check()
-    looked_at = cache.of([held[i] for i in spread(len(held))], views=0, title="held out", show=show)
     if budget:  # looks are at features, the evaluation is of files
-        measured, begun = plan.items(plan.held_out), time.monotonic()
-        task, root = plan.source.task, plan.source.root
-        answer(model, plan.spec, task, root, measured[:TRIED], views_text=plan.config.views, device=team.device)
+        measured, begun = plan.data.items(plan.data.held_out), time.monotonic()
+        task, root, views = plan.data.source.task, plan.data.source.root, plan.config.views
+        answer(model, plan.spec, task, root, measured[:TRIED], views_text=views, device=team.device)
         budget.clips = 0
         budget.other_seconds += (time.monotonic() - begun) / len(measured[:TRIED]) * len(measured)
     return train, looked_at
@@ -200,17 +217,15 @@ def clips_of(
     """Clips to train on and held-out ones. Where frames are kept in memory, files are decoded now, so that training
     does not wait for a disk; those that a part of the time budget is too short for are decoded when their turn comes.
     """
-    source = plan.source
+    source = plan.data.source
     train, held = (
-        Clips(source.root, plan.items(split), source.task, plan.spec, keep=plan.keep)
-        for split in ("train", plan.looked_at)
+        Clips(source.root, plan.data.items(split), source.task, plan.spec, keep=plan.keep, bad=bad)
+        for split in ("train", plan.data.looked_at)
     )
-    train.bad |= bad.among(train.items)
 
     def read_train(number: int) -> None:
         train.readable(number, 0.0)
-        if len(train.bad) > spare(plan):
-            raise too_many(plan, train.bad)
+        bad.check()
 
     def read_held(number: int) -> None:
         with suppress(MediaError):  # counted when they are asked for
@@ -218,7 +233,7 @@ def clips_of(
 
     # held-out ones first: a look that has to read them would be taken for what all looks cost
     todo = [(read_held, number) for number in spread(len(held))] if plan.keep else []
-    todo += [(read_train, number) for number in range(len(train)) if number not in train.bad] if plan.keep else []
+    todo += [(read_train, number) for number in range(len(train)) if not train.is_bad(number)] if plan.keep else []
     reading = prefetch(lambda one: one[0](one[1]), todo, threads=plan.workers, ahead=4 * plan.workers)
     with bar("reading", len(todo), show=show) as progress, closing(reading):
         for _ in reading:
@@ -226,13 +241,13 @@ def clips_of(
             if budget and budget.spent > READ_SHARE * budget.seconds:
                 break
     if budget and plan.keep:  # the files of the evaluation are read anew; otherwise looks tell how long that takes
-        measured = Clips(source.root, plan.items(plan.held_out), source.task, plan.spec, keep=False)
+        measured = Clips(source.root, plan.data.items(plan.data.held_out), source.task, plan.spec, keep=False)
         begun, numbers = time.monotonic(), range(min(TRIED, len(measured)))
         for number in numbers:
             with suppress(MediaError):
                 measured.centre(number)
         budget.other_seconds += (time.monotonic() - begun) / len(numbers) * plan.answered_clips / plan.workers
-    bad.add(train.bad.values())
+    bad.announce(bad.unannounced())
     bad.check()
     return train, held
 

@@ -17,10 +17,9 @@ from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import some
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
-from tubelet.runs.run import Tensors
+from tubelet.runs.run import Run, Tensors
 from tubelet.system.text import plural
 from tubelet.tasks import Task
-from tubelet.train.bad_files import spare, too_many
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.feature_cache import Features
@@ -62,12 +61,10 @@ class Fit:
     pace: Pace
     single_frame: bool = False
     step: int = 0
-    saved_step: int | None = None  # of the last checkpoint
-    recent: list[dict[str, float]] = field(default_factory=list)  # figures of the steps since they were last logged
+    saved_step: int | None = field(init=False, default=None)  # of the last checkpoint
     wrapped: nn.Module = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
     part: int = field(init=False)
-    spare: int = field(init=False)
     average: Tensors | None = field(init=False, default=None)
     best: Best | None = field(init=False, default=None)
     orders: dict[int, np.ndarray] = field(init=False, default_factory=dict)
@@ -75,7 +72,6 @@ class Fit:
     def __post_init__(self) -> None:
         config, team = self.plan.config, self.team
         self.part = part_of_batch(config, team.size)
-        self.spare = spare(self.plan)
         self.model.to(team.device)
         self.wrapped = wrap(self.model, team, config.shard)  # before the optimizer: sharding replaces the parameters
         self.optimizer = make_optimizer(self.model, weight_decay=config.weight_decay, layer_decay=self.plan.layer_decay)
@@ -84,7 +80,7 @@ class Fit:
 
     @property
     def task(self) -> Task:
-        return self.plan.source.task
+        return self.plan.data.source.task
 
     def run(self, *, after: Callable[[dict[str, float]], bool]) -> None:
         """Steps until the last; `after` gets the figures of each step and stops the run by returning True."""
@@ -127,14 +123,14 @@ class Fit:
             ValueError: more clips than `--max-bad` allows, or all, cannot be read.
         """
         skips = 0
-        while len(self.clips.bad) <= self.spare:
+        while True:
+            self.clips.bad.check()
             number, epoch = self.shuffled(position, skips=skips)
             rng = np.random.default_rng([self.plan.config.seed, epoch, number] + ([skips] if skips else []))
             found = self.clips.random(number, self.plan.changes, rng, single_frame=self.single_frame)
             if found is not None:
                 return found
             skips += 1
-        raise too_many(self.plan, self.clips.bad)
 
     def shuffled(self, position: int, *, skips: int = 0) -> tuple[int, int]:
         """The clip at a position of the endless stream, in which every epoch has its own order, and its epoch; or the
@@ -156,7 +152,7 @@ class Fit:
     def taken(self, position: int) -> int:
         """The clip that is learned from at a position, once the bad ones are known."""
         numbers = (self.shuffled(position, skips=skips)[0] for skips in count())
-        return next(number for number in numbers if number not in self.clips.bad)
+        return next(number for number in numbers if not self.clips.is_bad(number))
 
     def learn(self, parts: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """One optimizer step over the parts of this process's share of the batch."""
@@ -184,7 +180,7 @@ class Fit:
         return {"loss": loss_value, "score": score.item() / (len(parts) * self.part), "lr": rate}
 
     def give_up(self, loss: float, norm: float) -> None:
-        items, first = self.plan.items("train"), self.step * self.plan.config.batch
+        items, first = self.plan.data.items("train"), self.step * self.plan.config.batch
         names = dict.fromkeys(items[self.taken(first + i)].name for i in range(self.plan.config.batch))
         saved, anew = "none yet", ""
         if self.saved_step is not None:
@@ -241,6 +237,22 @@ class Fit:
             tensors |= {f"best.{name}": value for name, value in self.best.weights.items()}
             state["best"] = {name: value for name, value in vars(self.best).items() if name != "weights"}
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, state
+
+    def save(self, run: Run, recent: list[dict[str, float]], *, last: bool = False) -> str:
+        """A checkpoint, or what kept it from being written, in words; every process must call this. It must be written
+        where it is the last; elsewhere training goes on with the one before, though not for ever.
+
+        recent: figures of the steps since they were last logged."""
+        tensors, state = self.tensors()
+        state["recent"] = recent
+
+        def write() -> str:
+            return run.try_checkpoint(self.step, tensors, state, last=last) if self.team.first else ""
+
+        missed = self.team.together(write)
+        if not missed:
+            self.saved_step = self.step
+        return missed
 
     def resume(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
         """Takes up what `tensors()` gave at a step."""
