@@ -92,6 +92,7 @@ def test_a_run_of_several_classes_is_whole(tagged: Path) -> None:
     assert config["task"]["names"] == ["any", "bright"]
     assert config["data"]["counts"]["val"] == {"any": 6, "bright": 6}
     assert config["data"]["clips"] == {"train": 10, "val": 12, "test": 6}
+    assert any(line.startswith("clips: 10 train, 12 val, 6 test") for line in config["plan"])
     assert any("2 clips without a label" in note for note in config["data"]["notes"])
     splits = read_csv(tagged / "split.csv")
     assert len(splits) == 28, "all but two that are not labelled"
@@ -116,6 +117,26 @@ def test_evaluation_gives_the_results_of_the_run(
     assert (tmp_path / "p.csv").read_bytes() == (folder / "predictions.csv").read_bytes()
     assert command("eval", folder, data, "--split", "val", *CPU) == 0
     assert "Evaluation on val" in capsys.readouterr().out
+
+
+def test_recordings_are_groups_in_an_evaluation_as_in_a_training(tagged: Path, clips: Path, tmp_path: Path) -> None:
+    """By their names too."""
+    predictor, intervals = Predictor.load(tagged, device="cpu"), []
+    labels = {row["path"]: row["label"] for row in read_csv(clips / "tags.csv")}
+    for name in ("v_Any_g{0}_c{1}.mp4", "{0}-{1}.mp4"):
+        for group in ("", ",group"):
+            folder = tmp_path / f"{len(intervals)}"
+            folder.mkdir()
+            rows = [f"path,label{group}"]
+            for i in range(12, 30):
+                file = name.format((i - 12) // 6, i)
+                (folder / file).symlink_to(clips / f"{i}.mp4")
+                rows.append(f"{file},{labels[f'{i}.mp4']}" + (f",Any/g{(i - 12) // 6}" if group else ""))
+            (folder / "t.csv").write_text("\n".join(rows))
+            found = evaluate(predictor, folder / "t.csv", show=False).results
+            intervals.append((found.interval, found.to_json()["macro_f1_interval"]))
+    named, named_and_told, alone, told = intervals
+    assert named == named_and_told == told != alone
 
 
 def test_tags_are_predicted(tagged: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -265,7 +286,9 @@ def test_the_report_and_the_card_have_the_figures(run: str, request: pytest.Fixt
         assert all(figure in text for figure in figures)
         assert "What is taken for what" not in text
         assert "nan" not in re.sub(r"data:image.*?\"", "", text).replace("finance", "").lower().split()
-    assert ("probability" in card) == (run == "tagged")
+    assert ("probability" in card) == ("weakest first" in page) == (run == "tagged")
+    kept = next(value for name, value in results["kept"].items() if name in ("overlap", "r2"))
+    assert (percent(kept) if run == "tagged" else f"{kept:.3f}") in page
 
 
 # ---- what cannot work
