@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from io import TextIOWrapper
 from textwrap import fill
 from typing import Any, TextIO
@@ -177,24 +177,32 @@ def prepare(command: Prepare) -> int:
 
 
 def evaluate(command: Eval) -> int:
+    from tubelet.evaluate import evaluate as measure
     from tubelet.predict.predictor import Predictor
-    from tubelet.predict.show import check_table
+    from tubelet.predict.tables import check_table
 
     check_table(command.csv)
     predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype)
     print(f"tubelet: in {predictor.precision}", file=sys.stderr)
-    results = predictor.evaluate(
-        command.data, views=command.views, split=command.split, csv_file=command.csv, workers=command.workers
+    found = measure(
+        predictor,
+        command.data,
+        views=command.views,
+        split=command.split,
+        labels=command.labels,
+        csv_file=command.csv,
+        workers=command.workers,
     )
+    failures = [{"path": one.path, "code": one.code, "message": one.status} for one in found.failed]
     if command.json:
-        print_json({"run": command.run, "data": command.data, **results})
-    return SOME_FAILED if results["failed"] else 0
+        print_json({"run": command.run, "data": command.data, **found.to_json(), "failures": failures})
+    return SOME_FAILED if failures else 0
 
 
 def predict(command: Predict) -> int:
     from tubelet.predict.predictor import Predictor, find_files
-    from tubelet.predict.show import check_table
     from tubelet.predict.show import show as show_predictions
+    from tubelet.predict.tables import check_table
 
     check_table(command.csv)
     files = find_files(command.files)
@@ -242,21 +250,25 @@ def info(command: Info) -> int:
 
     from tubelet.info import list_names, print_info, usual_input
     from tubelet.nn.cost import describe
-    from tubelet.nn.create import create_model
+    from tubelet.nn.create import model_config
+    from tubelet.nn.model import SpaceTimeTransformer
 
     if command.model == "list":
         print_json({"models": list_names()}) if command.json else print("\n".join(list_names()))
         return 0
     clip, channels = usual_input(command.model)
+    config = model_config(
+        command.model,
+        clip=clip if command.clip is None else command.clip,
+        num_classes=command.classes,
+        channels=channels if command.channels is None else command.channels,
+        embed=command.embed,
+    )
+    if len(config.stages) > 1:
+        blocks = command.temporal_depth
+        config = config.with_stage(1, depth=blocks) if blocks else replace(config, stages=config.stages[:1])
     with torch.device("meta"):
-        model = create_model(
-            command.model,
-            clip=clip if command.clip is None else command.clip,
-            num_classes=command.classes,
-            channels=channels if command.channels is None else command.channels,
-            embed=command.embed,
-            temporal_depth=command.temporal_depth,
-        )
+        model = SpaceTimeTransformer(config)
     found = describe(model, name=command.model)
     print_json(asdict(found)) if command.json else print_info(found)
     return 0

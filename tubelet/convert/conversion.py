@@ -22,7 +22,7 @@ from tubelet.weights.dialects.reference import Source, find_dialect, read_refere
 from tubelet.weights.dialects.settings import Given, labels
 from tubelet.weights.formats.open import Foreign, read_foreign
 from tubelet.weights.formats.pickle_file import WARNING
-from tubelet.weights.store import FILE, load, model_header, save
+from tubelet.weights.store import FILE, load, open_model, save
 
 EXAMPLES = {"video": "clip.mp4", "image": "picture.jpg", "sound": "sound.wav"}
 WORDS = {"heads": "the number of attention heads", "clip": "the size of clip they are made for"}
@@ -100,7 +100,7 @@ def convert_back(src: str | os.PathLike[str], dst: str | os.PathLike[str], *, di
         save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, temporary, {"format": "pt"})
     if show:
         config = model.config
-        said = f"heads {config.heads}, clip {model.input_size}, mean {config.mean}, std {config.std}"
+        said = f"heads {config.stages[0].heads}, clip {model.input_size}, mean {config.mean}, std {config.std}"
         rows = [("file", str(file)), ("note", f"weights alone, without a config.json; they do not say: {said}")]
         facts(f"{len(state)} tensors in the names of {dialect}", rows)
     return file
@@ -121,7 +121,7 @@ def check_free(dst: str | os.PathLike[str]) -> None:
 def refuse_ours(src: str | os.PathLike[str]) -> None:
     """Raises ValueError for weights of ours; what else `src` may be, is seen later."""
     try:
-        model_header(src)
+        open_model(src)
     except ValueError:
         return
     raise ValueError(f"{src}: weights of tubelet itself: add --to DIALECT to write them for another program")

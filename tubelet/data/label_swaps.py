@@ -92,11 +92,6 @@ def read_swaps(file: Path, classes: tuple[str, ...]) -> LabelSwaps:
     return LabelSwaps(swaps.get("mirrored"), swaps.get("reversed"), tuple(notes))
 
 
-def as_indices(partners: dict[str, str] | None, classes: tuple[str, ...]) -> tuple[int, ...] | None:
-    """{label: label} -> for each class number, its partner's number; None stays None."""
-    return None if partners is None else tuple(classes.index(partners[label]) for label in classes)
-
-
 def _read_rows(file: Path) -> list[dict[str, str]]:
     try:
         text = file.read_text(encoding="utf-8-sig")

@@ -21,8 +21,6 @@ from tubelet.weights.formats.safetensors_file import check_header, open_tensors
 from tubelet.weights.store import read_header
 
 HEADER_BYTES = 4096  # kept free at the start of the file: how many steps there will be is known at its end
-# Settings of a model that change nothing about the codes of a step.
-NOT_THE_ENCODERS = ("clip", "num_classes", "temporal_depth", "drop_path", "dropout", "checkpointing")
 
 
 def encoder_hash(model: SpaceTimeTransformer, spec: dict[str, Any]) -> str:
@@ -31,7 +29,7 @@ def encoder_hash(model: SpaceTimeTransformer, spec: dict[str, Any]) -> str:
     Another head or temporal encoder makes no other codes, nor does a clip of another length.
     """
     digest = hashlib.sha256()
-    settings = {name: value for name, value in model.config.to_json().items() if name not in NOT_THE_ENCODERS}
+    settings = model.config.encoder_settings()
     pixels = {name: value for name, value in spec.items() if name != "frames"}
     digest.update(json.dumps([settings, pixels], sort_keys=True).encode())
     for part, module in (("embed", model.embed), ("encoder", model.encoders[0])):

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from tubelet.data.dataset import BadFile
 from tubelet.data.items import Item
+from tubelet.media.workers import DEADLY, refuse_deadly
 from tubelet.runs.run import Run
 from tubelet.system.console import say
 from tubelet.system.text import visible
@@ -27,6 +28,9 @@ class BadFiles:
     def __init__(self, plan: Plan, run: Run, *, write: bool, show: bool):
         self.plan, self.run, self.write, self.show = plan, run, write, show
         self.files = {one.path: one for one in (*read_list(run), *plan.bad)}
+        for number, one in self.among(plan.source.items).items():
+            if one.code == DEADLY:  # of which another process of the run knew
+                refuse_deadly(str(plan.source.root / plan.source.items[number].path), one.message)
         if write and self.files:
             self.save()
 

@@ -16,6 +16,10 @@ class TrainConfig:
 
     data: Positional[Path]
     """Folder of class folders, folder with train/ val/ test/, or CSV file (path, label[, start, end, split, group])."""
+    task: Literal["classification", "multilabel", "regression"] = "classification"
+    """What is learned: one class of several, all that hold of several (cells a;b), or numbers."""
+    labels: tuple[str, ...] = ("label",)
+    """Columns of the table that hold it; several only where they hold numbers."""
     out: Path | None = None
     """Run directory; runs/NAME-OF-THE-DATA if left out."""
     model: str | None = None
@@ -55,8 +59,8 @@ class TrainConfig:
     """Share of the steps in which the learning rate rises; a half cosine follows."""
     layer_decay: float | None = None
     """Factor on the learning rate from each layer to the one below it; 0.75 with --init."""
-    label_smoothing: float = 0.1
-    """Probability given to all classes alike."""
+    label_smoothing: float | None = None
+    """Probability given to all classes alike; 0.1 where each clip has one class, else 0, if left out."""
     mixup: float = 0.0
     """Beta parameter of mixup; 0 is off."""
     ema: float = 0.0
@@ -104,13 +108,15 @@ class TrainConfig:
         for name in ("batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 1 or more")
+        if len(set(self.labels)) != len(self.labels) or (len(self.labels) > 1 and self.task != "regression"):
+            raise ValueError(f"labels = {' '.join(self.labels)}: expected one column, or several for --task regression")
         if self.compare and not self.freeze:
             raise ValueError("--compare compares --freeze with training all weights: give both")
         for name in NOT_NEGATIVE:
-            if not 0 <= getattr(self, name) < math.inf:
+            if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 0 or more")
         for name in ("ema", "drop_path", "dropout", "label_smoothing", "val_share"):
-            if getattr(self, name) >= 1:
+            if (getattr(self, name) or 0) >= 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected less than 1")
         for name in POSITIVE:
             value = getattr(self, name)
@@ -126,6 +132,11 @@ class TrainConfig:
         """`max_bad` as a share in [0, 1]."""
         return float(self.max_bad.removesuffix("%")) / 100
 
+    @property
+    def regularisation(self) -> dict[str, Any]:
+        """The settings of `tubelet.nn.regularise`."""
+        return {"drop_path": self.drop_path, "dropout": self.dropout, "checkpointing": self.checkpointing}
+
     def to_json(self) -> dict[str, Any]:
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
 
@@ -138,7 +149,9 @@ class TrainConfig:
         settings["data"] = Path(settings["data"])
         for name in ("out", "cache", "label_swaps"):
             settings[name] = None if settings.get(name) is None else Path(settings[name])
-        settings["size"] = None if settings.get("size") is None else tuple(settings["size"])
+        for name in ("size", "labels"):
+            if settings.get(name) is not None:
+                settings[name] = tuple(settings[name])
         return cls(**settings)
 
 
@@ -183,4 +196,4 @@ MAY_CHANGE = (
 )
 
 # Left open or not, these end up in the model and the ClipSpec, which are compared instead.
-CHOSEN = ("model", "embed", "frames", "seconds_between_frames", "size", "drop_path", "dropout")
+CHOSEN = ("model", "embed", "frames", "seconds_between_frames", "size")

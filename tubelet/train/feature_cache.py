@@ -38,10 +38,9 @@ from tubelet.weights.store import read_tensors, write_tensors
 
 FORMAT = 2  # raised whenever the same settings give other features
 KEY_LENGTH = 16
-ANYHOW = ("num_classes", "drop_path", "dropout", "checkpointing")  # what is only run does not feel them
 
 
-Views = tuple[Tensor, list[int]]  # of one clip, the centre first: clips (V, C, T, H, W) or codes (V, t, D); labels
+Views = tuple[Tensor, list[str]]  # of one clip, the centre first: clips (V, C, T, H, W) or codes (V, t, D); labels
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Features:
     """The features of clips, in the place of `Clips`. A clip that cannot be read, one of `bad`, keeps its place."""
 
     found: list[Views | None]
-    labels: list[int]
+    targets: Tensor  # (N, ...)
     bad: dict[int, BadFile]
 
     def __len__(self) -> int:
@@ -57,7 +56,7 @@ class Features:
 
     def random(
         self, number: int, changes: Changes, rng: np.random.Generator, *, single_frame: bool = False
-    ) -> tuple[Tensor, int] | None:
+    ) -> tuple[Tensor, str] | None:
         """One view of a clip, drawn at random: codes (t, D) and the label. It was changed when it was computed."""
         if number in self.bad:
             return None
@@ -126,8 +125,7 @@ class Cache:
                 progress.advance(f"{progress.done + 1}/{progress.total} clips {rate:.1f}/s left {progress.left}")
                 if caught:
                     raise Stopped(self.run.path, caught[0])
-        labels = [plan.source.classes.index(item.label) for item in items]
-        features = Features(found, labels, bad)
+        features = Features(found, plan.source.task.targets([item.label for item in items]), bad)
         seconds = time.monotonic() - begun
         self.seconds += seconds
         self.note()
@@ -139,7 +137,7 @@ class Cache:
         """None where they are not there, or not whole."""
         try:
             tensors, about = read_tensors(self.file(item, views))
-            return tensors["codes"], [self.plan.source.classes.index(name) for name in about["labels"]]
+            return tensors["codes"], [str(label) for label in about["labels"]]
         except (ValueError, KeyError, OSError, SafetensorError):
             return None
 
@@ -149,15 +147,14 @@ class Cache:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             codes = encode(self.model, clips.to(self.device)).cpu()
         codes = codes.to(torch.bfloat16 if half else torch.float32).contiguous()
-        names = [self.plan.source.classes[label] for label in labels]
-        write_tensors(self.file(item, views), {"codes": codes}, {"labels": names})
+        write_tensors(self.file(item, views), {"codes": codes}, {"labels": labels})
         return codes, labels
 
     def file(self, item: Item, views: int) -> Path:
         """Where the features of an item are: its name changes with the clip, its labels and the number of views."""
-        plan, label = self.plan, self.plan.source.classes.index(item.label)
-        swaps = (plan.changes.flip_labels, plan.changes.reverse_labels) if views else ()
-        labels = [item.label, *(swap and plan.source.classes[swap[label]] for swap in swaps)]
+        plan, task = self.plan, self.plan.source.task
+        swaps = (plan.changes.flipped, plan.changes.reversed) if views else ()
+        labels = [item.label, *(None if swap is None else task.swap(item.label, swap) for swap in swaps)]
         try:
             stat = os.stat(plan.source.root / item.path)
         except OSError:  # will be said when it is read
@@ -195,7 +192,7 @@ def settings_of(model: SpaceTimeTransformer, plan: Plan) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "weights": encoder_sha256(model),
-        "model": {name: value for name, value in model.config.to_json().items() if name not in ANYHOW},
+        "model": model.config.encoder_settings(),
         "clip_spec": plan.spec.to_json(),
         "augmentation": asdict(augmentation) if augmentation else None,
         "dtype": "bfloat16" if plan.bfloat16 else "float32",
@@ -225,10 +222,10 @@ def views_of(item: Item, plan: Plan, views: int) -> Views | BadFile:
         start, end = item_range(plan.source.root / item.path, **where)
         # one pass over the item for all its views, unless it is so long that they leave most of it out
         once = FINER * (end - start) <= (1 + views) * plan.spec.span_seconds
-        clips = Clips(plan.source.root, [item], plan.source.classes, plan.spec, keep=once)
+        clips = Clips(plan.source.root, [item], plan.source.task, plan.spec, keep=once)
         if once:
             clips.timeline(0)
-        found = [(clips.centre(0), clips.labels[0])]
+        found = [(clips.centre(0), item.label)]
         for view in range(views):
             rng = np.random.default_rng([plan.config.seed, int.from_bytes(name[:8]), view])
             varied = clips.random(0, plan.changes, rng)

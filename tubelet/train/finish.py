@@ -10,22 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 
-import tubelet
 from tubelet.data.clips import load_frames
 from tubelet.data.dataset import BadFile
-from tubelet.evaluate import Answer, answer, results_of, write_predictions
+from tubelet.evaluate import Evaluation, measure_answers
 from tubelet.media.reader import MediaError, read_sound
+from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
-from tubelet.report.page import write_card, write_report
+from tubelet.predict.answer import answer
+from tubelet.predict.tables import write_labelled
+from tubelet.report.page import Finished, write_card, write_report
 from tubelet.runs.run import Run, Tensors
 from tubelet.system.console import bar, say
+from tubelet.tasks import Results, Task
 from tubelet.train.bad_files import BadFiles
 from tubelet.train.distributed import Team
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan
 from tubelet.train.show import print_results
 from tubelet.train.trainer import Fit
+from tubelet.version import __version__
 from tubelet.weights.store import load_strict, save
 
 STRIP_PX = (96, 96)  # at least, of a frame in the report
@@ -54,37 +59,66 @@ def finish(
         return
     model = SpaceTimeTransformer(plan.model)
     load_strict(model, weights, what="trained weights")
-    about = {"clip_spec": plan.spec.to_json(), "classes": list(plan.source.classes), "tubelet": tubelet.__version__}
+    task = settle_task(model, plan, team, show=show)
+    about = {"clip_spec": plan.spec.to_json(), "task": task.to_json(), "tubelet": __version__}
     save(model, run.path, about=about)
-    answers, seconds = answer_all(model, plan, team, views=config.views, title="evaluating", show=show)
-    failed = [answer for answer in answers if answer.probabilities is None]
-    bad.add(BadFile(answer.path, answer.code, answer.note, plan.held_out) for answer in failed)
-    write_predictions(answers, plan.source.classes, run.path / "predictions.csv")
-    results = {"split": plan.held_out, "views": config.views, **results_of(answers, plan.source.classes)}
+    evaluation, seconds = evaluate_split(
+        model, task, plan, team, views=config.views, title="evaluating", show=show, split=plan.held_out
+    )
+    bad.add(BadFile(one.path, one.code, one.note, plan.held_out) for one in evaluation.failed)
+    write_labelled(evaluation.answers, task, run.path / "predictions.csv")
+    results = evaluation.to_json()
     results["kept"] = kept_of(fit)
-    results["single_frame"] = single_frame(fit, show=show) if config.baseline and plan.spec.kind == "video" else None
+    baseline = config.baseline and plan.spec.kind == "video"
+    results["single_frame"] = single_frame(fit, show=show) if baseline else None
     results |= {"train_files": bad.train_files, "train_skipped": bad.skipped}
     results["seconds_total"] = time.monotonic() - begun
-    results["clips_per_second_predict"] = len(answers) / max(seconds, 1e-9)
-    results["frozen"] = all_weights(results, fit, compare, show=show) if isinstance(fit.model, Rest) else None
+    results["clips_per_second_predict"] = len(evaluation.answers) / max(seconds, 1e-9)
+    results["frozen"] = (
+        all_weights(evaluation.results, fit, compare, show=show) if isinstance(fit.model, Rest) else None
+    )
     run.write_json("results.json", results)
     sounds = strip_sounds(plan) if plan.spec.kind == "sound" else None
-    write_report(run.path, frames=strip_frames(plan), sounds=sounds)
-    write_card(run.path)
+    finished = Finished(run.path, run.config(), run.metrics(), task, evaluation, results)
+    write_report(finished, frames=strip_frames(plan), sounds=sounds)
+    write_card(finished)
     run.remove_checkpoints()
     if show:
-        print_results(results, run)
+        print_results(finished)
 
 
-def answer_all(
-    model: SpaceTimeTransformer, plan: Plan, team: Team, *, views: str, title: str, show: bool, single: bool = False
-) -> tuple[list[Answer], float]:
-    items = plan.items(plan.held_out)
+def settle_task(model: SpaceTimeTransformer, plan: Plan, team: Team, *, show: bool) -> Task:
+    """The task of the run, with what validation clips choose for it, where there are some beside the measured ones."""
+    task = plan.source.task
+    if not (plan.chooses and task.settles):
+        return task
+    chosen, _ = evaluate_split(
+        model, task, plan, team, views=plan.config.views, title="thresholds", show=show, split="val"
+    )
+    values = np.stack([one.values for one in chosen.read if one.values is not None])
+    return task.settle(task.targets([one.item.label for one in chosen.read]), values)
+
+
+def evaluate_split(
+    model: SpaceTimeTransformer,
+    task: Task,
+    plan: Plan,
+    team: Team,
+    *,
+    split: str,
+    views: str,
+    title: str,
+    show: bool,
+    single: bool = False,
+) -> tuple[Evaluation, float]:
+    """What a model is worth on the clips of a split, and the seconds that its answers took."""
+    items = plan.items(split)
     begun = time.monotonic()
     with bar(title, len(items), show=show) as progress:
         answers = answer(
             model.to(team.device),
             plan.spec,
+            task,
             plan.source.root,
             items,
             views_text=views,
@@ -93,25 +127,24 @@ def answer_all(
             device=team.device,
             after=lambda _: progress.advance(f"{progress.done + 1}/{progress.total} clips"),
         )
-    return answers, time.monotonic() - begun
+    return measure_answers(answers, task, split=split, views=views), time.monotonic() - begun
 
 
 def kept_of(fit: Fit) -> dict[str, Any]:
-    """Which weights are kept: those of the best look at validation clips, with its accuracy, or the last."""
-    step, accuracy = (fit.best.step, fit.best.accuracy) if fit.best else (fit.step, None)
+    """Which weights are kept: those of the best look at validation clips, with its score, or the last."""
+    step, score = (fit.best.step, fit.best.score) if fit.best else (fit.step, None)
     epoch = step * fit.plan.config.batch / len(fit.clips)
-    return {"which": "best" if fit.best else "last", "step": step, "epoch": epoch, "accuracy": accuracy}
+    return {"which": "best" if fit.best else "last", "step": step, "epoch": epoch, fit.task.figure_name: score}
 
 
 def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
     """The same kind of model, trained on one frame of each clip, for as many steps or what time is left: what motion is
     worth."""
     plan = fit.plan
-    patch = (1, *plan.model.patch[1:])
     alone = Team(0, 1, fit.team.device)
-    settings = replace(plan.model, family="vidtrans", patch=patch, clip=(1, *plan.model.clip[1:]))
     torch.manual_seed(plan.config.seed)
-    config, model = replace(plan.config, shard="none", ema=0.0), SpaceTimeTransformer(settings)
+    config, model = replace(plan.config, shard="none", ema=0.0), SpaceTimeTransformer(one_frame(plan.model))
+    regularise(model, **config.regularisation)
     budget = fit.pace.budget
     if budget:
         clips = len(plan.items(plan.held_out))
@@ -134,20 +167,40 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
             return False
 
         other.run(after=after)
-    answers, _ = answer_all(model, plan, alone, views="1x1", title="evaluating", show=False, single=True)
-    return {"accuracy": results_of(answers, plan.source.classes)["accuracy"]}
+    found, _ = evaluate_split(
+        model,
+        plan.source.task,
+        plan,
+        alone,
+        split=plan.held_out,
+        views="1x1",
+        title="evaluating",
+        show=False,
+        single=True,
+    )
+    return {found.results.figure_name: found.results.figure}
 
 
-def all_weights(results: dict[str, Any], fit: Fit, compare: Callable[[], Path] | None, *, show: bool) -> dict[str, Any]:
+def one_frame(config: ModelConfig) -> ModelConfig:
+    """A plain encoder of one frame, of the size of the first encoder of a model."""
+    first, embed = config.stages[0], config.embed
+    assert first.kind == "blocks"  # `settle` refuses the others
+    plain: dict[str, Any] = {"attend": "thw", "over": "thw", "tables": ("hw", "t"), "position": "learned"}
+    stage = replace(first, **plain, prefix=1, pool="cls", norm="tokens")
+    config = replace(config, family="vidtrans", stages=(stage,), clip=(1, *config.clip[1:]))
+    return config.with_embed(patch=(1, *embed.patch[1:]), stride=(1, *embed.stride[1:]))
+
+
+def all_weights(results: Results, fit: Fit, compare: Callable[[], Path] | None, *, show: bool) -> dict[str, Any]:
     """What learned, and what comes of all weights learning, where that is asked for."""
     learned = fit.model.what if isinstance(fit.model, Rest) else "all"
     found: dict[str, Any] = {"learned": learned, "views": 1 + fit.plan.config.freeze_views, "all_weights": None}
     if compare:
         if show:
-            say("frozen", f"{100 * results['accuracy']:.1f}% right; now all weights learn, to compare")
+            say("frozen", f"{results.say(results.figure)}; now all weights learn, to compare")
         run = compare()
         whole = json.loads((run / "results.json").read_text())
-        kept = {key: whole[key] for key in ("accuracy", "clips", "seconds_total")}
+        kept = {key: whole[key] for key in (results.figure_name, "clips", "seconds_total")}
         found["all_weights"] = {"run": str(run), **kept}
     return found
 

@@ -13,15 +13,16 @@ from tubelet.data.augment import Augmentation
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.dataset import BadFile, Changes, kept_bytes
 from tubelet.data.items import Item, Source, find_items, fingerprint
-from tubelet.data.label_swaps import as_indices, find_swaps, read_swaps
+from tubelet.data.label_swaps import find_swaps, read_swaps
 from tubelet.data.near_duplicates import MOST_SECONDS, near_duplicate_notes
 from tubelet.data.prefetch import processors
 from tubelet.data.splits import assign_splits
-from tubelet.evaluate import parse_views
 from tubelet.media.sampling import views_to_cover
 from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
+from tubelet.predict.answer import parse_views
 from tubelet.predict.precision import has_bfloat16
 from tubelet.system.device import free_memory
+from tubelet.tasks import TASKS
 from tubelet.train.clip_size import choose_spec, duration_of
 from tubelet.train.config import TrainConfig
 from tubelet.train.init import Start, choose_rates, find_start
@@ -75,10 +76,12 @@ class Plan:
         return "val" if self.items("val") else "test"
 
     def counts(self) -> dict[str, dict[str, int]]:
+        """Clips of each class in each split that has any; none where labels are numbers."""
+        classes_in = self.source.task.classes_in
         return {
-            split: dict(sorted(Counter(item.label for item in self.items(split)).items()))
+            split: dict(sorted(Counter(name for item in items for name in classes_in(item.label)).items()))
             for split in ("train", "val", "test")
-            if self.items(split)
+            if (items := self.items(split))
         }
 
 
@@ -87,14 +90,16 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
 
     Raises ValueError for data or settings that cannot work; MediaError is one.
     """
-    source = assign_splits(find_items(config.data), val_share=config.val_share, seed=config.seed)
+    found = find_items(config.data, task=TASKS[config.task], labels=config.labels)
+    source = assign_splits(found, val_share=config.val_share, seed=config.seed)
+    source = learn_task(source)
     start = find_start(config, source.kind)
     workers = config.workers or min(8, processors())
     look = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show)
     source, healths, notes = look.source, look.healths, list(look.notes)
     patch = patch_of(config, source.kind, device, start)
     spec, spec_notes = choose_spec(config, source, healths, device, start, patch=patch)
-    name, model, model_notes = choose_model(config, spec, len(source.classes), device, start)
+    name, model, model_notes = choose_model(config, spec, len(source.task.names), device, start)
     changes, change_notes = choose_changes(config, source)
     seconds = {item: duration_of(item, healths[item.path]) for item in source.items if item.path in healths}
     durations = list(seconds.values())
@@ -131,8 +136,18 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     )
 
 
+def learn_task(source: Source) -> Source:
+    """The source with a task that knows its training labels."""
+    cells = [item.label for item in source.items if item.split == "train"]
+    return replace(source, task=source.task.learn_from(source.task.targets(cells)))
+
+
 def balance_note(source: Source, config: TrainConfig) -> list[str]:
     """What is said of training classes that are uneven."""
+    if not source.task.exclusive:
+        if config.balance:
+            raise ValueError(f"--balance draws clips by their one class, got {source.task.kind}: leave it out")
+        return []
     counts = Counter(item.label for item in source.items if item.split == "train").most_common()
     (most, many), (least, few) = counts[0], counts[-1]
     if config.balance or many < UNEVEN * few:
@@ -178,8 +193,7 @@ def choose_model(
     """Name, settings and notes. Raises ValueError for a model that there is not, or that clips do not fit."""
     name = name_for(config, spec.kind, device, start)
     embed = config.embed or ("tubelet" if config.init or config.model else "conv")
-    rates = {"drop_path": config.drop_path, "dropout": config.dropout, "checkpointing": config.checkpointing}
-    settings: dict[str, Any] = {"clip": spec.clip_size, "num_classes": num_classes, **rates}
+    settings: dict[str, Any] = {"clip": spec.clip_size, "num_classes": num_classes}
     settings |= {"mean": spec.mean, "std": spec.std}
     if start and start.model:
         with torch.device("meta"):
@@ -199,11 +213,14 @@ def choose_changes(config: TrainConfig, source: Source) -> tuple[Changes, list[s
     if source.kind == "sound":
         return Changes(augmentation=Augmentation()), ["spectrograms are rolled in time, bands of them masked"]
     file, classes = config.label_swaps, source.classes
+    if not classes and not file:
+        note = "clips are neither mirrored nor played backwards: what becomes of a number then is not known"
+        return Changes(augmentation=Augmentation()), [note]
     swaps = read_swaps(file, classes) if file else find_swaps(classes)
     reverse = swaps.reversed if source.kind == "video" else None
     changes = Changes(
         augmentation=Augmentation(flip=swaps.mirrored is not None, reverse=reverse is not None),
-        flip_labels=as_indices(swaps.mirrored, classes),
-        reverse_labels=as_indices(reverse, classes),
+        flipped=swaps.mirrored,
+        reversed=reverse,
     )
     return changes, [note for note in swaps.notes if source.kind == "video" or "backwards" not in note]

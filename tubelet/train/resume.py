@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tubelet
-from tubelet.data.items import write_split
+from tubelet.data.table import write_table
 from tubelet.runs.lock import LOCK
 from tubelet.runs.run import Run, is_leftover
 from tubelet.train.config import CHOSEN, MAY_CHANGE
 from tubelet.train.plan import Plan
 from tubelet.train.show import info_of, learned_of, plan_rows
+from tubelet.version import __version__
+from tubelet.weights.settings import read_config
 
 
 def open_run(plan: Plan, *, hold: Callable[[Path], object] = lambda folder: None) -> Run:
@@ -33,13 +34,13 @@ def open_run(plan: Plan, *, hold: Callable[[Path], object] = lambda folder: None
     run.check_room(checkpoint_bytes(plan))
     if goes_on(plan, run):  # once more: who held it may have ended it meanwhile
         if not (run.path / "split.csv").is_file():  # which is the same, as the data is
-            write_split(plan.source, run.path / "split.csv")
+            write_table(run.path / "split.csv", plan.source.items)
         return run
     for name in ("metrics.jsonl", "features.json", "bad_files.jsonl"):
         (run.path / name).unlink(missing_ok=True)
     in_words = [f"{name}: {value}" for name, value in plan_rows(plan, run)]
     run.write_json("config.json", {**settings_of(plan), "plan": in_words})
-    write_split(plan.source, run.path / "split.csv")
+    write_table(run.path / "split.csv", plan.source.items)
     return run
 
 
@@ -100,7 +101,10 @@ def check_same(plan: Plan, run: Run) -> None:
 def matters(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that a run must go on with, by name: what was asked for and what was chosen for the rest."""
     asked = {key: value for key, value in settings["train"].items() if key not in (*MAY_CHANGE, *CHOSEN)}
-    model = {f"model's {key}": value for key, value in settings["model"].items() if key != "checkpointing"}
+    config = read_config(settings["model"]).to_json()  # a run of 0.1.0 goes on
+    parts = {"": config, "embed ": config.pop("embed")}
+    parts |= {f"stage {number} ": stage for number, stage in enumerate(config.pop("stages"))}
+    model = {f"model's {part}{key}": value for part, values in parts.items() for key, value in values.items()}
     spec = {f"clip's {key}": value for key, value in settings["clip_spec"].items()}
     swaps = {"label_swaps": settings.get("label_swaps")}
     return {**asked, "model": settings.get("model_name"), **model, **spec, **swaps}
@@ -109,18 +113,19 @@ def matters(settings: dict[str, Any]) -> dict[str, Any]:
 def settings_of(plan: Plan) -> dict[str, Any]:
     """config.json, but for the plan in words."""
     return {
-        "tubelet": tubelet.__version__,
+        "tubelet": __version__,
         "model": plan.model.to_json(),
         "model_name": plan.model_name,
         "clip_spec": plan.spec.to_json(),
-        "classes": list(plan.source.classes),
+        "task": plan.source.task.to_json(),
         "train": plan.config.to_json(),
-        "label_swaps": [plan.changes.flip_labels, plan.changes.reverse_labels] if plan.config.label_swaps else None,
+        "label_swaps": [plan.changes.flipped, plan.changes.reversed] if plan.config.label_swaps else None,
         "data": {
             "root": str(plan.source.root),
             "kind": plan.source.kind,
             "fingerprint": plan.fingerprint,
             "counts": plan.counts(),
+            "clips": {split: len(plan.items(split)) for split in plan.counts()},
             "keep": plan.keep,
             "notes": list(plan.source.notes),
         },

@@ -12,10 +12,11 @@ import torch
 
 from tubelet.data.dataset import Clips, UserAugmentation
 from tubelet.data.prefetch import prefetch
-from tubelet.evaluate import answer
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
+from tubelet.predict.answer import answer
 from tubelet.runs.checkpoint import check_fits
 from tubelet.runs.lock import held
 from tubelet.runs.run import Run
@@ -141,7 +142,7 @@ def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:
     if config.freeze and config.baseline:
         raise ValueError("--baseline learns from frames, --freeze from features: leave one of them out")
     plan = make_plan(config, team.device, show=show)
-    if config.baseline and isinstance(plan.model.depth, tuple):
+    if config.baseline and plan.model.stages[0].kind == "windows":
         raise ValueError(f"--baseline trains a plain encoder of one frame, {plan.model_name} has stages: leave it out")
     if config.patience and not plan.chooses:
         raise ValueError(
@@ -154,6 +155,7 @@ def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:
 def new_model(plan: Plan, run: Run, team: Team, *, init: bool, show: bool) -> SpaceTimeTransformer:
     torch.manual_seed(plan.config.seed)
     model = SpaceTimeTransformer(plan.model)
+    regularise(model, **plan.config.regularisation)
     if init and plan.start:
         lines = plan.start.fill(model)
         if team.first:
@@ -185,7 +187,8 @@ def features_of(
     looked_at = cache.of([held[i] for i in spread(len(held))], views=0, title="held out", show=show)
     if budget:  # looks are at features, the evaluation is of files
         measured, begun = plan.items(plan.held_out), time.monotonic()
-        answer(model, plan.spec, plan.source.root, measured[:TRIED], views_text=plan.config.views, device=team.device)
+        task, root = plan.source.task, plan.source.root
+        answer(model, plan.spec, task, root, measured[:TRIED], views_text=plan.config.views, device=team.device)
         budget.clips = 0
         budget.other_seconds += (time.monotonic() - begun) / len(measured[:TRIED]) * len(measured)
     return train, looked_at
@@ -199,7 +202,7 @@ def clips_of(
     """
     source = plan.source
     train, held = (
-        Clips(source.root, plan.items(split), source.classes, plan.spec, keep=plan.keep)
+        Clips(source.root, plan.items(split), source.task, plan.spec, keep=plan.keep)
         for split in ("train", plan.looked_at)
     )
     train.bad |= bad.among(train.items)
@@ -223,7 +226,7 @@ def clips_of(
             if budget and budget.spent > READ_SHARE * budget.seconds:
                 break
     if budget and plan.keep:  # the files of the evaluation are read anew; otherwise looks tell how long that takes
-        measured = Clips(source.root, plan.items(plan.held_out), source.classes, plan.spec, keep=False)
+        measured = Clips(source.root, plan.items(plan.held_out), source.task, plan.spec, keep=False)
         begun, numbers = time.monotonic(), range(min(TRIED, len(measured)))
         for number in numbers:
             with suppress(MediaError):

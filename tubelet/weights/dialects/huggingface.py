@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tubelet.nn.config import ModelConfig, stages_of
+from tubelet.nn.config import ModelConfig
 from tubelet.weights.dialects.dialect import Dialect, Video
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.scenic import VIVIT
@@ -20,6 +20,7 @@ from tubelet.weights.dialects.vit import (
     Names,
     block,
     blocks_of,
+    first_stage,
     grid_for,
     require,
     vit_config,
@@ -74,7 +75,7 @@ def config_of(theirs: ForeignState, given: Given, family: str, root: str, *, fla
 def vivit_config(theirs: ForeignState, given: Given) -> ModelConfig:
     given.agree(family="vivit1", attend="thw", frames=None, stride=None, window=None)
     found = config_of(theirs, given, "vivit1", theirs.root("vivit."), flat=False, head="classifier")
-    return replace(found, pool="cls", gelu="tanh")  # its processor scales to [-1, 1]
+    return found.with_stage(0, gelu="tanh")  # its processor scales to [-1, 1]
 
 
 def check_vivit(config: ModelConfig) -> None:
@@ -84,7 +85,7 @@ def check_vivit(config: ModelConfig) -> None:
         family=("vivit1",),
         pool=("cls",),
         norm=("tokens",),
-        prefix=(None, 1),
+        prefix=(1,),
         gelu=("tanh",),
         tables=(("thw",),),
     )
@@ -115,7 +116,7 @@ def videomae_config(theirs: ForeignState, given: Given) -> ModelConfig:
             "leave the classifier out to take the encoder"
         )
     norm = "pooled" if by_mean else "tokens" if theirs.root(f"{root}layernorm.") else "none"
-    found = replace(found, pool="mean", norm=norm, eps=1e-12, pool_eps=1e-5)
+    found = found.with_stage(0, norm=norm, eps=1e-12, pool_eps=1e-5)
     return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if found.channels == 3 else found
 
 
@@ -126,7 +127,7 @@ def check_videomae(config: ModelConfig) -> None:
         family=("videomae",),
         pool=("mean",),
         norm=("pooled",) if config.num_classes else ("pooled", "tokens", "none"),
-        prefix=(None, 0),
+        prefix=(0,),
         position=("fixed",),
         tables=(("thw",),),
         eps=(1e-12,),
@@ -138,12 +139,12 @@ def map_videomae(link: Link, config: ModelConfig) -> None:
     root, grid = link.root("videomae."), grid_for(config)
     layers, names = wording(link, root)
     link.kernel(f"{root}embeddings.patch_embeddings.projection", "embed.proj", flat=False)
-    fixed_table(link, counted(grid.size, config.dim).view(*grid, -1))
+    fixed_table(link, counted(grid.size, first_stage(config).dim).view(*grid, -1))
     in_memory = any(name.endswith(QUERY_VALUE_IN_MEMORY) for name in link.names)
     biases = QUERY_VALUE_IN_MEMORY if in_memory else QUERY_VALUE
     for i in blocks_of(config):
         without_key_bias(link, names, layers.format(i), f"{ENCODER}.blocks.{i}", biases)
-    norm = stages_of(config)[0].norm
+    norm = first_stage(config).norm
     if norm == "tokens":
         link.linear(f"{root}layernorm", f"{ENCODER}.norm")
     if norm == "pooled":
@@ -196,8 +197,7 @@ def ast_config(theirs: ForeignState, given: Given) -> ModelConfig:
     if found.channels != 1:
         raise ValueError(f"AST's spectrograms have one channel, these weights {found.channels}: is the dialect right?")
     norm = "both" if theirs.root("classifier.layernorm.") else "tokens"
-    found = replace(found, pool="cls+dist", norm=norm, eps=1e-12, pool_eps=1e-12)
-    return replace(found, mean=AUDIOSET_MEAN, std=AUDIOSET_STD)
+    return replace(found.with_stage(0, norm=norm), mean=AUDIOSET_MEAN, std=AUDIOSET_STD)
 
 
 def check_ast(config: ModelConfig) -> None:
@@ -205,12 +205,12 @@ def check_ast(config: ModelConfig) -> None:
         config,
         "hf-ast",
         family=("ast",),
-        patch=((1, *config.patch[1:]),),
-        stride=(config.stride,),
+        patch=((1, *config.embed.patch[1:]),),
+        stride=(config.embed.stride,),
         channels=(1,),
         pool=("cls+dist",),
         norm=("both",) if config.num_classes else ("both", "tokens"),
-        prefix=(None, 2),
+        prefix=(2,),
         tables=(("hw",),),
         eps=(1e-12,),
         pool_eps=(1e-12,),
@@ -226,7 +226,7 @@ def map_ast(link: Link, config: ModelConfig) -> None:
     for i in blocks_of(config):
         block(link, names, layers.format(i), f"{ENCODER}.blocks.{i}")
     link.linear(f"{root}layernorm", f"{ENCODER}.norm")
-    if stages_of(config)[0].norm == "both":
+    if first_stage(config).norm == "both":
         link.linear("classifier.layernorm", f"{ENCODER}.pool.norm")
     if config.num_classes:
         link.linear("classifier.dense", "head")

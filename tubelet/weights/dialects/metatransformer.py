@@ -1,9 +1,9 @@
 """Weights of Meta-Transformer's encoder: a bare stack of timm's blocks, without tokeniser, positions or last norm."""
 
 import math
-from dataclasses import replace
 
 from tubelet.nn.config import ModelConfig
+from tubelet.nn.create import family_config
 from tubelet.weights.dialects.dialect import Dialect
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given
@@ -16,21 +16,17 @@ def config(theirs: ForeignState, given: Given) -> ModelConfig:
     given.agree(family="meta", attend="thw", frames=None, window=None)
     frames, height, width = given.clip
     side = math.gcd(height, width, 16)
-    return replace(
-        ModelConfig(
-            family="meta",
-            dim=theirs.shape("0.norm1.bias", 1)[0],
-            depth=theirs.count("{}."),
-            heads=given.heads,
-            mlp_dim=theirs.shape("0.mlp.fc1.bias", 1)[0],
-            patch=(math.gcd(frames, 2), side, side),
-            stride=given.stride,
-            clip=given.clip,
-            num_classes=0,
-        ),
-        eps=1e-5,
-        pool_eps=1e-5,
+    patch = (math.gcd(frames, 2), side, side)
+    found = family_config(
+        "meta",
+        (theirs.shape("0.norm1.bias", 1)[0], theirs.count("{}."), given.heads),
+        patch=patch,
+        stride=given.stride,
+        clip=given.clip,
+        num_classes=0,
+        channels=3,
     )
+    return found.with_stage(0, mlp_dim=theirs.shape("0.mlp.fc1.bias", 1)[0])
 
 
 def check_supported(config: ModelConfig) -> None:
@@ -38,12 +34,12 @@ def check_supported(config: ModelConfig) -> None:
         config,
         "metatransformer",
         family=("meta",),
-        embed=(config.embed,),
-        stride=(config.stride,),
-        frames=(config.frames,),
+        embed=(config.embed.kind,),
+        stride=(config.embed.stride,),
+        frames=(config.embed.frames,),
         position=("sincos",),
         pool=("mean",),
-        prefix=(None, 0),
+        prefix=(0,),
         norm=("none",),
         eps=(1e-5,),
     )

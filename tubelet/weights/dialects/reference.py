@@ -120,7 +120,9 @@ def read_reference(source: Source) -> Taken:
 
 def check_layers(config: ModelConfig, settings: Settings) -> None:
     """Raises ValueError where the layers of a model are not those that its settings ask for."""
-    for what, said, ours in (("layer_norm_eps", settings.eps, config.eps), ("hidden_act", settings.gelu, config.gelu)):
+    first = config.stages[0]
+    gelu = first.gelu if first.kind == "blocks" else "erf"
+    for what, said, ours in (("layer_norm_eps", settings.eps, first.eps), ("hidden_act", settings.gelu, gelu)):
         if said not in (None, ours):
             raise ValueError(
                 f"config.json beside the weights: {what} is {said!r}, and {ours!r} in all published models of this "

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from tubelet.nn.config import ModelConfig, stages_of
+from tubelet.nn.config import ModelConfig
 from tubelet.weights.dialects.dialect import Dialect, Video
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given, video_settings
@@ -14,6 +14,7 @@ from tubelet.weights.dialects.vit import (
     Names,
     block,
     blocks_of,
+    first_stage,
     require,
     vit_config,
 )
@@ -49,13 +50,9 @@ def config(theirs: ForeignState, given: Given) -> ModelConfig:
         hidden=f"{root}encoder.layer.0.mlp.fc1.bias",
         head="classifier",
     )
-    return replace(
-        found,
-        pool="attentive" if theirs.root("pooler.") else "mean",
-        pool_depth=theirs.count("pooler.self_attention_layers.{}."),
-        mean=IMAGENET_MEAN if found.channels == 3 else (0.5,),
-        std=IMAGENET_STD if found.channels == 3 else (0.5,),
-    )
+    pool = "attentive" if theirs.root("pooler.") else "mean"
+    found = found.with_stage(0, pool=pool, pool_depth=theirs.count("pooler.self_attention_layers.{}."))
+    return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if found.channels == 3 else found
 
 
 def check_supported(config: ModelConfig) -> None:
@@ -66,12 +63,12 @@ def check_supported(config: ModelConfig) -> None:
         position=("rotary-tiled",),
         pool=("attentive",) if config.num_classes else ("attentive", "mean"),
         norm=("tokens",),
-        prefix=(None, 0),
+        prefix=(0,),
     )
 
 
 def map_tensors(link: Link, config: ModelConfig) -> None:
-    pooled = stages_of(config)[0].pool == "attentive"
+    pooled = first_stage(config).pool == "attentive"
     root = link.root("vjepa2.") if link.reading or pooled else ""
     link.kernel(f"{root}encoder.embeddings.patch_embeddings.proj", "embed.proj", flat=False)
     for i in blocks_of(config):
@@ -79,7 +76,7 @@ def map_tensors(link: Link, config: ModelConfig) -> None:
     link.linear(f"{root}encoder.layernorm", f"{ENCODER}.norm")
     link.leave(f"{root}predictor.", "the predictor is for pretraining")
     if pooled:
-        pooler(link, config.pool_depth)
+        pooler(link, first_stage(config).pool_depth)
     if config.num_classes:
         link.linear("classifier", "head")
 
