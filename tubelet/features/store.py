@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.weights.store import read_header, read_tensors, write_tensors
+from tubelet.weights.store import read_tensors, write_tensors
 
 FORMAT = 3  # raised whenever the same settings give other codes, or a file holds them in another way
 
@@ -54,7 +54,8 @@ def read_features(file: Path, *, key: str) -> tuple[Tensor, dict[str, Any]]:
     Raises:
         ValueError: no feature file, a damaged one, or features of another key or another version of tubelet.
     """
-    about = read_header(file).get("codes")
+    tensors, header = read_tensors(file)
+    codes, about = tensors.get("codes"), header.get("codes")
     if not isinstance(about, dict) or not isinstance(about.get("encoder"), str):
         raise ValueError(f"{file}: holds no codes: expected a file that `tubelet stream --save` wrote, or a video")
     if about.get("format") != FORMAT:
@@ -67,7 +68,6 @@ def read_features(file: Path, *, key: str) -> tuple[Tensor, dict[str, Any]]:
             f"{file}: codes of another model (or of another size or frame spacing): "
             f"made by encoder {about['encoder'][:8]}, this run's is {key[:8]}; encode the video again"
         )
-    codes = read_tensors(file)[0].get("codes")
     if codes is None or codes.dtype not in (torch.float32, torch.bfloat16) or codes.ndim < 2 or 0 in codes.shape:
         raise ValueError(f"{file}: its codes are not rows of float32 or bfloat16: encode the video again")
     return codes, about
