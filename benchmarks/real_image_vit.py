@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tubelet import SpaceTimeTransformer, create_model, init_from_image
+from tubelet import SpaceTimeTransformer, init_from_image, model_config
 from tubelet.nn import SIZES
 from tubelet.weights import from_reference
 from tubelet.weights.init.image_weights import image_shape
@@ -37,7 +37,8 @@ def main() -> None:
 
     def video(family: str, to_side: int, length: int) -> SpaceTimeTransformer:
         shape = (length, h // side * to_side, w // side * to_side)
-        model = create_model(f"{family}-{size}/{to_side}x2", clip=shape, num_classes=0, prefix=image.config.prefix)
+        config = model_config(f"{family}-{size}/{to_side}x2", clip=shape, num_classes=0)
+        model = SpaceTimeTransformer(config.with_stage(0, prefix=image.stack[0].prefix_size))
         init_from_image(model, state, resize_patch=True)
         return model.eval()
 

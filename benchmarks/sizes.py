@@ -221,7 +221,8 @@ def our_system(family: str, *, still: bool) -> System:
         # all time steps (2 where there is 1, or the model would be one for images), a half and a third of the grid
         t, h, w = size[0] // 2, size[1] // 8, size[2] // 8
         window = (max(2, t), max(1, round(h * 2 / 4)), max(1, round(w * 3 / 9)))
-        return tubelet.create_model(name, clip=size, num_classes=5, window=window)
+        config = tubelet.model_config(name, clip=size, num_classes=5).with_stage(0, window=window)
+        return tubelet.SpaceTimeTransformer(config)
 
     def declared(model: Any, clip: Tensor) -> Tensor:
         model = deepcopy(model)
@@ -277,7 +278,7 @@ def main() -> None:
     parser.add_argument("--errors", action="store_true", help="print every error below the table")
     arguments = parser.parse_args()
     import tubelet  # not above: sizes_peers.py runs where tubelet is not
-    from tubelet.nn.config import FAMILIES, IMAGE_FAMILIES
+    from tubelet.nn import FAMILIES, IMAGE_FAMILIES
 
     torch.set_num_threads(1)
     others: dict[str, Any] = {"rows": [], "versions": {"torch": torch.__version__}}

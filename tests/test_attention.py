@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from tubelet.nn import Attention, Grid, attend, attention
+from tubelet.nn import Attention, Grid, attend, kernels
 
 GRIDS = [Grid(3, 2, 4), Grid(1, 2, 3), Grid(4, 1, 1), Grid(2, 3, 1)]
 
@@ -107,7 +107,8 @@ def test_clips_of_a_batch_do_not_see_each_other(axes):
 @pytest.mark.parametrize("axes", ["thw", "hw", "t", "t|hw"])
 def test_dropout_acts_in_training_only(axes):
     torch.manual_seed(0)
-    grid, attention = Grid(3, 2, 4), Attention(12, 2, axes, dropout=0.5)
+    grid, attention = Grid(3, 2, 4), Attention(12, 2, axes)
+    attention.p = 0.5
     x = torch.randn(1, grid.size, 12)
     assert not torch.allclose(attention(x, grid), attention(x, grid))
     attention.eval()
@@ -119,7 +120,7 @@ def test_dropout_acts_in_training_only(axes):
     [
         (12, 5, "thw", "5 heads do not divide the width 12: choose a divisor of 12"),
         (12, 3, "t|hw", "3 heads cannot be shared out equally among 't|hw': choose a multiple of 2"),
-        (12, 2, "wh", "unknown attention axes 'wh': expected thw, hw, t, or some of them joined by '|'"),
+        (12, 2, "wh", "unknown attention axes 'wh': expected thw, hw, t, or some joined by '|'"),
         (12, 2, "t|", "unknown attention axes 't|'"),
     ],
 )
@@ -138,5 +139,5 @@ def test_more_sequences_than_a_kernel_takes_are_cut_in_parts(axes, monkeypatch):
     torch.manual_seed(0)
     q, k, v = (torch.randn(5, 2 + 3 * 8, 2, 4) for _ in range(3))
     whole = attend(q, k, v, Grid(3, 2, 4), axes, prefix=2)
-    monkeypatch.setattr(attention, "MOST_SEQUENCES", 4)
+    monkeypatch.setattr(kernels, "MOST_SEQUENCES", 4)
     assert_close(attend(q, k, v, Grid(3, 2, 4), axes, prefix=2), whole)

@@ -89,7 +89,7 @@ def test_the_kernels_of_a_model_are_counted():
 
 
 def test_products_of_bfloat16_attention_are_counted(monkeypatch):
-    monkeypatch.setattr("tubelet.nn.attention.products_beat_attention", lambda dtype: True)
+    monkeypatch.setattr("tubelet.nn.kernels.products_beat_attention", lambda dtype: True)
     model = tiny("vivit1", depth=2).bfloat16()
     found = kernels_of(lambda: model(clip_for(model).bfloat16()))
     products = [kernel for kernel in found if kernel.call is torch.Tensor.matmul]

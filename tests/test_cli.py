@@ -206,7 +206,7 @@ def check_message(capsys: pytest.CaptureFixture[str], expected: str) -> None:
         (["--model", "vivti2-S/16x2"], "unknown model 'vivti2-S/16x2': expected .*vivit2-S/16x2"),
         (["--frames", "2"], "clip"),
         (["--size", "8", "8"], "clip"),
-        (["--model", "vivit4-P/16x4"], "heads"),
+        (["--model", "vivit4-P/16x4"], "unknown model .*vivit4-"),
         (["--init", "nowhere.safetensors"], r"nowhere\.safetensors: no such file"),
         (["--views", "9"], "views = '9': expected .*TEMPORALxSPATIAL"),
         (["--device", "gpu"], "unknown device 'gpu': expected auto, cpu, cuda or mps"),
@@ -383,7 +383,7 @@ def test_ctrl_c_elsewhere_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsy
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tubelet.nn.create.create_model", interrupt)
+    monkeypatch.setattr("tubelet.nn.create.model_config", interrupt)
     assert command("info", "vivit2-B/16x2") == 130
     assert capsys.readouterr().err == "tubelet: interrupted\n"
 

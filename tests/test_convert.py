@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_sets import command, pictures, write_image, write_sounds, write_videos
-from tiny import tiny
+from tiny import configure, tiny
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -23,7 +23,7 @@ from tubelet.convert.conversion import spec_of as read_spec
 from tubelet.convert.table import rows_of
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import normalise, views
-from tubelet.nn import ModelConfig, SpaceTimeTransformer
+from tubelet.nn import SpaceTimeTransformer
 from tubelet.weights import save
 from tubelet.weights.dialects.rename import Move
 from tubelet.weights.dialects.settings import Known
@@ -159,7 +159,7 @@ def test_scenic_tells_its_heads_by_itself(tmp_path: Path, capsys: pytest.Capture
     flags = ("--clip", "8", "32", "48", "--classes", names, "--seconds-between-frames", "0.5")
     assert command("convert", checkpoint, tmp_path / "ours.safetensors", *flags) == 0
     model = tubelet.load(tmp_path / "ours.safetensors")
-    assert model.config.heads == 4
+    assert model.config.stages[0].heads == 4
     with torch.inference_mode():
         assert_close(model(clip.permute(0, 4, 1, 2, 3)), expected, atol=1e-5, rtol=0)
     about = read_about(tmp_path / "ours.safetensors")
@@ -372,7 +372,7 @@ def test_every_tensor_is_in_the_account(tmp_path: Path) -> None:
     ],
 )
 def test_the_name_of_a_model(settings: dict[str, Any], expected: str) -> None:
-    assert name_of(ModelConfig(**{**vars(tiny("vivit1").config), **settings})) == expected
+    assert name_of(configure("vivit1", **settings)) == expected
 
 
 # ---- what is missing or wrong is said, and nothing is written

@@ -3,27 +3,28 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import configure
 from torch.testing import assert_close
 
 from tubelet.nn import (
     ConvStemEmbed,
     DepthwiseSeparableEmbed,
-    ModelConfig,
     SpaceThenTimeEmbed,
+    Tokeniser,
     TubeletEmbed,
     UniformFrames,
     uniform_frames,
 )
-from tubelet.nn.build import Embed, make_embed
+from tubelet.nn.build import make_embed
 from tubelet.nn.embed import normalise, three_factors
 
 PATCH = (2, 4, 3)
 STRIDES = [None, (1, 4, 3), (2, 2, 3), (1, 3, 2)]
 
 
-def made(kind: str, **settings) -> Embed:
-    numbers = {"family": "vivit1", "dim": 8, "depth": 1, "heads": 1, "mlp_dim": 8, "num_classes": 1}
-    return make_embed(ModelConfig(**numbers, **{"clip": (4, 8, 8), "patch": (2, 4, 4), "embed": kind} | settings))
+def made(kind: str, **settings) -> Tokeniser:
+    numbers = {"dim": 8, "depth": 1, "heads": 1, "mlp_dim": 8}
+    return make_embed(configure("vivit1", **numbers, **{"clip": (4, 8, 8), "embed": kind} | settings))
 
 
 @pytest.fixture
@@ -143,8 +144,8 @@ def test_clips_of_another_rank_or_channels_are_refused(kind):
     ("kind", "settings", "message"),
     [
         ("patch", {}, "unknown tokeniser 'patch': expected one of tubelet, space-time, depthwise, conv, resnet"),
-        ("conv", {"stride": (1, 4, 4)}, "the convolutional stem steps by its patch"),
-        ("resnet", {"stride": (1, 4, 4)}, "the ResNet steps by its patch"),
+        ("conv", {"stride": (1, 4, 4)}, "embed='conv' steps by its patch"),
+        ("resnet", {"stride": (1, 4, 4)}, "embed='resnet' steps by its patch"),
         ("resnet", {"frames": 3}, "goes with embed='tubelet'"),
         ("conv", {"frames": 3}, "goes with embed='tubelet'"),
         ("tubelet", {"frames": 3, "stride": (1, 4, 4)}, "no stride of its own"),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -5,10 +7,10 @@ from tiny import tiny
 from torch import Tensor
 from torch.testing import assert_close
 
-from tubelet.nn import Block, BlockConfig, DropPath, Encoder, Grid, Mlp, Stage
+from tubelet.nn import Block, DropPath, Encoder, Grid, Mlp, Stage
 
 GRID = Grid(3, 2, 4)
-CONFIG = BlockConfig(dim=12, heads=2, mlp_dim=20)
+CONFIG = Stage(dim=12, depth=2, heads=2, mlp_dim=20)
 
 
 def shaken(module):
@@ -18,9 +20,9 @@ def shaken(module):
     return module.eval()
 
 
-def encoder_of(stage: Stage, *, depth: int = 2) -> Encoder:
+def encoder_of(**settings) -> Encoder:
     torch.manual_seed(0)
-    return shaken(Encoder(CONFIG, stage, GRID, drop_paths=[0.0] * depth, checkpointing=False))
+    return shaken(Encoder(replace(CONFIG, **settings), GRID))
 
 
 def norm(x: Tensor, layer: torch.nn.LayerNorm) -> Tensor:
@@ -31,7 +33,7 @@ def norm(x: Tensor, layer: torch.nn.LayerNorm) -> Tensor:
 @pytest.mark.parametrize("attend", ["thw", "hw,t", "t,hw", "t|hw"])
 def test_a_block_is_a_residual_attention_for_each_step_then_an_mlp(attend):
     torch.manual_seed(0)
-    block = shaken(Block(CONFIG, attend))
+    block = shaken(Block(replace(CONFIG, attend=attend)))
     x = y = torch.randn(2, GRID.size, 12)
     for layer, attention, axes in zip(block.attn_norms, block.attns, attend.split(","), strict=True):
         assert attention.axes == axes
@@ -48,7 +50,7 @@ def test_the_two_gelus_differ():
     tanh = Mlp(12, 20, gelu="tanh")
     tanh.load_state_dict(exact.state_dict())
     assert 1e-6 < (exact(x) - tanh(x)).abs().max() < 1e-2
-    with pytest.raises(ValueError, match="unknown gelu 'relu': expected 'erf'"):
+    with pytest.raises(ValueError, match="unknown gelu 'relu': expected one of erf, tanh"):
         Mlp(12, 20, gelu="relu")
 
 
@@ -65,14 +67,11 @@ def test_drop_path_is_off_in_evaluation_and_at_rate_zero():
     x = torch.randn(5, 3)
     assert DropPath(0.9).eval()(x) is x
     assert DropPath(0.0)(x) is x
-    for rate in (1.0, -0.1):
-        with pytest.raises(ValueError, match=f"got a drop path rate of {rate}, expected at least 0 and below 1"):
-            DropPath(rate)
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean"])
 def test_an_encoder_over_space_treats_each_frame_as_an_image(pool):
-    encoder = encoder_of(Stage(tables=("hw",), over="hw", pool=pool))
+    encoder = encoder_of(tables=("hw",), over="hw", pool=pool, prefix=int(pool == "cls"))
     x = torch.randn(2, GRID.size, 12)
     out, grid = encoder(x, GRID)
     assert grid == (3, 1, 1)
@@ -84,7 +83,7 @@ def test_an_encoder_over_space_treats_each_frame_as_an_image(pool):
 def test_a_joint_encoder_pools_to_one_token():
     x = torch.randn(2, GRID.size, 12)
     for pool in ("cls", "mean"):
-        encoder = encoder_of(Stage(tables=("thw",), pool=pool))
+        encoder = encoder_of(tables=("thw",), pool=pool, prefix=int(pool == "cls"))
         out, grid = encoder(x, GRID)
         tokens, token_grid = encoder.tokens(x, GRID)
         assert (grid, token_grid) == ((1, 1, 1), GRID)
@@ -93,7 +92,7 @@ def test_a_joint_encoder_pools_to_one_token():
 
 
 def test_the_prefix_of_several_sequences_is_their_mean():
-    encoder = encoder_of(Stage(tables=("hw",), over="hw"))
+    encoder = encoder_of(tables=("hw",), over="hw")
     x = torch.randn(2, GRID.size, 12)
     tokens, grid = encoder.tokens(x, GRID)
     assert grid == GRID
@@ -104,7 +103,7 @@ def test_the_prefix_of_several_sequences_is_their_mean():
 @pytest.mark.parametrize("prefix", [2, 5])
 def test_registers_come_before_the_tokens_and_take_part(prefix):
     torch.manual_seed(0)
-    encoder = encoder_of(Stage(tables=("thw",), prefix=prefix, pool="mean"))
+    encoder = encoder_of(tables=("thw",), prefix=prefix, pool="mean")
     x = torch.randn(2, GRID.size, 12)
     tokens, _ = encoder.tokens(x, GRID)
     assert tokens.shape == (2, prefix + GRID.size, 12)
@@ -116,7 +115,7 @@ def test_registers_come_before_the_tokens_and_take_part(prefix):
 
 @pytest.mark.parametrize("place", ["tokens", "pooled", "both", "none"])
 def test_the_last_norm_stands_where_the_stage_says(place):
-    encoder = encoder_of(Stage(tables=("thw",), pool="mean", norm=place))
+    encoder = encoder_of(tables=("thw",), pool="mean", prefix=0, norm=place)
     x = torch.randn(2, GRID.size, 12)
     y = encoder.position(x, GRID)
     for block in encoder.blocks:

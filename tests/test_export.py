@@ -154,7 +154,7 @@ def test_predictions_need_the_folder_alone(
 
 
 def test_sound_windows_and_masks(place: Path) -> None:
-    settings: dict[str, Any] = {"patch": (1, 4, 4), "classes": ["high", "low"], "depth": (2,), "heads": (2,)}
+    settings: dict[str, Any] = {"patch": (1, 4, 4), "classes": ["high", "low"], "depths": (2,), "heads": (2,)}
     run = make_run(place / "sound_run", "swin2", SOUND, window=(1, 2, 4), **settings)
     file = write_sounds(place / "sounds", 1) / "low" / "0.wav"
     about = export(run, place / "sound", clips=3, show=False)

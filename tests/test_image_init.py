@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import logging
 from safetensors.torch import save_file
-from tiny import FAMILIES, tiny
+from tiny import FAMILIES, configure, tiny
 from torch import Tensor
 from torch.testing import assert_close
 
-from tubelet.nn import Grid, ModelConfig, SpaceTimeTransformer, TubeletEmbed, resample
+from tubelet.nn import Grid, SpaceTimeTransformer, TubeletEmbed, resample
 from tubelet.weights import from_reference, image_config, init_from_image, save, to_reference, with_patch
 from tubelet.weights.init.image_tokens import source_grid
 from tubelet.weights.init.image_weights import image_shape
@@ -37,7 +37,9 @@ def timm_state(image: SpaceTimeTransformer) -> dict[str, Tensor]:
 
 def with_settings(model: SpaceTimeTransformer, **settings) -> SpaceTimeTransformer:
     """The model with other settings and the same weights, as far as it has them."""
-    other = SpaceTimeTransformer(replace(model.config, **settings))
+    config = replace(model.config, family=settings.pop("family", model.config.family))
+    own = {"tables": ()} if settings.get("position") in ("sincos", "rotary", "rotary-tiled") else {}
+    other = SpaceTimeTransformer(config.with_stages(**own, **settings))
     weights = model.state_dict()
     other.load_state_dict({name: weights[name] for name in other.state_dict()})
     return other.eval()
@@ -411,7 +413,7 @@ def scenic_tensors(name: str) -> dict[str, np.ndarray]:
 def scenic_image() -> dict[str, Tensor]:
     """Scenic's image ViT in timm's names; its class token and the token's row of positions as they were."""
     image = scenic_model("image_vit", (1, 32, 32))
-    state = to_reference(with_settings(image, family="vit", gelu="erf"), "timm")
+    state = to_reference(with_settings(image, family="vit", gelu="erf", tables=("hw",)), "timm")
     tensors = scenic_tensors("image_vit")
     state["cls_token"] = torch.from_numpy(tensors["cls"])
     state["pos_embed"] = torch.from_numpy(tensors["Transformer/posembed_input/pos_embedding"])
@@ -588,8 +590,8 @@ def test_layer_scale_is_folded_and_a_norm_after_pooling_is_the_norm():
         ),
         ({}, {"image_grid": None}, "has 7 position rows with the class token, no square grid: give image_grid=(h, w)"),
         ({}, {"image_grid": (3, 3)}, "with the class token, not those of image_grid=(3, 3): give image_grid=(h, w)"),
-        ({"embed": "conv"}, {}, "does not fit ConvStemEmbed: use embed='tubelet' or 'space-time', or frames="),
-        ({"embed": "depthwise"}, {}, "does not fit DepthwiseSeparableEmbed"),
+        ({"embed": "conv"}, {}, "does not fit embed='conv': use embed='tubelet' or 'space-time'"),
+        ({"embed": "depthwise"}, {}, "does not fit embed='depthwise'"),
         ({"channels": 4}, {}, "the image model has 3 channels, the video model 4: expected as many"),
         ({"depth": 3}, {}, "the image model has 2 blocks, the video model 3: expected as many"),
         ({"depth": 1}, {}, "the image model has 2 blocks, the video model 1: expected as many"),
@@ -807,7 +809,7 @@ def test_a_fresh_model_is_not_the_image_model():
     """The laws above do not hold by chance."""
     vit = tiny("vit").double()
     sizes = {"patch": (2, 4, 4), "clip": (2, 8, 12)}
-    config = ModelConfig(family="vivit1", dim=24, depth=2, heads=4, mlp_dim=40, num_classes=5, **sizes)
+    config = configure("vivit1", **sizes)
     clip = moving(2)
     fresh = SpaceTimeTransformer(config).double().eval()
     assert not torch.allclose(fresh.features(clip), vit.features(clip[:, :, 1:]), atol=1e-2)

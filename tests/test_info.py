@@ -1,7 +1,7 @@
 import pytest
 import torch
 from hanging import ending
-from tiny import FAMILIES, clip_for, prefix_of, tiny
+from tiny import FAMILIES, clip_for, tiny
 
 from tubelet.info import print_info
 from tubelet.nn.cost import describe
@@ -47,7 +47,7 @@ def test_the_parts_add_up_to_the_model(family):
     assert sum(part.gmacs for part in info.parts) == pytest.approx(info.gmacs)
     assert all(part.gmacs > 0 for part in info.parts)
     assert info.tokens == model.grid(model.input_size)
-    assert info.prefix == prefix_of(model)
+    assert info.prefix == model.stack[0].prefix_size
     assert [part.name for part in info.parts] == [
         "embed",
         *(f"encoders.{i}" for i in range(len(model.encoders))),
@@ -86,7 +86,7 @@ def test_macs_of_attentive_pooling_by_hand():
 def test_macs_of_windows_by_hand():
     """One block of windows of 1 x 2 x 2 on 1 x 4 x 6 tokens of width 8: 6 windows of 4, and the MLP of their bias."""
     model = tiny(
-        "swin2", dim=8, depth=(1,), heads=(1,), window=(1, 2, 2), patch=(1, 4, 4), clip=(1, 16, 24), mlp_dim=20
+        "swin2", dim=8, depths=(1,), heads=(1,), window=(1, 2, 2), patch=(1, 4, 4), clip=(1, 16, 24), mlp_dim=20
     )
     bias = (3 * 3) * 384 * (2 + 1)  # each offset (h, w) once
     assert round(1e9 * describe(model).parts[1].gmacs) == 24 * 4 * 8 * 8 + 2 * 6 * 4 * 4 * 8 + 24 * 2 * 8 * 20 + bias

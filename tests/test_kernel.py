@@ -132,7 +132,7 @@ def test_a_model_with_larger_patches_sees_in_an_enlarged_clip_what_it_saw(family
     large = with_patch(model, new)
     clip = clip_for(model).double()
     t, h, w = model.grid(model.input_size)
-    kt, kh, kw = model.config.patch
+    kt, kh, kw = model.config.embed.patch
     patches = clip.view(2, 3, t, kt, h, kh, w, kw).permute(0, 1, 2, 4, 6, 3, 5, 7)
     patches = resized(patches, new).permute(0, 1, 2, 5, 3, 6, 4, 7)
     enlarged = patches.reshape(2, 3, t * new[0], h * new[1], w * new[2])
@@ -154,15 +154,15 @@ def test_all_but_the_kernel_is_taken_over(settings):
     assert_close(other.mean, model.mean)
     assert other.grid(other.input_size) == model.grid(model.input_size)
     assert other.grid(other.config.clip) == model.grid(model.config.clip)
-    assert other.config.stride == (None if "stride" not in settings else (2, 3, 8))
-    back = with_patch(other, model.config.patch)
+    assert other.config.embed.stride == ((2, 3, 8) if "stride" in settings else new)
+    back = with_patch(other, model.config.embed.patch)
     assert back.config == model.config
     assert back.input_size == model.input_size
 
 
 def test_at_its_own_patch_a_model_is_copied():
     model = tiny("vivit2")
-    other = with_patch(model, model.config.patch)
+    other = with_patch(model, model.config.embed.patch)
     assert_close(other.state_dict(), model.state_dict(), atol=0, rtol=0)
     with torch.no_grad():
         other.embed.proj.weight.zero_()

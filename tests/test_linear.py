@@ -11,10 +11,17 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from tubelet.nn import Grid, attend, attention, processor
-from tubelet.nn import kernels as linear_room
-from tubelet.nn.attention import from_products, kept_products
-from tubelet.nn.kernels import BFLOAT16, Linear, bfloat16_instructions, linear, only_answers, products_beat_attention
+from tubelet.nn import Grid, attend, kernels
+from tubelet.nn.attention import Linear
+from tubelet.nn.kernels import (
+    BFLOAT16,
+    bfloat16_instructions,
+    linear,
+    multiply_at_once,
+    multiply_in_pieces,
+    only_answers,
+    products_beat_attention,
+)
 
 LAYOUTS = {
     "whole": lambda x: x,
@@ -131,20 +138,20 @@ def test_the_kernel_is_asked_for_where_it_is(capability, has_bfloat16, fused, mo
 def test_a_torch_that_lacks_the_kernel_does_without(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     ask_anew(monkeypatch)
-    assert linear_room.fuses_linear(torch.float32)
+    assert kernels.fuses_linear(torch.float32)
     for there in ({}, {"_linear_pointwise": print}, {"_is_mkldnn_bf16_supported": lambda: True}):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.ops, "mkldnn", SimpleNamespace(**there))
-            assert not linear_room.fuses_linear(torch.float32)
+            assert not kernels.fuses_linear(torch.float32)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert not linear_room.fuses_linear(torch.float32)
+    assert not kernels.fuses_linear(torch.float32)
     assert bfloat16_instructions() == []
 
 
 def ask_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on nothing is remembered of what torch said of itself."""
-    monkeypatch.setattr(processor, "onednn_has", processor.onednn_has.__wrapped__)
-    monkeypatch.setattr(linear_room, "fuses_linear", processor.fuses_linear.__wrapped__)
+    monkeypatch.setattr(kernels, "onednn_has", kernels.onednn_has.__wrapped__)
+    monkeypatch.setattr(kernels, "fuses_linear", kernels.fuses_linear.__wrapped__)
 
 
 @pytest.mark.parametrize("onednn", [True, False])
@@ -173,9 +180,9 @@ def test_every_way_through_every_family_gives_the_same(family, dtype, fused, pro
     wanted = model(clip)
     calls = []
     if fused != "as here":
-        monkeypatch.setattr(linear_room, "fuses_linear", lambda dtype: fused != "none" and dtype == torch.float32)
+        monkeypatch.setattr(kernels, "fuses_linear", lambda dtype: fused != "none" and dtype == torch.float32)
         calls = calls_of_the_kernel(monkeypatch)
-    monkeypatch.setattr(attention, "products_beat_attention", lambda dtype: products)
+    monkeypatch.setattr(kernels, "products_beat_attention", lambda dtype: products)
     got = model.to(dtype)(clip.to(dtype))
     assert (got - wanted).norm() < (0.03 if dtype == torch.bfloat16 else 1e-5) * wanted.norm()
     assert set(calls) == ({dtype} & {torch.float32} if fused == "float32 alone" else set())
@@ -191,14 +198,14 @@ def random_qkv(rows: int = 3, heads: int = 5, queries: int = 7, keys: int = 6) -
 
 @pytest.mark.parametrize("most_scores", [1, 20, 50, 100, 250, 10_000])
 def test_attention_in_any_pieces_is_attention(most_scores, monkeypatch):
-    monkeypatch.setattr(attention, "MOST_SCORES", most_scores)
+    monkeypatch.setattr(kernels, "MOST_SCORES", most_scores)
     q, k, v = random_qkv()
-    assert_close(from_products(q, k, v), F.scaled_dot_product_attention(q, k, v))
+    assert_close(multiply_in_pieces(q, k, v), F.scaled_dot_product_attention(q, k, v))
 
 
-def test_kept_products_learn_as_attention_does():
+def test_products_at_once_learn_as_attention_does():
     gradients = []
-    for run in (kept_products, F.scaled_dot_product_attention):
+    for run in (multiply_at_once, F.scaled_dot_product_attention):
         leaves = [x.requires_grad_() for x in random_qkv()]
         out = run(*leaves)
         gradients.append([out, *torch.autograd.grad((out * torch.arange(4)).sum(), leaves)])
@@ -208,7 +215,7 @@ def test_kept_products_learn_as_attention_does():
 @pytest.mark.parametrize("learns", [True, False])
 def test_keys_that_are_all_far_off_cost_no_precision(learns, monkeypatch):
     """No softmax sees what is added to all keys; in bfloat16 the scores would round to steps of 1."""
-    monkeypatch.setattr(attention, "products_beat_attention", lambda dtype: True)
+    monkeypatch.setattr(kernels, "products_beat_attention", lambda dtype: True)
     torch.manual_seed(0)
     grid = Grid(1, 4, 16)
     q, k, v = (torch.randn(2, grid.size, 2, 16).bfloat16() for _ in "qkv")

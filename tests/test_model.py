@@ -1,9 +1,12 @@
+import copy
+import json
+import pickle
 import re
 from dataclasses import replace
 
 import pytest
 import torch
-from tiny import IMAGE, SETTINGS, SWIN, VIDEO, blocks_of, clip_for, prefix_of, tiny, without_bias_dropout
+from tiny import VIDEO, blocks_of, clip_for, configure, tiny, without_bias_dropout
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -14,28 +17,32 @@ from tubelet.nn import (
     SWIN_SIZES,
     Attention,
     DropPath,
-    ModelConfig,
     SpaceTimeTransformer,
     create_model,
     list_models,
+    model_config,
+    regularise,
 )
-from tubelet.nn.build import rising
+from tubelet.nn.regularise import rising
+from tubelet.weights.settings import read_config
 
 # arXiv 2103.15691 and scenic's code: B/16x2, 32 frames of 224 x 224 px, 400 classes
 PAPER = {
-    "vivit1": (88_954_000, 451.5, {}),
-    "vivit2": (115_062_928, 283.3, {}),
-    "vivit3": (117_319_312, 371.1, {}),
-    "vivit4": (88_952_464, 276.2, {}),
-    "vivit2 averaging frames": (86_696_080, 282.9, {"temporal_depth": 0}),
+    "vivit1": (88_954_000, 451.5),
+    "vivit2": (115_062_928, 283.3),
+    "vivit3": (117_319_312, 371.1),
+    "vivit4": (88_952_464, 276.2),
+    "vivit2 averaging frames": (86_696_080, 282.9),
 }
 
 
 @pytest.mark.parametrize("model", PAPER)
 def test_parameters_and_macs_of_the_paper(model):
-    parameters, gmacs, settings = PAPER[model]
+    parameters, gmacs = PAPER[model]
+    config = model_config(f"{model.split()[0]}-B/16x2", clip=(32, 224, 224), num_classes=400)
+    config = replace(config, stages=config.stages[:1]) if "averaging" in model else config
     with torch.device("meta"):
-        ours = create_model(f"{model.split()[0]}-B/16x2", clip=(32, 224, 224), num_classes=400, **settings)
+        ours = SpaceTimeTransformer(config)
         clip = torch.empty(1, 3, 32, 224, 224)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         ours(clip)
@@ -51,7 +58,7 @@ def test_every_listed_model_can_be_made():
             family, size = name.split("-")
             sizes = SWIN_SIZES if family == "swin2" else SIZES
             model = create_model(f"{name}/16", clip=(1 if family in IMAGE_FAMILIES else 2, 32, 48), num_classes=3)
-            assert (model.config.dim, model.config.depth, model.config.heads) == sizes[size]
+            assert model.config.stages[0].size == sizes[size]
             assert model.config.family == family
     assert {name.split("-")[0] for name in list_models()} == set(FAMILIES)
     assert "vivit2-B" in list_models()
@@ -59,13 +66,12 @@ def test_every_listed_model_can_be_made():
 
 
 def test_the_name_says_patch_and_tubelet():
-    with torch.device("meta"):
-        assert create_model("vivit1-P/16x4").config.patch == (4, 16, 16)
-        assert create_model("vivit1-P/8").config.patch == (1, 8, 8)
-        assert create_model("vit-P/16").config.clip == (1, 224, 224)
-        assert create_model("ast-P/16").config.stride == (1, 10, 10)  # arXiv 2104.01778, section 2.1: 6 px overlap
-        assert create_model("swin2-P/4", clip=(1, 256, 192)).config.window == (1, 8, 6)
-        assert create_model("swin2-P/4x2", clip=(32, 64, 64)).config.window == (8, 2, 2)
+    assert model_config("vivit1-P/16x4").embed.patch == (4, 16, 16)
+    assert model_config("vivit1-P/8").embed.patch == (1, 8, 8)
+    assert model_config("vit-P/16").clip == (1, 224, 224)
+    assert model_config("ast-P/16").embed.stride == (1, 10, 10)  # arXiv 2104.01778, section 2.1: 6 px overlap
+    assert model_config("swin2-P/4", clip=(1, 256, 192)).stages[0].window == (1, 8, 6)
+    assert model_config("swin2-P/4x2", clip=(32, 64, 64)).stages[0].window == (8, 2, 2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -77,10 +83,9 @@ def test_tokens_features_and_logits_agree_in_shape_and_value(family):
     # Swin's second stage halves height and width and doubles the channels
     assert grid == ((4, 1, 2) if family == "swin2" else model.grid(model.input_size))
     dim = 48 if family == "swin2" else 24
-    assert prefix_of(model) == {"vit": 1, "vivit1": 1, "vivit2": 1, "timesformer": 1, "vidtrans": 1, "ast": 2}.get(
-        family, 0
-    )
-    assert tokens.shape == (2, prefix_of(model) + grid.size, dim)
+    prefix = model.stack[0].prefix_size
+    assert prefix == {"vit": 1, "vivit1": 1, "vivit2": 1, "timesformer": 1, "vidtrans": 1, "ast": 2}.get(family, 0)
+    assert tokens.shape == (2, prefix + grid.size, dim)
     assert model.features(clip).shape == (2, dim)
     assert_close(model(clip), model.head(model.features(clip)))
     assert_close(model(clip)[:1], model(clip[:1]), atol=1e-5, rtol=1e-5)
@@ -179,7 +184,7 @@ SETTINGS_THAT_ACT = [
     ("videomae", {"position": "sincos"}),
     ("swin2", {"window": (1, 2, 2)}),
     ("swin2", {"window": (2, 2, 2)}),
-    ("swin2", {"norm": "stages"}),
+    ("swin2", {"level_norms": True}),
 ]
 
 
@@ -240,9 +245,8 @@ def test_stochastic_depth_rises_to_its_rate_in_each_encoder():
 
 def fresh(family: str, **settings) -> SpaceTimeTransformer:
     torch.manual_seed(0)
-    clip = {"clip": (1, 8, 12)} if family in IMAGE_FAMILIES else {"clip": (6, 8, 12)}
-    sizes = SETTINGS | (IMAGE if family in IMAGE_FAMILIES else {}) | (SWIN if family == "swin2" else {}) | clip
-    return SpaceTimeTransformer(ModelConfig(family=family, **sizes | {"mlp_dim": 48} | settings)).train()
+    clip = (1, 8, 12) if family in IMAGE_FAMILIES else (6, 8, 12)
+    return SpaceTimeTransformer(configure(family, clip=clip, mlp_dim=48, **settings)).train()
 
 
 def without_gradient(model: SpaceTimeTransformer, clip: torch.Tensor) -> set[str]:
@@ -304,10 +308,38 @@ def test_compile_has_no_graph_break(family):
 
 def test_settings_travel_as_json():
     config = tiny("vivit2", stride=(1, 4, 4), mean=(0.1, 0.2, 0.3)).config
-    values = {key: list(value) if isinstance(value, tuple) else value for key, value in config.to_json().items()}
-    assert ModelConfig.from_json(values) == config
-    with pytest.raises(ValueError, match="unknown or missing: colour, dim: made by another version"):
-        ModelConfig.from_json({key: value for key, value in values.items() if key != "dim"} | {"colour": 1})
+    values = json.loads(json.dumps(config.to_json()))
+    assert read_config(values) == config
+    with pytest.raises(ValueError, match="unknown or missing: clip, colour: made by another version"):
+        read_config({key: value for key, value in values.items() if key != "clip"} | {"colour": 1})
+    for part in (values["stages"][1], values["embed"]):
+        part["colour"] = 1
+        with pytest.raises(ValueError, match="unknown or missing: colour: made by another version"):
+            read_config(values)
+        del part["colour"]
+
+
+def test_what_the_first_encoder_gives_depends_on_its_settings_and_on_no_others():
+    for family in ("vivit2", "swin2"):
+        config = configure(family)
+        own = config.encoder_settings()
+        assert json.loads(json.dumps(own)) == json.loads(json.dumps(configure(family).encoder_settings()))
+        assert replace(config, num_classes=9, family="other").encoder_settings() == own
+        longer = replace(config, clip=(16, 8, 12)).encoder_settings()
+        assert (longer == own) == (family == "vivit2")  # a window's share of the grid is that at `clip`
+        others = [replace(config, channels=1), replace(config, mean=(0.1,)), config.with_stage(0, eps=1e-3)]
+        assert all(other.encoder_settings() != own for other in [*others, config.with_embed(pad="mean")])
+    config = configure("vivit2")
+    assert config.with_stage(1, depth=3).encoder_settings() == config.encoder_settings()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_can_be_copied_and_pickled(family):
+    model = tiny(family)
+    clip = clip_for(model)
+    wanted = model(clip)
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(again(clip), wanted)
 
 
 @pytest.mark.parametrize(
@@ -336,8 +368,6 @@ def test_an_unknown_name_is_told_the_nearest(name, near):
         ("vivit2-P/16x2", {"clip": (32, 224, 225)}, "is not filled by tubelets (2, 16, 16)"),
         ("vivit2-P/16x2", {"clip": (1, 224, 224)}, "T = 1 of the clip (1, 224, 224) (T, H, W) is smaller"),
         ("vivit2-P/0x2", {}, "model 'vivit2-P/0x2' has a patch of size 0"),
-        ("vivit2-P/16x2", {"stride": (1, 16)}, "got stride=(1, 16), expected (T, H, W)"),
-        ("vivit2-P/16x2", {"frames": 4}, "name it /16"),
         ("vivit2-P/16x2", {"embed": "patch"}, "unknown tokeniser 'patch'"),
         ("vivit2-P/16x2", {"pool": "max"}, "unknown pooling 'max'"),
         ("vivit2-P/16x2", {"attend": "x"}, "unknown attention axes 'x'"),
@@ -351,24 +381,15 @@ def test_an_unknown_name_is_told_the_nearest(name, near):
             {"position": "joint+time"},
             "unknown position 'joint+time': expected one of joint, space+time",
         ),
-        ("vivit2-P/16x2", {"pad": "zeros"}, "unknown pad 'zeros': expected 'mean', or None"),
-        ("vivit2-P/16x2", {"prefix": 0}, "pool='cls' needs 1 prefix tokens, got prefix=0: leave prefix out"),
-        ("vivit2-P/16x2", {"pool": "cls,dist"}, "pool='cls,dist' makes two tokens of a frame"),
-        ("vivit2-P/16x2", {"window": (1, 2, 2)}, "vivit2 has one depth, one number of heads and no window"),
-        ("ast-P/16", {"prefix": 1}, "pool='cls+dist' needs 2 prefix tokens, got prefix=1: leave prefix out"),
+        ("vivit2-P/16x2", {"pool": "cls,dist"}, "gives tokens of width 192, stage 1 takes 96"),
         ("ast-P/16", {"clip": (16, 224, 224)}, "'ast-P/16' sees one frame, got clip=(16, 224, 224)"),
-        ("swin2-P/4", {"position": "sincos"}, "windows make their own positions, have no prefix and are pooled by"),
-        ("swin2-P/4", {"keep_aspect": True}, "keep_aspect=True, prefix=None, pool='mean': leave these out"),
-        ("swin2-P/4", {"prefix": 1}, "prefix=1, pool='mean': leave these out"),
+        ("swin2-P/4", {"position": "sincos"}, "windows make their own positions and are pooled by their mean"),
         ("swin2-P/4", {"pool": "cls"}, "pool='cls': leave these out"),
-        ("swin2-P/4", {"attend": "thw"}, "swin2 has one depth, one number of heads and no window, got (1, 1, 2, 1)"),
-        ("swin2-P/4", {"window": (1, 0, 4)}, "got window=(1, 0, 4), expected (T, H, W)"),
         ("vivit2-P/16x2", {"mean": (0.5, 0.5)}, "got mean=(0.5, 0.5) for 3 channels"),
         ("vivit2-P/16x2", {"std": (0.0,)}, "got std=(0.0,) for 3 channels, expected one number or one for each, all"),
-        ("vivit2-P/16x2", {"drop_path": 1.0}, "got a drop path rate of 1.0"),
-        ("vivit4-Ti/16x2", {}, "3 heads cannot be shared out equally among 't|hw'"),
+        ("vivit3-P/16x2", {"attend": "t|hw"}, "3 heads cannot be shared out equally among 't|hw'"),
+        ("vivit4-Ti/16x2", {}, "unknown model 'vivit4-Ti/16x2'"),
         ("vit-P/16", {"clip": (16, 224, 224)}, "'vit-P/16' sees one frame, got clip=(16, 224, 224)"),
-        ("vit-P/16", {"frames": 4}, "'vit-P/16' sees one frame"),
     ],
 )
 def test_a_model_that_cannot_be_is_refused(name, settings, message):
@@ -376,23 +397,53 @@ def test_a_model_that_cannot_be_is_refused(name, settings, message):
         create_model(name, **settings)
 
 
-def test_heads_that_do_not_divide_the_width_are_refused():
-    config = replace(tiny("vivit1").config, heads=5)
-    with pytest.raises(ValueError, match="5 heads do not divide the width 24: choose a divisor of 24"):
-        SpaceTimeTransformer(config)
-    with pytest.raises(ValueError, match=r"unknown family 'vivit5': expected one of vit, vivit1"):
-        SpaceTimeTransformer(replace(config, family="vivit5"))
+@pytest.mark.parametrize(
+    ("family", "settings", "message"),
+    [
+        ("vivit2", {"stride": (1, 4)}, "got stride=(1, 4), expected (T, H, W)"),
+        ("vivit2", {"frames": 4}, "name it /4"),
+        ("vivit2", {"pad": "zeros"}, "unknown pad 'zeros': expected 'mean', or None"),
+        ("vivit2", {"prefix": 0}, "pool='cls' needs 1 prefix tokens, got prefix=0: give prefix=1"),
+        ("ast", {"prefix": 1}, "pool='cls+dist' needs 2 prefix tokens, got prefix=1: give prefix=2"),
+        ("vivit1", {"heads": 5}, "5 heads do not divide the width 24: choose a divisor of 24"),
+        ("vivit1", {"over": "t"}, "got over='t' on a grid (4, 2, 3)"),
+        ("vivit1", {"over": "h"}, "got over='h'"),
+        ("vivit1", {"norm": "rms"}, "unknown norm 'rms': expected one of tokens, pooled, both, none"),
+        ("swin2", {"window": (1, 0, 4)}, "got window=(1, 0, 4), expected (t, h, w)"),
+    ],
+)
+def test_data_of_which_no_model_can_be_made_are_refused(family, settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        SpaceTimeTransformer(configure(family, **settings))
 
 
-def test_settings_that_no_name_gives_are_checked_too():
-    config = tiny("vivit1").config
-    with pytest.raises(ValueError, match="unknown norm 'rms': expected one of tokens, pooled, both, none"):
-        SpaceTimeTransformer(replace(config, norm="rms"))
+@pytest.mark.parametrize("settings", [{"drop_path": 1.0}, {"drop_path": -0.1}, {"dropout": 1.0}])
+def test_a_rate_that_is_none_is_refused(settings):
+    with pytest.raises(ValueError, match=r"got drop\w+=(1\.0|-0\.1), expected at least 0 and below 1"):
+        regularise(tiny("vivit1"), **settings)
+
+
+def test_fields_that_a_stage_does_not_have_are_refused():
+    with pytest.raises(TypeError, match="keep_aspect"):
+        tiny("swin2").config.with_stage(0, keep_aspect=True)
+
+
+def test_regularisation_is_set_anew_each_time_and_is_no_part_of_the_configuration():
+    model, plain = tiny("vjepa2", drop_path=0.3, dropout=0.2, checkpointing=True), tiny("vjepa2")
+    assert model.config == plain.config
+    assert model.stack[0].blocks[-1].drop_path.rate == 0.3
+    assert all(layer.checkpointing and layer.dropout.p == layer.attns[0].p == 0.2 for layer in model.stack[0].layers)
+    regularise(model)
+    assert all(
+        not layer.checkpointing and layer.dropout.p == layer.attns[0].p == 0.0 for layer in model.stack[0].layers
+    )
+    assert model.stack[0].blocks[-1].drop_path.rate == 0.0
+
+
+def test_rotary_positions_need_pairs_of_channels_for_each_axis():
     message = "rotary positions turn pairs of channels along 'thw', got 4 channels in a head: .* at least 6"
     with pytest.raises(ValueError, match=message):
-        SpaceTimeTransformer(replace(config, heads=6, position="rotary"))
-    with pytest.raises(ValueError, match=r"swin2 needs window=.* depth and heads for each stage: make it by name"):
-        SpaceTimeTransformer(replace(config, family="swin2"))
+        SpaceTimeTransformer(configure("vivit1", heads=6, position="rotary"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])

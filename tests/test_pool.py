@@ -1,6 +1,7 @@
 """How the tokens of a sequence become one: each kind of pooling against what its name says, token by token."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ from tiny import tiny
 from torch import Tensor
 from torch.testing import assert_close
 
-from tubelet.nn import AttentivePool, BlockConfig, Grid, Pool
+from tubelet.nn import AttentivePool, Grid, Pool, Stage
+from tubelet.nn.pool import make_pool
 
-CONFIG = BlockConfig(dim=12, heads=3, mlp_dim=20, eps=1e-3)
+STAGE = Stage(dim=12, depth=1, heads=3, mlp_dim=20, eps=1e-3)
 
 
 def shaken(module):
@@ -20,6 +22,10 @@ def shaken(module):
         for parameter in module.parameters():
             parameter.add_(0.4 * torch.randn(parameter.shape))
     return module.eval().double()
+
+
+def pool_of(kind: str, **settings) -> Pool | AttentivePool:
+    return make_pool(replace(STAGE, pool=kind, **settings))
 
 
 def norm(x: Tensor, layer: torch.nn.LayerNorm, eps: float) -> Tensor:
@@ -48,7 +54,7 @@ def x():
 )
 @pytest.mark.parametrize("normed", [False, True])
 def test_a_pool_is_what_its_kind_says_then_a_norm(x, kind, expected, normed):
-    pool = shaken(Pool(CONFIG, kind, prefix=3, norm=normed, eps=1e-2))
+    pool = shaken(pool_of(kind, prefix=3, norm="pooled" if normed else "tokens", pool_eps=1e-2))
     out = expected(x)
     if normed:
         out = norm(out, pool.norm, 1e-2)  # an eps of its own, not that of the blocks
@@ -57,21 +63,21 @@ def test_a_pool_is_what_its_kind_says_then_a_norm(x, kind, expected, normed):
 
 
 def test_without_prefix_the_mean_is_over_all_tokens(x):
-    assert_close(Pool(CONFIG, "mean", prefix=0, norm=False, eps=1e-6)(x)[:, 0], x.mean(1))
+    assert_close(pool_of("mean", prefix=0)(x)[:, 0], x.mean(1))
 
 
 @pytest.mark.parametrize(("kind", "needed"), [("cls", 1), ("cls+dist", 2), ("cls,dist", 2)])
 def test_a_pool_without_the_prefix_it_needs_is_refused(kind, needed):
-    Pool(CONFIG, kind, prefix=needed, norm=False, eps=1e-6)
-    message = f"pool={kind!r} needs {needed} prefix tokens, got prefix={needed - 1}: leave prefix out"
+    pool_of(kind, prefix=needed)
+    message = f"pool={kind!r} needs {needed} prefix tokens, got prefix={needed - 1}: give prefix={needed}"
     with pytest.raises(ValueError, match=re.escape(message)):
-        Pool(CONFIG, kind, prefix=needed - 1, norm=False, eps=1e-6)
+        pool_of(kind, prefix=needed - 1)
 
 
 def test_unknown_pooling_is_refused_with_the_kinds_there_are():
     message = "unknown pooling 'max': expected one of cls, mean, cls+dist, cls,dist, attentive"
     with pytest.raises(ValueError, match=re.escape(message)):
-        Pool(CONFIG, "max", prefix=1, norm=False, eps=1e-6)
+        pool_of("max", prefix=1)
 
 
 @pytest.mark.parametrize("kind", ["cls", "mean", "cls+dist", "cls,dist", "attentive"])
@@ -92,21 +98,21 @@ def test_every_family_of_one_encoder_takes_every_pooling(family, kind):
 
 def attentive(depth: int) -> AttentivePool:
     torch.manual_seed(0)
-    return shaken(AttentivePool(CONFIG, depth=depth))
+    return shaken(AttentivePool(replace(STAGE, pool="attentive", prefix=0, pool_depth=depth)))
 
 
 def one_query(pool: AttentivePool, tokens: Tensor) -> Tensor:
     """(N, D) -> (D): attention of the query to each token by itself, head by head, then the MLP."""
     wq, wk, wv = pool.qkv.weight.chunk(3)
     bq, bk, bv = pool.qkv.bias.chunk(3)
-    seen = [norm(token, pool.norm, CONFIG.eps) for token in tokens]
+    seen = [norm(token, pool.norm, STAGE.eps) for token in tokens]
     query, out = wq @ pool.query[0, 0] + bq, pool.query[0, 0].clone()
-    for head in range(CONFIG.heads):
+    for head in range(STAGE.heads):
         part = slice(4 * head, 4 * head + 4)
         scores = torch.stack([query[part] @ (wk @ token + bk)[part] / 4**0.5 for token in seen])
         shares = scores.exp() / scores.exp().sum()
         out[part] += sum(share * (wv @ token + bv)[part] for share, token in zip(shares, seen, strict=True))
-    hidden = F.gelu(pool.mlp.fc1.weight @ norm(out, pool.mlp_norm, CONFIG.eps) + pool.mlp.fc1.bias)
+    hidden = F.gelu(pool.mlp.fc1.weight @ norm(out, pool.mlp_norm, STAGE.eps) + pool.mlp.fc1.bias)
     return out + pool.mlp.fc2.weight @ hidden + pool.mlp.fc2.bias
 
 
@@ -141,10 +147,10 @@ def test_checkpointing_runs_the_blocks_of_a_pool_again_and_changes_nothing(x):
     results, runs = [], []
     for checkpointing in (False, True):
         pool = attentive(2).train()
-        pool.checkpointing = checkpointing
         times: list[int] = []
-        for block in pool.blocks:
-            block.register_forward_pre_hook(lambda *_, times=times: times.append(1))
+        for block in pool.layers:
+            block.checkpointing = checkpointing
+            block.mlp.register_forward_pre_hook(lambda *_, times=times: times.append(1))
         out = pool(x.clone().requires_grad_())
         out.square().sum().backward()
         runs.append(len(times))

@@ -409,8 +409,8 @@ def test_only_a_few_sizes_are_remembered():
     with torch.no_grad():
         for length in range(1, 4 * position.KEPT_SIZES):
             made.at(Grid(length, 4, 3))
-            assert len(made.remembered) <= position.KEPT_SIZES
-        kept = list(made.remembered)
+            assert len(made.remembered.values) <= position.KEPT_SIZES
+        kept = list(made.remembered.values)
     assert kept[-1] == Grid(4 * position.KEPT_SIZES - 1, 4, 3)  # the last
 
 

@@ -40,7 +40,7 @@ def test_the_rate_rises_in_equal_steps_and_falls_as_half_a_cosine() -> None:
 
 
 def deep(family: str) -> SpaceTimeTransformer:
-    return tiny(family, depth=(3, 2) if family == "swin2" else 3)
+    return tiny(family, **{"depths": (3, 2)} if family == "swin2" else {"depth": 3})
 
 
 @pytest.mark.parametrize("family", FAMILIES)

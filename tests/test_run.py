@@ -13,11 +13,15 @@ import pytest
 import torch
 from small_sets import tiny_config, write_videos
 
+from tubelet.nn import model_config
 from tubelet.runs.run import Run
 from tubelet.train.config import TrainConfig
+from tubelet.train.distributed import Team
+from tubelet.train.finish import one_frame
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.resume import find_run, next_run, open_run
-from tubelet.train.show import other_length
+from tubelet.train.show import info_of, other_length
+from tubelet.train.train import new_model
 
 CPU = torch.device("cpu")
 
@@ -32,6 +36,23 @@ def run_with(path: Path, *steps: int) -> Run:
     for step in steps:
         run.save_checkpoint(step, tensors(step), {"steps": 10**9})
     return run
+
+
+# ---- the model
+
+
+def test_the_model_is_regularised_as_the_settings_say(plan: Plan, tmp_path: Path) -> None:
+    config = replace(plan.config, dropout=0.2, drop_path=0.1, checkpointing=True)
+    model = new_model(replace(plan, config=config), Run(tmp_path), Team(0, 1, CPU), init=False, show=False)
+    assert model.regularisation == {"dropout": 0.2, "drop_path": 0.1, "checkpointing": True}
+    assert model.config == plan.model
+    assert info_of(plan.model, checkpointing=True).activation_bytes < info_of(plan.model).activation_bytes
+
+
+def test_the_baseline_is_a_plain_encoder_of_one_frame_as_large_as_the_first() -> None:
+    config = model_config("vivit2-P/16x2", clip=(4, 32, 32), num_classes=2, embed="conv")
+    plain = model_config("vidtrans-P/16", clip=(1, 32, 32), num_classes=2, embed="conv")
+    assert one_frame(config) == plain
 
 
 # ---- checkpoints
@@ -242,8 +263,8 @@ def test_other_settings_are_named(plan: Plan, tmp_path: Path, settings: dict[str
 def test_another_model_or_clip_is_named_also_where_it_was_chosen_by_default(plan: Plan, tmp_path: Path) -> None:
     stopped_run(plan, tmp_path / "run")
     here = in_folder(plan, tmp_path / "run")
-    model = replace(here, model=replace(plan.model, dim=48), model_name="vivit1-X/16x4")
-    expected = r"\(model: vivit1-P/16x4 -> vivit1-X/16x4, model's dim: 96 -> 48\)"
+    model = replace(here, model=plan.model.with_stage(0, dim=48), model_name="vivit1-X/16x4")
+    expected = r"\(model: vivit1-P/16x4 -> vivit1-X/16x4, model's stage 0 dim: 96 -> 48\)"
     with pytest.raises(ValueError, match=f"begun with other settings {expected}"):
         begin(model)
     with pytest.raises(ValueError, match=r"\(clip's seconds_between_frames: 0\.08 -> 0\.5\)"):

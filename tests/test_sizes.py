@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tubelet.nn import FAMILIES, IMAGE_FAMILIES, Attention, Grid, SpaceTimeTransformer, position, rotary
-from tubelet.nn.grid import grid_of, whole
+from tubelet.nn.grid import fill, grid_of
 from tubelet.train.optim import make_optimizer
 from tubelet.weights import load, save
 
@@ -82,14 +82,15 @@ def made_for(model: SpaceTimeTransformer, size: tuple[int, int, int]) -> SpaceTi
     """A fresh model whose native size is `size`, with the weights of another: the oracle."""
     config, grid = replace(model.config, clip=size), grid_of(size, model.embed.patch, model.embed.stride)
     state = dict(model.state_dict())
-    if config.window is not None:  # as large a part of the grid as it was
-        shares = zip(config.window, grid, model.grid(model.config.clip), strict=True)
-        config = replace(config, window=tuple(max(1, round(length * now / made)) for length, now, made in shares))
-        if config.window[0] == 1 < model.config.window[0]:  # then its bias is made from (h, w) alone: t would be 0
+    if (first := config.stages[0]).kind == "windows":  # as large a part of the grid as it was
+        shares = zip(first.window, grid, model.grid(model.config.clip), strict=True)
+        window = tuple(max(1, round(length * now / made)) for length, now, made in shares)
+        config = config.with_stage(0, window=window)
+        if window[0] == 1 < first.window[0]:  # then its bias is made from (h, w) alone: t would be 0
             state |= {name: tensor[:, 1:] for name, tensor in state.items() if name.endswith("meta.fc1.weight")}
     for name in state:
         if ".position.tables." in name:
-            state[name] = by_hand(state[name], grid, keep_aspect=config.keep_aspect)
+            state[name] = by_hand(state[name], grid, keep_aspect=first.keep_aspect)
     fresh = SpaceTimeTransformer(config).double().eval()
     fresh.load_state_dict(state)
     return fresh
@@ -332,7 +333,7 @@ def test_padding_equals_the_clip_filled_with_the_mean_colour(family, chosen, byt
     for t, h, w in ((2 * kt, 2 * kh, 3 * kw), (kt, kh + 1, 2 * kw), (2 * kt - 1, 2 * kh, 3 * kw - 1), (1, 1, 1)):
         torch.manual_seed(0)
         filled = torch.tensor(MEAN if bytes_ else (0, 0, 0), dtype=torch.uint8 if bytes_ else torch.float64)
-        filled = filled.view(1, 3, 1, 1, 1).repeat(2, 1, *whole((t, h, w), plain.embed.patch, plain.embed.stride))
+        filled = filled.view(1, 3, 1, 1, 1).repeat(2, 1, *fill((t, h, w), plain.embed.patch, plain.embed.stride))
         clip = torch.randint(0, 256, (2, 3, t, h, w), dtype=torch.uint8) if bytes_ else torch.randn(2, 3, t, h, w)
         filled[:, :, :t, :h, :w] = clip
         with torch.no_grad():
@@ -362,7 +363,7 @@ def test_tokens_inside_the_clip_do_not_see_the_padding(stride):
 
 def test_padding_fills_whole_tubelets_none_of_which_is_padding_alone():
     for size, patch, stride in product(range(1, 20), range(1, 6), range(1, 8)):
-        padded, *_ = whole((size, 1, 1), (patch, 1, 1), (stride, 1, 1))
+        padded, *_ = fill((size, 1, 1), (patch, 1, 1), (stride, 1, 1))
         starts = range(0, padded - patch + 1, stride)
         assert starts[-1] + patch == padded  # filled to the end
         assert starts[-1] < size  # the last begins inside the clip
@@ -406,7 +407,7 @@ def test_any_clip_gives_an_answer_or_an_error_that_names_what_is_wrong(
 ):
     windows, stride = family == "swin2", None if embed == "conv" else stride  # whose steps are its patch
     steps = patch if stride is None else stride
-    own = SWIN | {"depth": (1, 1), "heads": (2, 2)} if windows else {"depth": 1, "heads": 2}
+    own = SWIN | {"depths": (1, 1), "heads": (2, 2)} if windows else {"depth": 1, "heads": 2}
     own |= {} if windows else {"position": places, "keep_aspect": keep_aspect}
     clip = tuple(p + (n - 1) * s for n, p, s in zip(native, patch, steps, strict=True))
     numbers = {"dim": 12, "mlp_dim": 12, "pool_depth": 1, "patch": patch, "stride": stride, "clip": clip, "pad": pad}

@@ -31,7 +31,6 @@ import tubelet
 from tubelet import ClipSpec, Predictor
 from tubelet.convert.conversion import convert
 from tubelet.features.store import FORMAT
-from tubelet.nn.config import MOST, ModelConfig
 from tubelet.predict.exported import Exported
 from tubelet.stream.codes import keep_steps, read_steps
 from tubelet.system.exits import is_ours
@@ -39,6 +38,7 @@ from tubelet.weights import image_config, init_from_image, save
 from tubelet.weights.formats import json_file
 from tubelet.weights.formats.open import read_foreign
 from tubelet.weights.formats.safetensors_file import MOST_TENSORS, check_header, load_tensors
+from tubelet.weights.settings import MOST, read_config
 from tubelet.weights.store import write_tensors
 
 MUTANTS = 100_000 if os.environ.get("TUBELET_SOAK") else 1000
@@ -284,56 +284,71 @@ def ours(folder: Path, tensors: dict[str, torch.Tensor] | None = None, **changes
         *parts, last = path.split("__")
         place = header
         for part in parts:
-            place = place[part]
+            place = place[int(part) if isinstance(place, list) else part]
         place[last] = value
     save_file(load_file(file) | (tensors or {}), file, metadata={"tubelet": json.dumps(header)})
     return file
 
 
+STAGE = "model__stages__0__"
 ABSURD: list[tuple[str, Any, str]] = [
-    ("model__depth", 10**9, "model settings with depth = 1000000000"),
-    ("model__depth", 10**5, "100000 layers"),
-    ("model__depth", 100, "the weights do not fit the model:\n  missing: encoders.0.blocks.2"),
-    ("model__depth", [2] * 60, "one depth, one number of heads"),
-    ("model__depth", [2] * 65, "model settings with depth"),
-    ("model__temporal_depth", 10**5, "100000 layers"),
-    ("model__pool_depth", 10**5, "100000 layers"),
-    ("model__dim", 10**12, "model settings with dim = 1000000000000"),
-    ("model__dim", MOST, "the weights do not fit the model"),
-    ("model__dim", 0, "a width or channels below 1"),
-    ("model__dim", -24, "model settings with dim = -24"),
-    ("model__dim", "24", "model settings with dim = 24, expected int"),
-    ("model__dim", 24.0, "model settings with dim = 24.0, expected int"),
-    ("model__dim", True, "model settings with dim = True"),
-    ("model__dim", [24], r"model settings with dim = \[24\]"),
-    ("model__dim", None, "model settings with dim = None"),
-    ("model__dim", 10**400, "model settings with dim = 1000"),
-    ("model__heads", 0, "no model can be made of its settings"),
-    ("model__heads", 5, "no model can be made of its settings"),
-    ("model__mlp_dim", MOST, "the weights do not fit the model"),
+    (STAGE + "depth", 10**9, "model settings with depth = 1000000000"),
+    (STAGE + "depth", 10**5, "100003 layers"),
+    (STAGE + "depth", 100, "the weights do not fit the model:\n  missing: encoders.0.blocks.2"),
+    (STAGE + "depth", [2] * 60, r"model settings with depth = \[2, 2"),
+    (STAGE + "pool_depth", 10**5, "100002 layers"),
+    (STAGE + "dim", 10**12, "model settings with dim = 1000000000000"),
+    (STAGE + "dim", MOST, "the weights do not fit the model"),
+    (STAGE + "dim", 0, "a width or channels below 1"),
+    (STAGE + "dim", -24, "model settings with dim = -24"),
+    (STAGE + "dim", "24", "model settings with dim = 24, expected int"),
+    (STAGE + "dim", 24.0, "model settings with dim = 24.0, expected int"),
+    (STAGE + "dim", True, "model settings with dim = True"),
+    (STAGE + "dim", [24], r"model settings with dim = \[24\]"),
+    (STAGE + "dim", None, "model settings with dim = None"),
+    (STAGE + "dim", 10**400, "model settings with dim = 1000"),
+    (STAGE + "heads", 0, "no model can be made of its settings"),
+    (STAGE + "heads", 5, "no model can be made of its settings"),
+    (STAGE + "mlp_dim", MOST, "the weights do not fit the model"),
+    (STAGE + "prefix", MOST, "the weights do not fit the model"),
+    (STAGE + "over", "t", "got over='t'"),
+    (STAGE + "tables", ["x"] * 65, "model settings with tables"),
+    (STAGE + "position", "x" * 10**6, "model settings with position = xxx"),
+    (STAGE + "position", "xyz", "unknown position 'xyz'"),
+    (STAGE + "keep_aspect", 1, "model settings with keep_aspect = 1, expected bool"),
+    (STAGE + "eps", -1.0, "an eps below 0"),
+    (STAGE + "pool_eps", -1.0, "an eps below 0"),
+    (STAGE + "eps", math.nan, "model settings with eps = nan"),
+    (STAGE + "eps", math.inf, "model settings with eps = inf"),
+    (STAGE + "kind", "rm -rf", "a stage of kind rm -rf, expected blocks or windows"),
+    (STAGE + "kind", ["blocks"], r"a stage of kind \['blocks'\]"),
+    (STAGE + "kind", "windows", "unknown or missing: attend, depth, depths"),
+    (STAGE + "colour", 1, "unknown or missing: colour"),
+    ("model__stages", [], "with 0 stages"),
+    ("model__stages", [{}] * 65, "model settings with stages"),
+    ("model__stages", {"kind": "blocks"}, "model settings with stages"),
+    ("model__stages", ["blocks"], "a stage of kind None"),
     ("model__num_classes", 10**9, "model settings with num_classes"),
     ("model__num_classes", 500_000, "head.weight is"),
-    ("model__patch", [0, 4, 4], "no model can be made of its settings"),
-    ("model__patch", [2, 4], "model settings with patch"),
-    ("model__patch", {"t": 2}, "model settings with patch"),
+    ("model__embed", "tubelet", "model settings with tubelet, expected an object"),
+    ("model__embed__kind", "x" * 65, "model settings with kind = xxx"),
+    ("model__embed__kind", "xyz", "unknown tokeniser 'xyz'"),
+    ("model__embed__patch", [0, 4, 4], "no model can be made of its settings"),
+    ("model__embed__patch", [2, 4], "model settings with patch"),
+    ("model__embed__patch", {"t": 2}, "model settings with patch"),
+    ("model__embed__layers", [200, 200], "405 layers"),
     ("model__clip", [10**9, 8, 12], "model settings with clip"),
     ("model__clip", [2**20, 2**20, 2**20], "a clip of"),
     ("model__clip", [2**10, 2**10, 2**10], "the weights do not fit the model"),
     ("model__clip", [8, 8], "model settings with clip"),
-    ("model__family", "rm -rf", "unknown family 'rm -rf'"),
+    ("model__family", "x" * 65, "model settings with family = xxx"),
     ("model__family", ["vivit1"], "model settings with family"),
-    ("model__position", "x" * 10**6, "model settings with position = xxx"),
-    ("model__position", "xyz", "unknown position 'xyz'"),
-    ("model__eps", -1.0, "an eps below 0"),
-    ("model__eps", math.nan, "model settings with eps = nan"),
-    ("model__eps", math.inf, "model settings with eps = inf"),
-    ("model__dropout", 7.5, "no model can be made of its settings"),
     ("model__mean", [0.5] * 100, "model settings with mean"),
     ("model__std", [0.0], "no model can be made of its settings"),
-    ("model__checkpointing", 1, "model settings with checkpointing = 1, expected bool"),
     ("model__colour", 1, "unknown or missing: colour"),
     ("model", [1], "its 'tubelet' header lacks model"),
     ("model", {}, "unknown or missing: clip, depth, dim"),
+    ("model", {"stages": []}, "unknown or missing: clip, embed, family, num_classes"),
     ("input_size", [10**9, 8, 12], "model settings with clip"),
     ("input_size", "8", "its 'tubelet' header lacks input_size"),
     ("input_size", [7, 8, 12], "no model can be made of its settings"),
@@ -402,7 +417,7 @@ def test_a_header_that_could_not_be_read_again_is_not_written(tmp_path: Path) ->
 def test_model_settings_of_every_family_are_taken() -> None:
     for family in ("vit", "vivit2", "swin2", "ast", "meta", "vjepa2"):
         config = tiny(family).config
-        assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+        assert read_config(json.loads(json.dumps(config.to_json()))) == config
 
 
 # ---- what lies beside weights of others, and files of other kinds

@@ -229,7 +229,7 @@ def test_patches_that_are_not_square_are_turned_too():
     written = to_reference(model, "audiomae")
     clip = clip_for(model)
     theirs = from_reference(written, "timm", heads=4, clip=(1, 12, 8))
-    assert theirs.config.patch == (1, 2, 4)
+    assert theirs.config.embed.patch == (1, 2, 4)
     assert_close(theirs(transposed(clip)), model(clip), atol=TOLERANCE, rtol=0)
 
 

@@ -1,7 +1,9 @@
 import json
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,16 +13,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from tubelet.nn.block import BlockConfig
+from tubelet.nn import WindowStage, regularise
 from tubelet.nn.grid import Grid
-from tubelet.nn.swin import PatchMerging, SwinBlock, SwinEncoder, WindowAttention, Windows, cuts, layout_of, remembered
+from tubelet.nn.swin import LAYOUTS, PatchMerging, SwinBlock, SwinEncoder, WindowAttention, Windows, cuts, layout_of
 
 torch.set_num_threads(1)
 
 GOLDEN = Path(__file__).parent / "golden" / "timm_swinv2_cr.safetensors"
 MADE_FOR = Grid(4, 6, 10)
-DEPTHS, HEADS = (2, 3), (2, 4)
-CONFIG = BlockConfig(dim=12, heads=2, mlp_dim=20, eps=1e-5)
+STAGE = WindowStage(dim=12, depths=(2, 3), heads=(2, 4), mlp_dim=48, window=(2, 2, 4))
 RENAMED = [
     ("patch_embed.norm", "embed_norm"),
     ("stages.1.blocks.1.norm3", "stages.1.norm"),
@@ -52,8 +53,7 @@ def shaken(module):
 
 def swin(*, window=(2, 2, 4), grid=MADE_FOR, **settings) -> SwinEncoder:
     torch.manual_seed(0)
-    settings = {"depths": DEPTHS, "heads": HEADS, "drop_paths": [0.0] * sum(DEPTHS)} | settings
-    return shaken(SwinEncoder(12, window=window, grid=grid, **settings))
+    return shaken(SwinEncoder(replace(STAGE, window=window, **settings), grid))
 
 
 def may_see(windows: Windows) -> Tensor:
@@ -86,7 +86,7 @@ def attention_one_by_one(attn: WindowAttention, x: Tensor, windows: Windows) -> 
 def test_a_change_of_a_token_reaches_its_window_and_nothing_else(grid, window, odd):
     torch.manual_seed(0)
     windows = cuts(grid, window)[odd]
-    block = shaken(SwinBlock(CONFIG, coordinates=3)).double()
+    block = shaken(SwinBlock(12, 2, 20, coordinates=3, eps=1e-5)).double()
     x = torch.randn(1, grid.size, 12, dtype=torch.double)
     changed = x + torch.eye(grid.size)[:, :, None] * torch.randn(12)  # row i: token i is another one
     moved = (block(changed, windows) - block(x, windows)).abs().amax(2).T > 1e-12
@@ -152,9 +152,9 @@ def test_merging_joins_two_by_two_neighbours_in_space_column_by_column(grid):
         assert_close(out[:, i], expected @ merging.reduction.weight.T, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("stage_norms", [False, True])
-def test_an_encoder_is_its_blocks_in_turn_every_second_one_shifted(stage_norms):
-    model, grid = swin(stage_norms=stage_norms), Grid(4, 9, 10)
+@pytest.mark.parametrize("level_norms", [False, True])
+def test_an_encoder_is_its_blocks_in_turn_every_second_one_shifted(level_norms):
+    model, grid = swin(level_norms=level_norms), Grid(4, 9, 10)
     x = torch.randn(2, grid.size, 12)
     y = F.layer_norm(x, (12,), model.embed_norm.weight, model.embed_norm.bias)
     for number, (stage, now) in enumerate(zip(model.stages, [grid, Grid(4, 5, 5)])):
@@ -164,9 +164,9 @@ def test_an_encoder_is_its_blocks_in_turn_every_second_one_shifted(stage_norms):
             windows = cuts(now, (2, 3, 4))[i % 2]
             y = y + block.attn_norm(block.attn(y, windows))
             y = y + block.mlp_norm(block.mlp(y))
-        if number or stage_norms:
+        if number or level_norms:
             y = F.layer_norm(y, (12 * 2**number,), stage.norm.weight, stage.norm.bias)
-    out, last = model(x, grid)
+    out, last = model.tokens(x, grid)
     assert last == (4, 5, 5)
     assert out.shape == (2, 100, model.out_dim)
     assert_close(out, y)
@@ -185,62 +185,62 @@ def test_weights_made_for_one_grid_are_weights_made_for_every_grid_of_that_ratio
     small, large = swin(), swin(window=(4, 4, 8), grid=Grid(8, 12, 20))
     large.load_state_dict(small.state_dict())
     x = torch.randn(1, 8 * 12 * 20, 12)
-    assert_close(small(x, Grid(8, 12, 20)), large(x, Grid(8, 12, 20)))
+    assert_close(small.tokens(x, Grid(8, 12, 20)), large.tokens(x, Grid(8, 12, 20)))
 
 
 def test_the_size_may_change_at_every_call_and_leaves_no_trace():
     model, grids = swin(), [Grid(4, 6, 10), Grid(3, 5, 7), Grid(1, 11, 2)]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     clips = [torch.randn(2, grid.size, 12) for grid in grids]
-    first = [model(x, grid) for x, grid in zip(clips, grids)]
-    again = [model(x, grid) for x, grid in zip(reversed(clips), reversed(grids))]
+    first = [model.tokens(x, grid) for x, grid in zip(clips, grids)]
+    again = [model.tokens(x, grid) for x, grid in zip(reversed(clips), reversed(grids))]
     assert_close(first, again[::-1], atol=0, rtol=0)
     assert_close(dict(model.state_dict()), before, atol=0, rtol=0)
     assert not list(model.buffers())
     for side in range(1, 40):
         layout_of(Windows(Grid(1, 1, side), (1, 1, 1), (0, 0, 0)), torch.device("cpu"))
-    assert remembered.cache_info().currsize == remembered.cache_info().maxsize == 32
+    assert len(LAYOUTS.values) == LAYOUTS.most == 32
 
 
 def test_training_may_follow_prediction():
-    remembered.cache_clear()
+    LAYOUTS.values.clear()
     model, grid = swin(), Grid(3, 7, 9)
     x = torch.randn(1, grid.size, 12)
     with torch.inference_mode():
-        predicted = model(x, grid)
-    out = model(x, grid)
+        predicted = model.tokens(x, grid)
+    out = model.tokens(x, grid)
     out[0].sum().backward()
     assert_close(predicted, out)
 
 
 def test_an_exported_program_agrees_and_leaves_the_model_as_it_was():
-    remembered.cache_clear()
+    LAYOUTS.values.clear()
     model, grid = swin(), Grid(3, 5, 7)
     x = torch.randn(1, grid.size, 12)
     program = torch.export.export(model, (x, grid), strict=False).module()
-    assert remembered.cache_info().currsize == 0
+    assert not LAYOUTS.values
     assert_close(program(x, grid)[0], model(x, grid)[0], atol=1e-5, rtol=1e-5)
 
 
 def test_samples_of_a_batch_are_independent():
     model, grid = swin(), Grid(3, 5, 7)
     x = torch.randn(3, grid.size, 12)
-    alone = torch.cat([model(sample[None], grid)[0] for sample in x])
-    assert_close(model(x, grid)[0], alone, atol=1e-5, rtol=1e-5)
+    alone = torch.cat([model.tokens(sample[None], grid)[0] for sample in x])
+    assert_close(model.tokens(x, grid)[0], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_frames_stay_apart_in_windows_of_one_time_step():
     model = swin(window=(1, 2, 4), grid=Grid(1, 6, 10))
     clip = torch.randn(2, 3 * 60, 12)
-    out, grid = model(clip, Grid(3, 6, 10))
+    out, grid = model.tokens(clip, Grid(3, 6, 10))
     assert grid == (3, 3, 5)
-    frames = [model(frame, Grid(1, 6, 10))[0] for frame in clip.chunk(3, 1)]
+    frames = [model.tokens(frame, Grid(1, 6, 10))[0] for frame in clip.chunk(3, 1)]
     assert_close(out, torch.cat(frames, 1), atol=1e-5, rtol=1e-5)
 
 
 def test_a_clip_of_one_time_step_runs_in_space_time_windows():
     model = swin()
-    out, grid = model(torch.randn(2, 7 * 5, 12), Grid(1, 7, 5))
+    out, grid = model.tokens(torch.randn(2, 7 * 5, 12), Grid(1, 7, 5))
     assert grid == (1, 4, 3)
     assert out.shape == (2, 12, 24)
     assert out.isfinite().all()
@@ -257,35 +257,37 @@ def test_gradients_reach_every_parameter():
 
 
 def test_a_new_block_changes_nothing():
-    block, x = SwinBlock(CONFIG, coordinates=3).eval(), torch.randn(2, MADE_FOR.size, 12)
+    block, x = SwinBlock(12, 2, 20, coordinates=3, eps=1e-5).eval(), torch.randn(2, MADE_FOR.size, 12)
     assert torch.equal(block(x, cuts(MADE_FOR, (2, 2, 4))[1]), x)
 
 
 def test_the_position_bias_has_a_dropout_of_its_own_in_training():
     model, x = swin(), torch.randn(1, MADE_FOR.size, 12)
-    assert torch.equal(model(x, MADE_FOR)[0], model(x, MADE_FOR)[0])
+    assert torch.equal(model.tokens(x, MADE_FOR)[0], model.tokens(x, MADE_FOR)[0])
     model.train()
-    assert not torch.allclose(model(x, MADE_FOR)[0], model(x, MADE_FOR)[0])
+    assert not torch.allclose(model.tokens(x, MADE_FOR)[0], model.tokens(x, MADE_FOR)[0])
     for stage in model.stages:
         for block in stage.blocks:
-            block.attn.meta.dropout.eval()
-    assert torch.equal(model(x, MADE_FOR)[0], model(x, MADE_FOR)[0])
+            block.attn.meta.rate = 0.0
+    assert torch.equal(model.tokens(x, MADE_FOR)[0], model.tokens(x, MADE_FOR)[0])
 
 
 def test_each_block_has_its_own_drop_path_rate():
-    rates = [0.0, 0.1, 0.2, 0.3, 0.4]
-    model = swin(drop_paths=rates)
-    assert [block.drop_path.rate for stage in model.stages for block in stage.blocks] == rates
+    model = swin()
+    regularise(SimpleNamespace(stack=[model], encoders=model), drop_path=0.4)
+    rates = [block.drop_path.rate for stage in model.stages for block in stage.blocks]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
 
 
 def trained(x: Tensor, *, checkpointing: bool) -> tuple[list[Tensor], int]:
     """Output and gradients of a training step, and how often a block was run for it."""
-    model, runs = swin(drop_paths=[0.5] * 5, dropout=0.1, checkpointing=checkpointing).train(), []
-    for stage in model.stages:
-        for block in stage.blocks:
-            block.register_forward_pre_hook(lambda block, _: runs.append(block))
+    model, runs = swin().train(), []
+    both = SimpleNamespace(stack=[model], encoders=model)
+    regularise(both, drop_path=0.5, dropout=0.1, checkpointing=checkpointing)
+    for block in model.layers:
+        block.mlp.register_forward_pre_hook(lambda mlp, _: runs.append(mlp))
     torch.manual_seed(1)
-    out, _ = model(x, Grid(3, 5, 7))
+    out, _ = model.tokens(x, Grid(3, 5, 7))
     out.square().sum().backward()
     return [out, *(parameter.grad for parameter in model.parameters())], len(runs)
 
@@ -301,10 +303,10 @@ def test_checkpointing_runs_blocks_again_and_changes_no_output_and_no_gradient()
 def test_half_precision_is_near_and_finite():
     model, grid = swin(), Grid(3, 5, 7)
     x = torch.randn(1, grid.size, 12)
-    exact = model(x, grid)[0]
+    exact = model.tokens(x, grid)[0]
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = model(x, grid)[0]
-    for out in (mixed, model.bfloat16()(x.bfloat16(), grid)[0]):
+        mixed = model.tokens(x, grid)[0]
+    for out in (mixed, model.bfloat16().tokens(x.bfloat16(), grid)[0]):
         assert (out - exact).abs().mean() < 0.1 * exact.abs().mean()
 
 
@@ -319,17 +321,17 @@ def test_parity_with_timm():
     )
     for theirs, ours in RENAMED:
         state = {name.replace(theirs, ours): value for name, value in state.items()}
-    model = SwinEncoder(
-        meta["embed_dim"],
-        depths=meta["depths"],
-        heads=meta["num_heads"],
+    stage = WindowStage(
+        dim=meta["embed_dim"],
+        depths=tuple(meta["depths"]),
+        heads=tuple(meta["num_heads"]),
+        mlp_dim=4 * meta["embed_dim"],
         window=(1, *meta["window_size"]),
-        grid=Grid(1, 16, 24),
-        drop_paths=[0.0] * sum(meta["depths"]),
-    ).eval()
+    )
+    model = SwinEncoder(stage, Grid(1, 16, 24)).eval()
     model.load_state_dict(state)
     tokens = F.conv2d(pixels, *embed, stride=4).flatten(2).transpose(1, 2)
-    out, grid = model(tokens, Grid(1, 16, 24))
+    out, grid = model.tokens(tokens, Grid(1, 16, 24))
     assert grid == (1, 8, 12)
     assert_close(F.linear(out.mean(1), *head), logits, atol=1e-5, rtol=0)
 
@@ -338,10 +340,10 @@ def test_parity_with_timm():
     ("settings", "message"),
     [
         ({"heads": (2, 5)}, "5 heads do not divide the width 24: choose a divisor of 24"),
-        ({"heads": (2,)}, "got 1 numbers of heads for 2 stages: give one for each stage"),
-        ({"depths": ()}, "got depths=(), expected at least one stage, each of at least one block"),
-        ({"depths": (2, 0)}, "got depths=(2, 0), expected at least one stage, each of at least one block"),
-        ({"drop_paths": [0.0]}, "got 1 drop path rates for 5 blocks: give one for each block"),
+        ({"heads": (2,)}, "got 1 numbers of heads for 2 levels: give one for each level"),
+        ({"depths": ()}, "got depths=(), expected at least one level, each of at least one block"),
+        ({"depths": (2, 0)}, "got depths=(2, 0), expected at least one level, each of at least one block"),
+        ({"heads": (0, 4)}, "got heads=(0, 4), expected at least one for each level"),
         ({"window": (4, 4)}, "got window=(4, 4), expected (t, h, w) in tokens, each at least 1"),
         ({"window": (1, 0, 4)}, "got window=(1, 0, 4), expected (t, h, w) in tokens, each at least 1"),
     ],

@@ -25,7 +25,7 @@ OURS = {
     "swin2, norms": (
         "timm",
         "swin2",
-        {"patch": (1, 4, 4), "clip": (1, 16, 24), "window": (1, 2, 3), "eps": 1e-5, "norm": "stages"},
+        {"patch": (1, 4, 4), "clip": (1, 16, 24), "window": (1, 2, 3), "eps": 1e-5, "level_norms": True},
     ),
     "vivit1": ("scenic", "vivit1", VIVIT),
     "vivit1, mean": ("scenic", "vivit1", VIVIT | {"pool": "mean"}),
@@ -55,7 +55,7 @@ def test_a_model_of_ours_is_written_and_read_to_the_same_answers(what):
     dialect, family, settings = OURS[what]
     model = tiny(family, **settings)
     written = to_reference(model, dialect)
-    told = {"heads": model.config.heads, "clip": model.config.clip} | told_for(model, dialect)
+    told = {"heads": model.config.stages[0].heads, "clip": model.config.clip} | told_for(model, dialect)
     again = from_reference(written, dialect, **told)
     clip = clip_for(model)
     assert_close(again(clip), model(clip), atol=TOLERANCE, rtol=0)
@@ -65,12 +65,13 @@ def test_a_model_of_ours_is_written_and_read_to_the_same_answers(what):
 def told_for(model: SpaceTimeTransformer, dialect: str) -> dict[str, object]:
     """What the weights of this model cannot tell."""
     c = model.config
-    told: dict[str, object] = {"frames": c.frames, "window": c.window}
-    if dialect == "scenic" and c.family in ("vivit1", "vivit4") and c.pool != "cls":
+    first = c.stages[0]
+    told: dict[str, object] = {"frames": c.embed.frames, "window": getattr(first, "window", None)}
+    if dialect == "scenic" and c.family in ("vivit1", "vivit4") and first.pool != "cls":
         told["family"] = c.family
     if c.family == "vivit3":
-        told["attend"] = c.attend
-    return told | ({"stride": c.stride} if c.family == "ast" else {})
+        told["attend"] = first.attend
+    return told | ({"stride": c.embed.stride} if c.family == "ast" else {})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def refused(model: SpaceTimeTransformer, dialect: str, message: str) -> None:
         ("timm", "vivit1", {}, r"family='vivit1' \(it knows 'vit'\)"),
         ("timm", "vit", {"embed": "conv"}, r"embed='conv' \(it knows 'tubelet', 'resnet'\)"),
         ("timm", "vit", {"patch": (2, 4, 4), "clip": (2, 8, 12)}, r"patch=\(2, 4, 4\) \(it knows \(1, 4, 4\)\)"),
-        ("timm", "vit", {"stride": (1, 2, 2)}, r"stride=\(1, 2, 2\) \(it knows None, \(1, 4, 4\)\)"),
+        ("timm", "vit", {"stride": (1, 2, 2)}, r"stride=\(1, 2, 2\) \(it knows \(1, 4, 4\)\)"),
         ("timm", "vit", {"gelu": "tanh", "eps": 1e-5}, r"gelu='tanh' \(it knows 'erf'\); eps=1e-05 \(it knows 1e-06\)"),
         ("timm", "vit", {"position": "sincos"}, r"position='sincos' \(it knows 'learned'\)"),
         ("timm", "vit", {"position": "t+h+w"}, r"tables=\('t', 'h', 'w'\) \(it knows \('hw',\)\)"),
@@ -122,8 +123,8 @@ def refused(model: SpaceTimeTransformer, dialect: str, message: str) -> None:
         ("scenic", "vivit1", VIVIT | {"attend": "hw,t"}, r"attend='hw,t' \(it knows 'thw'\)"),
         ("scenic", "vivit3", VIVIT | {"pool": "cls"}, r"pool='cls' \(it knows 'mean'\)"),
         ("scenic", "vivit1", VIVIT | {"position": "space+time"}, r"tables=\('hw', 't'\) \(it knows \('thw',\)\)"),
-        ("scenic", "vivit1", VIVIT | {"prefix": 3}, r"prefix=3 \(it knows None, 1\)"),
-        ("scenic", "vivit2", VIVIT | {"temporal_depth": 0}, "temporal_depth=0"),
+        ("scenic", "vivit1", VIVIT | {"prefix": 3}, r"prefix=3 \(it knows 1\)"),
+        ("scenic", "vivit2", VIVIT | {"temporal_depth": 0}, r"stages=1 \(it knows 2\)"),
         ("hf-vivit", "vivit1", {}, r"gelu='erf' \(it knows 'tanh'\)"),
         ("hf-vivit", "vivit1", VIVIT | {"pool": "mean"}, r"pool='mean' \(it knows 'cls'\)"),
         ("timesformer", "timesformer", {}, r"patch=\(2, 4, 4\) \(it knows \(1, 4, 4\)\)"),
@@ -134,7 +135,7 @@ def refused(model: SpaceTimeTransformer, dialect: str, message: str) -> None:
             STILL | {"temporal_depth": 0},
             r"family='vivit2' \(it knows 'timesformer', 'vidtrans'",
         ),
-        ("hf-timesformer", "vivit2", STILL, r"temporal_depth=1 \(it knows 0\)"),
+        ("hf-timesformer", "vivit2", STILL, r"stages=2 \(it knows 1\)"),
         ("hf-videomae", "videomae", {}, r"eps=1e-06 \(it knows 1e-12\); pool_eps=1e-06 \(it knows 1e-05\)"),
         ("hf-videomae", "videomae", {"norm": "tokens"}, r"norm='tokens' \(it knows 'pooled'\)"),
         ("hf-vjepa2", "vjepa2", {"pool": "mean"}, r"pool='mean' \(it knows 'attentive'\)"),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tubelet import nn, train, weights
     from tubelet.data.clip_spec import ClipSpec
     from tubelet.nn.config import ModelConfig
-    from tubelet.nn.create import create_model, list_models
+    from tubelet.nn.create import create_model, list_models, model_config
     from tubelet.nn.model import SpaceTimeTransformer
     from tubelet.nn.streamer import Streamer
     from tubelet.predict.predictor import Prediction, Predictor
@@ -34,6 +34,7 @@ HOMES = {
     "init_from_image": "tubelet.weights.init.from_image",
     "list_models": "tubelet.nn.create",
     "load": "tubelet.weights.store",
+    "model_config": "tubelet.nn.create",
     "save": "tubelet.weights.store",
     "train_fn": "tubelet.train.train",
 }
@@ -52,6 +53,7 @@ __all__ = [
     "init_from_image",
     "list_models",
     "load",
+    "model_config",
     "nn",
     "save",
     "train",

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from io import TextIOWrapper
 from textwrap import fill
 from typing import Any, TextIO
@@ -241,21 +241,25 @@ def info(command: Info) -> int:
 
     from tubelet.info import list_names, print_info, usual_input
     from tubelet.nn.cost import describe
-    from tubelet.nn.create import create_model
+    from tubelet.nn.create import model_config
+    from tubelet.nn.model import SpaceTimeTransformer
 
     if command.model == "list":
         print_json({"models": list_names()}) if command.json else print("\n".join(list_names()))
         return 0
     clip, channels = usual_input(command.model)
+    config = model_config(
+        command.model,
+        clip=clip if command.clip is None else command.clip,
+        num_classes=command.classes,
+        channels=channels if command.channels is None else command.channels,
+        embed=command.embed,
+    )
+    if len(config.stages) > 1:
+        blocks = command.temporal_depth
+        config = config.with_stage(1, depth=blocks) if blocks else replace(config, stages=config.stages[:1])
     with torch.device("meta"):
-        model = create_model(
-            command.model,
-            clip=clip if command.clip is None else command.clip,
-            num_classes=command.classes,
-            channels=channels if command.channels is None else command.channels,
-            embed=command.embed,
-            temporal_depth=command.temporal_depth,
-        )
+        model = SpaceTimeTransformer(config)
     found = describe(model, name=command.model)
     print_json(asdict(found)) if command.json else print_info(found)
     return 0

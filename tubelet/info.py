@@ -2,9 +2,9 @@
 
 from rich.table import Table
 
-from tubelet.nn.config import IMAGE_FAMILIES
 from tubelet.nn.cost import Info
 from tubelet.nn.create import list_models
+from tubelet.nn.families import IMAGE_FAMILIES
 from tubelet.system.console import console
 
 

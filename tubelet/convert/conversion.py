@@ -22,7 +22,7 @@ from tubelet.weights.dialects.reference import dialect_of, read_reference, recog
 from tubelet.weights.dialects.settings import Known, known_from, labels
 from tubelet.weights.formats.open import Foreign, read_foreign
 from tubelet.weights.formats.pickle_file import WARNING
-from tubelet.weights.store import FILE, load, model_header, save
+from tubelet.weights.store import FILE, load, open_model, save
 
 EXAMPLES = {"video": "clip.mp4", "image": "picture.jpg", "sound": "sound.wav"}
 WORDS = {"heads": "the number of attention heads", "clip": "the size of clip they are made for"}
@@ -85,7 +85,9 @@ def convert(
         window=known.window,
     )
     check_agrees(known, taken.model.config, foreign)
-    model = with_statistics(taken.model, known)
+    model = taken.model
+    if known.mean and known.std:  # found beside its weights; else those usual for it
+        model.set_statistics(known.mean, known.std)
     spec, notes = spec_of(model, dialect, known, seconds_between_frames)
     names = known.classes if model.config.num_classes else None
     about: dict[str, Any] = {"converted": {"file": foreign.file.name, "dialect": dialect}}
@@ -119,7 +121,7 @@ def convert_back(src: str | os.PathLike[str], dst: str | os.PathLike[str], *, di
         save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, temporary, {"format": "pt"})
     if show:
         config = model.config
-        said = f"heads {config.heads}, clip {model.input_size}, mean {config.mean}, std {config.std}"
+        said = f"heads {config.stages[0].heads}, clip {model.input_size}, mean {config.mean}, std {config.std}"
         rows = [("file", str(file)), ("note", f"weights alone, without a config.json; they do not say: {said}")]
         facts(f"{len(state)} tensors in the names of {dialect}", rows)
     return file
@@ -140,7 +142,7 @@ def check_free(dst: str | os.PathLike[str]) -> None:
 def refuse_ours(src: str | os.PathLike[str]) -> None:
     """Raises ValueError for weights of ours; what else `src` may be, is seen later."""
     try:
-        model_header(src)
+        open_model(src)
     except ValueError:
         return
     raise ValueError(f"{src}: weights of tubelet itself: add --to DIALECT to write them for another program")
@@ -174,7 +176,9 @@ def ask_for(what: str, flag: str, foreign: Foreign, dialect: str) -> NoReturn:
 
 def check_agrees(known: Known, config: ModelConfig, foreign: Foreign) -> None:
     """Raises ValueError where the settings beside the weights are not those of the model that was made."""
-    for what, said, ours in (("layer_norm_eps", known.eps, config.eps), ("hidden_act", known.gelu, config.gelu)):
+    first = config.stages[0]
+    gelu = first.gelu if first.kind == "blocks" else "erf"
+    for what, said, ours in (("layer_norm_eps", known.eps, first.eps), ("hidden_act", known.gelu, gelu)):
         if said not in (None, ours):
             raise ValueError(
                 f"{foreign.file.with_name('config.json')}: {what} is {said!r}, and {ours!r} in all published models of "
@@ -203,15 +207,6 @@ def read_classes(file: Path) -> list[str]:
 
 
 # ---- the model and its input
-
-
-def with_statistics(model: SpaceTimeTransformer, known: Known) -> SpaceTimeTransformer:
-    """The model with the mean and std that were found beside its weights, else with those usual for it."""
-    if not (known.mean and known.std):
-        return model
-    other = SpaceTimeTransformer(replace(model.config, mean=known.mean, std=known.std))
-    other.load_state_dict(model.state_dict())
-    return other.eval()
 
 
 def spec_of(

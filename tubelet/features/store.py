@@ -13,17 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.weights.store import read_header, read_tensors, write_tensors
+from tubelet.weights.store import read_tensors, write_tensors
 
 FORMAT = 3  # raised whenever the same settings give other codes, or a file holds them in another way
-
-
-def encoder_settings(config: ModelConfig) -> dict[str, Any]:
-    """The settings that decide what the tokeniser and the first encoder of a model are, as JSON."""
-    others = ("clip", "num_classes", "temporal_depth", "drop_path", "dropout", "checkpointing")
-    return {name: value for name, value in config.to_json().items() if name not in others}
 
 
 def hash_encoder(model: SpaceTimeTransformer, **inputs: Any) -> str:
@@ -32,7 +25,7 @@ def hash_encoder(model: SpaceTimeTransformer, **inputs: Any) -> str:
 
     inputs: as JSON, how clips reach the encoder, such as a ClipSpec.
     """
-    about = {"format": FORMAT, "encoder": encoder_settings(model.config), **inputs}
+    about = {"format": FORMAT, "encoder": model.config.encoder_settings(), **inputs}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for part, module in (("embed", model.embed), ("encoder", model.encoders[0])):
         for name, value in sorted(module.state_dict().items()):
@@ -61,7 +54,8 @@ def read_features(file: Path, *, key: str) -> tuple[Tensor, dict[str, Any]]:
     Raises:
         ValueError: no feature file, a damaged one, or features of another key or another version of tubelet.
     """
-    about = read_header(file).get("codes")
+    tensors, header = read_tensors(file)
+    codes, about = tensors.get("codes"), header.get("codes")
     if not isinstance(about, dict) or not isinstance(about.get("encoder"), str):
         raise ValueError(f"{file}: holds no codes: expected a file that `tubelet stream --save` wrote, or a video")
     if about.get("format") != FORMAT:
@@ -74,7 +68,6 @@ def read_features(file: Path, *, key: str) -> tuple[Tensor, dict[str, Any]]:
             f"{file}: codes of another model (or of another size or frame spacing): "
             f"made by encoder {about['encoder'][:8]}, this run's is {key[:8]}; encode the video again"
         )
-    codes = read_tensors(file)[0].get("codes")
     if codes is None or codes.dtype not in (torch.float32, torch.bfloat16) or codes.ndim < 2 or 0 in codes.shape:
         raise ValueError(f"{file}: its codes are not rows of float32 or bfloat16: encode the video again")
     return codes, about

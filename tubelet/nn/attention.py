@@ -5,15 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tubelet.nn.grid import AXES, Grid
-from tubelet.nn.kernels import Linear, linear, only_answers, products_beat_attention
+from tubelet.nn.kernels import GELUS, attention, linear
 
 Turns = tuple[Tensor, Tensor]
-
-MOST_SEQUENCES = 65_535  # rows, or heads, of one launch of a fused kernel on CUDA; more crash it
-MOST_SCORES = 2**20  # of queries and keys, computed at a time: they stay in the cache
-MOST_KEPT = (
-    1024  # keys up to which all scores, kept for the backward pass, take about as much memory as the rest of a block
-)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, grid: Grid, axes: str, *, prefix: int = 0, dropout: float = 0.0) -> Tensor:
@@ -23,66 +17,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, grid: Grid, axes: str, *, prefix: in
     out attention along time alone, where their output is zero.
     Source: arXiv 2103.15691, section 3.3 (the groups); arXiv 2102.05095, section 3.2 (the class token).
     """
-
-    def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (rows, length, n, d)
-        for axis in (0, 2):  # not while tracing: a program of any batch size would be bound to the limit
-            if not torch.compiler.is_compiling() and q.shape[axis] > MOST_SEQUENCES:
-                parts = zip(*(x.split(MOST_SEQUENCES, axis) for x in (q, k, v)), strict=True)
-                return torch.cat([sdpa(*part) for part in parts], axis)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        eager = q.device.type == "cpu" and not torch.compiler.is_compiling()
-        if eager and not dropout and products_beat_attention(q.dtype):
-            if only_answers(q, k):
-                return from_products(q, k, v).transpose(1, 2)
-            if q.requires_grad and k.shape[2] <= MOST_KEPT:
-                return kept_products(q, k, v).transpose(1, 2)
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2)
-
     if axes == "thw" or (axes == "hw" and grid.t == 1):
-        return sdpa(q, k, v)
+        return attention(q, k, v, dropout=dropout)
     b, cells, (n, d) = q.shape[0], grid.h * grid.w, q.shape[2:]
     if axes == "t":  # the cells of a frame join the heads: a view, no copy
         rows = [x[:, prefix:].reshape(b, grid.t, cells * n, d) for x in (q, k, v)]
-        out = sdpa(*rows).reshape(b, grid.size, n, d)
+        out = attention(*rows, dropout=dropout).reshape(b, grid.size, n, d)
         return F.pad(out, (0, 0, 0, 0, prefix, 0)) if prefix else out
     frames = [x[:, prefix:].reshape(b * grid.t, cells, n, d) for x in (q, k, v)]
     if prefix:
         shared = (x[:, :prefix].repeat_interleave(grid.t, 0) for x in (q, k, v))
         frames = [torch.cat(pair, 1) for pair in zip(shared, frames, strict=True)]
-    out = sdpa(*frames).unflatten(0, (b, grid.t))
+    out = attention(*frames, dropout=dropout).unflatten(0, (b, grid.t))
     if not prefix:
         return out.flatten(1, 2)
     return torch.cat([out[:, :, :prefix].mean(1), out[:, :, prefix:].flatten(1, 2)], 1)
-
-
-def from_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention from plain matrix products, a cacheful of scores at a time. All (rows, n, length, d).
-
-    Nothing is kept for a backward pass.
-    """
-    (rows, n, length, d), seen = q.shape, k.shape[2]
-    queries = min(length, max(1, MOST_SCORES // seen))
-    heads = min(n, max(1, MOST_SCORES // (seen * queries)))
-    height = max(1, MOST_SCORES // (seen * queries * heads))
-    q, k = q * d**-0.5, centred(k).transpose(2, 3).contiguous()
-    out = q.new_empty(rows, length, n, d).transpose(1, 2)
-    for row in range(0, rows, height):
-        for head in range(0, n, heads):
-            here = slice(row, row + height), slice(head, head + heads)
-            for part, into in zip(q[here].split(queries, 2), out[here].split(queries, 2), strict=True):
-                into.copy_((part @ k[here]).softmax(-1) @ v[here])
-    return out
-
-
-def kept_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same, all scores at once, for learning."""
-    with torch.autocast("cpu", enabled=False):  # it would have the softmax in float32
-        return ((q * q.shape[-1] ** -0.5) @ centred(k).transpose(2, 3)).softmax(-1) @ v
-
-
-def centred(k: Tensor) -> Tensor:
-    """Keys counted from their mean, which no softmax sees: smaller scores lose less when they are rounded."""
-    return k - k.mean(2, keepdim=True)
 
 
 def turn(x: Tensor, turns: Turns, *, prefix: int = 0) -> Tensor:
@@ -91,6 +40,16 @@ def turn(x: Tensor, turns: Turns, *, prefix: int = 0) -> Tensor:
     first, second = x[:, prefix:].unflatten(-1, (-1, 2)).unbind(-1)
     across = torch.stack([-second, first], -1).flatten(-2)
     return torch.cat([x[:, :prefix], x[:, prefix:] * cos + across * sin], 1)
+
+
+def project_heads(layer: nn.Linear, heads: int, *seen: Tensor) -> list[Tensor]:
+    """Queries, keys and values of three (B, L, D), by the packed `layer`: each (B, L, heads, d).
+
+    Three products, not one: each result lies in memory by itself, so that regrouping it by `attend` is a view where it
+    can be one, and a kernel of attention reads it without gaps.
+    """
+    parts = zip(seen, layer.weight.chunk(3), layer.bias.chunk(3), strict=True)
+    return [linear(x, weight, bias).unflatten(2, (heads, -1)) for x, weight, bias in parts]
 
 
 class Attention(nn.Module):
@@ -102,21 +61,19 @@ class Attention(nn.Module):
     Source: arXiv 2103.15691, section 3.3, eq. 7 for the shared-out heads.
     """
 
-    def __init__(self, dim: int, heads: int, axes: str = "thw", *, dropout: float = 0.0):
+    def __init__(self, dim: int, heads: int, axes: str = "thw"):
         super().__init__()
-        self.axes, self.heads, self.dropout = axes, heads, dropout
-        self.groups = axes.split("|")
+        self.axes, self.heads, self.groups = axes, heads, axes.split("|")
+        self.p = 0.0  # dropout of the scores, named as in nn.Dropout
         if not set(self.groups) <= set(AXES):
-            raise ValueError(
-                f"unknown attention axes {axes!r}: expected {', '.join(AXES)}, or some of them joined by '|'"
-            )
+            raise ValueError(f"unknown attention axes {axes!r}: expected {', '.join(AXES)}, or some joined by '|'")
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide the width {dim}: choose a divisor of {dim}")
         if heads % len(self.groups):
             raise ValueError(
                 f"{heads} heads cannot be shared out equally among {axes!r}: choose a multiple of {len(self.groups)}"
             )
-        self.qkv = Linear(dim, 3 * dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, grid: Grid, turns: Turns | None = None) -> Tensor:
@@ -124,11 +81,10 @@ class Attention(nn.Module):
         prefix = x.shape[1] - grid.size
         if prefix and len(self.groups) > 1:
             raise ValueError(f"heads shared out over {self.axes!r} have no place for prefix tokens: use pool='mean'")
-        weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
-        q, k, v = (linear(x, w, b).unflatten(2, (self.heads, -1)) for w, b in zip(weights, biases, strict=True))
+        q, k, v = project_heads(self.qkv, self.heads, x, x, x)
         if turns is not None:
             q, k = (turn(y, turns, prefix=prefix) for y in (q, k))
-        dropout = self.dropout if self.training else 0.0
+        dropout = self.p if self.training else 0.0
         shares = zip(*(y.chunk(len(self.groups), 2) for y in (q, k, v)), self.groups, strict=True)
         parts = [attend(q, k, v, grid, axes, prefix=prefix, dropout=dropout) for q, k, v, axes in shares]
         out = self.proj((torch.cat(parts, 2) if len(parts) > 1 else parts[0]).flatten(2))
@@ -138,3 +94,16 @@ class Attention(nn.Module):
 
     def extra_repr(self) -> str:
         return f"axes={self.axes!r}, heads={self.heads}"
+
+
+class Linear(nn.Linear):
+    """(..., D) -> (..., E), then the GELU, if any: "erf" (exact) or "tanh" (the approximation of JAX)."""
+
+    def __init__(self, dim: int, out: int, *, gelu: str | None = None):
+        super().__init__(dim, out)
+        if gelu not in (None, *GELUS):
+            raise ValueError(f"unknown gelu {gelu!r}: expected one of {', '.join(GELUS)}")
+        self.gelu = gelu
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias, gelu=self.gelu)

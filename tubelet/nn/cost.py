@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from tubelet.nn import AttentivePool, Encoder, Grid, SpaceTimeTransformer, SwinEncoder, create_model
-from tubelet.nn.config import stages_of
+from tubelet.nn.config import Stage, WindowStage
+from tubelet.nn.create import create_model
+from tubelet.nn.grid import Grid
+from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.regularise import regularise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +66,13 @@ def describe(
         )
     with torch.device("meta"):
         if isinstance(model, str):
-            name, shadow = (
-                name or model,
-                create_model(model, clip=clip, num_classes=400 if num_classes is None else num_classes),
-            )
+            shadow = create_model(model, clip=clip, num_classes=400 if num_classes is None else num_classes)
+            name = name or model
         else:
-            name, shadow = name or model.config.family, SpaceTimeTransformer(model.config)
+            shadow = SpaceTimeTransformer(model.config)
             shadow.set_input_size(clip or model.input_size)
+            regularise(shadow, **model.regularisation)
+            name = name or model.config.family
         pixels = torch.empty(1, shadow.config.channels, *shadow.input_size)
     work = count_gmacs(shadow, pixels)
     grid = shadow.grid(shadow.input_size)
@@ -80,7 +83,7 @@ def describe(
         parameters=count_parameters(shadow),
         gmacs=work("SpaceTimeTransformer"),
         tokens=grid,
-        prefix=prefix_of(shadow.encoders[0]),
+        prefix=shadow.stack[0].prefix_size,
         activation_bytes=count_activation_bytes(shadow, pixels),
         parts=tuple(parts_of(shadow, grid, work)),
     )
@@ -90,18 +93,13 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def prefix_of(encoder: nn.Module) -> int:
-    """Tokens before those of the grid: class token, distillation token, registers."""
-    return 0 if not isinstance(encoder, Encoder) or encoder.prefix is None else encoder.prefix.shape[1]
-
-
 def parts_of(model: SpaceTimeTransformer, grid: Grid, work: Callable[[str], float]) -> list[Part]:
     patch = " x ".join(map(str, model.embed.patch))
     found: list[tuple[str, str, nn.Module]] = [("embed", f"{type(model.embed).__name__} {patch}", model.embed)]
-    for i, (stage, encoder) in enumerate(zip(stages_of(model.config), model.encoders, strict=True)):
-        seen = windowed if isinstance(encoder, SwinEncoder) else sequences
-        found.append((f"encoders.{i}", seen(encoder, stage.attend, grid), encoder))
-        grid = grid.along("t") if stage.over == "hw" else Grid(1, 1, 1)
+    for i, (stage, encoder) in enumerate(zip(model.config.stages, model.stack, strict=True)):
+        what = windowed(stage, encoder, grid) if stage.kind == "windows" else sequences(stage, grid)
+        found.append((f"encoders.{i}", what, model.encoders[i]))
+        grid = grid.across(encoder.over)
     if model.config.num_classes:
         found.append(("head", f"{model.config.num_classes} classes", model.head))
     return [
@@ -110,14 +108,11 @@ def parts_of(model: SpaceTimeTransformer, grid: Grid, work: Callable[[str], floa
     ]
 
 
-def sequences(encoder: Any, attend: str, grid: Grid) -> str:
+def sequences(stage: Stage, grid: Grid) -> str:
     """How many blocks see how many sequences of how many tokens."""
-    sequence = grid.along(encoder.over)
-    length = sequence.size + prefix_of(encoder)
-    what = f"{len(encoder.blocks)} x {spanned(attend, sequence)}, {grid.size // sequence.size} x {length} tokens"
-    if isinstance(encoder.pool, AttentivePool):
-        what += f", then {len(encoder.pool.blocks)} blocks and a query"
-    return what
+    one = grid.along(stage.over)
+    what = f"{stage.depth} x {spanned(stage.attend, one)}, {grid.size // one.size} x {one.size + stage.prefix} tokens"
+    return what + (f", then {stage.pool_depth} blocks and a query" if stage.pool == "attentive" else "")
 
 
 def spanned(attend: str, sequence: Grid) -> str:
@@ -125,11 +120,10 @@ def spanned(attend: str, sequence: Grid) -> str:
     return "".join(letter for letter in attend if letter not in "thw" or getattr(sequence, letter) > 1)
 
 
-def windowed(encoder: Any, attend: str, grid: Grid) -> str:
-    """The blocks of each stage, and the windows of the first."""
-    depths = " + ".join(str(len(stage.blocks)) for stage in encoder.stages)
+def windowed(stage: WindowStage, encoder: Any, grid: Grid) -> str:
+    """The blocks of each level, and the windows of the first."""
     t, h, w = (min(size, n) for size, n in zip(encoder.window_at(grid), grid, strict=True))
-    return f"{depths} x {attend} of {t} x {h} x {w}, 1 x {grid.size} tokens"
+    return f"{' + '.join(map(str, stage.depths))} x windows of {t} x {h} x {w}, 1 x {grid.size} tokens"
 
 
 def count_gmacs(model: SpaceTimeTransformer, pixels: Tensor) -> Callable[[str], float]:

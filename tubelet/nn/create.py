@@ -3,33 +3,24 @@
 import difflib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-from tubelet.nn.config import FAMILIES, IMAGE_FAMILIES, SIZES, SWIN_SIZES, ModelConfig
-from tubelet.nn.grid import Size3, triple
+from tubelet.nn.config import EmbedConfig, ModelConfig, Stage, WindowStage
+from tubelet.nn.families import FAMILIES
+from tubelet.nn.grid import Grid, Size3, triple
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.pool import prefix_for
+from tubelet.nn.position import KINDS
 from tubelet.nn.resnet import RESNETS
 
-Sizes = tuple[int, int | tuple[int, ...], int | tuple[int, ...]]  # width, depth, heads
-
-# Of layer norms, where a family's published models differ from ViT's: all, and the one after pooling.
-EPS = {"meta": (1e-5, 1e-5), "swin2": (1e-5, 1e-5), "ast": (1e-12, 1e-12)}
-
-
-def sizes_of(family: str) -> dict[str, Sizes]:
-    return dict(SWIN_SIZES if family == "swin2" else SIZES)
+# Learned tables by the axes they vary along; a stage takes its share of them.
+TABLES = {"joint": ("thw",), "space+time": ("hw", "t"), "t+h+w": ("t", "h", "w")}
 
 
 def list_models() -> list[str]:
-    """All family-size names; add /patch or /patchxtubelet to make one: "vivit2-B" -> "vivit2-B/16x2".
-
-    A family that shares its heads out comes only in sizes whose heads can be shared.
-    """
-    return [
-        f"{family}-{size}"
-        for family, stages in FAMILIES.items()
-        for size, (_, _, heads) in sizes_of(family).items()
-        if isinstance(heads, tuple) or all(heads % len(stage.attend.split("|")) == 0 for stage in stages)
-    ]
+    """All family-size names; add /patch or /patchxtubelet to make one: "vivit2-B" -> "vivit2-B/16x2"."""
+    return [f"{name}-{size}" for name, family in FAMILIES.items() for size in family.sizes]
 
 
 def create_model(
@@ -39,20 +30,9 @@ def create_model(
     num_classes: int = 400,
     channels: int = 3,
     embed: str = "tubelet",
-    stride: Sequence[int] | None = None,
-    frames: int | None = None,
-    pad: str | None = None,
-    temporal_depth: int = 4,
     attend: str | None = None,
-    window: Sequence[int] | None = None,
     position: str | None = None,
-    keep_aspect: bool = False,
-    prefix: int | None = None,
     pool: str | None = None,
-    gelu: str = "erf",
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
-    checkpointing: bool = False,
     mean: Sequence[float] = (0.5,),
     std: Sequence[float] = (0.5,),
 ) -> SpaceTimeTransformer:
@@ -60,79 +40,109 @@ def create_model(
 
     >>> model = create_model("vivit2-B/16x2", clip=(32, 224, 224), num_classes=400)
 
-    Args:
-        name: family and size as in `list_models()`, patch side in px, tubelet length in frames (1 if left out).
-        clip: the (T, H, W) that position tables are made for; (16, 224, 224) or, for images, (1, 224, 224).
-        num_classes: 0 for a model without head, which gives its features.
-        embed: tokeniser: "tubelet", "space-time", "depthwise", "conv", or a ResNet (see `tubelet.nn.RESNETS`).
-        stride: (frames, px, px) between tubelets, if not their size (ast: 5/8 of the patch).
-        frames: uniform frame sampling: that many frames of the clip are embedded.
-        pad: "mean" fills sizes that tubelets do not, with the mean colour; left out, they are an error.
-        temporal_depth: blocks of vivit2's temporal encoder; 0 averages the frames instead.
-        attend, pool: instead of the family's, e.g. attend="t,hw", pool="mean".
-        window: swin2: (t, h, w) in tokens; by default an eighth of the grid in space, up to 8 steps in time.
-        position: instead of the family's: learned tables "joint", "space+time" or "t+h+w"; "fixed"; or made for each
-            size anew: "sincos", "rotary".
-        keep_aspect: tables are resampled by the same factor along height and width.
-        prefix: tokens before those of the grid, such as a class token and four registers: 5.
-        gelu: "erf" (exact), or "tanh", as ViViT's own weights have it.
-        drop_path: stochastic depth of the last block; dropout: in attention and MLP; checkpointing: recompute
-            activations in the backward pass.
-        mean, std: for uint8 clips, per channel, of pixels in [0, 1].
+    The settings are those of `model_config`; all others are changed in the data:
+
+    >>> config = model_config("vivit1-B/16", clip=(32, 224, 224)).with_embed(frames=8).with_stage(0, prefix=5)
+    >>> model = SpaceTimeTransformer(config)
 
     Raises:
         ValueError: unknown name (with the nearest ones), or sizes that do not fit together.
     """
-    family, (dim, depth, heads), patch = parse(name)
-    image = family in IMAGE_FAMILIES
-    size = triple((1 if image else 16, 224, 224) if clip is None else clip, "clip")
-    if image and (frames or size[0]) > patch[0]:
-        raise ValueError(f"{name!r} sees one frame, got clip={size}: use clip=(1, H, W), or a vivit model for video")
-    if stride is None and family == "ast":
-        stride = (patch[0], max(1, patch[1] * 5 // 8), max(1, patch[2] * 5 // 8))
-    layers, widths = RESNETS.get(embed, ((), ()))
-    if window is None and family == "swin2":
-        window = window_of(size, patch)
-    eps, pool_eps = EPS.get(family, (1e-6, 1e-6))
-    config = ModelConfig(
-        family=family,
-        dim=dim,
-        depth=depth,
-        heads=heads,
-        mlp_dim=4 * dim,
-        patch=patch,
-        stride=None if stride is None else triple(stride, "stride"),
-        clip=size,
-        num_classes=num_classes,
-        channels=channels,
-        embed="resnet" if embed in RESNETS else embed,
-        frames=frames,
-        layers=layers,
-        widths=widths,
-        pad=pad,
-        temporal_depth=temporal_depth,
-        attend=attend,
-        window=None if window is None else triple(window, "window"),
-        position=position,
-        keep_aspect=keep_aspect,
-        prefix=prefix,
-        pool=pool,
-        gelu=gelu,
-        eps=eps,
-        pool_eps=pool_eps,
-        drop_path=drop_path,
-        dropout=dropout,
-        checkpointing=checkpointing,
-        mean=tuple(mean),
-        std=tuple(std),
-    )
-    return SpaceTimeTransformer(config)
+    given = {"clip": clip, "num_classes": num_classes, "channels": channels, "mean": mean, "std": std}
+    instead = {"embed": embed, "attend": attend, "position": position, "pool": pool}
+    return SpaceTimeTransformer(model_config(name, **given, **instead))  # type: ignore[arg-type]  # as above
 
 
-def parse(name: str) -> tuple[str, Sizes, Size3]:
+def model_config(
+    name: str,
+    *,
+    clip: Sequence[int] | None = None,
+    num_classes: int = 400,
+    channels: int = 3,
+    embed: str = "tubelet",
+    attend: str | None = None,
+    position: str | None = None,
+    pool: str | None = None,
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.5,),
+) -> ModelConfig:
+    """The line of a model by name; no model is made.
+
+    Args:
+        name: family and size as in `list_models()`, patch side in px, tubelet length in frames (1 if left out).
+        clip: the (T, H, W) that position tables are made for; (16, 224, 224) or, for images, (1, 224, 224).
+        num_classes: 0 for a model without head, which gives its features.
+        channels: of a clip.
+        embed: tokeniser: "tubelet", "space-time", "depthwise", "conv", or a ResNet (see `tubelet.nn.RESNETS`).
+        attend, pool: instead of the family's, e.g. attend="t,hw", pool="mean".
+        position: instead of the family's: learned tables "joint", "space+time" or "t+h+w"; "fixed"; or made for each
+            size anew: "sincos", "rotary".
+        mean, std: for uint8 clips, per channel, of pixels in [0, 1].
+
+    Raises:
+        ValueError: unknown name (with the nearest ones) or position, or a clip or settings that the family lacks.
+    """
+    family, numbers, patch = parse(name)
+    line = FAMILIES[family]
+    made_for = triple((1 if line.image else 16, 224, 224) if clip is None else clip, "clip")
+    if line.image and made_for[0] > patch[0]:
+        raise ValueError(f"{name!r} sees one frame, got clip={made_for}: use clip=(1, H, W), or a model for video")
+    config = family_config(family, numbers, patch=patch, clip=made_for, num_classes=num_classes, channels=channels)
+    if embed in RESNETS:
+        layers, widths = RESNETS[embed]
+        config = config.with_embed(kind="resnet", layers=layers, widths=widths)
+    else:
+        config = config.with_embed(kind=embed)
+    stages = [changed(stage, position, pool) for stage in config.stages]
+    config = replace(config, stages=tuple(stages), mean=tuple(mean), std=tuple(std))
+    return config if attend is None else config.with_stage(0, attend=attend)
+
+
+def family_config(
+    family: str,
+    numbers: tuple[int, Any, Any],
+    *,
+    patch: Size3,
+    stride: Size3 | None = None,
+    clip: Size3,
+    num_classes: int,
+    channels: int,
+) -> ModelConfig:
+    """The line of a family for any numbers (width, depth, heads); no name need stand for them."""
+    line = FAMILIES[family]
+    grid = Grid(*(max(1, size // p) for size, p in zip(clip, patch, strict=True)))
+    if stride is None:
+        stride = (patch[0], max(1, patch[1] * line.eighths // 8), max(1, patch[2] * line.eighths // 8))
+    embed, stages = EmbedConfig(patch=patch, stride=stride), line.stages(numbers, grid)
+    return ModelConfig(family=family, embed=embed, stages=stages, clip=clip, num_classes=num_classes, channels=channels)
+
+
+def changed(stage: Stage | WindowStage, position: str | None, pool: str | None) -> Stage | WindowStage:
+    """A stage with the position and the pooling that are asked for in place of its own."""
+    changes: dict[str, Any] = {}
+    if stage.kind == "windows":
+        if position is not None or pool not in (None, "mean"):
+            raise ValueError(
+                f"windows make their own positions and are pooled by their mean, got position={position!r}, "
+                f"pool={pool!r}: leave these out"
+            )
+        return stage
+    if pool is not None:
+        changes |= {"pool": pool, "prefix": prefix_for(pool)}
+    if position in TABLES:
+        shares = ("".join(axis for axis in axes if axis in stage.over) for axes in TABLES[position])
+        changes |= {"position": "learned", "tables": tuple(dict.fromkeys(share for share in shares if share))}
+    elif position in KINDS[1:]:
+        changes |= {"position": position, "tables": stage.tables if position == "fixed" else ()}
+    elif position is not None:
+        raise ValueError(f"unknown position {position!r}: expected one of {', '.join((*TABLES, *KINDS[1:]))}")
+    return replace(stage, **changes)
+
+
+def parse(name: str) -> tuple[str, tuple[int, Any, Any], Size3]:
     """Family, its numbers and the patch (frames, px, px) that a name says."""
     match = re.fullmatch(r"([a-z0-9]+)-([A-Za-z]+)/(\d+)(?:x(\d+))?", name)
-    if not match or match[1] not in FAMILIES or match[2] not in sizes_of(match[1]):
+    if not match or match[1] not in FAMILIES or match[2] not in FAMILIES[match[1]].sizes:
         near = difflib.get_close_matches(name.split("/")[0], list_models(), n=3, cutoff=0.4)
         patch = name.split("/")[1] if "/" in name else "16x2"
         raise ValueError(
@@ -142,21 +152,15 @@ def parse(name: str) -> tuple[str, Sizes, Size3]:
     side, length = int(match[3]), int(match[4] or 1)
     if side < 1 or length < 1:
         raise ValueError(f"model {name!r} has a patch of size 0: give at least 1")
-    return match[1], sizes_of(match[1])[match[2]], (length, side, side)
+    return match[1], FAMILIES[match[1]].sizes[match[2]], (length, side, side)
 
 
 def name_of(config: ModelConfig) -> str:
     """The inverse of `parse`: family-size/patch where there is such a name, else the numbers."""
-    t, h, w = config.patch
-    patch = f"{h}x{w}" if h != w else f"{h}"
-    length = f"x{t}" if t > 1 else ""
-    for size, numbers in sizes_of(config.family).items():
-        if numbers == (config.dim, config.depth, config.heads):
-            return f"{config.family}-{size}/{patch}{length}"
-    return f"{config.family}/{patch}{length} of width {config.dim}, {config.depth} layers, {config.heads} heads"
-
-
-def window_of(clip: Size3, patch: Size3) -> Size3:
-    """Swin's windows in tokens: up to 8 time steps (arXiv 2106.13230), an eighth of height and width (timm)."""
-    t, h, w = (max(1, size // p) for size, p in zip(clip, patch, strict=True))
-    return min(t, 8), max(1, h // 8), max(1, w // 8)
+    t, h, w = config.embed.patch
+    patch = (f"{h}x{w}" if h != w else f"{h}") + (f"x{t}" if t > 1 else "")
+    numbers = dim, depth, heads = config.stages[0].size
+    known = FAMILIES[config.family].sizes if config.family in FAMILIES else {}
+    if size := next((size for size, its_numbers in known.items() if its_numbers == numbers), None):
+        return f"{config.family}-{size}/{patch}"
+    return f"{config.family}/{patch} of width {dim}, {depth} layers, {heads} heads"

@@ -1,8 +1,4 @@
-"""Tokenisers: from a clip to tokens on a grid, (B, C, T, H, W) -> (B, N, D), Grid.
-
-Each is a module with `patch` and `stride` (frames, px, px), the `grid` of a clip of (T, H, W), and the same `forward`,
-so any of them fits any model.
-"""
+"""Tokenisers: from a clip to tokens on a grid, (B, C, T, H, W) -> (B, N, D), Grid."""
 
 from collections.abc import Sequence
 
@@ -10,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tubelet.nn.grid import Grid, grid_of, triple
+from tubelet.nn.grid import Grid, Size3, fill, grid_of, triple
 from tubelet.nn.kernels import linear
 
 
@@ -23,7 +19,55 @@ def check_clip(clip: Tensor, channels: int) -> None:
         )
 
 
-class TubeletEmbed(nn.Module):
+def normalise(clip: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(B, C, T, H, W) uint8 -> float in units of `std` around `mean`, both (C,) for pixels in [0, 1]."""
+    shape = (-1, 1, 1, 1)
+    return clip.to(mean.dtype).sub(mean.view(shape) * 255).div(std.view(shape) * 255)
+
+
+class Tokeniser(nn.Module):
+    """What all tokenisers share, (B, C, T, H, W) -> (B, N, D), Grid. Each has its own `tokens`.
+
+    patch, stride: what a token sees, and from one token to the next, in (frames, px, px)
+    pad: clips that whole tubelets do not fill get the mean colour, 0, at the end of each axis; else they are an error
+    steps_apart: a step of the grid is made of its own frames alone, whatever the other frames of the clip are
+    """
+
+    steps_apart = True
+
+    def __init__(self, channels: int, patch: Sequence[int], stride: Sequence[int] | None = None):
+        super().__init__()
+        self.channels, self.pad = channels, False
+        self.patch, self.stride = triple(patch, "patch"), triple(stride or patch, "stride")
+
+    def filled(self, size: Sequence[int]) -> Size3:
+        """The (T, H, W) that a clip of `size` is brought to."""
+        t, h, w = size
+        return fill(size, self.patch, self.stride) if self.pad else (t, h, w)
+
+    def grid(self, size: Sequence[int]) -> Grid:
+        """The grid of a clip of (T, H, W). Raises ValueError where whole tubelets do not fill it."""
+        return grid_of(self.filled(size), self.patch, self.stride)
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
+        check_clip(clip, self.channels)
+        size, full = clip.shape[2:], self.filled(clip.shape[2:])
+        grid = self.grid(size)
+        if full != size:
+            t, h, w = (to - now for to, now in zip(full, size, strict=True))
+            clip = F.pad(clip, (0, w, 0, h, 0, t))
+        return self.tokens(clip), grid
+
+    def embed_bytes(self, clip: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Grid]:
+        """The same for uint8 clips, with (C,) `mean` and `std` for pixels in [0, 1]."""
+        return self(normalise(clip, mean, std))
+
+    def tokens(self, clip: Tensor) -> Tensor:
+        """The same for a clip that whole tubelets fill, without its grid."""
+        raise NotImplementedError
+
+
+class TubeletEmbed(Tokeniser):
     """Linear projection of each tubelet, (B, C, T, H, W) -> (B, N, D), Grid.
 
     A patch of one frame gives ViT's patch embedding. `stride` may differ from `patch` on any axis: overlapping
@@ -34,27 +78,22 @@ class TubeletEmbed(nn.Module):
     """
 
     def __init__(self, channels: int, dim: int, patch: Sequence[int], stride: Sequence[int] | None = None):
-        super().__init__()
-        self.patch, self.stride = triple(patch, "patch"), triple(stride or patch, "stride")
+        super().__init__(channels, patch, stride)
         self.proj = nn.Conv3d(channels, dim, self.patch, self.stride)
 
-    def grid(self, size: Sequence[int]) -> Grid:
-        return grid_of(size, self.patch, self.stride)
-
-    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
-        check_clip(clip, self.proj.in_channels)
-        grid = self.grid(clip.shape[2:])
+    def tokens(self, clip: Tensor) -> Tensor:
         if self.stride != self.patch:
-            return self.proj(clip).flatten(2).transpose(1, 2), grid
-        return self.project(clip, self.proj.weight, self.proj.bias), grid
+            return self.proj(clip).flatten(2).transpose(1, 2)
+        return self.project(clip, self.proj.weight, self.proj.bias)
 
     def embed_bytes(self, clip: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Grid]:
         """uint8 pixels as they are: `mean` and `std`, (C,) for pixels in [0, 1], are folded into kernel and bias.
 
         The bytes are counted from 128, which is near any mean: bfloat16 holds them exactly, and the bias stays small.
         """
-        check_clip(clip, self.proj.in_channels)
         grid = self.grid(clip.shape[2:])
+        if self.stride != self.patch or self.filled(clip.shape[2:]) != clip.shape[2:]:
+            return super().embed_bytes(clip, mean, std)
         kernel, dtype = self.proj.weight, self.proj.weight.dtype
         fine = torch.promote_types(dtype, torch.float32)  # rounded once, after folding
         mean, std = mean.to(fine), std.to(fine)
@@ -77,28 +116,29 @@ class TubeletEmbed(nn.Module):
         return linear(pixels.flatten(4).flatten(1, 3), weight.flatten(1), bias)
 
 
-class UniformFrames(nn.Module):
+class UniformFrames(Tokeniser):
     """Uniform frame sampling: embeds `frames` frames of the clip, evenly spread, each in patches of one frame.
 
     Source: arXiv 2103.15691, section 3.2, "uniform frame sampling".
     """
 
+    steps_apart = False
+
     def __init__(self, channels: int, dim: int, patch: Sequence[int], *, frames: int):
-        super().__init__()
+        super().__init__(channels, patch)
         if patch[0] != 1:
             raise ValueError(
                 f"uniform frame sampling embeds single frames, got a tubelet of {patch[0]}: name it /{patch[1]}"
             )
         self.frames = frames
         self.embed = TubeletEmbed(channels, dim, patch)
-        self.patch, self.stride = self.embed.patch, self.embed.stride
 
     def grid(self, size: Sequence[int]) -> Grid:
-        return self.embed.grid((min(size[0], self.frames), *size[1:]))
+        t, h, w = self.filled(size)
+        return grid_of((min(t, self.frames), h, w), self.patch, self.stride)
 
-    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
-        check_clip(clip, self.embed.proj.in_channels)
-        return self.embed(clip[:, :, uniform_frames(clip.shape[2], self.frames)])
+    def tokens(self, clip: Tensor) -> Tensor:
+        return self.embed.tokens(clip[:, :, uniform_frames(clip.shape[2], self.frames)])
 
 
 def uniform_frames(total: int, frames: int) -> list[int]:
@@ -109,49 +149,37 @@ def uniform_frames(total: int, frames: int) -> list[int]:
     return [min(round(step * (i + 1)), total - 1) for i in range(frames)]
 
 
-class SpaceThenTimeEmbed(nn.Module):
+class SpaceThenTimeEmbed(Tokeniser):
     """Embeds the patches of each frame, then mixes `t` successive frames of a patch: two small kernels for one large.
 
     The pair equals one tubelet kernel, the product of the two.
     """
 
     def __init__(self, channels: int, dim: int, patch: Sequence[int], stride: Sequence[int] | None = None):
-        super().__init__()
-        self.patch, self.stride = triple(patch, "patch"), triple(stride or patch, "stride")
+        super().__init__(channels, patch, stride)
         (kt, kh, kw), (st, sh, sw) = self.patch, self.stride
         self.space = nn.Conv3d(channels, dim, (1, kh, kw), (1, sh, sw))
         self.time = nn.Conv3d(dim, dim, (kt, 1, 1), (st, 1, 1))
 
-    def grid(self, size: Sequence[int]) -> Grid:
-        return grid_of(size, self.patch, self.stride)
-
-    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
-        check_clip(clip, self.space.in_channels)
-        grid = self.grid(clip.shape[2:])
-        return self.time(self.space(clip)).flatten(2).transpose(1, 2), grid
+    def tokens(self, clip: Tensor) -> Tensor:
+        return self.time(self.space(clip)).flatten(2).transpose(1, 2)
 
 
-class DepthwiseSeparableEmbed(nn.Module):
+class DepthwiseSeparableEmbed(Tokeniser):
     """A light 3-D convolution: `filters` tubelet filters for each channel by itself, then a mix of their outputs."""
 
     def __init__(
         self, channels: int, dim: int, patch: Sequence[int], stride: Sequence[int] | None = None, *, filters: int = 8
     ):
-        super().__init__()
-        self.patch, self.stride = triple(patch, "patch"), triple(stride or patch, "stride")
+        super().__init__(channels, patch, stride)
         self.depthwise = nn.Conv3d(channels, channels * filters, self.patch, self.stride, groups=channels)
         self.pointwise = nn.Conv3d(channels * filters, dim, 1)
 
-    def grid(self, size: Sequence[int]) -> Grid:
-        return grid_of(size, self.patch, self.stride)
-
-    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
-        check_clip(clip, self.depthwise.in_channels)
-        grid = self.grid(clip.shape[2:])
-        return self.pointwise(self.depthwise(clip)).flatten(2).transpose(1, 2), grid
+    def tokens(self, clip: Tensor) -> Tensor:
+        return self.pointwise(self.depthwise(clip)).flatten(2).transpose(1, 2)
 
 
-class ConvStemEmbed(nn.Module):
+class ConvStemEmbed(Tokeniser):
     """Three 3-D convolutions whose strides multiply to the patch: overlapping, non-linear tubelets on the same grid.
 
     It learns motion from few clips sooner than one linear kernel does (docs/results.md has the measurement). For clips
@@ -159,9 +187,10 @@ class ConvStemEmbed(nn.Module):
     Source: arXiv 2106.14881 (early convolutions), in space and time.
     """
 
+    steps_apart = False
+
     def __init__(self, channels: int, dim: int, patch: Sequence[int], *, still: bool = False):
-        super().__init__()
-        self.patch = self.stride = triple(patch, "patch")
+        super().__init__(channels, patch)
         widths = [channels if still else 2 * channels, max(dim // 4, 16), max(dim // 2, 32), dim]
         strides = list(zip(*(three_factors(size) for size in self.patch), strict=True))
         layers: list[nn.Module] = []
@@ -171,21 +200,15 @@ class ConvStemEmbed(nn.Module):
             padding = tuple(k // 2 for k in kernel)
             layers += [nn.Conv3d(widths[i], widths[i + 1], triple(kernel, "kernel"), stride, padding)]
             layers += [nn.GroupNorm(1, widths[i + 1]), nn.GELU()] if i < 2 else []
-        self.layers = nn.Sequential(*layers)
-        self.channels, self.still = channels, still
+        self.layers, self.still = nn.Sequential(*layers), still
 
-    def grid(self, size: Sequence[int]) -> Grid:
-        return grid_of(size, self.patch, self.stride)
-
-    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
-        check_clip(clip, self.channels)
-        grid = self.grid(clip.shape[2:])
+    def tokens(self, clip: Tensor) -> Tensor:
         # Motion is a small change on a large and varying brightness: both are standardised, each channel by itself.
         pixels = F.group_norm(clip, self.channels)
         if not self.still:
             change = F.pad(clip[:, :, 1:] - clip[:, :, :-1], (0, 0, 0, 0, 1, 0))
             pixels = torch.cat([pixels, F.group_norm(change, self.channels)], 1)
-        return self.layers(pixels).flatten(2).transpose(1, 2), grid
+        return self.layers(pixels).flatten(2).transpose(1, 2)
 
 
 def three_factors(number: int) -> list[int]:
@@ -200,9 +223,3 @@ def three_factors(number: int) -> list[int]:
     for p in reversed(primes):
         factors[factors.index(min(factors))] *= p
     return sorted(factors, reverse=True)
-
-
-def normalise(clip: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(B, C, T, H, W) uint8 -> float in units of `std` around `mean`, both (C,) for pixels in [0, 1]."""
-    shape = (-1, 1, 1, 1)
-    return clip.to(mean.dtype).sub(mean.view(shape) * 255).div(std.view(shape) * 255)

@@ -23,6 +23,10 @@ class Grid(NamedTuple):
         """The grid of one sequence that spans `axes` ("thw", "hw" or "t"): the other axes become 1."""
         return Grid(*(size if axis in axes else 1 for axis, size in zip("thw", self, strict=True)))
 
+    def across(self, axes: str) -> "Grid":
+        """The grid of the sequences that span `axes`, one beside another: those axes become 1."""
+        return self.along("".join(axis for axis in "thw" if axis not in axes))
+
 
 AXES = ("thw", "hw", "t")
 
@@ -63,7 +67,7 @@ def grid_of(clip: Sequence[int], patch: Sequence[int], stride: Sequence[int]) ->
     return Grid(*((size - p) // s + 1 for size, p, s in zip(clip, patch, stride, strict=True)))
 
 
-def whole(clip: Sequence[int], patch: Sequence[int], stride: Sequence[int]) -> Size3:
+def fill(clip: Sequence[int], patch: Sequence[int], stride: Sequence[int]) -> Size3:
     """The (T, H, W), at least `clip`, that tubelets of size `patch`, `stride` apart, fill to the end.
 
     No tubelet lies wholly beyond the clip. So where tubelets stand apart (stride > patch) and the clip ends in the gap

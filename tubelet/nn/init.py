@@ -3,10 +3,6 @@
 import torch
 from torch import nn
 
-from tubelet.nn.attention import Attention
-from tubelet.nn.pool import AttentivePool
-from tubelet.nn.swin import WindowAttention
-
 
 @torch.no_grad()
 def init_weights(model: nn.Module, head: nn.Module) -> None:
@@ -27,8 +23,8 @@ def init_weights(model: nn.Module, head: nn.Module) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for module in model.modules():
-        if isinstance(module, Attention | AttentivePool | WindowAttention):
-            for part in module.qkv.weight.chunk(3):
+        if isinstance(packed := getattr(module, "qkv", None), nn.Linear):
+            for part in packed.weight.chunk(3):
                 nn.init.xavier_uniform_(part)
     for name, parameter in model.named_parameters():
         if name.endswith(("prefix", "query")):

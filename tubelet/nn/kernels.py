@@ -1,4 +1,4 @@
-"""Fast ways of the processor behind plain functions: each is asked for by dtype, and has a plain way beside it.
+"""The processor's fast ways behind two plain functions, `linear` and `attention`; each has a plain way beside it.
 
 Torch's questions about a processor are private: each is asked only where this torch has it.
 """
@@ -10,6 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 GELUS = {"erf": "none", "tanh": "tanh"}  # as torch calls them
+BFLOAT16 = {"avx512_bf16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}  # of torch.cpu
+MOST_SEQUENCES = 65_535  # rows, or heads, of one launch of a fused kernel on CUDA; more crash it
+MOST_SCORES = 2**20  # of queries and keys, computed at a time: they stay in the cache
+MOST_KEPT = 1024  # keys up to which all scores, kept for the backward pass, take about the memory of the other steps
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: str | None = None) -> Tensor:
@@ -19,6 +23,50 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: str | None =
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation[0], [], activation[1])
     x = F.linear(x, weight, bias)
     return F.gelu(x, approximate=GELUS[gelu]) if gelu else x
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tensor:
+    """Softmax attention of each row and head by itself, (rows, length, n, d) -> the same shape as `q`."""
+    if not torch.compiler.is_compiling():  # a program for any batch size would be bound to the limit
+        for axis in (0, 2):
+            if q.shape[axis] > MOST_SEQUENCES:
+                parts = zip(*(x.split(MOST_SEQUENCES, axis) for x in (q, k, v)), strict=True)
+                return torch.cat([attention(*part, dropout=dropout) for part in parts], axis)
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    eager = q.device.type == "cpu" and not torch.compiler.is_compiling()
+    if eager and not dropout and products_beat_attention(q.dtype):
+        if only_answers(q, k):
+            return multiply_in_pieces(q, k, v).transpose(1, 2)
+        if q.requires_grad and k.shape[2] <= MOST_KEPT:
+            return multiply_at_once(q, k, v).transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2)
+
+
+def multiply_in_pieces(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention from plain products, a cacheful of scores at a time, nothing kept. All (rows, n, length, d)."""
+    (rows, n, length, d), seen = q.shape, k.shape[2]
+    queries = min(length, max(1, MOST_SCORES // seen))
+    heads = min(n, max(1, MOST_SCORES // (seen * queries)))
+    height = max(1, MOST_SCORES // (seen * queries * heads))
+    q, k = q * d**-0.5, centred(k).transpose(2, 3).contiguous()
+    out = q.new_empty(rows, length, n, d).transpose(1, 2)
+    for row in range(0, rows, height):
+        for head in range(0, n, heads):
+            here = slice(row, row + height), slice(head, head + heads)
+            for part, into in zip(q[here].split(queries, 2), out[here].split(queries, 2), strict=True):
+                into.copy_((part @ k[here]).softmax(-1) @ v[here])
+    return out
+
+
+def multiply_at_once(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention from plain products, all scores kept for the backward pass. All (rows, n, length, d)."""
+    with torch.autocast("cpu", enabled=False):  # it would have the softmax in float32
+        return ((q * q.shape[-1] ** -0.5) @ centred(k).transpose(2, 3)).softmax(-1) @ v
+
+
+def centred(k: Tensor) -> Tensor:
+    """Keys counted from their mean, which no softmax sees: smaller scores lose less when they are rounded."""
+    return k - k.mean(2, keepdim=True)
 
 
 def only_answers(x: Tensor, other: Tensor) -> bool:
@@ -38,22 +86,6 @@ def only_answers(x: Tensor, other: Tensor) -> bool:
     )
 
 
-class Linear(nn.Linear):
-    """(..., D) -> (..., E), then the GELU, if any."""
-
-    def __init__(self, dim: int, out: int, *, gelu: str | None = None):
-        super().__init__(dim, out)
-        if gelu not in (None, *GELUS):
-            raise ValueError(f"unknown gelu {gelu!r}: expected 'erf' (exact) or 'tanh' (approximate)")
-        self.gelu = gelu
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias, gelu=self.gelu)
-
-
-BFLOAT16 = {"avx512_bf16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}  # of torch.cpu
-
-
 def bfloat16_instructions() -> list[str]:
     """Names of the processor's instructions that multiply in bfloat16, where oneDNN, which is to use them, does."""
     found = [name for name, gate in BFLOAT16.items() if hasattr(torch.cpu, gate) and getattr(torch.cpu, gate)()]
@@ -70,15 +102,11 @@ def onednn_has(dtype: torch.dtype) -> bool:
 
 @cache
 def fuses_linear(dtype: torch.dtype) -> bool:
-    """Whether torch has oneDNN's linear layer, bias and GELU in one kernel, for numbers of `dtype`.
-
-    On x86 it is ahead of `F.linear` in float32, and saves a pass over memory: docs/performance.md.
-    """
+    """Whether torch has oneDNN's linear layer, bias and GELU in one kernel, for `dtype`: docs/performance.md."""
     x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
     return x86 and onednn_has(dtype) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def products_beat_attention(dtype: torch.dtype) -> bool:
-    """Whether plain products beat torch's fused attention: it takes longer in bfloat16 than in float32, products half
-    as long."""
+    """Whether plain products are ahead of torch's fused attention, which gains nothing from bfloat16, as they do."""
     return dtype == torch.bfloat16 and bfloat16_instructions() == ["avx512_bf16"]

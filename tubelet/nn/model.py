@@ -1,18 +1,19 @@
 """The one place that puts a model together."""
 
-from collections.abc import Callable, Sequence
-from typing import TypeGuard
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tubelet.nn.build import make_embed, make_encoder
-from tubelet.nn.config import ModelConfig, stages_of
-from tubelet.nn.embed import TubeletEmbed, check_clip, normalise
-from tubelet.nn.encoder import Encoder
-from tubelet.nn.grid import Grid, Size3, triple, whole
+from tubelet.nn.config import ModelConfig
+from tubelet.nn.embed import check_clip, normalise
+from tubelet.nn.encoder import AnyEncoder
+from tubelet.nn.grid import Grid, Size3, triple
 from tubelet.nn.init import init_weights
+from tubelet.nn.packing import each_size
 
 
 class SpaceTimeTransformer(nn.Module):
@@ -31,29 +32,39 @@ class SpaceTimeTransformer(nn.Module):
         c = self.config = config
         if c.num_classes < 0:
             raise ValueError(f"got num_classes={c.num_classes}, expected at least 1, or 0 for a model without head")
-        if c.pad not in (None, "mean"):
-            raise ValueError(f"unknown pad {c.pad!r}: expected 'mean', or None: a size must be whole tubelets")
         self.embed = make_embed(config)
         self.input_size: Size3 = c.clip
-        grid = self.grid(c.clip)
-        self.encoders = nn.ModuleList(make_encoder(c, stage, grid) for stage in stages_of(c))
-        if any(encoder.out_dim != c.dim for encoder in self.encoders[:-1]):
-            raise ValueError(f"pool={c.pool!r} makes two tokens of a frame, its next encoder takes one: use 'cls+dist'")
-        self.head: nn.Linear | nn.Identity = nn.Identity()
-        if c.num_classes:
-            self.head = nn.Linear(self.encoders[-1].out_dim, c.num_classes)  # type: ignore[arg-type]  # an int
-        self.register_buffer("mean", per_channel(c.mean, c.channels, "mean"), persistent=False)
-        self.register_buffer("std", per_channel(c.std, c.channels, "std"), persistent=False)
+        self.regularisation: dict[str, Any] = {}  # what `regularise` has set
+        self.encoders = nn.ModuleList()
+        grid, width = self.grid(c.clip), c.stages[0].dim
+        for i, stage in enumerate(c.stages):
+            if stage.dim != width:
+                raise ValueError(
+                    f"the encoder before stage {i} gives tokens of width {width}, stage {i} takes {stage.dim}: make "
+                    f"them equal (pool='cls,dist' makes two tokens of one)"
+                )
+            encoder = make_encoder(stage, grid)
+            self.encoders.append(encoder)
+            grid, width = grid.across(encoder.over), encoder.out_dim
+        self.head = nn.Linear(width, c.num_classes) if c.num_classes else nn.Identity()
+        self.set_statistics(c.mean, c.std)
         init_weights(self, self.head)
+
+    @property
+    def stack(self) -> Sequence[AnyEncoder]:
+        """The encoders, as what all of them are."""
+        return cast(Sequence[AnyEncoder], self.encoders)
+
+    def set_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Takes mean and std of pixels in [0, 1] for uint8 clips, one for all channels, or one for each."""
+        channels, like = self.config.channels, next(self.parameters())
+        self.register_buffer("mean", per_channel(mean, channels, "mean").to(like), persistent=False)
+        self.register_buffer("std", per_channel(std, channels, "std").to(like), persistent=False)
+        self.config = replace(self.config, mean=tuple(mean), std=tuple(std))
 
     def grid(self, clip: Sequence[int]) -> Grid:
         """The token grid of a clip of (T, H, W). Raises ValueError where whole tubelets do not fill it."""
-        return self.embed.grid(self.padded_size(clip))
-
-    def padded_size(self, clip: Sequence[int]) -> Size3:
-        """(T, H, W) -> the same, or, with pad="mean", the next size that whole tubelets fill."""
-        size = triple(clip, "clip")
-        return size if self.config.pad is None else whole(size, self.embed.patch, self.embed.stride)
+        return self.embed.grid(triple(clip, "clip"))
 
     def set_input_size(self, clip: Sequence[int]) -> None:
         """Declares the (T, H, W) that the model will be given. Lossless: no parameter changes, positions are resampled
@@ -73,23 +84,16 @@ class SpaceTimeTransformer(nn.Module):
     def embedded(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """The clip's tokens before the first encoder, (B, N, D), Grid."""
         check_clip(clip, self.config.channels)
-        t, h, w = clip.shape[2:]
-        to_t, to_h, to_w = self.padded_size((t, h, w))
-        whole_tubelets = (to_t, to_h, to_w) == (t, h, w)
-        if clip.dtype == torch.uint8 and whole_tubelets and takes_bytes(self.embed):
+        if clip.dtype == torch.uint8:
             return self.embed.embed_bytes(clip, self.mean, self.std)
-        clip = self.normalised(clip)
-        if not whole_tubelets:
-            clip = F.pad(clip, (0, to_w - w, 0, to_h - h, 0, to_t - t))  # 0 is the mean colour of a normalised clip
-        return self.embed(clip)
+        return self.embed(self.normalised(clip))
 
     def tokens(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Space-time tokens of the first encoder, (B, P + N, D), Grid; prefix tokens first, then t-, h-, w-major.
 
-        Swin's are those of its last stage, on the grid of that stage.
+        Swin's are those of its last level, on the grid of that level.
         """
-        first = self.encoders[0]
-        return first.tokens(*self.embedded(clip)) if isinstance(first, Encoder) else first(*self.embedded(clip))
+        return self.stack[0].tokens(*self.embedded(clip))
 
     def features(self, clip: Tensor | Sequence[Tensor]) -> Tensor:
         """(B, C, T, H, W) -> (B, D): what the head classifies. Or B clips (C, T, H, W), each of a size of its own."""
@@ -98,27 +102,10 @@ class SpaceTimeTransformer(nn.Module):
         x, grid = self.embedded(clip)
         for encoder in self.encoders:
             x, grid = encoder(x, grid)
-        return x.mean(1)
+        return x.mean(1)  # over the steps in time, where no encoder puts them together
 
     def forward(self, clip: Tensor | Sequence[Tensor]) -> Tensor:
         return self.head(self.features(clip))
-
-
-def each_size(run: Callable[[Tensor], Tensor], clips: Sequence[Tensor]) -> Tensor:
-    """Runs clips (C, T, H, W) of several sizes, those of one size together: nothing is padded, so nothing is masked."""
-    places: dict[torch.Size, list[int]] = {}
-    for i, clip in enumerate(clips):
-        places.setdefault(clip.shape, []).append(i)
-    rows: dict[int, Tensor] = {}
-    for same in places.values():
-        rows |= dict(zip(same, run(torch.stack([clips[i] for i in same])), strict=True))
-    if not rows:
-        raise ValueError("got no clips, expected a tensor (B, C, T, H, W) or a list of at least one clip (C, T, H, W)")
-    return torch.stack([rows[i] for i in range(len(clips))])
-
-
-def takes_bytes(embed: nn.Module) -> TypeGuard[TubeletEmbed]:
-    return isinstance(embed, TubeletEmbed) and embed.stride == embed.patch
 
 
 def per_channel(values: Sequence[float], channels: int, what: str) -> Tensor:

@@ -1,12 +1,15 @@
 """Positions on the token grid. A table is a grid too, (t0, h0, w0, D): its shape is the size it was made for."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tubelet.nn.attention import Turns
+from tubelet.nn.cache import Cache
+from tubelet.nn.config import Stage
 from tubelet.nn.grid import Grid
 
 KINDS = ("learned", "fixed", "sincos", "rotary", "rotary-tiled")
@@ -20,43 +23,34 @@ def sincos(grid: Grid, dim: int, *, axes: str | None = None, temperature: float 
     Each axis uses sines, then cosines, of geometrically falling frequencies; channels left over stay zero.
     Source: arXiv 1706.03762, section 3.5, for each axis.
     """
-    table = torch.zeros(*grid, dim)
-    if table.is_meta:  # a shape alone; torch takes seconds to get ready for arithmetic on those
-        return table
-    shares = [axis for axis in range(3) if (grid[axis] > 1 if axes is None else "thw"[axis] in axes)]
-    for slot, axis in enumerate(shares):
-        pairs = dim // (2 * len(shares))
-        angle = torch.arange(grid[axis])[:, None] * falling(pairs, temperature)
-        wave = torch.cat([angle.sin(), angle.cos()], 1)
-        shape = [1, 1, 1, 2 * pairs]
-        shape[axis] = grid[axis]
-        table[..., slot * 2 * pairs : (slot + 1) * 2 * pairs] = wave.view(shape)
-    return table
+    axes = "".join(axis for axis in "thw" if (getattr(grid, axis) > 1 if axes is None else axis in axes))
+    return lay_out(grid, dim, axes, lambda angle: torch.cat([angle.sin(), angle.cos()], 1), temperature)
 
 
-def rotary(
-    grid: Grid, dim: int, *, axes: str = "thw", tiled: bool = False, temperature: float = 10_000.0
-) -> tuple[Tensor, Tensor]:
+def rotary(grid: Grid, dim: int, *, axes: str = "thw", tiled: bool = False, temperature: float = 10_000.0) -> Turns:
     """Cosines and sines (N, dim) that turn the channels of queries and keys, in pairs, by the position of their token.
 
     The channels are shared out equally among `axes`, in pairs; those left over are not turned. `tiled` lays the angles
     out as V-JEPA 2 does, whose two channels of a pair turn by different angles.
     Source: arXiv 2104.09864, eq. 34, for each axis; arXiv 2506.09985, section 2.1.
     """
-    pairs = dim // (2 * len(axes))
-    angles = torch.zeros(*grid, dim)
-    for slot, axis in enumerate(axes):
-        steps = torch.arange(grid["thw".index(axis)])
-        angle = steps[:, None] * falling(pairs, temperature)
-        angle = angle.repeat(1, 2) if tiled else angle.repeat_interleave(2, 1)
-        shape = [1, 1, 1, 2 * pairs]
-        shape["thw".index(axis)] = len(steps)
-        angles[..., slot * 2 * pairs : (slot + 1) * 2 * pairs] = angle.view(shape)
+    pairs = (lambda angle: angle.repeat(1, 2)) if tiled else (lambda angle: angle.repeat_interleave(2, 1))
+    angles = lay_out(grid, dim, axes, pairs, temperature)
     return angles.flatten(0, 2).cos(), angles.flatten(0, 2).sin()
 
 
-def falling(pairs: int, temperature: float) -> Tensor:
-    return temperature ** -(torch.arange(pairs) / pairs)
+def lay_out(grid: Grid, dim: int, axes: str, wave: Callable[[Tensor], Tensor], temperature: float) -> Tensor:
+    """Table (t, h, w, D) whose channels are shared out among `axes`: the `wave`, (n, p) -> (n, 2 p), of angles that
+    grow along the axis, each slower than the one before; channels left over are zero."""
+    table = torch.zeros(*grid, dim)
+    if table.is_meta:  # a shape alone; torch takes seconds to get ready for arithmetic on those
+        return table
+    pairs = dim // (2 * max(1, len(axes)))
+    for slot, axis in enumerate(axes):
+        angle = torch.arange(getattr(grid, axis))[:, None] * temperature ** -(torch.arange(pairs) / pairs)
+        share = slice(slot * 2 * pairs, (slot + 1) * 2 * pairs)
+        table[..., share] = wave(angle).view(*grid.along(axis), 2 * pairs)
+    return table
 
 
 def resample(table: Tensor, grid: Grid, *, keep_aspect: bool = False) -> Tensor:
@@ -98,10 +92,13 @@ class LearnedPosition(nn.Module):
         self.keep_aspect = keep_aspect
         self.tables = nn.ParameterList(nn.Parameter(sincos(Grid(*grid), dim), trained) for grid in tables)
         self.seen: list[Tensor] = []  # the tables' values that the remembered ones are made from
-        self.remembered: dict[Grid, Tensor] = {}
+        self.remembered: Cache[Tensor] = Cache(KEPT_SIZES)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         return x + self.at(grid) if len(self.tables) else x
+
+    def turns(self, x: Tensor, grid: Grid) -> None:
+        return None
 
     def at(self, grid: Grid) -> Tensor:
         """The sum of the tables at a grid, (1, N, D)."""
@@ -112,14 +109,8 @@ class LearnedPosition(nn.Module):
         # The values are compared: fused optimizers and writes through `.data` leave the version counter as it is.
         if len(self.seen) != len(self.tables) or not all(map(same, self.seen, self.tables)):
             self.seen = [table.detach().clone() for table in self.tables]
-            self.remembered.clear()
-        made = self.remembered.get(grid)
-        if made is None:
-            made = self.sum(grid).detach()
-            while len(self.remembered) >= KEPT_SIZES:
-                self.remembered.pop(next(iter(self.remembered)))
-            self.remembered[grid] = made
-        return made
+            self.remembered = Cache(KEPT_SIZES)
+        return self.remembered.get(grid, lambda: self.sum(grid).detach())
 
     def sum(self, grid: Grid) -> Tensor:
         first, *rest = (resample(table, grid, keep_aspect=self.keep_aspect).expand(*grid, -1) for table in self.tables)
@@ -149,17 +140,37 @@ class SinCosPosition(nn.Module):
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         return x + sincos(grid, self.dim, axes=self.axes).to(x).view(1, grid.size, -1)
 
+    def turns(self, x: Tensor, grid: Grid) -> None:
+        return None
+
 
 class RotaryPosition(nn.Module):
     """Leaves the tokens as they are and gives the turns of queries and keys (`Attention`) for the grid at hand."""
 
     def __init__(self, head_dim: int, axes: str, *, tiled: bool):
         super().__init__()
+        if head_dim % 2 or head_dim < 2 * len(axes):
+            raise ValueError(
+                f"rotary positions turn pairs of channels along {axes!r}, got {head_dim} channels in a head: "
+                f"choose an even number of at least {2 * len(axes)}"
+            )
         self.head_dim, self.axes, self.tiled = head_dim, axes, tiled
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         return x
 
-    def turns(self, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    def turns(self, x: Tensor, grid: Grid) -> Turns:
         cos, sin = rotary(grid, self.head_dim, axes=self.axes, tiled=self.tiled)
         return cos.to(x), sin.to(x)
+
+
+def make_position(stage: Stage, grid: Grid) -> LearnedPosition | SinCosPosition | RotaryPosition:
+    """The positions of a stage; `grid` is the one that tables are made for. Raises ValueError for an unknown kind."""
+    if stage.position not in KINDS:
+        raise ValueError(f"unknown position {stage.position!r}: expected one of {', '.join(KINDS)}")
+    if stage.position == "sincos":
+        return SinCosPosition(stage.dim, stage.over)
+    if stage.position.startswith("rotary"):
+        return RotaryPosition(stage.dim // stage.heads, stage.over, tiled=stage.position == "rotary-tiled")
+    tables = [grid.along(axes) for axes in stage.tables]
+    return LearnedPosition(stage.dim, tables, trained=stage.position == "learned", keep_aspect=stage.keep_aspect)

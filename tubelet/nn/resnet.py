@@ -10,8 +10,8 @@ from math import ceil
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tubelet.nn.embed import check_clip
-from tubelet.nn.grid import Grid, triple
+from tubelet.nn.embed import Tokeniser
+from tubelet.nn.grid import Grid
 
 GROUPS = 32  # of every group norm
 BOTTLENECK = 4  # a block works on a quarter of its width
@@ -103,7 +103,7 @@ class ResNet(nn.Module):
         return self.stages(F.max_pool2d(pad_same(x, 3, 2), 3, 2))
 
 
-class ResNetEmbed(nn.Module):
+class ResNetEmbed(Tokeniser):
     """A ResNet on each frame, then a linear projection of each tubelet of its map, (B, C, T, H, W) -> (B, N, D), Grid.
 
     `patch` is what a token steps over, (frames, px, px): a multiple of the ResNet's own stride, `backbone.ratio`. A
@@ -119,9 +119,8 @@ class ResNetEmbed(nn.Module):
     """
 
     def __init__(self, channels: int, dim: int, patch: Sequence[int], *, layers: Sequence[int], widths: Sequence[int]):
-        super().__init__()
+        super().__init__(channels, patch)
         check_resnet(layers, widths)
-        self.patch = self.stride = triple(patch, "patch")
         self.backbone = ResNet(channels, layers, widths)
         ratio = self.backbone.ratio
         t, h, w = self.patch
@@ -132,7 +131,6 @@ class ResNetEmbed(nn.Module):
             )
         kernel = t, h // ratio, w // ratio
         self.proj = nn.Conv3d(widths[-1], dim, kernel, kernel)
-        self.channels = channels
 
     def grid(self, size: Sequence[int]) -> Grid:
         """The token grid of a clip of `size` = (T, H, W) frames and px.
@@ -141,7 +139,8 @@ class ResNetEmbed(nn.Module):
             ValueError: the frames, or the cells of the map, are not filled by whole tokens.
         """
         tokens = []
-        for axis, length, patch, kernel in zip("THW", size, self.patch, self.proj.kernel_size, strict=True):
+        axes = zip("THW", self.filled(size), self.patch, self.proj.kernel_size, strict=True)
+        for axis, length, patch, kernel in axes:
             cells = ceil(length * kernel / patch)  # a cell is patch / kernel frames or px
             if cells < kernel or cells % kernel:
                 below = cells // kernel * patch
@@ -153,12 +152,10 @@ class ResNetEmbed(nn.Module):
             tokens.append(cells // kernel)
         return Grid(*tokens)
 
-    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
-        check_clip(clip, self.channels)
-        grid = self.grid(clip.shape[2:])
+    def tokens(self, clip: Tensor) -> Tensor:
         maps = self.backbone(clip.transpose(1, 2).flatten(0, 1))
         maps = maps.unflatten(0, (clip.shape[0], clip.shape[2])).transpose(1, 2)
-        return self.proj(maps).flatten(2).transpose(1, 2), grid
+        return self.proj(maps).flatten(2).transpose(1, 2)
 
 
 def check_resnet(layers: Sequence[int], widths: Sequence[int]) -> None:

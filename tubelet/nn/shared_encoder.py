@@ -1,21 +1,13 @@
 """One encoder for several kinds of clips: images, videos and spectrograms, each with its own tokeniser and head."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from torch import Tensor, nn
 
-from tubelet.nn.config import ModelConfig, stages_of
-from tubelet.nn.encoder import Stage
+from tubelet.nn.config import ModelConfig, find_differences
 from tubelet.nn.model import SpaceTimeTransformer
 
-# What a kind of clips has for itself; "family" is in the stages that it stands for.
-OWN = (
-    *("family", "patch", "stride", "clip", "num_classes", "channels"),
-    *("embed", "frames", "layers", "widths", "pad", "mean", "std"),
-)
-TRAINING = ("drop_path", "dropout", "checkpointing")  # weights fit whatever these are
 ANY_GRID = ("sincos", "rotary", "rotary-tiled")  # positions that are made for each grid
 
 
@@ -53,7 +45,7 @@ class SharedEncoder(nn.Module):
             check_same(f"the encoder of {other!r}", model.config, f"that of {name!r}", first.config)
         self.encoders = first.encoders
         if encoder is not None:
-            check_same("the encoder given", encoder.config, f"that of {name!r}", first.config, but=TRAINING)
+            check_same("the encoder given", encoder.config, f"that of {name!r}", first.config)
             self.encoders.load_state_dict(encoder.encoders.state_dict())
         for model in models.values():
             model.encoders = self.encoders
@@ -97,27 +89,17 @@ class SharedEncoder(nn.Module):
         return {name: self[name](clip) for name, clip in clips.items()}
 
 
-def check_same(what: str, config: ModelConfig, like: str, wanted: ModelConfig, *, but: tuple[str, ...] = ()) -> None:
-    """Raises ValueError unless both configurations make the same encoder, and one that is at home on any grid."""
-    if bound := sorted({stage.position for stage in stages_of(config)} - set(ANY_GRID)):
+def check_same(what: str, config: ModelConfig, like: str, wanted: ModelConfig) -> None:
+    """Raises ValueError unless both configurations make the same encoders, and such as are at home on any grid."""
+    kinds = {stage.position if stage.kind == "blocks" else "window" for stage in config.stages}
+    if bound := sorted(kinds - set(ANY_GRID)):
         raise ValueError(
             f"{what} belongs to the grid of its own clips ({bound[0]} positions), expected {', '.join(ANY_GRID)}: "
             "use the family 'meta', or position='sincos'"
         )
-    ours, theirs = encoder_settings(config), encoder_settings(wanted)
-    if differ := [
-        f"{key} {ours[key]}, not {theirs[key]}" for key in ours if ours[key] != theirs[key] and key not in but
-    ]:
+    ours, theirs = ({"stages": one.to_json()["stages"]} for one in (config, wanted))
+    if differ := find_differences(ours, theirs):
         raise ValueError(f"{what} is not like {like}: it has {'; '.join(differ)}: make both with the same settings")
-
-
-def encoder_settings(config: ModelConfig) -> dict[str, Any]:
-    """All that decides what the encoders of a model are; what is left to the family, filled in, for each stage."""
-    stages = stages_of(config)
-    settings = {field.name: getattr(config, field.name) for field in fields(config) if field.name not in OWN}
-    if not any(stage.temporal for stage in stages):
-        settings["temporal_depth"] = None
-    return settings | {field.name: tuple(getattr(stage, field.name) for stage in stages) for field in fields(Stage)}
 
 
 def drop_copies(shared: nn.Module, state: dict[str, Tensor], prefix: str, _: object) -> None:

@@ -1,10 +1,12 @@
 """A model cut in two: its encoder, which is only run, and the rest, which learns from what the encoder gives."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from tubelet.nn.embed import ConvStemEmbed, UniformFrames
-from tubelet.nn.encoder import Encoder
+from tubelet.nn.encoder import AnyEncoder
 from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
 
@@ -38,8 +40,13 @@ class Rest(nn.Module):
         self.register_buffer("std", torch.ones(1), persistent=False)
 
     @property
+    def stack(self) -> Sequence[AnyEncoder]:
+        """The encoders, as what all of them are."""
+        return cast(Sequence[AnyEncoder], list(self.encoders.values()))
+
+    @property
     def what(self) -> str:
-        """In words."""
+        """What learns, in words."""
         return "the temporal encoder and the head" if self.encoders else "the head"
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -61,15 +68,13 @@ class Rest(nn.Module):
         return {**weights, "head.weight": weight, "head.bias": bias - (weight * self.mean.to(weight)).sum(1)}
 
     def normalised(self, codes: Tensor) -> Tensor:
-        """Codes are as they should be."""
+        """Codes are features already: nothing is left to normalise."""
         return codes
 
 
 def encodes_steps_apart(model: SpaceTimeTransformer) -> bool:
     """Whether the first encoder sees each step in time by itself, so that a step's code is right in every window."""
-    first = model.encoders[0]
-    apart = isinstance(first, Encoder) and first.over == "hw"
-    return apart and not isinstance(model.embed, ConvStemEmbed | UniformFrames)  # these look at their whole clip
+    return model.stack[0].over == "hw" and model.embed.steps_apart
 
 
 @torch.no_grad()

@@ -72,7 +72,7 @@ class Streamer:
         """
         if self.recomputes:
             raise ValueError(f"this {self.model.config.family} model does not encode its steps one by one: push frames")
-        dim = self.model.config.dim
+        dim = self.model.stack[0].out_dim
         if codes.ndim != 2 or codes.shape[1] != dim:
             raise ValueError(f"got codes of shape {tuple(codes.shape)}, expected (t, {dim})")
         steps = self.steps + len(codes)

@@ -1,8 +1,6 @@
 """Swin Transformer v2, variant "CR": attention in shifted windows of the token grid, in space or in space and time."""
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -10,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tubelet.nn.block import BlockConfig, DropPath, Mlp
+from tubelet.nn.block import DropPath, Mlp
+from tubelet.nn.cache import Cache
+from tubelet.nn.config import WindowStage
 from tubelet.nn.grid import Grid, Size3
 
 META_DIM, META_DROPOUT = 384, 0.125  # of the MLP that makes the position bias; fixed for all models
@@ -84,15 +84,12 @@ def lay_out(windows: Windows, device: torch.device) -> Layout:
     return Layout(offsets, between, (number[:, :, None] == number[:, None]).all(-1)[:, None])
 
 
-remembered = lru_cache(maxsize=32)(lay_out)
+LAYOUTS: Cache[Layout] = Cache(32)
 
 
 def layout_of(windows: Windows, device: torch.device) -> Layout:
     """The layout of windows on a device, remembered: every block of every clip of one size asks for the same."""
-    if torch.compiler.is_compiling():  # a tracer's tensors must not outlive it
-        return lay_out(windows, device)
-    with torch.inference_mode(False):  # or training could not use what prediction had made
-        return remembered(windows, device)
+    return LAYOUTS.get((windows, device), lambda: lay_out(windows, device))
 
 
 class PositionMlp(nn.Module):
@@ -101,10 +98,10 @@ class PositionMlp(nn.Module):
     def __init__(self, coordinates: int, heads: int):
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(coordinates, META_DIM), nn.Linear(META_DIM, heads)
-        self.dropout = nn.Dropout(META_DROPOUT)
+        self.rate = META_DROPOUT
 
     def forward(self, offsets: Tensor) -> Tensor:
-        return self.fc2(self.dropout(F.relu(self.fc1(offsets))))
+        return self.fc2(F.dropout(F.relu(self.fc1(offsets)), self.rate, self.training))
 
 
 class WindowAttention(nn.Module):
@@ -115,11 +112,12 @@ class WindowAttention(nn.Module):
     Source: arXiv 2111.09883, section 3.2 (cosine attention) and 3.3 (the bias).
     """
 
-    def __init__(self, dim: int, heads: int, *, coordinates: int, dropout: float = 0.0):
+    def __init__(self, dim: int, heads: int, *, coordinates: int):
         super().__init__()
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide the width {dim}: choose a divisor of {dim}")
-        self.heads, self.coordinates, self.dropout = heads, coordinates, dropout
+        self.heads, self.coordinates = heads, coordinates
+        self.p = 0.0  # dropout of the scores, named as in nn.Dropout
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         self.logit_scale = nn.Parameter(torch.full((heads,), START_SCALE))
@@ -135,7 +133,7 @@ class WindowAttention(nn.Module):
         if layout.visible is not None:  # a mask of its own for each window: windows join the heads, not the batch
             bias, joined = bias.masked_fill(~layout.visible, -torch.inf).flatten(0, 1), (1, 2)
         rows, columns, values = (y.to(v.dtype).flatten(*joined) for y in (q, k, v))
-        dropout = self.dropout if self.training else 0.0
+        dropout = self.p if self.training else 0.0
         out = F.scaled_dot_product_attention(rows, columns, values, bias[None].to(v.dtype), dropout, scale=1.0)
         return windows.join(self.proj(out.reshape(v.shape).transpose(2, 3).flatten(3)))
 
@@ -151,18 +149,23 @@ class WindowAttention(nn.Module):
 class SwinBlock(nn.Module):
     """Residual post-norm block, (B, N, D) -> same. Its norms start at weight 0: a new block changes nothing."""
 
-    def __init__(self, config: BlockConfig, *, coordinates: int, drop_path: float = 0.0):
+    def __init__(self, dim: int, heads: int, mlp_dim: int, *, coordinates: int, eps: float):
         super().__init__()
-        c = config
-        self.attn = WindowAttention(c.dim, c.heads, coordinates=coordinates, dropout=c.dropout)
-        self.attn_norm = nn.LayerNorm(c.dim, eps=c.eps)
-        self.mlp = Mlp(c.dim, c.mlp_dim, gelu=c.gelu, dropout=c.dropout)
-        self.mlp_norm = nn.LayerNorm(c.dim, eps=c.eps)
-        self.dropout, self.drop_path = nn.Dropout(c.dropout), DropPath(drop_path)
+        self.checkpointing = False
+        self.attn = WindowAttention(dim, heads, coordinates=coordinates)
+        self.attn_norm = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, mlp_dim)
+        self.mlp_norm = nn.LayerNorm(dim, eps=eps)
+        self.dropout, self.drop_path = nn.Dropout(0.0), DropPath()
         nn.init.zeros_(self.attn_norm.weight)
         nn.init.zeros_(self.mlp_norm.weight)
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
+        if self.checkpointing and self.training:
+            return checkpoint(self.run, x, windows, use_reentrant=False)
+        return self.run(x, windows)
+
+    def run(self, x: Tensor, windows: Windows) -> Tensor:
         x = x + self.drop_path(self.attn_norm(self.dropout(self.attn(x, windows))))
         return x + self.drop_path(self.mlp_norm(self.mlp(x)))
 
@@ -185,22 +188,27 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x.reshape(x.shape[0], merged.size, -1))), merged
 
 
-class SwinStage(nn.Module):
+class SwinLevel(nn.Module):
     """Blocks at one resolution, which `merge` halves first; every second one shifts the windows."""
 
-    def __init__(self, config: BlockConfig, *, coordinates: int, drop_paths: list[float], merge: bool, norm: bool):
+    def __init__(self, stage: WindowStage, level: int):
         super().__init__()
-        self.merge = PatchMerging(config.dim // 2, eps=config.eps) if merge else None
-        self.blocks = nn.ModuleList(SwinBlock(config, coordinates=coordinates, drop_path=rate) for rate in drop_paths)
-        self.norm = nn.LayerNorm(config.dim, eps=config.eps) if norm else nn.Identity()
+        dim, eps = stage.dim * 2**level, stage.eps
+        numbers = {"heads": stage.heads[level], "mlp_dim": stage.mlp_dim * 2**level}
+        coordinates = 2 if stage.window[0] == 1 else 3
+        self.merge = PatchMerging(dim // 2, eps=eps) if level else None
+        self.blocks = nn.ModuleList(
+            SwinBlock(dim, **numbers, coordinates=coordinates, eps=eps) for _ in range(stage.depths[level])
+        )
+        normed = stage.level_norms or level == len(stage.depths) - 1
+        self.norm = nn.LayerNorm(dim, eps=eps) if normed else nn.Identity()
 
-    def forward(self, x: Tensor, grid: Grid, window: Size3, *, checkpointing: bool = False) -> tuple[Tensor, Grid]:
+    def forward(self, x: Tensor, grid: Grid, window: Size3) -> tuple[Tensor, Grid]:
         if self.merge is not None:
             x, grid = self.merge(x, grid)
         still, shifted = cuts(grid, window)
         for i, block in enumerate(self.blocks):
-            windows = shifted if i % 2 else still
-            x = checkpoint(block, x, windows, use_reentrant=False) if checkpointing else block(x, windows)
+            x = block(x, shifted if i % 2 else still)
         return self.norm(x), grid
 
 
@@ -215,19 +223,12 @@ def cuts(grid: Grid, window: Size3) -> tuple[Windows, Windows]:
 
 
 class SwinEncoder(nn.Module):
-    """Swin Transformer v2 CR, (B, N, D), Grid -> (B, N', D * 2 ** (stages - 1)), Grid of the last stage.
+    """Swin Transformer v2 CR, (B, N, D), Grid -> (B, 1, D * 2 ** (levels - 1)), Grid(1, 1, 1).
 
-    Norm of the embedded patches, stages, norm. Any grid will do, at every call another: no parameter depends on it.
-    `window` = (t, h, w) tokens is made for the token grid `grid`. At another grid each stage keeps its ratio of
-    window to grid: along each axis max(1, round(window * grid now / grid made for)), at most the stage's own grid.
-    A window of one time step stays one, whatever the clip's length: its position bias knows no time.
-
-    Args:
-        depths, heads: one for each stage; each stage halves h and w (odd sizes are padded) and doubles the width.
-        mlp_ratio: hidden width of an MLP, in widths of its stage.
-        drop_paths: stochastic depth rates, one for each block over all stages.
-        dropout: in attention and MLP. The MLP of the position bias has a fixed one of its own.
-        stage_norms: a norm after every stage, not after the last alone (timm's models with "_ns" in their names).
+    Norm of the embedded patches, levels, norm, mean. Any grid will do, at every call another: no parameter depends on
+    it. The stage's `window` is made for the token grid `grid`. At another grid each level keeps its ratio of window to
+    grid: along each axis max(1, round(window * grid now / grid made for)), at most the level's own grid. A window of
+    one time step stays one, whatever the clip's length: its position bias knows no time.
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -235,64 +236,54 @@ class SwinEncoder(nn.Module):
     Source: arXiv 2111.09883; where the paper leaves a choice, as timm's swin_transformer_v2_cr.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        depths: Sequence[int],
-        heads: Sequence[int],
-        window: Sequence[int],
-        grid: Grid,
-        mlp_ratio: float = 4.0,
-        eps: float = 1e-5,
-        drop_paths: list[float],
-        dropout: float = 0.0,
-        stage_norms: bool = False,
-        checkpointing: bool = False,
-    ):
+    def __init__(self, stage: WindowStage, grid: Grid):
         super().__init__()
-        check_stages(depths, heads, drop_paths)
-        if len(window) != 3 or min(window) < 1:
-            raise ValueError(f"got window={tuple(window)}, expected (t, h, w) in tokens, each at least 1")
-        self.dim, self.window, self.grid, self.checkpointing = dim, tuple(window), grid, checkpointing
-        self.out_dim = dim * 2 ** (len(depths) - 1)
-        self.embed_norm = nn.LayerNorm(dim, eps=eps)
-        self.stages = nn.ModuleList()
-        for i, depth in enumerate(depths):
-            width, first = dim * 2**i, sum(depths[:i])
-            self.stages.append(
-                SwinStage(
-                    BlockConfig(dim=width, heads=heads[i], mlp_dim=int(width * mlp_ratio), eps=eps, dropout=dropout),
-                    coordinates=2 if window[0] == 1 else 3,
-                    drop_paths=drop_paths[first : first + depth],
-                    merge=i > 0,
-                    norm=stage_norms or i == len(depths) - 1,
-                )
-            )
+        check_levels(stage)
+        self.dim, self.window, self.grid = stage.dim, stage.window, grid
+        self.over, self.prefix_size = "thw", 0
+        self.out_dim = stage.dim * 2 ** (len(stage.depths) - 1)
+        self.embed_norm = nn.LayerNorm(stage.dim, eps=stage.eps)
+        self.stages = nn.ModuleList(SwinLevel(stage, level) for level in range(len(stage.depths)))
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        return tuple(block for level in self.stages for block in level.blocks)  # type: ignore[union-attr]  # a list
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        return self.blocks
 
     def window_at(self, grid: Grid) -> Size3:
-        """The window (t, h, w) at a token grid, before stages whose own grid is smaller cap it."""
+        """The window (t, h, w) at a token grid, before levels whose own grid is smaller cap it."""
         sizes = zip(self.window, grid, self.grid, strict=True)
         t, h, w = (max(1, round(window * now / source)) for window, now, source in sizes)
         return (1 if self.window[0] == 1 else t), h, w
 
-    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+    def tokens(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """The tokens of the last level, (B, N, D) -> (B, N', D * 2 ** (levels - 1)), and its grid."""
         if x.ndim != 3 or x.shape[1:] != (grid.size, self.dim):
             raise ValueError(
                 f"got tokens of shape {tuple(x.shape)} for the grid {tuple(grid)}, "
                 f"expected (B, {grid.size}, {self.dim}): windows have no place for prefix tokens"
             )
         x, window = self.embed_norm(x), self.window_at(grid)
-        for stage in self.stages:
-            x, grid = stage(x, grid, window, checkpointing=self.checkpointing and self.training)
+        for level in self.stages:
+            x, grid = level(x, grid, window)
         return x, grid
 
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        x, _ = self.tokens(x, grid)
+        return x.mean(1, keepdim=True), Grid(1, 1, 1)
 
-def check_stages(depths: Sequence[int], heads: Sequence[int], drop_paths: Sequence[float]) -> None:
-    """Raises ValueError unless each stage has blocks and heads, and each block a drop path rate."""
+
+def check_levels(stage: WindowStage) -> None:
+    """Raises ValueError unless each level has blocks and heads, and the window three sizes."""
+    depths, heads, window = stage.depths, stage.heads, stage.window
     if not depths or min(depths) < 1:
-        raise ValueError(f"got depths={tuple(depths)}, expected at least one stage, each of at least one block")
+        raise ValueError(f"got depths={tuple(depths)}, expected at least one level, each of at least one block")
     if len(heads) != len(depths):
-        raise ValueError(f"got {len(heads)} numbers of heads for {len(depths)} stages: give one for each stage")
-    if len(drop_paths) != sum(depths):
-        raise ValueError(f"got {len(drop_paths)} drop path rates for {sum(depths)} blocks: give one for each block")
+        raise ValueError(f"got {len(heads)} numbers of heads for {len(depths)} levels: give one for each level")
+    if min(heads) < 1:
+        raise ValueError(f"got heads={tuple(heads)}, expected at least one for each level")
+    if len(window) != 3 or min(window) < 1:
+        raise ValueError(f"got window={tuple(window)}, expected (t, h, w) in tokens, each at least 1")

@@ -20,7 +20,7 @@ from tubelet.runs.run import Run
 from tubelet.system.console import bar, console, facts, say
 from tubelet.system.device import find_device
 from tubelet.system.text import plural
-from tubelet.weights.store import load, read_about
+from tubelet.weights.store import open_model
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,12 @@ class Predictor:
             model, device = Exported(run, dtype=dtype), "cpu"
             about, precision = model.about, model.precision
         else:
-            about = read_about(run)
+            file = open_model(run)
+            about = file.about
             if "classes" not in about or "clip_spec" not in about:
                 raise ValueError(f"{run}: weights without class names and ClipSpec: train them with `tubelet train`")
             chosen, precision = choose_dtype(dtype, find_device(device))
-            model = prepared(load(run), chosen, compile=compile)
+            model = prepared(file.load(), chosen, compile=compile)
         check_classes(about["classes"], run, model)
         found = cls(model, ClipSpec.from_json(about["clip_spec"]), about["classes"], device=device)
         found.run, found.precision = Path(str(about.get("run", run))), precision

@@ -124,6 +124,11 @@ class TrainConfig:
         """`max_bad` as a share in [0, 1]."""
         return float(self.max_bad.removesuffix("%")) / 100
 
+    @property
+    def regularisation(self) -> dict[str, Any]:
+        """The settings of `tubelet.nn.regularise`."""
+        return {"drop_path": self.drop_path, "dropout": self.dropout, "checkpointing": self.checkpointing}
+
     def to_json(self) -> dict[str, Any]:
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
 
@@ -180,4 +185,4 @@ MAY_CHANGE = (
 )
 
 # Left open or not, these end up in the model and the ClipSpec, which are compared instead.
-CHOSEN = ("model", "embed", "frames", "seconds_between_frames", "size", "drop_path", "dropout")
+CHOSEN = ("model", "embed", "frames", "seconds_between_frames", "size")

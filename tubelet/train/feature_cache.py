@@ -25,7 +25,7 @@ from tubelet.data.clips import item_range
 from tubelet.data.dataset import FINER, Changes, Clips
 from tubelet.data.items import Item
 from tubelet.data.prefetch import prefetch
-from tubelet.features.store import FORMAT, encoder_settings, hash_encoder, read_features, write_features
+from tubelet.features.store import FORMAT, hash_encoder, read_features, write_features
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import encode
@@ -89,7 +89,7 @@ class Cache:
         self.folder = (plan.config.cache or run.path.parent / "cached-features") / self.key[:KEY_LENGTH]
         check_same_key(run, self.folder.name, plan)
         self.folder.mkdir(parents=True, exist_ok=True)
-        about = {"encoder": encoder_settings(model.config), **inputs}
+        about = {"encoder": model.config.encoder_settings(), **inputs}
         (self.folder / "settings.json").write_text(json.dumps(about, indent=2))  # for people
         self.seconds = 0.0
         self.note()

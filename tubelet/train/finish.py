@@ -13,7 +13,9 @@ from tubelet.data.bad_files import BadFile
 from tubelet.data.clips import load_frames
 from tubelet.evaluate import Answer, answer, results_of, write_predictions
 from tubelet.media.reader import MediaError, read_sound
+from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
 from tubelet.report.page import write_card, write_report
 from tubelet.runs.run import PREDICTIONS, RESULTS, Run, Tensors
@@ -102,11 +104,10 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
     """The same kind of model, trained on one frame of each clip, for as many steps or what time is left: what motion is
     worth."""
     plan = fit.plan
-    patch = (1, *plan.model.patch[1:])
     alone = Team(0, 1, fit.team.device)
-    settings = replace(plan.model, family="vidtrans", patch=patch, clip=(1, *plan.model.clip[1:]))
     torch.manual_seed(plan.config.seed)
-    config, model = replace(plan.config, shard="none", ema=0.0), SpaceTimeTransformer(settings)
+    config, model = replace(plan.config, shard="none", ema=0.0), SpaceTimeTransformer(one_frame(plan.model))
+    regularise(model, **config.regularisation)
     budget = fit.pace.budget
     if budget:
         clips = len(plan.data.items(plan.data.held_out))
@@ -131,6 +132,16 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
         other.run(after=after)
     answers, _ = answer_all(model, plan, alone, views="1x1", title="evaluating", show=False, single=True)
     return {"accuracy": results_of(answers, plan.data.source.classes)["accuracy"]}
+
+
+def one_frame(config: ModelConfig) -> ModelConfig:
+    """A plain encoder of one frame, of the size of the first encoder of a model."""
+    first, embed = config.stages[0], config.embed
+    assert first.kind == "blocks"  # `settle` refuses the others
+    plain: dict[str, Any] = {"attend": "thw", "over": "thw", "tables": ("hw", "t"), "position": "learned"}
+    stage = replace(first, **plain, prefix=1, pool="cls", norm="tokens")
+    config = replace(config, family="vidtrans", stages=(stage,), clip=(1, *config.clip[1:]))
+    return config.with_embed(patch=(1, *embed.patch[1:]), stride=(1, *embed.stride[1:]))
 
 
 def all_weights(run: Run) -> dict[str, Any]:

@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 
 from tubelet.data.clip_spec import ClipSpec
-from tubelet.nn.config import IMAGE_FAMILIES, SIZES, ModelConfig, stages_of
+from tubelet.nn.config import ModelConfig
 from tubelet.nn.create import name_of
+from tubelet.nn.families import IMAGE_FAMILIES, SIZES
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.train.config import TrainConfig
 from tubelet.weights.init.from_image import init_from_image
 from tubelet.weights.init.from_model import init_from_model
 from tubelet.weights.init.image_weights import image_config, image_shape
-from tubelet.weights.store import model_header
+from tubelet.weights.store import open_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,8 @@ def find_start(config: TrainConfig, kind: str) -> Start | None:
         image = image_config(config.init)
         mean, std = (tuple(image.get(key, (0.5, 0.5, 0.5))) for key in ("mean", "std"))
         return Start(init=config.init, name=config.model or image_model(config.init, kind), mean=mean, std=std)
-    header = model_header(config.init)
-    model, spec = ModelConfig.from_json(header["model"]), header["about"].get("clip_spec")
+    file = open_model(config.init)
+    model, spec = file.config(), file.about.get("clip_spec")
     start = Start(
         init=config.init,
         name=name_of(model),
@@ -78,15 +79,15 @@ def check_fits(start: Start, config: TrainConfig, kind: str) -> None:
             f"{start.init}: its model takes clips of {start.model.channels} channels, data of kind {kind!r} give "
             f"{channels}: choose other weights"
         )
-    if config.model not in (None, start.name) or config.embed not in (None, start.model.embed):
+    if config.model not in (None, start.name) or config.embed not in (None, start.model.embed.kind):
         raise ValueError(
-            f"{start.init}: weights of {start.name} with {start.model.embed} tokens: leave --model and --embed out"
+            f"{start.init}: weights of {start.name} with {start.model.embed.kind} tokens: leave --model and --embed out"
         )
 
 
 def is_ours(init: str) -> bool:
     try:
-        return bool(model_header(init))
+        return bool(open_model(init))
     except ValueError:
         return False
 
@@ -108,5 +109,5 @@ def choose_rates(config: TrainConfig, model: ModelConfig) -> tuple[float, float]
     if config.init and not config.freeze:
         lr, decay = 3e-4, 0.75
     else:
-        lr, decay = 3e-3 if config.freeze and len(stages_of(model)) == 1 else 1e-3, 1.0
+        lr, decay = 3e-3 if config.freeze and len(model.stages) == 1 else 1e-3, 1.0
     return config.lr or lr * (config.batch / 16) ** 0.5, config.layer_decay or decay

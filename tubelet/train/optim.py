@@ -5,15 +5,17 @@ import math
 import torch
 from torch import nn
 
-from tubelet.nn import Block, SwinBlock
+from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.split import Rest
 
 NO_DECAY = ("prefix", "tables", "query")
 
 
-def layer_depths(model: nn.Module) -> dict[str, int]:
+def layer_depths(model: SpaceTimeTransformer | Rest) -> dict[str, int]:
     """Parameter name -> layer, counted from the input: 0 for tokeniser, positions and class tokens of the first
     encoder, then one for each block, the last for the head."""
-    blocks = [name for name, module in model.named_modules() if isinstance(module, Block | SwinBlock)]
+    layers = {id(layer) for encoder in model.stack for layer in encoder.layers}
+    blocks = [name for name, module in model.named_modules() if id(module) in layers]
     depths, reached = {}, 0
     for name, _ in model.named_parameters():  # in the order of the forward pass, but for the head after it
         inside = [i for i, block in enumerate(blocks) if name.startswith(f"{block}.")]
@@ -24,7 +26,7 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
     return depths
 
 
-def make_optimizer(model: nn.Module, *, weight_decay: float, layer_decay: float) -> torch.optim.AdamW:
+def make_optimizer(model: SpaceTimeTransformer | Rest, *, weight_decay: float, layer_decay: float) -> torch.optim.AdamW:
     """AdamW (fused) whose groups carry `scale`, their share of the learning rate, and the weight decay of matrices.
 
     Source: arXiv 1711.05101; layer-wise decay: arXiv 2106.08254, section 2.4.

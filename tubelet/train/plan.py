@@ -134,8 +134,7 @@ def choose_model(
     """Name, settings and notes. Raises ValueError for a model that there is not, or that clips do not fit."""
     name = name_for(config, spec.kind, device, start)
     embed = config.embed or ("tubelet" if config.init or config.model else "conv")
-    rates = {"drop_path": config.drop_path, "dropout": config.dropout, "checkpointing": config.checkpointing}
-    settings: dict[str, Any] = {"clip": spec.clip_size, "num_classes": num_classes, **rates}
+    settings: dict[str, Any] = {"clip": spec.clip_size, "num_classes": num_classes}
     settings |= {"mean": spec.mean, "std": spec.std}
     if start and start.model:
         with torch.device("meta"):

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from tubelet.data.items import write_split
-from tubelet.nn import ModelConfig
 from tubelet.runs.lock import LOCK
 from tubelet.runs.run import BAD_FILES, CARD, FEATURES, METRICS, MODEL, SPLIT, Run, is_leftover
 from tubelet.train.config import CHOSEN, MAY_CHANGE, TrainConfig
 from tubelet.train.plan import Plan
 from tubelet.train.show import info_of, learned_of, plan_rows
 from tubelet.version import __version__
+from tubelet.weights.settings import read_config
 
 
 def find_run(config: TrainConfig) -> Run:
@@ -108,8 +108,10 @@ def check_same(plan: Plan, run: Run, old: dict[str, Any]) -> None:
 def compared_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that a run must go on with, by name: those asked for, and those chosen for the rest."""
     asked = {key: value for key, value in settings["train"].items() if key not in (*MAY_CHANGE, *CHOSEN)}
-    known = ModelConfig.from_json(settings["model"]).to_json()  # as this version names it
-    model = {f"model's {key}": value for key, value in known.items() if key != "checkpointing"}
+    config = read_config(settings["model"]).to_json()  # a run of 0.1.0 goes on
+    parts = {"": config, "embed ": config.pop("embed")}
+    parts |= {f"stage {number} ": stage for number, stage in enumerate(config.pop("stages"))}
+    model = {f"model's {part}{key}": value for part, values in parts.items() for key, value in values.items()}
     spec = {f"clip's {key}": value for key, value in settings["clip_spec"].items()}
     return {**asked, "model": settings.get("model_name"), **model, **spec}
 

@@ -11,6 +11,7 @@ from tubelet.data.dataset import kept_bytes
 from tubelet.nn import ModelConfig
 from tubelet.nn.cost import Info, describe
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
 from tubelet.runs.run import BAD_FILES, REPORT, Run
 from tubelet.system.console import clock, facts, say, size
@@ -21,7 +22,7 @@ from tubelet.train.plan import Plan
 
 def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
     spec, config, counts = plan.spec, plan.config, plan.data.counts()
-    info = info_of(plan.model)
+    info = info_of(plan.model, **config.regularisation)
     part = config.batch // config.accumulate
     # weights, gradients and two moments in float32, activations of one part of the batch
     memory = 16 * info.parameters + info.activation_bytes * part // (2 if plan.bfloat16 else 1)
@@ -46,7 +47,7 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
         ("classes", f"{len(names)}: {shown}"),
         ("clips", f"{splits}; median {np.median(plan.data.durations()):.3g} s" if spec.kind != "image" else splits),
         ("clip", what),
-        ("model", f"{plan.model_name} with {plan.model.embed} tokens: {cost}"),
+        ("model", f"{plan.model_name} with {plan.model.embed.kind} tokens: {cost}"),
         ("memory", f"about {size(memory)}{kept}"),
         *([("learns", f"{learns}, {learned:,} parameters; the encoder stays as it is")] * config.freeze),
         ("run", str(run.path)),
@@ -55,9 +56,11 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
 
 
 @cache
-def info_of(model: ModelConfig) -> Info:
+def info_of(config: ModelConfig, **regularisation: Any) -> Info:
     with torch.device("meta"):
-        return describe(SpaceTimeTransformer(model))
+        model = SpaceTimeTransformer(config)
+    regularise(model, **regularisation)
+    return describe(model)
 
 
 @cache

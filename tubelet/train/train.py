@@ -15,6 +15,7 @@ from tubelet.data.prefetch import prefetch
 from tubelet.evaluate import answer
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
 from tubelet.runs.checkpoint import check_fits
 from tubelet.runs.lock import hold
@@ -158,7 +159,7 @@ def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:
     if config.freeze and config.baseline:
         raise ValueError("--baseline learns from frames, --freeze from features: leave one of them out")
     plan = make_plan(config, team.device, show=show)
-    if config.baseline and isinstance(plan.model.depth, tuple):
+    if config.baseline and plan.model.stages[0].kind == "windows":
         raise ValueError(f"--baseline trains a plain encoder of one frame, {plan.model_name} has stages: leave it out")
     if config.patience and not plan.data.chooses:
         raise ValueError(
@@ -171,6 +172,7 @@ def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:
 def new_model(plan: Plan, run: Run, team: Team, *, init: bool, show: bool) -> SpaceTimeTransformer:
     torch.manual_seed(plan.config.seed)
     model = SpaceTimeTransformer(plan.model)
+    regularise(model, **plan.config.regularisation)
     if init and plan.start:
         lines = plan.start.fill(model)
         if team.first:

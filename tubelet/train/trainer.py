@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
 from tubelet.data.dataset import Clips
 from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import some
-from tubelet.nn import Block, SpaceTimeTransformer, SwinBlock
+from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
 from tubelet.runs.run import Run, Tensors
 from tubelet.system.text import plural
@@ -306,8 +306,8 @@ def wrap(model: SpaceTimeTransformer | Rest, team: Team, shard: str) -> nn.Modul
         from torch.distributed.fsdp import fully_shard
 
         mesh = init_device_mesh(team.device.type, (team.size,))
-        for block in [module for module in model.modules() if isinstance(module, Block | SwinBlock)]:
-            fully_shard(block, mesh=mesh)
+        for layer in [layer for encoder in model.stack for layer in encoder.layers]:
+            fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
         return model
     if team.size > 1:

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.system.files import aside
 from tubelet.weights.formats.json_file import parse
-from tubelet.weights.formats.safetensors_file import check_header, load_tensors
+from tubelet.weights.formats.safetensors_file import Header, check_header, load_checked
+from tubelet.weights.settings import read_config
 
 FILE = "model.safetensors"
 WEIGHTS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # what becomes float32: numbers of a fraction
@@ -61,35 +63,26 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     """
     file = find_file(path)
     header = read_header(file)
-    return load_tensors(file), header
+    return load_checked(file), header
 
 
 def read_header(file: Path) -> dict[str, Any]:
     """The JSON object that `write_tensors` was given. Raises ValueError as `read_tensors`."""
-    metadata = check_header(file).metadata
-    if "tubelet" not in metadata:
+    return json_of(check_header(file), file)
+
+
+def json_of(found: Header, file: Path) -> dict[str, Any]:
+    if "tubelet" not in found.metadata:
         raise ValueError(
             f"{file}: not written by tubelet (no 'tubelet' header): take weights of Hugging Face or timm over with "
             f"`tubelet convert {shlex.quote(str(file))} NEW-FOLDER`, or begin a training with them: --init"
         )
     try:
-        header = parse(metadata["tubelet"].encode())
+        header = parse(found.metadata["tubelet"].encode())
     except ValueError as error:
         raise ValueError(f"{file}: its 'tubelet' header is damaged ({error}): copy or train it again") from error
     if not isinstance(header, dict):
         raise ValueError(f"{file}: its 'tubelet' header is no JSON object: copy or train it again")
-    return header
-
-
-def model_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The header of a model: "model", "input_size" and "about". Raises ValueError where it is no model's."""
-    file = find_file(path)
-    header = read_header(file)
-    if "model" not in header:
-        raise ValueError(f"{file}: holds no model (the state of a training run does not): give {FILE} or the run")
-    kinds = {"model": dict, "input_size": list, "about": dict}
-    if wrong := [key for key, kind in kinds.items() if not isinstance(header.get(key), kind)]:
-        raise ValueError(f"{file}: its 'tubelet' header lacks {', '.join(wrong)}: copy or train it again")
     return header
 
 
@@ -102,6 +95,70 @@ def find_file(path: str | os.PathLike[str]) -> Path:
     return file
 
 
+@dataclass(frozen=True)
+class ModelFile:
+    """A model in a file, as its header says; no tensor is read.
+
+    header: "model", "input_size" and "about"
+    listed: the tensors that the file holds, on the meta device
+    """
+
+    file: Path
+    header: dict[str, Any]
+    listed: dict[str, torch.Tensor]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What `save` was given as `about`."""
+        return self.header["about"]
+
+    def config(self) -> ModelConfig:
+        """Raises ValueError where no model can be made of its settings."""
+        try:
+            return read_config(self.header["model"])
+        except ValueError as error:
+            raise self.unusable(error) from error
+
+    def load(self) -> SpaceTimeTransformer:
+        """The model, in eval mode, in float32. Raises ValueError as the function `load`."""
+        config = self.config()
+        try:
+            with torch.device("meta"):  # takes no memory, whatever size the header claims
+                model = SpaceTimeTransformer(config)
+                model.set_input_size(read_config({**self.header["model"], "clip": self.header["input_size"]}).clip)
+        except (ValueError, RuntimeError, TypeError, ArithmeticError, LookupError) as error:
+            raise self.unusable(error) from error
+        own = model.state_dict()
+        refuse(misfits(own, self.listed), str(self.file))
+        tensors = self.tensors()
+        refuse(misfits(own, tensors) or not_finite(own, tensors), str(self.file))
+        # copied, for the file may change; not into the model, which has no memory yet
+        model.load_state_dict({n: t.to(own[n].dtype, copy=True) for n, t in tensors.items()}, assign=True)
+        model.set_statistics(config.mean, config.std)
+        return model.eval()
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return load_checked(self.file)
+
+    def unusable(self, error: Exception) -> ValueError:
+        return ValueError(f"{self.file}: no model can be made of its settings ({error}): copy or train it again")
+
+
+def open_model(path: str | os.PathLike[str]) -> ModelFile:
+    """The model in a file or folder, its header checked. Raises ValueError where there is none."""
+    file = find_file(path)
+    found = check_header(file)
+    header = json_of(found, file)
+    if "model" not in header:
+        raise ValueError(f"{file}: holds no model (the state of a training run does not): give {FILE} or the run")
+    kinds = {"model": dict, "input_size": list, "about": dict}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(header.get(key), kind)]:
+        raise ValueError(f"{file}: its 'tubelet' header lacks {', '.join(wrong)}: copy or train it again")
+    with torch.device("meta"):
+        listed = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in found.tensors.items()}
+    return ModelFile(file, header, listed)
+
+
 def load(path: str | os.PathLike[str]) -> SpaceTimeTransformer:
     """The model in a file or folder, in eval mode, in float32; every tensor must fit (strict).
 
@@ -111,41 +168,25 @@ def load(path: str | os.PathLike[str]) -> SpaceTimeTransformer:
     Raises:
         ValueError: no readable tubelet checkpoint, or its tensors are not those of its model.
     """
-    header, file = model_header(path), find_file(path)
-    with torch.device("meta"):  # takes no memory, whatever size the header claims
-        expected = made(header, file).state_dict()
-        listed = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in check_header(file).tensors.items()}
-    refuse(misfits(expected, listed), str(path))
-    tensors, _ = read_tensors(path)
-    model = made(header, file)
-    load_strict(model, tensors, what=str(path))
-    return model.eval()
-
-
-def made(header: dict[str, Any], file: Path) -> SpaceTimeTransformer:
-    """A fresh model of the settings in a header. Raises ValueError where no model can be made of them."""
-    try:
-        model = SpaceTimeTransformer(ModelConfig.from_json(header["model"]))
-        model.set_input_size(ModelConfig.from_json({**header["model"], "clip": header["input_size"]}).clip)
-    except (ValueError, RuntimeError, TypeError, ArithmeticError, LookupError) as error:
-        raise ValueError(f"{file}: no model can be made of its settings ({error}): copy or train it again") from error
-    return model
+    return open_model(path).load()
 
 
 def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `save` was given as `about`."""
-    return model_header(path)["about"]
+    return open_model(path).about
 
 
 def load_strict(model: SpaceTimeTransformer, tensors: dict[str, torch.Tensor], *, what: str) -> None:
     """Loads every tensor, or says in one error all that does not fit. Integers are never cast."""
     own = model.state_dict()
-    problems = misfits(own, tensors)
-    for name in [name for name in own if name in tensors]:
-        if not torch.isfinite(tensors[name].to(own[name].dtype)).all():
-            problems.append(f"not finite: {name}")
-    refuse(problems, what)
+    refuse(misfits(own, tensors) + not_finite(own, tensors), what)
     model.load_state_dict(tensors)
+
+
+def not_finite(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[str]:
+    """Those of the tensors given that are not finite in the dtype of a model's own."""
+    names = [name for name in own if name in given and not torch.isfinite(given[name].to(own[name].dtype)).all()]
+    return [f"not finite: {name}" for name in names]
 
 
 def misfits(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[str]:

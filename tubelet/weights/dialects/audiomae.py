@@ -36,8 +36,8 @@ def tie(link: Link, config: ModelConfig) -> None:
 
 
 def turned(config: ModelConfig) -> ModelConfig:
-    stride = None if config.stride is None else swapped(config.stride)
-    return replace(config, clip=swapped(config.clip), patch=swapped(config.patch), stride=stride)
+    config = config.with_embed(patch=swapped(config.embed.patch), stride=swapped(config.embed.stride))
+    return replace(config, clip=swapped(config.clip))
 
 
 def swapped(size: tuple[int, int, int]) -> tuple[int, int, int]:

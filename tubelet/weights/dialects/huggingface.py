@@ -5,10 +5,21 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tubelet.nn.config import ModelConfig, stages_of
+from tubelet.nn.config import ModelConfig
 from tubelet.weights.dialects.rename import Link, Theirs, Told
 from tubelet.weights.dialects.timm import IMAGENET_MEAN, IMAGENET_STD
-from tubelet.weights.dialects.vit import ENCODER, PREFIX, TABLE, Names, block, blocks_of, grid_for, require, vit_config
+from tubelet.weights.dialects.vit import (
+    ENCODER,
+    PREFIX,
+    TABLE,
+    Names,
+    block,
+    blocks_of,
+    first_stage,
+    grid_for,
+    require,
+    vit_config,
+)
 
 # what transformers 4 has in memory, and every version writes
 ON_DISK = Names(
@@ -59,7 +70,7 @@ def config_of(theirs: Theirs, told: Told, family: str, root: str, *, flat: bool,
 def vivit_config(theirs: Theirs, told: Told) -> ModelConfig:
     told.agree(family="vivit1", attend="thw", frames=None, stride=None, window=None)
     found = config_of(theirs, told, "vivit1", theirs.root("vivit."), flat=False, head="classifier")
-    return replace(found, pool="cls", gelu="tanh")  # its processor scales to [-1, 1]
+    return found.with_stage(0, gelu="tanh")  # its processor scales to [-1, 1]
 
 
 def vivit_says(config: ModelConfig) -> None:
@@ -69,7 +80,7 @@ def vivit_says(config: ModelConfig) -> None:
         family=("vivit1",),
         pool=("cls",),
         norm=("tokens",),
-        prefix=(None, 1),
+        prefix=(1,),
         gelu=("tanh",),
         tables=(("thw",),),
     )
@@ -100,7 +111,7 @@ def videomae_config(theirs: Theirs, told: Told) -> ModelConfig:
             "leave the classifier out to take the encoder"
         )
     norm = "pooled" if by_mean else "tokens" if theirs.root(f"{root}layernorm.") else "none"
-    found = replace(found, pool="mean", norm=norm, eps=1e-12, pool_eps=1e-5)
+    found = found.with_stage(0, norm=norm, eps=1e-12, pool_eps=1e-5)
     return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if found.channels == 3 else found
 
 
@@ -111,7 +122,7 @@ def videomae_says(config: ModelConfig) -> None:
         family=("videomae",),
         pool=("mean",),
         norm=("pooled",) if config.num_classes else ("pooled", "tokens", "none"),
-        prefix=(None, 0),
+        prefix=(0,),
         position=("fixed",),
         tables=(("thw",),),
         eps=(1e-12,),
@@ -123,12 +134,12 @@ def videomae_tie(link: Link, config: ModelConfig) -> None:
     root, grid = link.root("videomae."), grid_for(config)
     layers, names = wording(link, root)
     link.kernel(f"{root}embeddings.patch_embeddings.projection", "embed.proj", flat=False)
-    fixed_table(link, counted(grid.size, config.dim).view(*grid, -1))
+    fixed_table(link, counted(grid.size, first_stage(config).dim).view(*grid, -1))
     in_memory = any(name.endswith(QUERY_VALUE_IN_MEMORY) for name in link.names)
     biases = QUERY_VALUE_IN_MEMORY if in_memory else QUERY_VALUE
     for i in blocks_of(config):
         without_key_bias(link, names, layers.format(i), f"{ENCODER}.blocks.{i}", biases)
-    norm = stages_of(config)[0].norm
+    norm = first_stage(config).norm
     if norm == "tokens":
         link.linear(f"{root}layernorm", f"{ENCODER}.norm")
     if norm == "pooled":
@@ -181,8 +192,7 @@ def ast_config(theirs: Theirs, told: Told) -> ModelConfig:
     if found.channels != 1:
         raise ValueError(f"AST's spectrograms have one channel, these weights {found.channels}: is the dialect right?")
     norm = "both" if theirs.root("classifier.layernorm.") else "tokens"
-    found = replace(found, pool="cls+dist", norm=norm, eps=1e-12, pool_eps=1e-12)
-    return replace(found, mean=AUDIOSET_MEAN, std=AUDIOSET_STD)
+    return replace(found.with_stage(0, norm=norm), mean=AUDIOSET_MEAN, std=AUDIOSET_STD)
 
 
 def ast_says(config: ModelConfig) -> None:
@@ -190,12 +200,12 @@ def ast_says(config: ModelConfig) -> None:
         config,
         "hf-ast",
         family=("ast",),
-        patch=((1, *config.patch[1:]),),
-        stride=(config.stride,),
+        patch=((1, *config.embed.patch[1:]),),
+        stride=(config.embed.stride,),
         channels=(1,),
         pool=("cls+dist",),
         norm=("both",) if config.num_classes else ("both", "tokens"),
-        prefix=(None, 2),
+        prefix=(2,),
         tables=(("hw",),),
         eps=(1e-12,),
         pool_eps=(1e-12,),
@@ -211,7 +221,7 @@ def ast_tie(link: Link, config: ModelConfig) -> None:
     for i in blocks_of(config):
         block(link, names, layers.format(i), f"{ENCODER}.blocks.{i}")
     link.linear(f"{root}layernorm", f"{ENCODER}.norm")
-    if stages_of(config)[0].norm == "both":
+    if first_stage(config).norm == "both":
         link.linear("classifier.layernorm", f"{ENCODER}.pool.norm")
     if config.num_classes:
         link.linear("classifier.dense", "head")

@@ -1,9 +1,9 @@
 """Weights of Meta-Transformer's encoder: a bare stack of timm's blocks, without tokeniser, positions or last norm."""
 
 import math
-from dataclasses import replace
 
 from tubelet.nn.config import ModelConfig
+from tubelet.nn.create import family_config
 from tubelet.weights.dialects.rename import Link, Theirs, Told
 from tubelet.weights.dialects.timm import NAMES
 from tubelet.weights.dialects.vit import ENCODER, block, blocks_of, require
@@ -14,21 +14,17 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
     told.agree(family="meta", attend="thw", frames=None, window=None)
     frames, height, width = told.clip
     side = math.gcd(height, width, 16)
-    return replace(
-        ModelConfig(
-            family="meta",
-            dim=theirs.shape("0.norm1.bias", 1)[0],
-            depth=theirs.count("{}."),
-            heads=told.heads,
-            mlp_dim=theirs.shape("0.mlp.fc1.bias", 1)[0],
-            patch=(math.gcd(frames, 2), side, side),
-            stride=told.stride,
-            clip=told.clip,
-            num_classes=0,
-        ),
-        eps=1e-5,
-        pool_eps=1e-5,
+    patch = (math.gcd(frames, 2), side, side)
+    found = family_config(
+        "meta",
+        (theirs.shape("0.norm1.bias", 1)[0], theirs.count("{}."), told.heads),
+        patch=patch,
+        stride=told.stride,
+        clip=told.clip,
+        num_classes=0,
+        channels=3,
     )
+    return found.with_stage(0, mlp_dim=theirs.shape("0.mlp.fc1.bias", 1)[0])
 
 
 def says(config: ModelConfig) -> None:
@@ -36,12 +32,12 @@ def says(config: ModelConfig) -> None:
         config,
         "metatransformer",
         family=("meta",),
-        embed=(config.embed,),
-        stride=(config.stride,),
-        frames=(config.frames,),
+        embed=(config.embed.kind,),
+        stride=(config.embed.stride,),
+        frames=(config.embed.frames,),
         position=("sincos",),
         pool=("mean",),
-        prefix=(None, 0),
+        prefix=(0,),
         norm=("none",),
         eps=(1e-5,),
     )

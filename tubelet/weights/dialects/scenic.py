@@ -4,13 +4,17 @@ Models 1 and 4 have the same tensors; flax kernels are (in, out), attention kern
 form. The position row of a class token is added to the token itself, which loses nothing.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from tubelet.nn.config import ModelConfig, stages_of
+from tubelet.nn.config import ModelConfig, Stage
+from tubelet.nn.create import family_config
 from tubelet.nn.grid import Grid
+from tubelet.nn.pool import prefix_for
 from tubelet.weights.dialects.rename import Link, Theirs, Told
-from tubelet.weights.dialects.vit import grid_for, require
+from tubelet.weights.dialects.vit import first_stage, grid_for, require
 
 
 def config(theirs: Theirs, told: Told) -> ModelConfig:
@@ -29,22 +33,20 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
     patch = (1, *kernel[:2]) if len(kernel) == 4 else kernel[:3]
     with_token = any(name in theirs for name in ("cls", "cls_SpatialTransformer"))
     mlp = "MlpBlock" if divided else "MlpBlock_0"
-    return ModelConfig(
-        family=family,
-        dim=kernel[-1],
-        depth=theirs.count(root + "/encoderblock_{}/"),
-        heads=told.heads,
-        mlp_dim=theirs.shape(f"{root}/encoderblock_0/{mlp}/Dense_0/bias", 1)[0],
+    found = family_config(
+        family,
+        (kernel[-1], theirs.count(root + "/encoderblock_{}/"), told.heads),
         patch=(patch[0], patch[1], patch[2]),
         clip=told.clip,
         num_classes=theirs.shape("output_projection/bias", 1)[0] if theirs.root("output_projection/") else 0,
         channels=kernel[-2],
-        frames=told.frames,
-        temporal_depth=theirs.count("TemporalTransformer/encoderblock_{}/"),
-        attend=steps if divided else None,
-        pool="cls" if with_token else "mean",
-        gelu="tanh",
     )
+    hidden = theirs.shape(f"{root}/encoderblock_0/{mlp}/Dense_0/bias", 1)[0]
+    pool = "cls" if with_token else "mean"
+    found = found.with_stages(pool=pool, prefix=prefix_for(pool), mlp_dim=hidden, gelu="tanh")
+    found = found.with_embed(frames=told.frames).with_stage(0, attend=steps)
+    depth = theirs.count("TemporalTransformer/encoderblock_{}/")
+    return found.with_stage(1, depth=depth) if len(found.stages) > 1 else found
 
 
 def detect_family(theirs: Theirs, family: str | None, *, factorised: bool, divided: bool) -> str:
@@ -72,31 +74,23 @@ def says(config: ModelConfig) -> None:
         "vivit4": (("t|hw",), ("thw",), ("mean",)),
     }
     attend, tables, pool = kinds.get(config.family, ((), (), ()))
-    require(
-        config,
-        "scenic",
-        family=tuple(kinds),
-        frames=(config.frames,),
-        attend=attend,
-        tables=(tables,),
-        pool=pool,
-        norm=("tokens",),
-        prefix=(None, int(stages_of(config)[0].pool == "cls")),
-        gelu=("tanh",),
-    )
-    if config.family == "vivit2" and config.temporal_depth == 0:
-        raise ValueError("the dialect 'scenic' cannot say a model with temporal_depth=0: choose another")
+    allowed = {"family": tuple(kinds), "frames": (config.embed.frames,), "norm": ("tokens",), "gelu": ("tanh",)}
+    prefix = (prefix_for(first_stage(config).pool),) if config.family in kinds else ()
+    stages = (2,) if config.family == "vivit2" else (1,)
+    require(config, "scenic", **allowed, attend=attend, tables=(tables,), pool=pool, prefix=prefix, stages=stages)
+    for stage in config.stages[1:]:
+        second, pool = replace(config, stages=(stage,)), (first_stage(config).pool,)
+        require(second, "scenic", **allowed, tables=(("t",),), pool=pool, prefix=prefix, over=("t",))
 
 
 def tie(link: Link, config: ModelConfig) -> None:
-    embed = "embed.embed.proj" if config.frames else "embed.proj"
-    kernel(link, "embedding/kernel", f"{embed}.weight", flat=config.patch[0] == 1 and bool(config.frames))
+    embed = "embed.embed.proj" if config.embed.frames else "embed.proj"
+    kernel(link, "embedding/kernel", f"{embed}.weight", flat=config.embed.patch[0] == 1 and bool(config.embed.frames))
     link.same("embedding/bias", f"{embed}.bias")
-    grid, stages = grid_for(config), stages_of(config)
+    grid = grid_for(config)
     if config.family == "vivit2":
         encoder(link, config, "SpatialTransformer", 0, grid.along("hw"), "cls_SpatialTransformer")
-        if len(stages) > 1:
-            encoder(link, config, "TemporalTransformer", 1, grid.along("t"), "cls_TemporalTransformer")
+        encoder(link, config, "TemporalTransformer", 1, grid.along("t"), "cls_TemporalTransformer")
     else:
         encoder(link, config, "Transformer", 0, grid, "cls")
     if config.num_classes:
@@ -115,18 +109,15 @@ def kernel(link: Link, theirs: str, ours: str, *, flat: bool) -> None:
     link.tie([theirs], [ours], lambda x: [(x[None] if flat else x).permute(4, 3, 0, 1, 2)], back)
 
 
-def encoder(link: Link, config: ModelConfig, root: str, stage: int, grid: Grid, token: str) -> None:
-    ours, table = f"encoders.{stage}", f"{root}/posembed_input/pos_embedding"
-    if stages_of(config)[stage].pool == "mean":
+def encoder(link: Link, config: ModelConfig, root: str, number: int, grid: Grid, token: str) -> None:
+    ours, table, stage = f"encoders.{number}", f"{root}/posembed_input/pos_embedding", config.stages[number]
+    assert isinstance(stage, Stage)  # `says` refuses the others
+    if stage.pool == "mean":
         link.position(table, f"{ours}.position.tables.0", grid)
     else:
         link.positions([(token, 1)], table, f"{ours}.prefix", f"{ours}.position.tables.0", grid)
-    steps = stages_of(config)[stage].attend
-    depth = config.temporal_depth if stage else config.depth
-    assert isinstance(depth, int)
-    assert isinstance(config.heads, int)
-    for i in range(depth):
-        block(link, f"{root}/encoderblock_{i}", f"{ours}.blocks.{i}", steps, config.heads)
+    for i in range(stage.depth):
+        block(link, f"{root}/encoderblock_{i}", f"{ours}.blocks.{i}", stage.attend, stage.heads)
     norm(link, f"{root}/encoder_norm", f"{ours}.norm")
 
 

@@ -94,7 +94,7 @@ def config(wording: Wording, theirs: Theirs, told: Told) -> ModelConfig:
         hidden=f"{root}{w.layers.format(0)}{w.space.fc1}.bias",
         head=w.head,
     )
-    return replace(found, temporal_depth=0, pool="cls", mean=MEAN, std=STD)
+    return replace(found, stages=found.stages[:1], mean=MEAN, std=STD)
 
 
 def says(wording: Wording, config: ModelConfig) -> None:
@@ -107,9 +107,8 @@ def says(wording: Wording, config: ModelConfig) -> None:
         pool=("cls",),
         norm=("tokens",),
         tables=(known.get(config.family, ()),),
-        prefix=(None, 1),
-        patch=((1, *config.patch[1:]),),
-        temporal_depth=(0,) if config.family == "vivit2" else (config.temporal_depth,),
+        prefix=(1,),
+        patch=((1, *config.embed.patch[1:]),),
     )
 
 

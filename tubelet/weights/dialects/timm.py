@@ -4,10 +4,21 @@ from dataclasses import replace
 
 import torch
 
-from tubelet.nn.config import ModelConfig, stages_of
-from tubelet.nn.pool import PREFIXES
+from tubelet.nn.config import ModelConfig
+from tubelet.nn.pool import prefix_for
 from tubelet.weights.dialects.rename import Link, Theirs, Told
-from tubelet.weights.dialects.vit import ENCODER, PREFIX, TABLE, Names, block, blocks_of, grid_for, require, vit_config
+from tubelet.weights.dialects.vit import (
+    ENCODER,
+    PREFIX,
+    TABLE,
+    Names,
+    block,
+    blocks_of,
+    first_stage,
+    grid_for,
+    require,
+    vit_config,
+)
 
 NAMES = Names("norm1", ("attn.qkv",), "attn.proj", "norm2", "mlp.fc1", "mlp.fc2", ("ls1.gamma", "ls2.gamma"))
 TOKENS = ("cls_token", "dist_token", "reg_token")
@@ -31,15 +42,13 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
     after_pooling = bool(theirs.root("fc_norm."))
     # without heads a distilled DeiT gives the mean of both tokens
     by_token = "cls" if "dist_token" not in theirs else "cls,dist" if found.num_classes else "cls+dist"
-    colour = found.channels == 3
-    return replace(
-        found,
+    found = found.with_stage(
+        0,
         pool=by_token if "cls_token" in theirs and not after_pooling else "mean",
         prefix=sum(theirs.shape(name, 3)[1] for name in TOKENS if name in theirs),
         norm="pooled" if after_pooling else "tokens",
-        mean=IMAGENET_MEAN if colour else (0.5,),
-        std=IMAGENET_STD if colour else (0.5,),
     )
+    return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if found.channels == 3 else found
 
 
 def hybrid(theirs: Theirs, found: ModelConfig) -> ModelConfig:
@@ -48,39 +57,36 @@ def hybrid(theirs: Theirs, found: ModelConfig) -> ModelConfig:
     step = 4 * 2 ** max(stages - 1, 0)
     stem, channels = theirs.shape(f"{BACKBONE}{'stem.' if stages else ''}conv.weight", 4)[:2]
     last = [theirs.shape(f"{BACKBONE}stages.{i}.blocks.0.conv3.weight", 4)[0] for i in range(stages)]
-    return replace(
-        found,
-        embed="resnet",
-        channels=channels,
-        patch=(1, step * found.patch[1], step * found.patch[2]),
-        layers=tuple(theirs.count(f"{BACKBONE}stages.{i}.blocks." + "{}.") for i in range(stages)),
-        widths=(stem, *last),
-    )
+    patch = (1, step * found.embed.patch[1], step * found.embed.patch[2])
+    layers = tuple(theirs.count(f"{BACKBONE}stages.{i}.blocks." + "{}.") for i in range(stages))
+    stride = patch if found.embed.stride == found.embed.patch else found.embed.stride
+    found = found.with_embed(kind="resnet", patch=patch, stride=stride, layers=layers, widths=(stem, *last))
+    return replace(found, channels=channels)
 
 
 def says(config: ModelConfig) -> None:
-    stage = stages_of(config)[0]
+    stage = first_stage(config)
     require(
         config,
         "timm",
         family=("vit",),
         embed=("tubelet", "resnet"),
-        patch=((1, *config.patch[1:]),),
+        patch=((1, *config.embed.patch[1:]),),
         pool=("cls", "cls,dist" if config.num_classes else "cls+dist", "mean"),
         norm=("tokens", "pooled") if stage.pool == "mean" else ("tokens",),
-        pool_eps=(1e-6,) if stage.norm == "pooled" else (config.pool_eps,),
+        pool_eps=(1e-6,) if stage.norm == "pooled" else (stage.pool_eps,),
         tables=(("hw",),),
     )
 
 
 def tie(link: Link, config: ModelConfig) -> None:
-    if config.embed == "resnet":
-        resnet(link, config.layers)
+    if config.embed.kind == "resnet":
+        resnet(link, config.embed.layers)
     link.kernel("patch_embed.proj", "embed.proj", flat=True)
     positions(link, config)
     for i in blocks_of(config):
         block(link, NAMES, f"blocks.{i}.", f"{ENCODER}.blocks.{i}")
-    stage = stages_of(config)[0]
+    stage = first_stage(config)
     if stage.norm == "pooled":
         link.linear("fc_norm", f"{ENCODER}.pool.norm")
     else:
@@ -107,8 +113,7 @@ def positions(link: Link, config: ModelConfig) -> None:
 def tokens_of(link: Link, config: ModelConfig) -> list[tuple[str, int]]:
     """Names and numbers of the prefix tokens. Written, those that pooling does not use are registers, but for a single
     one, which is a class token, as in AudioMAE."""
-    needed = PREFIXES[stages_of(config)[0].pool]
-    count = needed if config.prefix is None else config.prefix
+    needed, count = prefix_for(first_stage(config).pool), first_stage(config).prefix
     if link.reading:
         first = [name for name in TOKENS[:2] if link.has(name)]
     else:

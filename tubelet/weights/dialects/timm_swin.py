@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from tubelet.nn.config import ModelConfig
+from tubelet.nn.create import family_config
 from tubelet.weights.dialects.rename import Link, Theirs, Told
 from tubelet.weights.dialects.timm import IMAGENET_MEAN, IMAGENET_STD
 from tubelet.weights.dialects.vit import ENCODER, require
@@ -18,19 +19,20 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
     dim, channels, h, w = theirs.shape("patch_embed.proj.weight", 4)
     stages = theirs.count("stages.{}.")
     depth = tuple(theirs.count(f"stages.{i}.blocks." + "{}.") for i in range(stages))
-    found = ModelConfig(
-        family="swin2",
-        dim=dim,
-        depth=depth,
-        heads=told.heads,
-        mlp_dim=theirs.shape("stages.0.blocks.0.mlp.fc1.bias", 1)[0],
-        patch=(1, h, w),
+    patch = (1, h, w)
+    found = family_config(
+        "swin2",
+        (dim, depth, told.heads),
+        patch=patch,
         clip=told.clip,
         num_classes=theirs.classes("head.fc"),
         channels=channels,
+    )
+    found = found.with_stage(
+        0,
+        mlp_dim=theirs.shape("stages.0.blocks.0.mlp.fc1.bias", 1)[0],
         window=told.window,
-        norm="stages" if f"stages.0.blocks.{depth[0] - 1}.norm3.bias" in theirs and stages > 1 else None,
-        eps=1e-5,
+        level_norms=f"stages.0.blocks.{depth[0] - 1}.norm3.bias" in theirs and stages > 1,
     )
     return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if channels == 3 else found
 
@@ -40,10 +42,8 @@ def says(config: ModelConfig) -> None:
         config,
         "timm",
         family=("swin2",),
-        patch=((1, *config.patch[1:]),),
+        patch=((1, *config.embed.patch[1:]),),
         clip=((1, *config.clip[1:]),),
-        attend=("windows",),
-        norm=("none", "stages"),
         eps=(1e-5,),
     )
 
@@ -51,15 +51,16 @@ def says(config: ModelConfig) -> None:
 def tie(link: Link, config: ModelConfig) -> None:
     link.kernel("patch_embed.proj", "embed.proj", flat=True)
     link.linear("patch_embed.norm", f"{ENCODER}.embed_norm")
-    assert isinstance(config.depth, tuple)
-    for stage, depth in enumerate(config.depth):
+    swin = config.stages[0]
+    assert swin.kind == "windows"  # `says` refuses the others
+    for stage, depth in enumerate(swin.depths):
         theirs, ours = f"stages.{stage}", f"{ENCODER}.stages.{stage}"
         if stage:
             link.linear(f"{theirs}.downsample.norm", f"{ours}.merge.norm")
             link.same(f"{theirs}.downsample.reduction.weight", f"{ours}.merge.reduction.weight")
         for i in range(depth):
             block(link, f"{theirs}.blocks.{i}", f"{ours}.blocks.{i}")
-        if config.norm == "stages" or stage == len(config.depth) - 1:
+        if swin.level_norms or stage == len(swin.depths) - 1:
             link.linear(f"{theirs}.blocks.{depth - 1}.norm3", f"{ours}.norm")
     if config.num_classes:
         link.linear("head.fc", "head")

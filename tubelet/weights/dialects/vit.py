@@ -1,11 +1,12 @@
 """What most dialects share: the ViT block under different names, and a model's numbers read off its tensors."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
 from tubelet.nn.build import make_embed
-from tubelet.nn.config import ModelConfig, stages_of
+from tubelet.nn.config import ModelConfig, Stage
+from tubelet.nn.create import family_config
 from tubelet.nn.grid import Grid
 from tubelet.weights.dialects.rename import Link, Theirs, Told
 
@@ -62,18 +63,16 @@ def vit_config(
     (D, C, h, w) where it is `flat`."""
     shape = theirs.shape(kernel, 4 if flat else 5)
     patch = (1, *shape[2:]) if flat else shape[2:]
-    return ModelConfig(
-        family=family,
-        dim=shape[0],
-        depth=theirs.count(layers),
-        heads=told.heads,
-        mlp_dim=theirs.shape(hidden, 1)[0],
+    config = family_config(
+        family,
+        (shape[0], theirs.count(layers), told.heads),
         patch=(patch[0], patch[1], patch[2]),
-        stride=told.stride,
+        stride=told.stride or (patch[0], patch[1], patch[2]),
         clip=told.clip,
         num_classes=theirs.classes(head),
         channels=shape[1],
     )
+    return config.with_stages(mlp_dim=theirs.shape(hidden, 1)[0])
 
 
 def grid_for(config: ModelConfig) -> Grid:
@@ -82,29 +81,35 @@ def grid_for(config: ModelConfig) -> Grid:
         return make_embed(config).grid(config.clip)
 
 
+def first_stage(config: ModelConfig) -> Stage:
+    """The first encoder, of a model that is not of windows."""
+    first = config.stages[0]
+    assert first.kind == "blocks"  # each dialect's `says` refuses the others
+    return first
+
+
 def blocks_of(config: ModelConfig) -> range:
-    assert isinstance(config.depth, int)  # only Swin has several
-    return range(config.depth)
+    return range(first_stage(config).depth)
 
 
 def require(config: ModelConfig, dialect: str, **allowed: tuple[object, ...]) -> None:
     """Raises ValueError where the model has settings that a dialect cannot say; those not named must be ViT's."""
-    stage = stages_of(config)[0]
     vit: dict[str, tuple[object, ...]] = {
         "embed": ("tubelet",),
-        "stride": (None, config.patch),
+        "stride": (config.embed.patch,),
         "frames": (None,),
         "position": ("learned",),
         "attend": ("thw",),
         "gelu": ("erf",),
         "eps": (1e-6,),
+        "stages": (1,),
     }
-    known = vit | allowed
-    found = {name: getattr(stage if hasattr(stage, name) else config, name) for name in known}
+    found = asdict(config) | asdict(config.embed) | asdict(config.stages[0])
+    found |= {"embed": config.embed.kind, "stages": len(config.stages)}
     wrong = [
         f"{name}={found[name]!r} (it knows {', '.join(map(repr, values))})"
-        for name, values in known.items()
-        if found[name] not in values
+        for name, values in (vit | allowed).items()
+        if name in found and found[name] not in values
     ]
     if wrong:
         raise ValueError(f"the dialect {dialect!r} cannot say a model with {'; '.join(wrong)}: choose another")

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from tubelet.nn.config import ModelConfig, stages_of
+from tubelet.nn.config import ModelConfig
 from tubelet.weights.dialects.rename import Link, Theirs, Told
 from tubelet.weights.dialects.timm import IMAGENET_MEAN, IMAGENET_STD
-from tubelet.weights.dialects.vit import ENCODER, Names, block, blocks_of, require, vit_config
+from tubelet.weights.dialects.vit import ENCODER, Names, block, blocks_of, first_stage, require, vit_config
 
 NAMES = Names(
     "norm1",
@@ -38,13 +38,9 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
         hidden=f"{root}encoder.layer.0.mlp.fc1.bias",
         head="classifier",
     )
-    return replace(
-        found,
-        pool="attentive" if theirs.root("pooler.") else "mean",
-        pool_depth=theirs.count("pooler.self_attention_layers.{}."),
-        mean=IMAGENET_MEAN if found.channels == 3 else (0.5,),
-        std=IMAGENET_STD if found.channels == 3 else (0.5,),
-    )
+    pool = "attentive" if theirs.root("pooler.") else "mean"
+    found = found.with_stage(0, pool=pool, pool_depth=theirs.count("pooler.self_attention_layers.{}."))
+    return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if found.channels == 3 else found
 
 
 def says(config: ModelConfig) -> None:
@@ -55,12 +51,12 @@ def says(config: ModelConfig) -> None:
         position=("rotary-tiled",),
         pool=("attentive",) if config.num_classes else ("attentive", "mean"),
         norm=("tokens",),
-        prefix=(None, 0),
+        prefix=(0,),
     )
 
 
 def tie(link: Link, config: ModelConfig) -> None:
-    pooled = stages_of(config)[0].pool == "attentive"
+    pooled = first_stage(config).pool == "attentive"
     root = link.root("vjepa2.") if link.reading or pooled else ""
     link.kernel(f"{root}encoder.embeddings.patch_embeddings.proj", "embed.proj", flat=False)
     for i in blocks_of(config):
@@ -68,7 +64,7 @@ def tie(link: Link, config: ModelConfig) -> None:
     link.linear(f"{root}encoder.layernorm", f"{ENCODER}.norm")
     link.leave(f"{root}predictor.", "the predictor is for pretraining")
     if pooled:
-        pooler(link, config.pool_depth)
+        pooler(link, first_stage(config).pool_depth)
     if config.num_classes:
         link.linear("classifier", "head")
 

@@ -78,6 +78,11 @@ def check_header(path: str | os.PathLike[str]) -> Header:
 def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """All tensors of a safetensors file, by name. Raises Damaged as `check_header`."""
     check_header(path)
+    return load_checked(path)
+
+
+def load_checked(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """All tensors of a file whose header was checked, by name. Raises Damaged where it cannot be read."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

@@ -11,15 +11,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from tubelet.nn.config import stages_of
-from tubelet.nn.embed import SpaceThenTimeEmbed, TubeletEmbed, UniformFrames
-from tubelet.nn.encoder import Encoder
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.nn.pool import AttentivePool
-from tubelet.nn.swin import SwinEncoder
 from tubelet.weights.dialects.rename import Link, Theirs
 from tubelet.weights.dialects.timm import NAMES
-from tubelet.weights.dialects.vit import ENCODER, block
+from tubelet.weights.dialects.vit import ENCODER, block, first_stage
 from tubelet.weights.init.image_tokens import positions
 from tubelet.weights.init.image_weights import ImageWeights, read, said_grid
 from tubelet.weights.init.resize_patch import resize_kernel
@@ -82,30 +77,28 @@ def check(model: SpaceTimeTransformer, kernel: Kernel, temporal: Temporal | None
         if value not in known:
             by = f" with parity={parity!r}" if what == "temporal" and parity else ""
             raise ValueError(f"unknown {what} {value!r}{by}: expected one of {', '.join(known)}")
-    if isinstance(model.encoders[0], SwinEncoder):
+    if model.config.stages[0].kind == "windows":
         raise ValueError("an image ViT has no windows, so no Swin model starts from one: choose another family")
     if parity == "scenic" and model.config.family not in SCENIC:
         raise ValueError(f"scenic has no {model.config.family!r}, only {', '.join(SCENIC)}: leave parity out")
 
 
 def embed(model: SpaceTimeTransformer, link: Link, kernel: Kernel, *, resize_patch: bool) -> list[str]:
-    tokeniser, dim = model.embed, model.config.dim
-    if not isinstance(tokeniser, TubeletEmbed | UniformFrames | SpaceThenTimeEmbed):
-        raise ValueError(
-            f"an image kernel does not fit {type(tokeniser).__name__}: use embed='tubelet' or 'space-time', or frames="
-        )
+    c, dim = model.config.embed, first_stage(model.config).dim
+    if c.kind not in ("tubelet", "space-time"):
+        raise ValueError(f"an image kernel does not fit embed={c.kind!r}: use embed='tubelet' or 'space-time'")
     image, bias = link.take("patch_embed.proj.weight"), link.take("patch_embed.proj.bias")
     if image.shape[0] != dim:
         raise ValueError(f"the image model has width {image.shape[0]}, the video model {dim}: choose the same size")
-    t, h, w = tokeniser.patch
+    t, h, w = c.patch
     share, where = shares(kernel, t)
     image, colours = with_channels(image, model.config.channels)
     image, resized = with_side(image, (h, w), resize_patch=resize_patch)
-    if isinstance(tokeniser, SpaceThenTimeEmbed):
+    if c.kind == "space-time":
         put(link, "embed.space", image[:, :, None], bias)
         put(link, "embed.time", inflate(torch.eye(dim)[:, :, None, None], share), torch.zeros(dim))
     else:
-        name = "embed.embed.proj" if isinstance(tokeniser, UniformFrames) else "embed.proj"
+        name = "embed.embed.proj" if c.frames else "embed.proj"
         put(link, name, inflate(image, share), bias)
     return [f"tokeniser: taken, {where}{resized}{colours}"]
 
@@ -156,9 +149,9 @@ def put(link: Link, ours: str, weight: Tensor, bias: Tensor) -> None:
 
 
 def blocks(model: SpaceTimeTransformer, link: Link, temporal: Temporal, *, keep_norm: bool) -> list[str]:
-    depth, steps = Theirs(link.source).count("blocks.{}."), stages_of(model.config)[0].attend.split(",")
-    if depth != model.config.depth:
-        raise ValueError(f"the image model has {depth} blocks, the video model {model.config.depth}: expected as many")
+    depth, steps = Theirs(link.source).count("blocks.{}."), first_stage(model.config).attend.split(",")
+    if depth != (own := first_stage(model.config).depth):
+        raise ValueError(f"the image model has {depth} blocks, the video model {own}: expected as many")
     spaces = [i for i, axes in enumerate(steps) if axes != "t"]
     if len(spaces) != 1:
         raise ValueError(f"attend={','.join(steps)!r} has {len(spaces)} steps in space, expected 1 for the image's")
@@ -194,11 +187,10 @@ def copy_step(
 
 def norm_and_rest(model: SpaceTimeTransformer, link: Link) -> list[str]:
     """The last norm; what the image model has no counterpart for; the image classifier."""
-    encoder = model.encoders[0]
-    assert isinstance(encoder, Encoder)
-    attentive = isinstance(encoder.pool, AttentivePool)
-    places = {f"{ENCODER}.norm": encoder.norm} | ({} if attentive else {f"{ENCODER}.pool.norm": encoder.pool.norm})
-    ours = [name for name, norm in places.items() if isinstance(norm, torch.nn.LayerNorm)]
+    stage = first_stage(model.config)
+    attentive = stage.pool == "attentive"
+    places = {f"{ENCODER}.norm": ("tokens", "both"), f"{ENCODER}.pool.norm": () if attentive else ("pooled", "both")}
+    ours = [name for name, norms in places.items() if stage.norm in norms]
     theirs = "norm" if link.has("norm.weight") else "fc_norm"
     if not ours:
         link.leave(f"{theirs}.", "the model has no last norm")

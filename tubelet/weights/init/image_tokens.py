@@ -7,13 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tubelet.nn.config import stages_of
 from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.position import resample
 from tubelet.weights.dialects.rename import Link, split_rows
 from tubelet.weights.dialects.timm import TOKENS
-from tubelet.weights.dialects.vit import ENCODER, PREFIX
+from tubelet.weights.dialects.vit import ENCODER, PREFIX, first_stage
 
 
 def positions(
@@ -32,14 +31,13 @@ def positions(
     tokens = [(name, link.take(name)) for name in TOKENS if link.has(name)]
     source, count = source_grid(flat.shape[1], sum(token.shape[1] for _, token in tokens), image_grid, say_grid)
     rows, table = split_rows(flat, source, prefix=count)
-    grid = model.grid(model.config.clip).along("hw")
+    grid, stage = model.grid(model.config.clip).along("hw"), first_stage(model.config)
     how = f"taken, {grid.h} x {grid.w}"
     if grid != source:
         how = f"resampled from {source.h} x {source.w} to {grid.h} x {grid.w}"
-        keep_aspect = model.config.keep_aspect
-        table = corner_on_corner(table, grid) if as_scenic else resample(table, grid, keep_aspect=keep_aspect)
+        table = corner_on_corner(table, grid) if as_scenic else resample(table, grid, keep_aspect=stage.keep_aspect)
     own, report = model.state_dict(), []
-    for i, axes in enumerate(stages_of(model.config)[0].tables):
+    for i, axes in enumerate(stage.tables):
         name = f"{ENCODER}.position.tables.{i}"
         link.result[name] = along(table, axes).expand(own[name].shape)
         steps = own[name].shape[0]

@@ -62,19 +62,20 @@ def with_patch(model: SpaceTimeTransformer, patch: Sequence[int]) -> SpaceTimeTr
         ValueError: a tokeniser of more than one linear kernel; a stride that would be no whole number; a patch of
             several frames for a model with uniform frame sampling.
     """
-    c, new = model.config, triple(patch, "patch")
-    if c.embed != "tubelet":
-        raise ValueError(f"only the kernel of embed='tubelet' can be resized, the model has embed={c.embed!r}")
+    c, new = model.config.embed, triple(patch, "patch")
+    if c.kind != "tubelet":
+        raise ValueError(f"only the kernel of embed='tubelet' can be resized, the model has embed={c.kind!r}")
     if c.frames is not None and new[0] != 1:
         raise ValueError(f"uniform frame sampling embeds single frames, got patch={new}: give (1, {new[1]}, {new[2]})")
-    stride = None if c.stride is None else scaled(c.stride, c.patch, new)
+    stride = scaled(c.stride, c.patch, new)
 
     def same_grid(size: Sequence[int]) -> Size3:
-        steps = zip(model.grid(size), new, stride or new, strict=True)
+        steps = zip(model.grid(size), new, stride, strict=True)
         t, h, w = ((count - 1) * step + length for count, length, step in steps)
         return (size[0] if c.frames else t), h, w
 
-    resized = SpaceTimeTransformer(replace(c, patch=new, stride=stride, clip=same_grid(c.clip)))
+    config = model.config.with_embed(patch=new, stride=stride)
+    resized = SpaceTimeTransformer(replace(config, clip=same_grid(config.clip)))
     resized.set_input_size(same_grid(model.input_size))
     tensors = model.state_dict()
     name = "embed.embed.proj.weight" if c.frames else "embed.proj.weight"

@@ -1,0 +1,99 @@
+"""Model files of tubelet 0.1.0: what they meant then is what they mean now."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+import tubelet
+from tubelet.nn import FAMILIES
+from tubelet.train.resume import matters
+from tubelet.weights import read_about
+from tubelet.weights.settings import read_config
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES: dict[str, Any] = json.loads((GOLDEN / "settings_0_1_0.json").read_text())
+STORED = CASES["vivit2"]["stored"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_settings_of_0_1_0_are_those_of_the_model_that_is_made_today(case):
+    """Where a family's line was changed on purpose, its old meaning goes into the case: the old file keeps it."""
+    asked = CASES[case]
+    config = tubelet.model_config(asked["name"], **asked["asked"])
+    config = replace(config, stages=config.stages[: asked["number"]])
+    lists = {name: tuple(v) if isinstance(v, list) else v for name, v in (asked["embed"] | asked["stages"]).items()}
+    config = config.with_embed(**{name: lists[name] for name in asked["embed"]})
+    config = config.with_stages(**{name: lists[name] for name in asked["stages"]})
+    assert read_config(asked["stored"]) == config
+    assert read_config(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_every_family_of_then_is_there():
+    assert {CASES[case]["stored"]["family"] for case in CASES} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("case", ["vivit2", "swin2"])
+def test_a_file_of_0_1_0_answers_as_it_did(case, tmp_path):
+    answers, file = (
+        load_file(GOLDEN / "tubelet_0_1_0_answers.safetensors"),
+        GOLDEN / f"tubelet_0_1_0_{case}.safetensors",
+    )
+    model = tubelet.load(file)
+    clip = answers[f"{case}.clip"]
+    assert model.input_size == ((8, 12, 8) if case == "vivit2" else (8, 8, 12))
+    assert read_about(file) == {"classes": list("abcde")}
+    with torch.no_grad():
+        assert_close(model(clip), answers[f"{case}.logits"], atol=1e-5, rtol=0)
+        again = tubelet.load(tubelet.save(model, tmp_path))
+        assert_close(again(clip), model(clip), atol=0, rtol=0)
+    assert again.config == model.config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": 1}, "unknown or missing: colour: made by another version"),
+        ({"family": "vivit5"}, "unknown family 'vivit5': expected one of vit, vivit1"),
+        ({"family": ["vivit2"]}, r"unknown family"),
+        ({"depth": [2, 2]}, r"model settings with depth = \[2, 2\]"),
+        ({"window": [1, 2, 2]}, "model settings with a window for vivit2"),
+        ({"position": ["joint"]}, "model settings with position"),
+        ({"pool": {"a": 1}}, "model settings with pool"),
+        ({"prefix": "5"}, "model settings with prefix = 5, expected int"),
+        ({"dim": 0}, "a width or channels below 1"),
+        ({"depth": 10**5}, "100010 layers"),
+        ({"temporal_depth": -1}, "model settings with depth = -1"),
+        ({"family": "swin2"}, "model settings with heads = 3"),
+        ({"family": "swin2", "prefix": 1}, "model settings with windows and .*'prefix': 1"),
+    ],
+)
+def test_settings_of_0_1_0_that_make_no_model_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        read_config(STORED | changes)
+    missing = {name: value for name, value in STORED.items() if name != "mlp_dim"}
+    with pytest.raises(ValueError, match="unknown or missing: mlp_dim"):
+        read_config(missing)
+
+
+def test_a_run_that_0_1_0_began_goes_on_with_the_same_model_and_no_other():
+    begun = {"train": {}, "model": STORED, "model_name": "vivit2-P/16x2", "clip_spec": {}}
+    model = tubelet.model_config("vivit2-P/16x2", clip=STORED["clip"], num_classes=7)
+    assert matters(begun) == matters(begun | {"model": model.to_json()})
+    other = matters(begun | {"model": model.with_stage(1, depth=3).to_json()})
+    assert {key for key, value in other.items() if value != matters(begun)[key]} == {"model's stage 1 depth"}
+
+
+def test_a_line_that_changes_changes_no_file(monkeypatch, tmp_path):
+    model = tubelet.create_model("vivit1-P/16x2", clip=(4, 32, 32), num_classes=2).eval()
+    tubelet.save(model, tmp_path)
+    monkeypatch.setitem(FAMILIES, "vivit1", FAMILIES["vivit4"])
+    clip = torch.randn(1, 3, 4, 32, 32)
+    with torch.no_grad():
+        assert_close(tubelet.load(tmp_path)(clip), model(clip), atol=0, rtol=0)
+    assert read_config(CASES["vivit1"]["stored"]).stages[0].attend == "thw"
