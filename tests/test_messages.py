@@ -63,7 +63,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def broken(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("tubelet.nn.create.create_model", broken)
+    monkeypatch.setattr("tubelet.nn.create.model_config", broken)
 
 
 def info(*flags: str) -> int:
@@ -191,7 +191,7 @@ def test_sigterm_ends_with_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    monkeypatch.setattr("tubelet.nn.create.create_model", killed)
+    monkeypatch.setattr("tubelet.nn.create.model_config", killed)
     assert info() == 143
     assert capsys.readouterr().err == "tubelet: terminated\n"
     assert signal.getsignal(signal.SIGTERM) == before

@@ -93,7 +93,7 @@ def model_config(
         config = config.with_embed(kind="resnet", layers=layers, widths=widths)
     else:
         config = config.with_embed(kind=embed)
-    stages = [changed(stage, position, pool) for stage in config.stages]
+    stages = [override(stage, position, pool) for stage in config.stages]
     config = replace(config, stages=tuple(stages), mean=tuple(mean), std=tuple(std))
     return config if attend is None else config.with_stage(0, attend=attend)
 
@@ -117,7 +117,7 @@ def family_config(
     return ModelConfig(family=family, embed=embed, stages=stages, clip=clip, num_classes=num_classes, channels=channels)
 
 
-def changed(stage: Stage | WindowStage, position: str | None, pool: str | None) -> Stage | WindowStage:
+def override(stage: Stage | WindowStage, position: str | None, pool: str | None) -> Stage | WindowStage:
     """A stage with the position and the pooling that are asked for in place of its own."""
     changes: dict[str, Any] = {}
     if stage.kind == "windows":

@@ -24,7 +24,7 @@ SWIN_SIZES = {
     "B": (128, (2, 2, 18, 2), (4, 8, 16, 32)),
     "L": (192, (2, 2, 18, 2), (6, 12, 24, 48)),
 }
-TWO_HEADS = {name: size for name, size in SIZES.items() if size[2] % 2 == 0}  # or more, in two equal shares
+EVEN_SIZES = {name: size for name, size in SIZES.items() if size[2] % 2 == 0}  # heads can be shared out in two
 
 
 class Family(NamedTuple):
@@ -65,7 +65,7 @@ FAMILIES = {
     "vivit1": Family(lambda s, _: (blocks(s, tables=("thw",)),)),
     "vivit2": Family(lambda s, _: (blocks(s, tables=("hw",), over="hw"), blocks(s, tables=("t",), over="t", depth=4))),
     "vivit3": Family(lambda s, _: (blocks(s, tables=("thw",), attend="hw,t", pool="mean"),)),
-    "vivit4": Family(lambda s, _: (blocks(s, tables=("thw",), attend="t|hw", pool="mean"),), sizes=TWO_HEADS),
+    "vivit4": Family(lambda s, _: (blocks(s, tables=("thw",), attend="t|hw", pool="mean"),), sizes=EVEN_SIZES),
     # TimeSformer, arXiv 2102.05095: divided attention
     "timesformer": Family(lambda s, _: (blocks(s, tables=("hw", "t"), attend="t,hw"),)),
     # joint attention, space + time positions; also TimeSformer's joint variant

@@ -68,10 +68,11 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
 
 def read_header(file: Path) -> dict[str, Any]:
     """The JSON object that `write_tensors` was given. Raises ValueError as `read_tensors`."""
-    return json_of(check_header(file), file)
+    return parse_header(check_header(file), file)
 
 
-def json_of(found: Header, file: Path) -> dict[str, Any]:
+def parse_header(found: Header, file: Path) -> dict[str, Any]:
+    """The same of a header that was read before."""
     if "tubelet" not in found.metadata:
         raise ValueError(
             f"{file}: not written by tubelet (no 'tubelet' header): take weights of Hugging Face or timm over with "
@@ -148,7 +149,7 @@ def open_model(path: str | os.PathLike[str]) -> ModelFile:
     """The model in a file or folder, its header checked. Raises ValueError where there is none."""
     file = find_file(path)
     found = check_header(file)
-    header = json_of(found, file)
+    header = parse_header(found, file)
     if "model" not in header:
         raise ValueError(f"{file}: holds no model (the state of a training run does not): give {FILE} or the run")
     kinds = {"model": dict, "input_size": list, "about": dict}
