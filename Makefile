@@ -7,40 +7,62 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test soak lint format clean
+# each in one process of its own, two at a time, the longest first
+ALONE := lint exports kernels-avx2 kernels-plain exports-no-vnni snippets
+
+.PHONY: demo test $(ALONE) soak docs format clean
 
 demo: $(STAMP)
 	$(BIN)/tubelet demo
 
-# OpenVINO and training in one process have crashed (docs/export.md), so what exports is tested by itself
+# OpenVINO and training in one process have crashed (docs/export.md): what exports is tested by itself, snippets too
 EXPORTS := tests/test_export.py tests/test_docs.py
 
 # what runs on kernels that processors have or have not: once more as on one without AVX-512, and as on a plain one
 KERNELS := $(patsubst %,tests/test_%.py,attention linear model pool precision shared stream windows) \
-	-k 'not compile and not export'
+	-k 'not (compile or export or listed or paper)'
 AS_AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
 AS_PLAIN := ATEN_CPU_CAPABILITY=default
 # OpenVINO does not bear to be told of AVX2 on a processor that has more; this is one without VNNI
 AS_NO_VNNI := ONEDNN_MAX_CPU_ISA=AVX512_CORE ATEN_CPU_CAPABILITY=avx2
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+# plugins that come with packages of others look at each test, and are for none of them
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -p no:anyio -p no:typeguard
+# some systems forbid Python to keep what it compiles: each of hundreds of processes would compile torch anew
+unexport PYTHONDONTWRITEBYTECODE
 
-test: lint
-	$(PYTEST) $(addprefix --ignore=,$(EXPORTS))
-	$(PYTEST) --dist loadfile $(EXPORTS)
-	$(AS_AVX2) $(PYTEST) $(KERNELS)
-	$(AS_PLAIN) $(PYTEST) $(KERNELS)
+test: $(DEV_STAMP)
+	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(ALONE)
+	$(PYTEST) -n 2 --dist worksteal $(addprefix --ignore=,$(EXPORTS))
+
+exports: $(DEV_STAMP)
+	$(PYTEST) tests/test_export.py
+
+snippets: $(DEV_STAMP)
+	$(PYTEST) tests/test_docs.py
+
+exports-no-vnni: $(DEV_STAMP)
 	$(AS_NO_VNNI) $(PYTEST) tests/test_export.py -k 'int8 or seven_bits or answers'
+
+kernels-avx2: $(DEV_STAMP)
+	$(AS_AVX2) $(PYTEST) $(KERNELS)
+
+kernels-plain: $(DEV_STAMP)
+	$(AS_PLAIN) $(PYTEST) $(KERNELS)
 
 # the long versions: 20,000 damaged files, 100 kills, 2,000 clips, 100,000 headers, mutations of our own code; an hour
 soak: $(DEV_STAMP)
-	TUBELET_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --timeout=7200 tests/test_mutants.py tests/test_killed.py \
+	TUBELET_SOAK=1 $(PYTEST) -n 2 --timeout=7200 tests/test_mutants.py tests/test_killed.py \
 		tests/test_bad_files.py tests/test_strangers.py tests/test_health.py
-	TUBELET_NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --timeout=7200 tests/test_sizes.py
+	TUBELET_NIGHTLY=1 $(PYTEST) -n 2 --timeout=7200 tests/test_sizes.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# the API reference, as pages in site/
+docs: $(DEV_STAMP)
+	$(BIN)/python docs/reference.py site
 
 format: $(DEV_STAMP)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
@@ -58,4 +80,4 @@ $(DEV_STAMP): $(STAMP)
 	touch $(DEV_STAMP)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache

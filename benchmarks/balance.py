@@ -21,7 +21,6 @@ import torch.nn.functional as F
 
 from tubelet import TrainConfig, train_fn
 from tubelet.demo import CLASSES, ensure_demo
-from tubelet.tasks.classification import soft_targets
 from tubelet.train.trainer import Fit
 
 COUNTS = (48, 34, 24, 17, 12, 8, 6, 4)  # clips to train on
@@ -47,9 +46,9 @@ def weighted_loss() -> Any:
     plain = Fit.loss
 
     def loss(fit: Fit, clips: torch.Tensor, labels: torch.Tensor, *, part: int) -> tuple[torch.Tensor, torch.Tensor]:
-        counts = torch.bincount(torch.tensor(fit.clips.labels))
+        counts = torch.bincount(fit.clips.targets)
         weights = len(fit.clips) / (len(counts) * counts)
-        targets = soft_targets(labels, len(counts), fit.plan.config.label_smoothing)
+        targets = fit.task.soften(labels, fit.task.smoothing)
         with fit.autocast():
             logits = fit.wrapped(clips)
         each = F.cross_entropy(logits.float(), targets, reduction="none")
@@ -81,6 +80,7 @@ def main() -> None:
                     epochs=arguments.epochs,
                     seed=seed,
                     balance=way == "--balance",
+                    label_swaps=clips.with_name("label-swaps.csv"),
                 )
                 if way == "weighted loss":
                     with weighted_loss():

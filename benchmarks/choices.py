@@ -39,7 +39,9 @@ def main() -> None:
 
 def accuracy(data: Path, choice: str, minutes: float) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        config = TrainConfig(data=data, out=Path(folder) / "run", minutes=minutes, **CHOICES[choice])
+        beside = data.with_name("label-swaps.csv")  # as the demo has it
+        swaps = beside if beside.is_file() else None
+        config = TrainConfig(data=data, out=Path(folder) / "run", minutes=minutes, label_swaps=swaps, **CHOICES[choice])
         run = train_fn(config, show=False)
         return float(json.loads((run / "results.json").read_text())["accuracy"])
 

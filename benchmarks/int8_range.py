@@ -76,7 +76,8 @@ def measure(run: Path, data: Path, place: Path, *, clips: int, seconds: float) -
     for name, found in logits.items():
         error = (found - reference).abs().max() / reference.abs().max()
         times = f"{1000 * median(took[name]):.1f} | {speed(took, name):.2f}x" if name in took else " | "
-        print(f"| {name} | {100 * agreement_of(found, reference):.1f}% | {100 * error:.2g}% | {times} |")
+        agreement = 100 * agreement_of(found, reference, predictor.task)
+        print(f"| {name} | {agreement:.1f}% | {100 * error:.2g}% | {times} |")
 
 
 def speed(took: dict[str, list[float]], name: str) -> float:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import tubelet
-import tubelet.evaluate
+import tubelet.predict.answer
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import views
 from tubelet.data.prefetch import prefetch
@@ -74,11 +74,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         files = render(told.folder or Path(temporary) / "clips", told.clips)
         predictor = load_predictor(Path(temporary) / "model", told.device)
-        together = tubelet.evaluate.CLIPS
+        together = tubelet.predict.answer.CLIPS
         batch = torch.randint(0, 256, (together, 3, *SPEC.clip_size), dtype=torch.uint8)
 
         def predict(at_once: int) -> None:
-            tubelet.evaluate.CLIPS = at_once
+            tubelet.predict.answer.CLIPS = at_once
             predictor.predict_files(files, workers=told.workers)
 
         def read() -> None:

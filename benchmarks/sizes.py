@@ -7,7 +7,8 @@
 Tiny models with random weights are made for one clip size, the native one, then given clips of others. An answer is
 right if a fresh model, made for that other size, gives it too: same weights, position tables resampled here by hand,
 prefix rows untouched. Ours must agree with bicubic, antialiased, in space and linear in time; the others with any pair
-of RULES, so that only real misalignment counts as wrong. sizes_peers.py is their half. docs/sizes.md has the outcome.
+of RULES, so that only real misalignment counts as wrong. sizes_peers.py is their half. sizes.md
+beside this file has the outcome.
 """
 
 import argparse

@@ -7,7 +7,8 @@
 All of it runs in one process of the peers' interpreter, ours read from this repository: the same torch, the same
 threads, and the two sides of a measure take turns. Answers are compared before anything is timed. `--only` names
 measures; without --peers those that need no other library run here. On a machine that others use at the same time,
---cpu-time takes one thread and counts the time that the processor really gave it. docs/performance.md has the outcome.
+--cpu-time takes one thread and counts the time that the processor really gave it. performance.md beside this file has
+the outcome.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
+from kernels import kernels_of
 from torch import Tensor, nn
 
 import tubelet
@@ -43,7 +45,7 @@ from tubelet.nn.kernels import linear
 from tubelet.predict.exported import Exported
 from tubelet.predict.precision import prepared
 from tubelet.system import timing
-from tubelet.system.timing import interleaved, kernels_of
+from tubelet.system.timing import interleaved
 
 FLOAT, HALF = torch.float32, torch.bfloat16
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

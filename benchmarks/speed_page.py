@@ -1,7 +1,7 @@
-"""The table and the picture of docs/performance.md, from what `benchmarks/speed.py --json FILE` measured.
+"""The table and the picture of benchmarks/performance.md, from what `benchmarks/speed.py --json FILE` measured.
 
     python benchmarks/speed.py --peers ../peers/bin/python --json speed.jsonl
-    python benchmarks/speed_page.py speed.jsonl --picture docs/performance.svg > table.md
+    python benchmarks/speed_page.py speed.jsonl --picture benchmarks/performance.svg > table.md
 
 Of a measure that was taken several times the last one counts.
 """

@@ -118,25 +118,22 @@ CUT: dict[str, Row] = {
     },
     **{
         f"80-{name}": Row(lambda name=name: cut(name, 0.8), "ok", health="truncated")
-        for name in ("fragments.mp4", "h264.mkv", "ffv1.mkv", "vp8.webm", "mjpeg.avi", "h264.flv", "plain.gif")
+        for name in ("fragments.mp4", "h264.mkv", "ffv1.mkv", "vp8.webm", "mjpeg.avi", "plain.gif")
     },
     "half-packet.wmv": Row(lambda: cut("wmv2.wmv", 0.8), "ok", health="ok|truncated"),  # what is lost is stuffing
     **{  # they have no length written in their head: what is lost at the end leaves no trace but for half a packet
         f"90-{name}": Row(lambda name=name: cut(name, 0.9), "ok", health="ok|truncated|damaged")
-        for name in ("h264.ts", "mpeg2.ts", "mpeg2.mpg", "h264.h264")
+        for name in ("h264.ts", "mpeg2.ts", "mpeg2.mpg", "h264.h264", "h264.flv")
     },
-    **{
-        f"50-{name}": Row(lambda name=name: cut(name, 0.5), "truncated")
-        for name in ("png.png", "jpeg.jpg", "bmp.bmp", "webp.webp")
-    },
+    **{f"50-{name}": Row(lambda name=name: cut(name, 0.5), "truncated") for name in ("jpeg.jpg", "webp.webp")},
+    "50-png.png": Row(lambda: cut("png.png", 0.5), "no-frames"),
+    "50-bmp.bmp": Row(lambda: cut("bmp.bmp", 0.5), "no-decoder"),
     **{
         f"head-{name}": Row(lambda name=name: small_file(name)[:20], "truncated")
         for name in ("h264.mkv", "vp9.webm", "h264.avi", "h264.flv", "wmv2.wmv", "mpeg2.mpg")
     },
-    **{
-        f"head-{name}": Row(lambda name=name: small_file(name)[:20], "truncated")
-        for name in ("plain.gif", "png.png", "pcm.wav")
-    },
+    **{f"head-{name}": Row(lambda name=name: small_file(name)[:20], "truncated") for name in ("plain.gif", "pcm.wav")},
+    "head-png.png": Row(lambda: small_file("png.png")[:20], "no-frames"),
     **{
         f"80-{name}": Row(lambda name=name: cut(name, 0.8), "no-picture", "ok", "truncated|damaged|ok")
         for name in ("pcm.wav", "mp3.mp3", "flac.flac", "opus.ogg")
@@ -147,12 +144,12 @@ DAMAGED: dict[str, Row] = {
         f"hole-{name}": Row(lambda name=name: zeroed(name, 0.86, 0.9), "ok|damaged", health="damaged")
         for name in (
             *("hevc.mp4", "mjpeg.avi", "mjpeg.mov", "h264.ts", "mpeg2.ts", "h264.flv", "mpeg4.avi"),
-            *("vp9.webm", "plain.gif", "h264.mkv", "huffyuv.avi"),
+            *("vp9.webm", "h264.mkv", "huffyuv.avi"),
         )
     },
     **{  # zeroes within one packet of these are pixels like others
         f"hole-{name}": Row(lambda name=name: zeroed(name, 0.86, 0.9), "ok|damaged", health="damaged|ok")
-        for name in ("wmv2.wmv", "ffv1.mkv")
+        for name in ("wmv2.wmv", "ffv1.mkv", "plain.gif")
     },
     "no-head.mkv": Row(lambda: zeroed("h264.mkv", 0, 0.2), "not-video"),
     "no-head.avi": Row(lambda: zeroed("mjpeg.avi", 0, 0.2), "not-video"),

@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tubelet.nn import Grid, SpaceTimeTransformer
-from tubelet.weights import from_reference
+from tubelet.weights import from_reference, read_reference
+from tubelet.weights.dialects.reference import Source, Taken, find_dialect
+from tubelet.weights.dialects.settings import Given
 
 FOLDER = Path(__file__).parent / "golden"
 # not of other programs, or without an answer: for test_upgrade.py, test_image_init.py, test_kernel.py
@@ -69,6 +71,11 @@ class Case:
 
     def read(self, state: Mapping[str, Tensor]) -> Model:
         return from_reference(state, self.dialect, **self.settings())
+
+    def taken(self, state: Mapping[str, Tensor]) -> Taken:
+        """The model with the account of its tensors."""
+        given = Given(**self.settings())
+        return read_reference(Source(state=state, dialect=find_dialect(self.dialect), given=given))
 
     def settings(self) -> dict[str, Any]:
         return {"heads": self.heads, "clip": self.clip, **self.told}

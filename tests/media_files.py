@@ -7,6 +7,7 @@
 +---+---+---+---+---+
 """
 
+import wave
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -99,3 +100,12 @@ def spoil_packets(path: Path, numbers: Sequence[int]) -> None:
     for place, size in (places[number] for number in numbers):
         data[place : place + size] = bytes(size)
     path.write_bytes(data)
+
+
+def write_sound(path: Path, samples: np.ndarray, *, sample_rate: int) -> None:
+    """Mono sound, `(samples,)` in [-1, 1], as 16-bit WAV."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.writeframes(np.round(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())

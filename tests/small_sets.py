@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from media_files import spoil_packets, write_numbered, write_sound
 
 from tubelet.cli import main
 from tubelet.data import health_cache
 from tubelet.media.reader import av
 from tubelet.media.workers import Child, Workers, end
-from tubelet.media.writer import write_sound, write_video
+from tubelet.media.writer import write_video
 from tubelet.train import TrainConfig
 
 torch.set_num_threads(1)
@@ -106,6 +107,18 @@ def write_sounds(folder: Path, sounds: int = 5, *, seconds: float = 0.5) -> Path
 def spoil(file: Path) -> None:
     """The file stays, its content is no longer a video."""
     file.write_bytes(b"nothing to see here" * 10)
+
+
+def named(file: Path) -> bytes:
+    """So that no two bad files are the same."""
+    return "/".join(file.parts[-2:]).encode()
+
+
+def first_picture_only(file: Path) -> None:
+    """All frames but the first are damaged."""
+    write_numbered(file, FRAMES, height=HEIGHT_PX, width=WIDTH_PX, codec="mjpeg", codec_options={})
+    spoil_packets(file, range(1, FRAMES))
+    file.write_bytes(file.read_bytes() + named(file))
 
 
 def without_key_bias(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

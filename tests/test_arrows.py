@@ -15,7 +15,7 @@ ORDER = (
     *("predict", "evaluate", "report", "stream", "export", "convert", "check", "prepare", "info", "demo"),
     *("train", "bench", "commands", "cli", "__main__", ""),  # "" is tubelet itself
 )
-APART = {"nn": (), "media": ("system",), "data": ("system", "media")}  # and nothing else: clips know no model
+APART = {"nn": (), "media": ("system",), "data": ("system", "tasks", "media")}  # clips know no model
 
 # What can run what is in a file, unpack it anywhere, or start a program.
 UNSAFE_MODULES = {

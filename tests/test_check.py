@@ -23,6 +23,7 @@ from tubelet.data.health_cache import Checked, Stamp, index_file
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health, examine
 from tubelet.media.workers import Workers
+from tubelet.tasks import Classification
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.preflight import look_at_files
 
@@ -506,7 +507,7 @@ def test_many_known_files_are_not_opened(tmp_path: Path, monkeypatch: pytest.Mon
         checked.put(item.path, health, stamp=checked.stamp(item.path), quick=True)
     assert checked.save() == ""
     seen = counted(monkeypatch)
-    look = look_at_files(Source(tmp_path, "video", items, ("0", "1")), most_bad=0.05, workers=1)
+    look = look_at_files(Source(tmp_path, "video", items, Classification(("0", "1"))), most_bad=0.05, workers=1)
     assert seen == []
     assert (len(look.healths), len(look.source.items), look.bad, look.notes) == (count, count, (), ())
 
@@ -517,7 +518,8 @@ def test_parts_of_a_file_are_bad_each_by_itself(tmp_path: Path) -> None:
     parts = [Item("b.mp4", "x", start, start + 1, "train") for start in (1.0, 0.0)]
     late = Item("a.mp4", "y", 99.0, 100.0, "val")
     good = [Item("a.mp4", label, split=split) for label in "xy" for split in ("train", "val")]
-    look = look_at_files(Source(tmp_path, "video", (*good, *parts, late), ("x", "y")), most_bad=0.5, workers=1)
+    source = Source(tmp_path, "video", (*good, *parts, late), Classification(("x", "y")))
+    look = look_at_files(source, most_bad=0.5, workers=1)
     assert [(bad.path, bad.code, bad.split) for bad in look.bad] == [
         ("a.mp4#t=99,100", "no-frames", "val"),
         ("b.mp4#t=0,1", "not-video", "train"),

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from media_files import write_sound
 
 from tubelet.data.clip_spec import ClipSpec
-from tubelet.data.clips import crop, fine_times, item_range, load_frames, load_times, load_views, normalise, views
+from tubelet.data.clips import crop, fine_times, item_range, load_frames, load_times, load_views, views
 from tubelet.media import reader
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
 from tubelet.media.spectrogram import log_mel
-from tubelet.media.writer import write_sound, write_video
+from tubelet.media.writer import write_video
 
 FRAMES, RATE = 20, 10.0
 VIDEO = ClipSpec(
@@ -211,24 +212,6 @@ def test_frames_cover_the_box_of_the_spec(video: Path) -> None:
     assert clip.shape == (3, 4, 20, 40)
     expected = read_frames(video, np.array([0, 0.2, 0.4, 0.6]), cover=(20, 24))
     assert torch.equal(clip, torch.from_numpy(expected).permute(3, 0, 1, 2))
-
-
-def test_normalise_is_its_formula() -> None:
-    clip = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5, 6), np.uint8))
-    expected = clip.numpy() / 255.0
-    for c in range(3):
-        expected[:, c] = (expected[:, c] - VIDEO.mean[c]) / VIDEO.std[c]
-    found = normalise(clip, VIDEO)
-    assert found.dtype == torch.float32
-    assert found.numpy() == pytest.approx(expected, abs=1e-6)
-    assert torch.equal(normalise(clip[1], VIDEO), found[1])
-
-
-def test_normalise_faults() -> None:
-    clip = torch.zeros(3, 4, 5, 6, dtype=torch.uint8)
-    for wrong in (clip.float(), clip[:1], clip[0]):
-        with pytest.raises(ValueError, match=r"normalise: got torch.*, expected torch\.uint8 \(\.\.\., 3, T, H, W\)"):
-            normalise(wrong, VIDEO)
 
 
 # ---- images and sound

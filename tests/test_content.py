@@ -89,7 +89,7 @@ def test_the_size_stands_behind_other_parts_of_a_photograph():
     assert sniff.stated_size(png_of_one_colour(9)) == (9, 9)
 
 
-@pytest.mark.parametrize("name", ["png.png", "jpeg.jpg", "bmp.bmp", "plain.gif", "webp.webp"])
+@pytest.mark.parametrize("name", ["jpeg.jpg", "plain.gif", "webp.webp"])
 def test_pictures_have_an_end_and_may_be_written_on_behind_it(tmp_path, name):
     path, whole = tmp_path / name, small_file(name)
     for more in (b"", b"\0" * 9, b"camera" * 100):

@@ -19,14 +19,12 @@ from torch.testing import assert_close
 
 import tubelet
 from tubelet.convert.conversion import convert, convert_back, name_of
-from tubelet.convert.conversion import spec_of as read_spec
-from tubelet.convert.table import rows_of
+from tubelet.convert.table import account_rows
 from tubelet.data.clip_spec import ClipSpec
-from tubelet.data.clips import normalise, views
+from tubelet.data.clips import views
 from tubelet.nn import SpaceTimeTransformer
 from tubelet.weights import save
 from tubelet.weights.dialects.rename import Move
-from tubelet.weights.dialects.settings import Known
 from tubelet.weights.store import read_about
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -183,7 +181,7 @@ def test_predict_on_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     file = converted("hf_vivit", tmp_path)
     clip = write_videos(tmp_path / "clips", 1) / "dark" / "0.mp4"
     found = answers(capsys, file.parent, clip)
-    pixels = normalise(views(clip, spec_of(file)), spec_of(file))
+    pixels = tubelet.load(file).normalised(views(clip, spec_of(file)))
     assert -1 <= pixels.min() < -0.2  # [-1, 1] as ViViT was trained, not twice normalised
     assert pixels.max() <= 1
     with torch.inference_mode():
@@ -196,9 +194,8 @@ def test_predict_on_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     file = converted("timm_vit", tmp_path)
     write_image(tmp_path / "a.png", pictures(100, [0], frames=1)[0])
     found = answers(capsys, file, tmp_path / "a.png")
-    pixels = normalise(views(tmp_path / "a.png", spec_of(file)), spec_of(file))
     with torch.inference_mode():
-        expected = tubelet.load(file)(pixels).softmax(1)[0]
+        expected = tubelet.load(file)(views(tmp_path / "a.png", spec_of(file))).softmax(1)[0]
     assert_close(torch.tensor([found[name] for name in CLASSES]), expected, atol=1e-5, rtol=0)
 
 
@@ -278,41 +275,27 @@ def test_a_model_without_head_has_no_classes(tmp_path: Path, capsys: pytest.Capt
     shown = capsys.readouterr().out
     assert "none: features" in shown
     assert "model.features(clip)" in shown
-    assert re.search(r"predictor\S*: 23 tensors +left: the predictor", shown)
-
-
-def test_probabilities_of_audioset_are_called_an_order_only() -> None:
-    sound = tiny("vit", channels=1, num_classes=527)
-    assert any(
-        "read the probabilities as an order only" in note for note in read_spec(sound, "audiomae", Known(), None)[1]
-    )
-    few = tiny("vit", channels=1)
-    assert read_spec(few, "audiomae", Known(), None)[1] == []
 
 
 # ---- what is printed
 
 
-def test_what_is_shown_fits_a_terminal_and_says_what_comes_next(
+def test_what_is_shown_and_what_comes_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     published("hf_vivit", tmp_path / "theirs")
     monkeypatch.chdir(tmp_path)
     assert command("convert", "theirs", "our model") == 0
-    shown = capsys.readouterr().out
-    assert max(map(len, shown.splitlines())) <= 80
+    shown = " ".join(capsys.readouterr().out.split())
     for words in (
         "40 tensors of hf-vivit weights",
-        r"vivit\.layers\.\* +encoders\.0\.blocks\.\* +2 times",
-        r"  attention\.\{q,k,v\}_proj +attns\.0\.qkv +taken",
-        r"vivit1/8x2 of width 32, 2 layers, 4 heads, [\d,]+ parameters",
-        r"8 frames of 32x32 px, 0\.08 s apart",
         "7: walk, run, jump, sit, fall, wave, ...",
-        r"0\.08 s apart, as ViViT on Kinetics",
-        r"pixels in \[-1, 1\]",
+        "8 frames of 32x32 px, 0.08 s apart",
+        "as ViViT on Kinetics",
+        "pixels in [-1, 1]",
         "tubelet predict 'our model/model.safetensors' clip.mp4",
     ):
-        assert re.search(words, shown), words
+        assert words in shown, words
 
 
 def test_without_class_names_it_says_how_to_give_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -327,40 +310,22 @@ def test_without_class_names_it_says_how_to_give_them(tmp_path: Path, capsys: py
 
 
 def test_rows_of_the_account() -> None:
-    moves = [Move(f"m.{i}.{part}.weight", f"e.0.b.{i}.{part}.weight", "taken") for i in range(12) for part in "ab"]
-    moves += [Move(f"m.{i}.a.bias", f"e.0.b.{i}.a.bias", "taken") for i in range(12)]
-    moves += [Move("cls + pos_cls", "e.0.prefix", "folded"), Move("gone.x", "", "left: for training")]
-    moves += [Move(f"more.{i}", "", "left: for training") for i in range(3)]
-    assert rows_of(moves) == [
-        ("m.*", "e.0.b.*", "12 times"),
-        ("  a", "  a", "taken"),
-        ("  b", "  b", "taken"),
-        ("{cls,pos_cls}", "e.0.prefix", "folded"),
-        ("gone.x", "", "left: for training"),
-        ("more...: 3 tensors", "", "left: for training"),
-    ]
-
-
-def test_layers_of_flax_are_counted_but_their_parts_are_not() -> None:
     moves = [
-        Move(f"Transformer/encoderblock_{i}/LayerNorm_{k}/scale", f"blocks.{i}.norm{k}.weight", "taken")
-        for i in range(3)
-        for k in range(2)
+        Move(f"m.{i}.{part}.weight", f"e.0.b.{i}.{part}.weight", "taken", "3 x 2") for i in range(12) for part in "ab"
     ]
-    assert rows_of(moves) == [
-        ("Transformer/encoderblock_*", "blocks.*", "3 times"),
-        ("  LayerNorm_0", "  norm0", "taken"),
-        ("  LayerNorm_1", "  norm1", "taken"),
+    moves += [Move(f"m.{i}.a.weight", f"e.0.b.{i}.a.weight", "taken", "3 x 4") for i in (12, 13)]
+    moves += [Move("cls + pos_cls", "e.0.prefix", "folded", "1 x 1 x 2"), Move("gone.x", "", "left: for training", "9")]
+    moves += [Move(f"more.{i}", "", "left: for training", str(i)) for i in range(3)]
+    moves += [Move(f"T/encoderblock_{i}/Norm_0/scale", f"b.{i}.n.weight", "taken", "2") for i in range(3)]
+    assert account_rows(moves) == [
+        ("m.0.a.weight", "e.0.b.0.a.weight", "3 x 2", "taken, 12 times"),
+        ("m.0.b.weight", "e.0.b.0.b.weight", "3 x 2", "taken, 12 times"),
+        ("m.12.a.weight", "e.0.b.12.a.weight", "3 x 4", "taken, 2 times"),
+        ("cls + pos_cls", "e.0.prefix", "1 x 1 x 2", "folded"),
+        ("gone.x", "", "9", "left: for training"),
+        ("more.0", "", "0", "left: for training, 3 times"),
+        ("T/encoderblock_0/Norm_0/scale", "b.0.n.weight", "2", "taken, 3 times"),
     ]
-
-
-def test_every_tensor_is_in_the_account(tmp_path: Path) -> None:
-    from tubelet.weights.dialects.reference import read_reference
-
-    weights = golden("hf_vivit")[0]
-    moves = read_reference(weights, "hf-vivit", heads=4, clip=(8, 32, 32)).moves
-    named = [name for move in moves for name in move.theirs.split(" + ")]
-    assert sorted(named) == sorted(weights)
 
 
 @pytest.mark.parametrize(
@@ -384,7 +349,7 @@ def test_the_name_of_a_model(settings: dict[str, Any], expected: str) -> None:
         ("hf_vivit", {"num_attention_heads": None}, "do not tell the number of attention heads.* add --heads N"),
         ("hf_vivit", {"num_frames": None}, "do not tell the size of clip they are made for.* add --clip T H W"),
         ("hf_vivit", {"image_size": None}, "config.json beside them says it neither: add --clip"),
-        ("hf_vivit", {"model_type": "bert"}, "config.json is of a model 'bert', the weights beside it are hf-vivit"),
+        ("hf_vivit", {"model_type": "bert"}, "config.json is of a model 'bert', .* 'vivit'"),
         ("hf_vivit", {"num_frames": "8"}, "num_frames = 8 in the settings beside the weights, expected a whole number"),
         ("hf_vivit", {"num_frames": True}, "num_frames = True"),
         ("hf_vivit", {"image_size": [32]}, r"image_size = \[32\] .* expected a whole number from 1 up, or two"),

@@ -19,6 +19,7 @@ from tubelet.data.dataset import Changes, Clips, kept_bytes
 from tubelet.data.table import Item
 from tubelet.media.reader import MediaError
 from tubelet.media.writer import write_video
+from tubelet.tasks import Classification, MultiLabel
 
 VIDEO = ClipSpec(
     frames=4,
@@ -34,7 +35,7 @@ SOUND = replace(
 )  # fmt: skip
 IMAGE = replace(VIDEO, kind="image", frames=1, seconds_between_frames=0.0)
 AS_THEY_ARE = Changes(augmentation=None)
-CLASSES = ("left", "right")
+TASK = Classification(("left", "right"))
 draw = st.floats(0, 1, exclude_max=True)
 
 
@@ -49,7 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def clips_of(root: Path, *items: Item, spec: ClipSpec = VIDEO, keep: bool) -> Clips:
-    return Clips(root, items, CLASSES, spec, keep=keep)
+    return Clips(root, items, TASK, spec, keep=keep)
 
 
 def numbers(clip: torch.Tensor) -> list[int]:
@@ -119,13 +120,13 @@ def test_an_item_shorter_than_a_clip_holds_its_last_frame(root: Path, keep: bool
         clip, label = clips.random(0, AS_THEY_ARE, np.random.default_rng(seed))
         assert clip.shape == (3, 4, 20, 40)
         assert set(numbers(clip)) <= {0, 1, 2}
-        assert label == 1
+        assert label == "right"
 
 
 def test_what_is_kept_is_read_once(root: Path, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes((root / "long.mp4").read_bytes())
     items = [Item("a.mp4", "left")]
-    kept, read_each_time = (Clips(tmp_path, items, CLASSES, VIDEO, keep=keep) for keep in (True, False))
+    kept, read_each_time = (Clips(tmp_path, items, TASK, VIDEO, keep=keep) for keep in (True, False))
     before = kept.centre(0)
     (tmp_path / "a.mp4").unlink()
     assert torch.equal(kept.centre(0), before)
@@ -152,7 +153,7 @@ def test_an_image_is_a_clip_of_one_frame(root: Path, keep: bool) -> None:
     assert numbers(clips.centre(0)) == [7]
     clip, label = clips.random(0, AS_THEY_ARE, np.random.default_rng(0))
     assert torch.equal(clip, clips.centre(0))
-    assert (clip.dtype, clip.shape, label) == (torch.uint8, (3, 1, 20, 40), 0)
+    assert (clip.dtype, clip.shape, label) == (torch.uint8, (3, 1, 20, 40), "left")
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -164,7 +165,7 @@ def test_sound_is_cut_along_its_columns(root: Path, keep: bool) -> None:
         start = 0.01 * int(81 * draw)
         torch.testing.assert_close(clips.cut(0, draw), load_frames(root / item.path, SOUND, start_seconds=start))
     clip, label = clips.random(0, Changes(augmentation=Augmentation()), np.random.default_rng(0))
-    assert (clip.dtype, clip.shape, label) == (torch.float32, (1, 1, 16, 20), 1)
+    assert (clip.dtype, clip.shape, label) == (torch.float32, (1, 1, 16, 20), "right")
 
 
 # ---- changes
@@ -179,17 +180,19 @@ def test_labels_follow_what_is_seen(tmp_path: Path) -> None:
     classes = ("grow left", "grow right", "shrink left", "shrink right")
     changes = Changes(
         augmentation=Augmentation(scale=(0.95, 1.0), colour=0.05, reverse=True),
-        flip_labels=(1, 0, 3, 2),
-        reverse_labels=(2, 3, 0, 1),
+        flipped=dict(zip(classes, [classes[i] for i in (1, 0, 3, 2)])),
+        reversed=dict(zip(classes, [classes[i] for i in (2, 3, 0, 1)])),
     )
-    clips = Clips(tmp_path, [Item("a.mp4", "grow left")], classes, VIDEO, keep=True)
+    clips = Clips(tmp_path, [Item("a.mp4", "grow left")], Classification(classes), VIDEO, keep=True)
+    several = Clips(tmp_path, [Item("a.mp4", "grow left;any")], MultiLabel(("any", *classes)), VIDEO, keep=True)
     seen = set()
     for seed in range(30):
         clip, label = clips.random(0, changes, np.random.default_rng(seed))
         light = clip.float().mean((0, 2))  # (T, W)
         side = "left" if light[:, :20].mean() > light[:, 20:].mean() else "right"
-        assert classes[label] == f"{'grow' if light[-1].mean() > light[0].mean() else 'shrink'} {side}"
-        seen.add(classes[label])
+        assert label == f"{'grow' if light[-1].mean() > light[0].mean() else 'shrink'} {side}"
+        assert several.random(0, changes, np.random.default_rng(seed))[1] == f"{label};any"
+        seen.add(label)
     assert seen == set(classes)
 
 
@@ -204,7 +207,7 @@ def test_a_users_change_of_sound_comes_last(root: Path) -> None:
 
 def test_the_same_draws_give_the_same_clip_and_a_users_change_comes_last(root: Path) -> None:
     clips = clips_of(root, LONG, keep=True)
-    changes = Changes(augmentation=Augmentation(), flip_labels=(0, 1))
+    changes = Changes(augmentation=Augmentation(), flipped={})
     one, same, other = (clips.random(0, changes, np.random.default_rng(seed))[0] for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -222,7 +225,7 @@ def test_without_changes_a_clip_is_cut_from_the_centre(root: Path) -> None:
 def test_kept_frames_are_not_written_to(root: Path) -> None:
     clips = clips_of(root, LONG, keep=True)
     before = clips.timeline(0).clone()
-    changes = Changes(augmentation=Augmentation(), flip_labels=(0, 1), reverse_labels=(0, 1))
+    changes = Changes(augmentation=Augmentation(), flipped={}, reversed={})
     for seed in range(10):
         clips.random(0, changes, np.random.default_rng(seed))[0].zero_()
     assert torch.equal(clips.timeline(0), before)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tubelet.demo import CLASSES, FRAMES, FRAMES_PER_SECOND, HEIGHT_PX, WIDTH_PX, _light_lamp, render_clip, render_demo
+from tubelet.demo import CLASSES, FRAMES, FRAMES_PER_SECOND, HEIGHT_PX, WIDTH_PX, render_clip, render_demo
 from tubelet.media.reader import index, read_frames
 
 NAMES = list(CLASSES)
@@ -48,42 +48,6 @@ def test_motions_go_where_their_names_say(seed: int) -> None:
     assert follow(left, right_px=-3) > follow(left, right_px=3)
     assert follow(turned, clockwise=0.12) > follow(turned, clockwise=-0.12)
     assert follow(zoomed, growth=1.12) > follow(zoomed, growth=1 / 1.12)
-
-
-def lamp(seed: int) -> str:
-    """What the lamp shows in each frame of `disc_then_square`: r(ed disc), b(lue square) or - for nothing."""
-    frames = np.full((FRAMES, HEIGHT_PX, WIDTH_PX, 3), 100, np.float32)
-    rng = np.random.default_rng(seed)
-    _light_lamp(frames, np.arange(FRAMES) / rng.uniform(12, 18), rng)
-    red, _, blue = np.moveaxis(frames.reshape(FRAMES, -1, 3), -1, 0)
-    shown = np.where((red > blue).any(1), "r", np.where((blue > red).any(1), "b", "-"))
-    return "".join(shown)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_the_disc_is_followed_by_the_square_and_the_square_by_a_pause(seed: int) -> None:
-    shown = lamp(seed)
-    assert "rb" in shown
-    assert not any(wrong in shown for wrong in ("br", "r-", "-b"))
-
-
-def test_at_every_frame_the_lamp_shows_each_of_its_states_equally_often() -> None:
-    draws = 800
-    shown = np.array([list(lamp(seed)) for seed in range(draws)])
-    for state in "rb-":
-        share = (shown == state).mean(0)
-        assert np.abs(share - 1 / 3).max() < 4.5 * (2 / 9 / draws) ** 0.5
-
-
-def test_an_endless_zoom_keeps_the_fineness_of_its_texture() -> None:
-    def fineness(frames: np.ndarray) -> np.ndarray:
-        grey = frames.mean(-1)
-        grey -= grey.mean((1, 2), keepdims=True)
-        return np.log(np.square(np.diff(grey, axis=2)).mean((1, 2)) / np.square(grey).mean((1, 2)))
-
-    change = [np.diff(fineness(clip("zoom_in", seed)[[0, -1]]))[0] for seed in range(80)]
-    error = np.std(change) / len(change) ** 0.5
-    assert abs(np.mean(change)) < 4 * error < 0.3  # a plain zoom would move the logarithm by more than 0.6
 
 
 def test_demo_writes_the_same_number_of_readable_clips_for_every_class(tmp_path: Path) -> None:

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_sets import TINY_FLAGS, tiny_config, without_key_bias, write_videos
+from small_sets import TINY_FLAGS, first_picture_only, tiny_config, without_key_bias, write_videos
 
+from tubelet.train.plan import make_plan
 from tubelet.train.train import train_fn
 
 HERE = Path(__file__).parent
+# Of 18 clips 6 are held out; half of a file's 8 frames make a clip.
+BAD: dict[str, Any] = {"val_share": 0.3, "seconds_between_frames": 0.04, "max_bad": "20%"}
 # A batch is shared by two; mixing, averaging and layer-wise rates too must not depend on how many share it.
 SHARED: dict[str, Any] = {"batch": 8, "mixup": 0.4, "ema": 0.5, "layer_decay": 0.8, "epochs": 4.0}
 
@@ -63,10 +66,20 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def team(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 clips to train on, of two of which all frames but the first are damaged, 6 held out."""
+    clips = write_videos(tmp_path_factory.mktemp("spoilt") / "clips", clips=9)
+    plan = make_plan(tiny_config(clips, clips, **BAD), torch.device("cpu"))
+    for number in (1, 8):
+        first_picture_only(clips / plan.data.items("train")[number].path)
+    return clips
+
+
+@pytest.fixture(scope="module")
+def team(data: Path, spoilt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of a team of two, which goes from one training to the next."""
     out = tmp_path_factory.mktemp("team")
-    jobs: list[tuple[str, dict[str, Any], int | None]] = []
+    jobs: list[tuple[str, dict[str, Any] | list[str], int | None]] = []
     for shard in ("none", "fsdp2"):
         settings = {**SHARED, "shard": shard}
         jobs += [
@@ -75,13 +88,16 @@ def team(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             (f"{shard}-stopped", {**settings, "accumulate": 2}, None),
         ]
     jobs += [("odd", {**SHARED, "batch": 9}, None), ("none-whole", SHARED, None)]
+    jobs += [("typed", ["train", str(data), "--out", str(out / "typed"), *TINY_FLAGS, "--batch", "9"], None)]
+    read_each_time = {**BAD, "data": str(spoilt), "keep_share": 0.0}
+    jobs += [("skips", read_each_time, None), ("strict", {**read_each_time, "max_bad": "10%"}, None)]
     ends = together([str(HERE / "team_script.py"), str(data), str(out), json.dumps(jobs)])
     assert [end.returncode for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
     assert [end.stderr for end in ends] == ["", ""]
     return out
 
 
-def outcomes(team: Path, job: str) -> list[str]:
+def outcomes(team: Path, job: str) -> list[Any]:
     return [json.loads((team / f"{job}.{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -123,16 +139,30 @@ def test_what_is_wrong_is_said_by_one_and_stops_all(team: Path) -> None:
     assert second.startswith("Elsewhere: ")
 
 
-def test_on_the_command_line_one_speaks_and_all_end_alike(data: Path, tmp_path: Path) -> None:
-    train = ["-m", "tubelet", "train", str(data), "--out", str(tmp_path / "run"), *TINY_FLAGS]
-    first, second = together([*train, "--batch", "9"])
-    assert [first.returncode, second.returncode] == [2, 2]
-    assert first.stderr.startswith("tubelet: a batch of 9 clips for 2 processes")
-    assert second.stderr == second.stdout == ""
-    first, second = together([*train, "--bach", "9"])
-    assert [first.returncode, second.returncode] == [2, 2]
-    assert "--bach" in first.stderr
-    assert second.stderr == second.stdout == ""
+def test_on_the_command_line_one_speaks_and_all_end_alike(team: Path, data: Path) -> None:
+    first, second = outcomes(team, "8-typed")
+    assert [first["code"], second["code"]] == [2, 2]
+    assert first["err"].startswith("tubelet: a batch of 9 clips for 2 processes")
+    assert second["err"] == second["out"] == ""
+    ended = together(["-m", "tubelet", "train", str(data), *TINY_FLAGS, "--bach", "9"])
+    assert [one.returncode for one in ended] == [2, 2]
+    assert "--bach" in ended[0].stderr
+    assert ended[1].stderr == ended[1].stdout == ""
+
+
+def test_a_team_skips_bad_files_as_one_process_does_and_ends_together(
+    team: Path, spoilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tubelet.train.plan.KEEP_SHARE", 0.0)
+    assert outcomes(team, "9-skips") == ["finished", "finished"]
+    alone = train_fn(tiny_config(spoilt, tmp_path / "alone", **BAD), show=False)
+    listed = [(run / "bad_files.jsonl").read_text() for run in (alone, team / "skips")]
+    assert listed[0] == listed[1]
+    assert listed[0].count("\n") == 2
+    assert_close(team / "skips", alone)
+    ends = sorted(outcomes(team, "10-strict"))
+    assert ends[0].startswith("Elsewhere: process ")
+    assert "2 of 12 training files (16.7%) cannot be read, more than the 10% of --max-bad" in ends[1]
 
 
 def test_torchrun_trains(data: Path, alone: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_fit(data: Path, *, steps: int = 6, team: Team = ALONE, single_frame: bool = False, **settings: Any) -> Fit:
     """A fit on the 12 training clips of the set; of a larger team's, the share of one process, without the others."""
     plan = make_plan(tiny_config(data, data, **settings), CPU)
-    clips = Clips(plan.data.source.root, plan.data.items("train"), plan.data.source.classes, plan.spec, keep=True)
+    clips = Clips(plan.data.source.root, plan.data.items("train"), plan.data.source.task, plan.spec, keep=True)
     torch.manual_seed(0)
     model = SpaceTimeTransformer(plan.model)
     fit = Fit(plan=plan, model=model, clips=clips, team=ALONE, pace=Pace(steps), single_frame=single_frame)
@@ -67,7 +67,7 @@ def test_every_clip_is_visited_once_an_epoch_in_an_order_of_its_own(data: Path) 
 @pytest.mark.parametrize("counts", [[6, 6], [20, 3], [1, 2, 30], [7, 7, 7, 1]])
 def test_balanced_epochs_visit_all_classes_alike_and_the_clips_of_each_in_turn(counts: list[int]) -> None:
     labels = np.repeat(range(len(counts)), counts)
-    epochs = [balanced_order(labels, seed=1, epoch=epoch) for epoch in range(40)]
+    epochs = [balanced_order(torch.from_numpy(labels), seed=1, epoch=epoch) for epoch in range(40)]
     assert {len(order) for order in epochs} == {len(labels)}
     for order in epochs:
         visits = np.bincount(labels[order], minlength=len(counts))
@@ -81,7 +81,7 @@ def test_balanced_epochs_visit_all_classes_alike_and_the_clips_of_each_in_turn(c
 
 def test_balance_is_over_classes_and_the_plan_asks_for_it(data: Path) -> None:
     fit = make_fit(data, balance=True)
-    order = balanced_order(fit.clips.labels, seed=0, epoch=0).tolist()
+    order = balanced_order(fit.clips.targets, seed=0, epoch=0).tolist()
     assert [fit.shuffled(position)[0] for position in range(12)] == order
 
 
@@ -154,7 +154,7 @@ def test_parts_give_the_weights_of_the_whole_batch(data: Path) -> None:
         assert not torch.equal(value, before[name])
     for one, same in zip(told, told_in_parts):
         assert one["loss"] == pytest.approx(same["loss"], abs=1e-4)
-        assert one["right"] == same["right"]
+        assert one["score"] == same["score"]
 
 
 # ---- going on

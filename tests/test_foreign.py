@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tubelet.weights.formats.flax_file import LONGEST_LIST
-from tubelet.weights.formats.npz import DEEPEST, MOST_ELEMENTS
+from tubelet.weights.formats.flax_file import DEEPEST, LONGEST_LIST
 from tubelet.weights.formats.open import read_foreign
+from tubelet.weights.formats.safetensors_file import MOST_ELEMENTS
 
 ARRAY, COMPLEX, NUMBER = 1, 2, 3  # flax's types in msgpack
 

@@ -20,12 +20,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from media_files import numbered_frames, read_numbers, spoil_packets, write_numbered
+from media_files import numbered_frames, read_numbers, spoil_packets, write_numbered, write_sound
 
 from tubelet.media import decoder, truncation
 from tubelet.media.health import Health, examine, merged
 from tubelet.media.reader import MediaError, av, index, read_frames, read_sound
-from tubelet.media.writer import write_sound
 
 FRONT = {"movflags": "faststart"}
 VP9 = {"g": "12", "deadline": "realtime", "cpu-used": "8"}
@@ -173,7 +172,7 @@ def test_what_an_edit_list_hides_is_not_lost(tmp_path, hidden):
 
 TELLS_ITS_LENGTH = [
     *("front.mp4", "front.mov", "plain.mp4", "hevc.mp4", "mpeg4.mp4", "listed.mp4"),
-    *("h264.mkv", "vp9.webm", "mjpeg.avi", "h264.flv", "ffv1.mkv"),
+    *("h264.mkv", "vp9.webm", "mjpeg.avi", "ffv1.mkv"),
 ]
 
 
@@ -202,10 +201,9 @@ def test_a_file_cut_short_gives_all_its_good_frames_and_the_exact_loss(whole, tm
     assert read_numbers(read_frames(path, index(path).times[: len(good) // 2])) == held[: len(good) // 2]
 
 
-@pytest.mark.parametrize(("name", "share"), [("wmv2.wmv", 0.5), ("wmv2.wmv", 0.75), ("mpeg4.avi", 0.8)])
-def test_where_frames_are_counted_the_loss_is_counted(whole, tmp_path, name, share):
-    path = tmp_path / name
-    path.write_bytes(whole[name].read_bytes()[: int(whole[name].stat().st_size * share)])
+def test_where_frames_are_counted_the_loss_is_counted(whole, tmp_path):
+    path, data = tmp_path / "mpeg4.avi", whole["mpeg4.avi"].read_bytes()
+    path.write_bytes(data[: int(len(data) * 0.8)])
     found = examine(path)
     assert (found.code, found.frames + found.bad_frames) == ("truncated", 60)
     assert found.frames == len(good_numbers(path)[0])

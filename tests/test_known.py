@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
-from tubelet.weights.dialects.settings import Known, known_from
+from tubelet.weights.dialects.audiomae import AUDIOMAE
+from tubelet.weights.dialects.reference import find_dialect
+from tubelet.weights.dialects.settings import Settings
+from tubelet.weights.dialects.timm import TIMM
 
 MODEL_ARGS = {"num_classes": 7, "in_chans": 3, "global_pool": "token"}
 
@@ -13,6 +16,10 @@ def timm(architecture: str, **changes: Any) -> dict[str, Any]:
     """config.json as timm writes it."""
     settings = {"input_size": [3, 224, 224], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 0.5], "crop_pct": 0.9}
     return {"architecture": architecture, "model_args": MODEL_ARGS, "pretrained_cfg": settings, **changes}
+
+
+def read(config: dict[str, Any]) -> Settings:
+    return TIMM.read_settings(config, {})
 
 
 @pytest.mark.parametrize(
@@ -40,36 +47,36 @@ def timm(architecture: str, **changes: Any) -> dict[str, Any]:
     ],
 )
 def test_heads_by_timms_names(architecture: str, heads: int | tuple[int, ...] | None) -> None:
-    assert known_from(timm(architecture), {}, "timm").heads == heads
+    assert read(timm(architecture)).heads == heads
 
 
 def test_timms_settings() -> None:
-    assert known_from(timm("vit_base_patch16_224"), {}, "timm") == Known(
+    assert read(timm("vit_base_patch16_224")) == Settings(
         heads=12, clip=(1, 224, 224), mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 0.5), crop_share=0.9
     )
     older = {"architecture": "vit_base_patch16_224", **timm("")["pretrained_cfg"]}
-    assert known_from(older, {}, "timm") == known_from(timm("vit_base_patch16_224"), {}, "timm")
+    assert read(older) == read(timm("vit_base_patch16_224"))
 
 
 def test_timms_arguments_come_before_its_defaults() -> None:
     changed = {"img_size": 64, "num_heads": 4}
-    known = known_from(timm("vit_base_patch16_224", model_args=changed), {}, "timm")
+    known = read(timm("vit_base_patch16_224", model_args=changed))
     assert (known.heads, known.clip) == (4, (1, 64, 64))
-    known = known_from(timm("vit_base_patch16_224", model_args={"img_size": [32, 64]}), {}, "timm")
+    known = read(timm("vit_base_patch16_224", model_args={"img_size": [32, 64]}))
     assert known.clip == (1, 32, 64)
 
 
 def test_windows_of_swin_are_an_eighth_of_the_grid() -> None:
-    assert known_from(timm("swinv2_cr_tiny_224"), {}, "timm").window == (1, 7, 7)
+    assert read(timm("swinv2_cr_tiny_224")).window == (1, 7, 7)
     wide = {"img_size": [256, 512], "patch_size": 2}
-    assert known_from(timm("swinv2_cr_tiny_224", model_args=wide), {}, "timm").window == (1, 16, 32)
-    assert known_from(timm("vit_base_patch16_224"), {}, "timm").window is None
+    assert read(timm("swinv2_cr_tiny_224", model_args=wide)).window == (1, 16, 32)
+    assert read(timm("vit_base_patch16_224")).window is None
 
 
 def test_audiomae_has_time_in_rows_and_numbers_of_its_own() -> None:
     settings = {"input_size": [1, 1024, 128], "mean": [0.5], "std": [0.5]}
-    known = known_from(timm("vit_base_patch16_224", pretrained_cfg=settings), {}, "audiomae")
-    assert known == Known(heads=12, clip=(1, 128, 1024), mean=(-4.2677393,), std=(2 * 4.5689974,))
+    known = AUDIOMAE.read_settings(timm("vit_base_patch16_224", pretrained_cfg=settings), {})
+    assert known == Settings(heads=12, clip=(1, 128, 1024), mean=(-4.2677393,), std=(2 * 4.5689974,))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +92,7 @@ def test_audiomae_has_time_in_rows_and_numbers_of_its_own() -> None:
 )
 def test_class_names(names: Any, expected: tuple[str, ...] | None) -> None:
     config = timm("vit_base_patch16_224", label_names=names)
-    assert known_from(config, {}, "timm").classes == expected
+    assert read(config).classes == expected
 
 
 @pytest.mark.parametrize(
@@ -111,12 +118,12 @@ def test_class_names(names: Any, expected: tuple[str, ...] | None) -> None:
 def test_values_that_are_wrong(changes: dict[str, Any], expected: str | None) -> None:
     config = timm("vit_base_patch16_224") | changes
     if expected is None:
-        assert known_from(config, {}, "timm").clip is None
+        assert read(config).clip is None
     else:
         with pytest.raises(ValueError, match=expected):
-            known_from(config, {}, "timm")
+            read(config)
 
 
 def test_nothing_beside_the_weights_says_nothing() -> None:
     for dialect in ("hf-vivit", "hf-ast", "timm", "scenic", "metatransformer"):
-        assert known_from({}, {}, dialect) == Known()
+        assert find_dialect(dialect).read_settings({}, {}) == Settings()

@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tubelet.nn import Grid
-from tubelet.weights.dialects.rename import Link, Theirs, Told, split_rows, wrapper_of
+from tubelet.weights.dialects.rename import ForeignState, Link, split_rows, wrapper_of
+from tubelet.weights.dialects.settings import Given
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,9 @@ def test_the_wrapper_is_what_trainers_put_before_every_name(names, wrapper):
 
 
 def test_theirs_counts_layers_and_finds_roots():
-    theirs = Theirs({f"net.blocks.{i}.{part}": torch.zeros(i + 1) for i in (0, 1, 3) for part in ("bias", "weight")})
+    theirs = ForeignState(
+        {f"net.blocks.{i}.{part}": torch.zeros(i + 1) for i in (0, 1, 3) for part in ("bias", "weight")}
+    )
     assert theirs.count("net.blocks.{}.") == 2  # the third is missing, and is found out as left over
     assert theirs.root("net.") == "net."
     assert theirs.root("head.") == ""
@@ -37,7 +40,7 @@ def test_theirs_counts_layers_and_finds_roots():
 
 
 def test_half_precision_is_read_as_float():
-    theirs = Theirs({"a": torch.ones(2, dtype=torch.bfloat16), "b": torch.ones(2, dtype=torch.float64).numpy()})
+    theirs = ForeignState({"a": torch.ones(2, dtype=torch.bfloat16), "b": torch.ones(2, dtype=torch.float64).numpy()})
     assert {tensor.dtype for tensor in theirs.tensors.values()} == {torch.float32}
 
 
@@ -110,8 +113,9 @@ def test_prefix_rows_are_split_off():
     assert table[0, 1, 0].tolist() == [8.0, 9.0]
 
 
-def test_told_agrees_with_what_is_not_told():
-    told = Told(heads=4, clip=(1, 2, 3), frames=2)
-    told.agree(family="vit", frames=2)
-    with pytest.raises(ValueError, match="got frames=2, but the weights say None: leave frames out"):
-        told.agree(frames=None)
+def test_what_is_given_agrees_with_the_weights_or_is_refused():
+    given = Given(heads=[2, 4], clip=[1, 2, 3], frames=2)
+    assert (given.heads, given.clip) == ((2, 4), (1, 2, 3))
+    given.agree(family="vit", frames=2)
+    with pytest.raises(ValueError, match=r"frames=2.* None: leave frames out"):
+        given.agree(frames=None)

@@ -19,19 +19,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small_sets import TINY_FLAGS, command, spoil, tiny_config, write_videos
 
 from tubelet.data.bad_files import BadFile, BadFiles
 from tubelet.data.items import Item, Source, find_items
-from tubelet.evaluate import Answer, write_predictions
 from tubelet.media.reader import index
-from tubelet.predict.show import write_table
-from tubelet.report.results import read_run_files
+from tubelet.predict.answer import Answer
+from tubelet.predict.tables import write_labelled, write_table
 from tubelet.system.console import console, facts, say
 from tubelet.system.errors import EnvironmentTrouble
 from tubelet.system.exits import Terminated, is_ours, report_error
 from tubelet.system.text import FORMULA, dumps, path_cell, path_of, text_cell, text_of, visible, visible_lines
+from tubelet.tasks import Classification
 from tubelet.train.preflight import check_train
 from tubelet.train.train import train_fn
 
@@ -412,7 +413,7 @@ def problems_of(name: str) -> None:
 
 def preflight_of(name: str) -> None:
     item = Item(name, "a", None, None, "train", None)
-    source = Source(Path("clips"), "video", (item,), ("a",))
+    source = Source(Path("clips"), "video", (item,), Classification(("a",)))
     check_train(source, {item: ("damaged", f"it is like {name}")}, 0.0)
 
 
@@ -489,25 +490,20 @@ def test_no_cell_is_computed_and_all_are_read_back() -> None:
 
 
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0.mp4", "-x.mp4", "@a.mp4", "./=x.mp4", '=HYPERLINK("http://x")'])
-def test_a_run_with_such_names_is_read_back(name: str, run: Path, tmp_path: Path) -> None:
-    import numpy as np
-
-    classes = ["=1+1", "-1"]
-    copy = shutil.copytree(run, tmp_path / "run")
+def test_a_table_with_such_names_is_read_back(name: str, tmp_path: Path) -> None:
+    table, task = tmp_path / "predictions.csv", Classification(("=1+1", "-1"))
     answers = [
-        Answer(name, "=1+1", "ok", np.array([0.25, 0.75])),
-        Answer("b.mp4", "-1", f"{name}: damaged. Mend it.", None, "damaged"),
+        Answer(Item(name, "=1+1"), np.array([0.25, 0.75])),
+        Answer(Item("b.mp4", "-1"), None, f"{name}: damaged. Mend it.", "damaged"),
     ]
-    write_predictions(answers, classes, copy / "predictions.csv")
-    for cell in itertools.chain(*rows_of(copy / "predictions.csv")):
+    write_labelled(answers, task, table)
+    for cell in itertools.chain(*rows_of(table)):
         assert not re.match(FORMULA, cell) or cell == "-1", cell
-    config = json.loads((copy / "config.json").read_text()) | {"classes": classes}
-    (copy / "config.json").write_text(json.dumps(config))
-    results = json.loads((copy / "results.json").read_text()) | {"accuracy": 0.0, "failed": 1}
-    (copy / "results.json").write_text(json.dumps(results))
-    first, second = read_run_files(copy).predictions
-    assert (first.path, first.label, first.predicted, first.status) == (name, "=1+1", "-1", "ok")
-    assert second.status == f"{name}: damaged. Mend it."
+    with open(table, newline="") as file:
+        first, second = csv.DictReader(file)
+    assert path_of(first["path"]) == name
+    assert [text_of(first[column]) for column in ("label", "predicted", "status")] == ["=1+1", "-1", "ok"]
+    assert text_of(second["status"]) == f"{name}: damaged. Mend it."
 
 
 def test_the_table_of_predict_is_safe(tmp_path: Path) -> None:
@@ -517,7 +513,7 @@ def test_the_table_of_predict_is_safe(tmp_path: Path) -> None:
         Prediction("=a.mp4", "@b", 1.0, {"@b": 1.0}),
         Prediction("-c.mp4", None, None, {}, "-c.mp4: x.", "empty"),
     ]
-    write_table(answers, ["@b"], tmp_path / "t.csv")
+    write_table(answers, Classification(("@b",)), tmp_path / "t.csv")
     assert rows_of(tmp_path / "t.csv")[1:] == [
         ["./=a.mp4", "'@b", "1.000000", "ok", "ok", "", "", "1.000000"],
         ["./-c.mp4", "", "", "'-c.mp4: x.", "empty", "", "", ""],
@@ -685,7 +681,7 @@ def test_a_folder_that_may_not_be_written(
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "t.csv"))
 
     monkeypatch.setattr("tubelet.predict.show.write_table", denied)
-    monkeypatch.setattr("tubelet.predict.predictor.write_predictions", denied)
+    monkeypatch.setattr("tubelet.evaluate.write_labelled", denied)
     files = [data] if use == "eval" else [data / "dark" / "0.mp4"]
     assert command(use, run, *files, "--csv", tmp_path / "t.csv", *CPU) == 4
     shown = capsys.readouterr().err

@@ -27,7 +27,7 @@ from tubelet.media.reader import MediaError, index, read_frames, read_sound
 
 SEED = 5
 COUNT = 20_000 if os.environ.get("TUBELET_SOAK") else 1_000
-AT_ONCE = 2_000  # mutants to a child
+AT_ONCE = min(COUNT, 2_000)  # mutants to a child
 MOST_SECONDS = 30.0  # of the processor, for one file; a slow machine needs 1.5
 HANGS_SECONDS = 100.0
 MOST_MEMORY_BYTES = 2**30  # beyond what the child takes before the first mutant

@@ -17,6 +17,7 @@ from tubelet.data.near_duplicates import ALIKE, PLACES
 from tubelet.data.splits import assign_splits
 from tubelet.demo import CLASSES, FRAMES, render_clip
 from tubelet.media.writer import write_video
+from tubelet.tasks import Classification
 
 find_near_duplicates = partial(near_duplicates.find_near_duplicates, seconds=np.inf)
 near_duplicate_notes = partial(near_duplicates.near_duplicate_notes, seconds=np.inf)
@@ -73,7 +74,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
             add("test", label, name, np.ascontiguousarray(change(frames)), crf)
             add("test", label, f"other {number}", clip(label, 100 + number), 18)
     spoil(root / "test" / "zoom_in-other 3.mp4")
-    return Source(root, "video", tuple(items), ("turn_clockwise", "zoom_in"))
+    return Source(root, "video", tuple(items), Classification(("turn_clockwise", "zoom_in")))
 
 
 def test_changed_copies_are_found_and_nothing_else(source: Source) -> None:
@@ -132,7 +133,7 @@ def test_parts_of_a_file_are_told_apart_by_their_times(tmp_path: Path) -> None:
         Item("a.mp4", "x", 0.0, 2.0, "train"),
         Item("a.mp4", "x", 2.0, None, "train"),
     ]
-    (pair,) = find_near_duplicates(Source(tmp_path, "video", tuple(items), ("x",))).pairs
+    (pair,) = find_near_duplicates(Source(tmp_path, "video", tuple(items), Classification(("x",)))).pairs
     assert pair == (items[0], items[2])
 
 
@@ -146,7 +147,7 @@ def test_where_all_is_alike_more_is_asked_for(tmp_path: Path) -> None:
         items.append(Item(f"{number}.mp4", "x", split="val" if number % 3 == 0 else "train"))
     write_video(tmp_path / "copy.mp4", (room + things).clip(0, 255).astype(np.uint8), crf=35)
     items.append(Item("copy.mp4", "x", split="val"))
-    (pair,) = find_near_duplicates(Source(tmp_path, "video", tuple(items), ("x",))).pairs
+    (pair,) = find_near_duplicates(Source(tmp_path, "video", tuple(items), Classification(("x",)))).pairs
     assert [item.path for item in pair] == ["copy.mp4", "11.mp4"]
 
 
@@ -158,7 +159,7 @@ def test_black_pictures_and_sounds_are_like_nothing(tmp_path: Path) -> None:
             picture[:16], picture[16:] = 7, 8
         write_image(tmp_path / f"{name}.png", picture)
     items = tuple(Item(f"{name}.png", "x", split="val" if name == "b" else "train") for name in "abcd")
-    assert find_near_duplicates(Source(tmp_path, "image", items, ("x",))).pairs == ()
+    assert find_near_duplicates(Source(tmp_path, "image", items, Classification(("x",)))).pairs == ()
     sounds = assign_splits(find_items(write_sounds(tmp_path / "sounds", 3)))
     assert near_duplicate_notes(sounds) == []
 

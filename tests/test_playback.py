@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from media_files import numbered_frames, read_numbers, spoil_packets, write_numbered
+from media_files import numbered_frames, read_numbers, spoil_packets, write_numbered, write_sound
 
 from tubelet.media import sequential
 from tubelet.media.reader import MediaError, index, read_frames
 from tubelet.media.sequential import Picture, frames_in_order, pictures_within, raw_frames_in_order
-from tubelet.media.writer import write_sound, write_video
+from tubelet.media.writer import write_video
 
 TICKS = [int(t) for t in np.cumsum(np.random.default_rng(0).integers(5, 200, 40))]
 VP9 = {"g": "12", "deadline": "realtime", "cpu-used": "8"}

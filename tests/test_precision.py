@@ -1,7 +1,5 @@
-"""Which precision the processor is given, models in it, and compiling that must not make things worse."""
+"""Which precision the processor is given, and models in it."""
 
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from small_sets import command, write_videos
 from tiny import FAMILIES, clip_for, tiny
 
 from tubelet import ClipSpec, Predictor, Streamer, save
-from tubelet.predict.precision import choose_dtype, compile_if_faster, prepared
+from tubelet.predict.precision import choose_dtype, prepared
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CLOSE = 0.05  # of the largest value: a tiny model's error in bfloat16 is 0.01 to 0.02
@@ -132,62 +130,6 @@ def test_a_stream_in_bfloat16_answers_as_its_model() -> None:
     (first, logits), *rest = Streamer(ready, window=8, hop=2).push(clip[0])
     assert (first, rest, logits.dtype) == (0, [], torch.float32)
     torch.testing.assert_close(logits, ready(clip)[0], atol=CLOSE, rtol=0)
-
-
-# ---- compiling
-
-
-def compile_to(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A stand-in for torch.compile: a compiled program whose answers `change` changes."""
-    return lambda plain: lambda clip: change(plain(clip))
-
-
-def take_seconds(monkeypatch: pytest.MonkeyPatch, plain: float, fast: float) -> None:
-    monkeypatch.setattr("tubelet.predict.precision.interleaved", lambda jobs, runs: {"plain": [plain], "fast": [fast]})
-
-
-def test_a_faster_program_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny("vit")
-    clip, calls = clip_for(model), []
-    monkeypatch.setattr(torch, "compile", compile_to(lambda made: calls.append(1) or made))
-    take_seconds(monkeypatch, 0.5, 0.25)
-    assert compile_if_faster(model, clip).endswith("s to compile, then 0.25 s a batch, 0.5 s without")
-    calls.clear()
-    model(clip)
-    assert calls == [1]
-
-
-@pytest.mark.parametrize(
-    ("change", "fast", "words"),
-    [
-        (lambda made: made, 0.5, "not compiled: .* s to compile, then 0.5 s a batch, 0.5 s without"),
-        (lambda made: made + 1, 0.1, "not compiled: it took .* s, and logits were off by up to 1"),
-        (lambda made: made * torch.nan, 0.1, "not compiled: it took .* s, and logits were off by up to nan"),
-        (lambda made: 1 // 0, 0.1, "not compiled: ZeroDivisionError: integer division or modulo by zero$"),
-    ],
-)
-def test_a_program_that_is_no_better_is_not(
-    monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any], fast: float, words: str
-) -> None:
-    model = tiny("vit")
-    clip = clip_for(model)
-    answer = model(clip)
-    monkeypatch.setattr(torch, "compile", compile_to(change))
-    take_seconds(monkeypatch, 0.5, fast)
-    assert re.search(words, compile_if_faster(model, clip))
-    assert "forward" not in vars(model)
-    assert torch.equal(model(clip), answer)
-
-
-def test_the_first_clips_decide_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(torch, "compile", compile_to(lambda made: made))
-    take_seconds(monkeypatch, 0.5, 0.25)
-    model = tiny("vit")
-    ready, clip = prepared(model, torch.bfloat16, compile=True), clip_for(model)
-    assert capsys.readouterr().err == ""
-    first, second = ready(clip), ready(clip)
-    assert torch.equal(first, second)
-    assert capsys.readouterr().err.count("tubelet: compiled: ") == 1
 
 
 # ---- predictions

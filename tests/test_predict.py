@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,25 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from small_sets import LEVELS, command, pictures, spoil, tiny_config, write_image, write_sounds, write_videos
+from test_workers import TOLD, pids
 
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import Views, load_views, views
 from tubelet.data.items import Item
-from tubelet.evaluate import CLIPS, Answer, answer, parse_views, results_of, write_predictions
+from tubelet.evaluate import evaluate, measure_answers, trained_on
 from tubelet.media.reader import MediaError
+from tubelet.media.workers import Workers
 from tubelet.media.writer import write_video
 from tubelet.nn import create_model
+from tubelet.predict.answer import CLIPS, Answer, answer, parse_views
 from tubelet.predict.exported import open_file
-from tubelet.predict.predictor import Predictor, find_files, trained_on
+from tubelet.predict.predictor import Predictor, find_files
+from tubelet.predict.tables import kept_rows, write_labelled, write_table
+from tubelet.tasks import Classification
 from tubelet.train.train import train_fn
 from tubelet.weights.store import save
+
+NBSP = "\N{NO-BREAK SPACE}"
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +125,79 @@ def test_a_clip_shorter_than_the_span_holds_its_last_frame(predictor: Predictor,
     assert one.probability == pytest.approx(eight.probability, abs=0.02)
 
 
+# ---- files of which the decoder dies
+
+
+@pytest.fixture
+def deadly(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A class folder more than the test split has, of the same kind, in which a file kills the children that look."""
+    folder = shutil.copytree(data / "test", tmp_path / "deadly")
+    shutil.move(folder / "dark" / "20.mp4", folder / "dark" / "segv.mp4")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("tubelet.data.health_cache.Workers", lambda: Workers(TOLD))
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["predict", "eval"])
+def test_the_file_of_which_the_decoder_dies_is_named_and_the_others_are_answered(
+    run: Path, deadly: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(verb, run, deadly, "--json", "--device", "cpu") == 3
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    killer = deadly / "dark" / "segv.mp4"
+    if verb == "predict":
+        assert [one["code"] for one in lines] == ["ok", "ok", "ok", "decoder-crash"]
+        assert [one["label"] for one in lines] == ["bright", "bright", "dark", None]
+        assert (lines[3]["path"], "Segmentation fault" in lines[3]["status"]) == (str(killer), True)
+    else:
+        assert (lines[0]["clips"], lines[0]["failed"], lines[0]["accuracy"]) == (3, 1, 1.0)
+        assert [(one["path"], one["code"]) for one in lines[0]["failures"]] == [("dark/segv.mp4", "decoder-crash")]
+    assert len(pids(deadly)) == 5
+
+
+def test_files_are_looked_at_once(predictor: Predictor, deadly: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a file alone never: to start a process takes longer."""
+    monkeypatch.setattr("tubelet.predict.predictor.MANY", 3)
+    monkeypatch.chdir(deadly)
+    paths = ["bright/20.mp4", "dark/../bright/21.mp4", str(deadly / "dark" / "segv.mp4"), "bright/20.mp4", "", "gone"]
+    assert predictor.predict(paths[2]).code == "ok"
+    assert pids(deadly) == []
+    for _ in range(2):
+        codes = [one.code for one in predictor.predict_files(paths)]
+        assert codes == ["ok", "ok", "decoder-crash", "ok", "not-a-file", "missing"]
+        assert [len(pids(deadly, name)) for name in ("20.mp4", "21.mp4", "segv.mp4")] == [1, 1, 2]
+    assert predictor.predict_files([]) == []
+
+
+def test_rows_are_on_the_disk_as_soon_as_they_are_known(
+    predictor: Predictor, run: Path, deadly: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, part = tmp_path / "p.csv", tmp_path / "p.csv.part"
+    answers = predictor.predict_files(sorted(deadly.glob("*/*.mp4")))
+    with suppress(KeyboardInterrupt), kept_rows(predictor.task, table) as keep:
+        for number, one in enumerate(answers):
+            keep(one)
+            assert len(read_csv(part)) == number + 1
+        raise KeyboardInterrupt
+    write_table(answers, predictor.task, table)
+    assert table.read_bytes() == part.read_bytes()
+    typed = ("predict", run, deadly, "--csv", table, "--device", "cpu")
+    assert command(*typed) == 3
+    assert not part.exists()
+    part.write_text("not ours")
+    assert command(*typed) == 2
+    assert part.read_text() == "not ours"
+    part.unlink()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(table))
+
+    monkeypatch.setattr("tubelet.predict.show.write_table", full)
+    before = table.read_bytes()
+    assert command(*typed) == 4
+    assert part.read_bytes() == table.read_bytes() == before
+
+
 # ---- checkpoints
 
 
@@ -126,7 +207,7 @@ def test_a_bug_while_reading_is_not_taken_for_a_bad_file(
     def broken(*_: object, **__: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("tubelet.evaluate.load_views", broken)
+    monkeypatch.setattr("tubelet.predict.answer.load_views", broken)
     with pytest.raises(ValueError, match="a bug"):
         predictor.predict_files([data / "test" / "dark" / "20.mp4"])
 
@@ -179,6 +260,9 @@ class Counting(torch.nn.Module):
         return torch.stack([mean, 1 - mean.square()], 1).float()
 
 
+TWO = Classification(("x", "y"))
+
+
 @pytest.fixture(scope="module")
 def long_and_short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of 1, 2, 8, 29, 31 and 120 frames, 25 a second, each frame darker than the one before."""
@@ -206,19 +290,19 @@ def test_files_answered_together_get_the_answers_they_get_alone(long_and_short: 
     (long_and_short / "bad.mp4").write_bytes(b"nothing to see here" * 10)
     names = [*sorted(path.name for path in long_and_short.glob("*.mp4")) * 2, "bad.mp4", "gone.mp4"][::order]
     items = [Item(name, "") for name in names]
-    found = answer(model, SPEC, long_and_short, items, views_text=text, after=seen.append)
+    found = answer(model, SPEC, TWO, long_and_short, items, views_text=text, after=seen.append)
     assert found == seen
     assert [one.path for one in found] == names
     temporal, spatial = parse_views(text, "video")
     clips = 0
     for one in found:
         if one.path in ("bad.mp4", "gone.mp4"):
-            assert (one.probabilities, one.seconds, one.seconds_seen) == (None, None, None)
+            assert (one.values, one.seconds, one.seconds_seen) == (None, None, None)
             assert one.code == {"bad.mp4": "not-video", "gone.mp4": "missing"}[one.path]
             continue
         own = views(long_and_short / one.path, SPEC, temporal=temporal, spatial=spatial)
         clips += len(own)
-        assert one.probabilities == pytest.approx(Counting()(own).mean(0).softmax(0).numpy(), abs=1e-6)
+        assert one.values == pytest.approx(Counting()(own).mean(0).softmax(0).numpy(), abs=1e-6)
         frames = int(one.path[:3])
         assert one.seconds == pytest.approx(frames / 25)
         assert one.seconds_seen == pytest.approx(min(frames / 25, 0.16 * len(own) / spatial))
@@ -235,19 +319,6 @@ def test_a_model_gives_one_file_among_many_the_answer_it_gives_it_alone(
         assert alone.seconds_seen == one.seconds_seen
         for name, probability in alone.probabilities.items():
             assert one.probabilities[name] == pytest.approx(probability, abs=1e-6)
-
-
-def test_the_last_batch_is_not_compiled_for(
-    run: Path, long_and_short: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    compiled: list[int] = []
-    monkeypatch.setattr(torch, "compile", lambda plain: lambda clip: compiled.append(len(clip)) or plain(clip))
-    monkeypatch.setattr("tubelet.predict.precision.interleaved", lambda jobs, runs: {"plain": [2.0], "fast": [1.0]})
-    fast = Predictor.load(run, device="cpu", compile=True)
-    files = [long_and_short / "008.mp4"] * (2 * CLIPS + 3)
-    assert len(fast.predict_files(files)) == 2 * CLIPS + 3
-    assert set(compiled) == {CLIPS}
-    assert "compiled" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("int8", [True, False])
@@ -279,8 +350,8 @@ def test_few_clips_are_held_however_many_files_there_are(
         most[0] = max(most[0], read[0] - told[0])
         told[0] += 1
 
-    monkeypatch.setattr("tubelet.evaluate.load_views", load)
-    answer(Counting(), SPEC, long_and_short, [Item(name, "")] * 200, views_text=text, workers=1, after=after)
+    monkeypatch.setattr("tubelet.predict.answer.load_views", load)
+    answer(Counting(), SPEC, TWO, long_and_short, [Item(name, "")] * 200, views_text=text, workers=1, after=after)
     assert (read[0], told[0]) == (200, 200)
     assert most[0] * views_of_it <= max(4 * views_of_it, 4 * CLIPS)
 
@@ -288,13 +359,13 @@ def test_few_clips_are_held_however_many_files_there_are(
 def test_answers_over_a_few_images_and_sounds(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", pictures(60, [0])[0])
     still = replace(SPEC, kind="image", frames=1, seconds_between_frames=0.0)
-    (one,) = answer(Counting(), still, tmp_path, [Item("a.png", "")])
+    (one,) = answer(Counting(), still, TWO, tmp_path, [Item("a.png", "")])
     assert (one.seconds, one.seconds_seen) == (0, 0)
     write_sounds(tmp_path, 1, seconds=1.0)
     mel = {"resize": (16, 20), "crop": (16, 20), "mean": (0.0,), "std": (1.0,), "channels": "mel"}
     sound = replace(SPEC, kind="sound", frames=1, seconds_between_frames=0.01, **mel)  # of 0.2 s
     model = Counting()
-    (one,) = answer(model, sound, tmp_path, [Item("low/0.wav", "")])
+    (one,) = answer(model, sound, TWO, tmp_path, [Item("low/0.wav", "")])
     assert (one.seconds, one.seconds_seen, model.batches) == (pytest.approx(1), pytest.approx(1), [5])
 
 
@@ -304,24 +375,26 @@ def test_answers_over_a_few_images_and_sounds(tmp_path: Path) -> None:
 def test_files_that_could_not_be_read_count_as_wrong_in_all(tmp_path: Path) -> None:
     chances = np.array([0.8, 0.2])
     answers = [
-        Answer("a", "x", "ok", chances),
-        Answer("b", "y", "ok", chances),
-        Answer("c", "x", "b: broken, it is.", None, "damaged"),
+        Answer(Item("a", "x"), chances),
+        Answer(Item("b", "y"), chances, seconds=2.0, seconds_seen=1.5),
+        Answer(Item("c", "x"), None, "b: broken, it is.", "damaged"),
     ]
-    results = results_of(answers, ["x", "y"])
+    results = measure_answers(answers, TWO, split=None, views="1x1").to_json()
     assert (results["accuracy"], results["accuracy_all"], results["failed"]) == (0.5, 1 / 3, 1)
-    write_predictions(answers, ["x", "y"], tmp_path / "p.csv")
+    assert (results["seconds"], results["seconds_seen"]) == (2.0, 1.5)
+    write_labelled(answers, TWO, tmp_path / "p.csv")
     rows = read_csv(tmp_path / "p.csv")
     assert [row["status"] for row in rows] == ["ok", "ok", "b: broken, it is."]
     assert [row["code"] for row in rows] == ["ok", "ok", "damaged"]
-    assert [row["predicted"] for row in rows] == ["x", "x", ""]
+    assert [(row["label"], row["predicted"]) for row in rows] == [("x", "x"), ("y", "x"), ("x", "")]
+    assert [(row["seconds"], row["seconds_seen"]) for row in rows] == [("", ""), ("2.000", "1.500"), ("", "")]
     with pytest.raises(ValueError, match="none of 1 files could be read:\n  b: broken, it is"):
-        results_of(answers[2:], ["x", "y"])
+        measure_answers(answers[2:], TWO, split=None, views="1x1")
 
 
 def test_an_answer_is_asked_for_with_valid_views_only(predictor: Predictor) -> None:
     with pytest.raises(ValueError, match="views = '3'"):
-        answer(predictor.model, predictor.spec, Path(), [], views_text="3")
+        answer(predictor.model, predictor.spec, predictor.task, Path(), [], views_text="3")
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -334,15 +407,16 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def test_evaluation_gives_the_results_of_the_run(predictor: Predictor, run: Path, data: Path, tmp_path: Path) -> None:
     own = json.loads((run / "results.json").read_text())
-    found = predictor.evaluate(data, views=own["views"], csv_file=tmp_path / "p.csv", show=False)
-    assert found.pop("failures") == []
+    evaluation = evaluate(predictor, data, views=own["views"], csv_file=tmp_path / "p.csv", show=False)
+    found = evaluation.to_json()
+    assert evaluation.failed == []
     assert {name: own[name] for name in found} == found
     assert (tmp_path / "p.csv").read_bytes() == (run / "predictions.csv").read_bytes()
     assert own["clips"] == 4
-    assert predictor.evaluate(data, split="train", show=False)["clips"] == 8
-    assert predictor.evaluate(data, split="val", views="2x3", show=False)["clips"] == 2
+    assert evaluate(predictor, data, split="train", show=False).results.clips == 8
+    assert evaluate(predictor, data, split="val", views="2x3", show=False).results.clips == 2
     with pytest.raises(ValueError, match="has no split 'tset' but test, train, val"):
-        predictor.evaluate(data, split="tset", show=False)
+        evaluate(predictor, data, split="tset", show=False)
 
 
 def test_a_run_is_not_tested_on_what_it_was_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -351,18 +425,19 @@ def test_a_run_is_not_tested_on_what_it_was_trained_on(tmp_path: Path, capsys: p
     own = json.loads((run / "results.json").read_text())
     assert len(trained_on(run)) == len(trained_on(run / "model.safetensors")) == 6
     for start in (run, run / "model.safetensors"):
-        found = Predictor.load(start, device="cpu").evaluate(data, views=own["views"], show=True)
-        assert (found.pop("failures"), found.pop("split")) == ([], None)
+        evaluation = evaluate(Predictor.load(start, device="cpu"), data, views=own["views"], show=True)
+        found = evaluation.to_json()
+        assert (evaluation.failed, found.pop("split")) == ([], None)
         assert {name: own[name] for name in found} == found
     assert "note  6 clips" in capsys.readouterr().out
     write_videos(data, 1, first=9)  # new ones are
-    assert Predictor.load(run, device="cpu").evaluate(data, show=False)["clips"] == 4
+    assert evaluate(Predictor.load(run, device="cpu"), data, show=False).results.clips == 4
     for row in read_csv(run / "predictions.csv"):
         (data / row["path"]).unlink()
     for name in LEVELS:
         (data / name / "9.mp4").unlink()
     with pytest.raises(ValueError, match="data: the run was trained on every one of these clips: give it others"):
-        Predictor.load(run, device="cpu").evaluate(data, show=False)
+        evaluate(Predictor.load(run, device="cpu"), data, show=False)
     shutil.copy(run / "model.safetensors", tmp_path / "alone.safetensors")
     assert trained_on(tmp_path / "alone.safetensors") == set()
     shutil.rmtree(data)
@@ -372,7 +447,7 @@ def test_a_run_is_not_tested_on_what_it_was_trained_on(tmp_path: Path, capsys: p
 def test_evaluation_needs_classes_that_the_model_knows(predictor: Predictor, tmp_path: Path) -> None:
     data = write_videos(tmp_path, 1, classes=("dark", "grey"))
     with pytest.raises(ValueError, match="has classes the model does not know: grey; it knows bright, dark"):
-        predictor.evaluate(data, show=False)
+        evaluate(predictor, data, show=False)
 
 
 def test_one_class_is_enough_to_evaluate(
@@ -380,15 +455,15 @@ def test_one_class_is_enough_to_evaluate(
 ) -> None:
     data = write_videos(tmp_path / "data", 2, classes=("dark",))
     spoil(data / "dark" / "1.mp4")
-    found = predictor.evaluate(data, show=True)
+    found = evaluate(predictor, data, show=True).to_json()
     assert (found["clips"], found["failed"], found["accuracy"], found["accuracy_all"]) == (1, 1, 1.0, 0.5)
     shown = capsys.readouterr().out
-    for line in ("Evaluation", "accuracy    100.0% of 1 clip ", "unreadable  1 file; 50.0%"):
+    for line in ("Evaluation", f"100.0{NBSP}% right on 1 clip ", "unreadable", "1 file", f"50.0{NBSP}%"):
         assert line in shown
     assert f"{data / 'dark' / '1.mp4'}: its content is no video" in shown
     spoil(data / "dark" / "0.mp4")
     with pytest.raises(ValueError, match="none of 2 files could be read"):
-        predictor.evaluate(data, show=False)
+        evaluate(predictor, data, show=False)
 
 
 # ---- the command line
@@ -503,10 +578,10 @@ def test_evaluation_says_how_much_was_looked_at(
 ) -> None:
     (tmp_path / "dark").mkdir()
     write_video(tmp_path / "dark" / "a.mp4", darkening(300), frames_per_second=25)
-    found = predictor.evaluate(tmp_path)
+    found = evaluate(predictor, tmp_path).to_json()
     assert (found["views"], found["seconds"], found["seconds_seen"]) == ("auto", 12.0, 10.24)
     assert "10.2 of 12.0 s" in capsys.readouterr().out
-    assert predictor.evaluate(tmp_path, views="40x1", show=False)["seconds_seen"] == 12.0
+    assert evaluate(predictor, tmp_path, views="40x1", show=False).to_json()["seconds_seen"] == 12.0
 
 
 def test_weights_of_others_are_sent_to_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -525,7 +600,7 @@ def test_eval_on_the_command_line(run: Path, data: Path, tmp_path: Path, capsys:
     assert command("eval", run, data, "--views", "2x3", "--csv", tmp_path / "p.csv", "--device", "cpu") == 0
     shown = capsys.readouterr().out
     assert "Evaluation on test" in shown
-    assert "accuracy  100.0% of 4" in shown
+    assert f"100.0{NBSP}% right on 4 clips" in shown
     assert len(read_csv(tmp_path / "p.csv")) == 4
     broken = shutil.copytree(data / "test", tmp_path / "broken")
     spoil(broken / "dark" / "20.mp4")

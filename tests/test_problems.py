@@ -7,12 +7,14 @@ import unicodedata
 import wave
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_sets import TINY_FLAGS, command, write_videos
 
 from tubelet.data.items import find_items
 from tubelet.data.problems import KINDS, DataProblems, Problem
+from tubelet.tasks import MultiLabel, Regression
 
 
 def put(root: Path, *names: str) -> Path:
@@ -190,6 +192,19 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         table("path,label\nx.wav,\n,run\n"),
         ["missing-file t.csv line 2", "empty-label t.csv line 2", "empty-path t.csv line 3", "few-classes ."],
     ),
+    "several classes": (
+        rows("a.wav,walk;;run,0,1,", "b.wav,run; run,0,1,", "c.wav,,0,1,", "d.wav,(none),0,1,", "d.wav,;,0,2,"),
+        ["label t.csv line 6", "label t.csv line 7", "label t.csv line 10"],
+    ),
+    "class folders of several classes": (
+        folder(*GOOD, "walk;;run/e.wav", "walk;run/f.wav"),
+        ["label class 'walk;;run'"],
+    ),
+    "numbers": (
+        table("path,speed,angle\na.wav,1,-2e3\nb.wav,x,nan\nc.wav,,\nd.wav,1\nd.wav,2;3,\n"),
+        ["label t.csv line 3", "cells t.csv line 5", "label t.csv line 6"],
+    ),
+    "numbers without their columns": (table("path,speed\na.wav,1\n"), ["header ."]),
     "nine at once": (
         rows(
             *("gone.wav,run,,,", "a.wav,,,,", "b.wav,walk,x,,", "b.wav,walk,0,1,all", "b.wav,walk", "c.wav,Run,0,1,"),
@@ -204,9 +219,17 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
 }
 
 
-def problems_of(data: Path) -> DataProblems:
+TASKS_OF: dict[str, dict[str, Any]] = {
+    "several classes": {"task": MultiLabel},
+    "class folders of several classes": {"task": MultiLabel},
+    "numbers": {"task": Regression, "labels": ("speed", "angle")},
+    "numbers without their columns": {"task": Regression, "labels": ("speed", "angle")},
+}
+
+
+def problems_of(data: Path, **task: Any) -> DataProblems:
     with pytest.raises(DataProblems) as caught:
-        find_items(data)
+        find_items(data, **task)
     return caught.value
 
 
@@ -214,7 +237,7 @@ def problems_of(data: Path) -> DataProblems:
 def test_all_that_is_wrong_is_told(tmp_path: Path, name: str) -> None:
     make, expected = BROKEN[name]
     data = make(tmp_path)
-    error = problems_of(data)
+    error = problems_of(data, **TASKS_OF.get(name, {}))
     found = [f"{one.kind} {ROOT if one.where == str(data) else one.where}" for one in error.problems]
     assert sorted(found) == sorted(expected)
     text = str(error)

@@ -8,7 +8,8 @@ import torch
 from tiny import blocks_of, tiny
 
 from tubelet.nn import FAMILIES, SpaceTimeTransformer
-from tubelet.tasks.classification import mix_pairs, soft_targets
+from tubelet.tasks import Classification
+from tubelet.train.mixup import mix_pairs
 from tubelet.train.optim import layer_depths, learning_rate, make_optimizer
 
 torch.set_num_threads(1)
@@ -113,7 +114,7 @@ def test_only_matrices_decay(family: str) -> None:
 
 @pytest.mark.parametrize("shape", [(6, 3, 2, 4, 5), (2, 1, 1, 8, 9)])
 def test_mixup_is_a_convex_mean_of_neighbours(shape: tuple[int, ...]) -> None:
-    clips, targets = torch.randn(shape), soft_targets(torch.arange(shape[0]), 7, 0.1)
+    clips, targets = torch.randn(shape), Classification(tuple("abcdefg")).soften(torch.arange(shape[0]), 0.1)
     shares = np.linspace(0, 1, shape[0] // 2)
     mixed_clips, mixed_targets = mix_pairs(clips, targets, shares)
     for x, mixed in ((clips, mixed_clips), (targets, mixed_targets)):
@@ -134,8 +135,9 @@ def test_pairs_do_not_know_of_each_other() -> None:
 
 def test_soft_targets_keep_the_label_likeliest_and_sum_to_one() -> None:
     labels = torch.tensor([2, 0, 4, 4])
-    targets = soft_targets(labels, 5, 0.1)
+    task = Classification(tuple("abcde"))
+    targets = task.soften(labels, 0.1)
     assert torch.equal(targets.argmax(1), labels)
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
     torch.testing.assert_close(targets[0], torch.tensor([0.02, 0.02, 0.92, 0.02, 0.02]))
-    assert torch.equal(soft_targets(labels, 5, 0.0), torch.nn.functional.one_hot(labels, 5).float())
+    assert torch.equal(task.soften(labels, 0.0), torch.nn.functional.one_hot(labels, 5).float())

@@ -1,15 +1,14 @@
-"""The report and the model card: numbers against brute force, what a reader is shown, hostile names, damaged runs."""
+"""The report and the model card: what a reader is shown, hostile names, pages that stand alone."""
 
+import ast
 import base64
-import csv
 import io
-import json
 import re
-import subprocess
-import sys
 import wave
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
 import numpy as np
@@ -17,9 +16,13 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from tubelet.report.page import summarise, write_card, write_report
+import tubelet.report
+from tubelet.data.table import Item
+from tubelet.evaluate import measure_answers
+from tubelet.predict.answer import Answer
+from tubelet.report.page import Finished, write_card, write_report
 from tubelet.report.plots import curve_svg, sound_uri, strip_uri
-from tubelet.tasks.classification import wilson_interval
+from tubelet.tasks import Classification, Task
 
 DIRECTIONS = ["left", "right", "up", "down"]
 NBSP = "\N{NO-BREAK SPACE}"
@@ -44,54 +47,44 @@ def make_run(
     kind: str = "video",
     split: str = "val",
     single_frame: float | None = None,
-) -> Path:
+) -> Finished:
     classes = DIRECTIONS if classes is None else classes
     labels, probabilities = random_answers(len(classes), 60, seed=0) if answers is None else answers
-    predicted = probabilities.argmax(axis=1)
     names = [*items, *(f"clips/{i:03d}.mp4" for i in range(len(items), len(labels)))]
-    path.mkdir()
-    with open(path / "predictions.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        table = csv.writer(file)
-        table.writerow(
-            ["path", "label", "predicted", "probability", "status", "code", *(f"p:{name}" for name in classes)]
-        )
-        for name, label, answer, row in zip(names, labels, predicted, probabilities):
-            table.writerow([name, classes[label], classes[answer], row[answer], "ok", "ok", *row])
-        for i, name in enumerate(failed):
-            table.writerow(
-                [name, classes[i % len(classes)], "", "", "E-EMPTY: the file is empty", "empty", *[""] * len(classes)]
-            )
-    results = summarise(classes, labels, probabilities, failed=len(failed))
-    single = None if single_frame is None else {"accuracy": single_frame}
-    write_json(path / "results.json", {**results, "split": split, "views": "1x1", "single_frame": single})
+    given = [Answer(Item(name, classes[label]), row) for name, label, row in zip(names, labels, probabilities)]
+    given += [
+        Answer(Item(name, classes[i % len(classes)]), None, "E-EMPTY: the file is empty", "empty")
+        for i, name in enumerate(failed)
+    ]
     counts = {"train": {name: 40 + i for i, name in enumerate(classes)}, "val": {classes[0]: 7}}
-    data = {
-        "root": "/home/ada/clips",
-        "kind": kind,
-        "fingerprint": "9f3a",
-        "counts": counts,
-        "notes": ["2 files left out"],
-    }
-    config = {"tubelet": "0.1.0", "classes": classes, "data": data, "plan": ["time  about 12 minutes", "split 4:1"]}
+    found = finish(path, Classification(tuple(classes)), given, counts=counts, kind=kind, split=split)
+    single = None if single_frame is None else {"accuracy": single_frame}
+    return replace(found, results={**found.results, "single_frame": single})
+
+
+def finish(
+    path: Path, task: Task, answers: list[Answer], *, counts: dict[str, Any], kind: str = "video", split: str = "val"
+) -> Finished:
+    """A run at its end with these answers, and records of a training that went well."""
+    path.mkdir()
+    for name in ("results.json", "config.json", "predictions.csv"):
+        (path / name).touch()
+    evaluation = measure_answers(answers, task, split=split, views="1x1")
+    data = {"root": "/home/ada/clips", "kind": kind, "fingerprint": "9f3a", "counts": counts, "notes": ["2 left out"]}
+    data["clips"] = {split: sum(of.values()) for split, of in counts.items()}
+    config = {"tubelet": "0.1.0", "data": data, "plan": ["time  about 12 minutes", "split 4:1"]}
     config |= {
         "model_name": "vivit2-Ti/16x2",
         "model": {"family": "vivit2"},
         "clip_spec": {"frames": 16},
         "train": {"lr": 0.0005, "augment": True},
     }
-    write_json(path / "config.json", config)
-    records = [
-        {"kind": "train", "step": s, "epoch": s / 10, "loss": 9 / s, "accuracy": 1 - 1 / s} for s in range(1, 300)
-    ]
-    records += [
-        {"kind": "val", "step": 10 * e, "epoch": e, "loss": 1 / e, "accuracy": 0.5 + e / 100} for e in range(1, 30)
-    ]
-    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
-
-
-def write_json(path: Path, values: object) -> None:
-    path.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
+    score = task.figure_name
+    metrics = [{"kind": "train", "step": s, "epoch": s / 10, "loss": 9 / s, score: 1 - 1 / s} for s in range(1, 300)]
+    metrics += [{"kind": "val", "step": 10 * e, "epoch": e, "loss": 1 / e, score: 0.5 + e / 100} for e in range(1, 30)]
+    kept = {"which": "last", "step": 299, "epoch": 29.9, score: None}
+    results = {**evaluation.to_json(), "kept": kept, "single_frame": None, "frozen": None, "clips_per_second": 7.5}
+    return Finished(path, config, metrics, task, evaluation, results)
 
 
 # A soft picture with grain, the like of a camera's, (16, 90, 160, 3).
@@ -134,104 +127,12 @@ def plain(html: str) -> str:
     return re.sub(r"<.*?>", "", html)
 
 
-def report(run: Path) -> Page:
+def report(run: Finished) -> Page:
     return Page(write_report(run, frames=frames_of))
 
 
-def add(file: Path, **values: object) -> None:
-    """Into a JSON file of a run."""
-    write_json(file, json.loads(file.read_text()) | values)
-
-
-# ---------------------------------------------------------------------------------------------------------- metrics
-
-
-@pytest.mark.parametrize(("k", "n"), [(1, 3), (2, 5), (4, 60), (9, 300), (40, 200)])
-def test_summary_agrees_with_counting(k: int, n: int) -> None:
-    classes = [f"class {i}" for i in range(k)]
-    labels, probabilities = random_answers(k, n, seed=k)
-    summary = summarise(classes, labels, probabilities, failed=3)
-    rows = [(int(label), list(row)) for label, row in zip(labels, probabilities)]
-    answers = [(label, row.index(max(row))) for label, row in rows]
-
-    right = sum(label == answer for label, answer in answers)
-    assert summary["clips"] == n
-    assert summary["accuracy"] == pytest.approx(right / n)
-    assert summary["accuracy_all"] == pytest.approx(right / (n + 3))
-    matrix = [[sum(pair == (i, j) for pair in answers) for j in range(k)] for i in range(k)]
-    assert summary["confusion"] == matrix
-    assert [sum(row) for row in matrix] == [row["support"] for row in summary["per_class"]]
-
-    f1 = []
-    for i, row in enumerate(summary["per_class"]):
-        support, said, hit = sum(matrix[i]), sum(line[i] for line in matrix), matrix[i][i]
-        assert row["recall"] == (pytest.approx(hit / support) if support else None)
-        assert row["precision"] == (pytest.approx(hit / said) if said else None)
-        assert row["f1"] == (pytest.approx(2 * hit / (support + said)) if support + said else None)
-        f1 += [2 * hit / (support + said)] if support else []
-    assert summary["macro"]["f1"] == pytest.approx(sum(f1) / len(f1))
-    majority = max(sum(row) for row in matrix)
-    assert summary["majority"]["accuracy"] == pytest.approx(majority / n)
-    assert sum(matrix[classes.index(summary["majority"]["label"])]) == majority
-    first_five = sum(label in sorted(range(k), key=lambda j: -row[j])[:5] for label, row in rows)
-    assert summary["top5"] == (pytest.approx(first_five / n) if k > 5 else None)
-
-
-def test_calibration_error_is_the_mean_gap_of_fifteen_bins() -> None:
-    labels, probabilities = random_answers(4, 500, seed=1)
-    total = 0.0
-    for b in range(15):
-        rows = [(lab, row) for lab, row in zip(labels, probabilities) if b / 15 < max(row) <= (b + 1) / 15]
-        if rows:
-            confidence = sum(max(row) for _, row in rows) / len(rows)
-            accuracy = sum(row.argmax() == lab for lab, row in rows) / len(rows)
-            total += len(rows) / 500 * abs(confidence - accuracy)
-    assert summarise(DIRECTIONS, labels, probabilities)["calibration_error"] == pytest.approx(total)
-
-
-def test_small_integers_are_labels_too() -> None:
-    labels, probabilities = random_answers(40, 200, seed=2)
-    assert summarise(range(40), labels.astype(np.uint8), probabilities) == summarise(range(40), labels, probabilities)
-
-
-def test_certain_and_right_is_perfectly_calibrated() -> None:
-    summary = summarise(DIRECTIONS, np.arange(4), np.eye(4))
-    assert (summary["accuracy"], summary["calibration_error"], summary["mean_confidence"]) == (1, 0, 1)
-
-
-@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 30), (30, 30), (119, 128), (7, 1000)])
-def test_wilson_interval_ends_where_the_score_test_just_rejects(right: int, n: int) -> None:
-    low, high = wilson_interval(right, n)
-    share = right / n
-    assert 0 <= low <= share <= high <= 1
-    for end in (low, high):
-        if 1e-9 < end < 1 - 1e-9:
-            assert (share - end) ** 2 == pytest.approx(1.959963984540054**2 * end * (1 - end) / n)
-
-
-def test_summary_is_plain_json_even_with_classes_never_seen_or_answered() -> None:
-    summary = summarise(["a", "b", "c"], np.array([0, 0, 1]), np.array([[0.9, 0.1, 0], [0.8, 0.2, 0], [0.6, 0.4, 0]]))
-    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    a, b, c = summary["per_class"]
-    assert (a["recall"], b["recall"], c["recall"]) == (1, 0, None)
-    assert (b["precision"], c["precision"], b["f1"], c["f1"]) == (None, None, 0, None)
-    assert summary["macro"]["recall"] == 0.5
-
-
-@pytest.mark.parametrize(
-    ("labels", "probabilities", "message"),
-    [
-        (np.zeros(2, int), np.ones((2, 3)) / 3, r"got labels \(2,\) and probabilities \(2, 3\) for 4 classes"),
-        (np.array([4]), np.ones((1, 4)) / 4, r"got labels \[4\]; expected integers from 0 to 3"),
-        (np.array([0.5]), np.ones((1, 4)) / 4, "expected integers"),
-        (np.array([0]), np.array([[3.0, -1, 2, 0]]), "do not sum to 1; pass the softmax"),
-        (np.array([0]), np.full((1, 4), np.nan), "do not sum to 1"),
-        (np.zeros(0), np.zeros((0, 4)), "0 files were read and 7 failed"),
-    ],
-)
-def test_summarise_says_what_is_wrong(labels: np.ndarray, probabilities: np.ndarray, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        summarise(DIRECTIONS, labels, probabilities, failed=7)
+def with_data(run: Finished, **values: object) -> Finished:
+    return replace(run, config=run.config | {"data": run.config["data"] | values})
 
 
 # --------------------------------------------------------------------------------------------------------- headline
@@ -242,11 +143,10 @@ def test_headline_says_the_accuracy_its_interval_and_the_baselines(tmp_path: Pat
     answers = np.where(np.arange(128) < 9, (labels + 1) % 4, labels)
     page = report(make_run(tmp_path / "run", answers=(labels, np.eye(4)[answers] * 0.6 + 0.1), single_frame=0.31))
     assert "<title>93.0" in page.source
-    assert f"of 128 clips right. 95{NBSP}% interval: 87.2{NBSP}% to 96.3{NBSP}%." in page.text
-    assert (
-        f"The model is right on 93{NBSP}% of 128 clips it never saw; always answering “left” would be right on "
-        f"25{NBSP}%, a model given one frame of each clip on 31{NBSP}%."
-    ) in page.text
+    assert f"95{NBSP}% interval: 87.2{NBSP}% to 96.3{NBSP}%" in page.text
+    sentence = re.search('<p class="sentence">(.*?)</p>', page.source)[1]
+    for value in (f"93.0{NBSP}%", "128 clips it never saw", "“left”", f"25.0{NBSP}%", "one frame", f"31.0{NBSP}%"):
+        assert value in sentence
     widths = re.findall(r'<i (?:class="model" )?style="width:([\d.]+)%', page.source)
     assert [float(width) for width in widths] == [92.97, 31, 25]
     assert "Not clearly better" not in page.text
@@ -265,16 +165,17 @@ def test_a_baseline_inside_or_above_the_interval_is_a_warning(
 
 def test_files_that_failed_are_counted_and_listed(tmp_path: Path) -> None:
     page = report(make_run(tmp_path / "run", failed=tuple(f"bad {i}.mp4" for i in range(203))))
-    right = summarise(DIRECTIONS, *random_answers(4, 60, seed=0))["accuracy"] * 60
-    share = f"{100 * right / 263:.1f}"
-    assert f"203 more files could not be read (list); counted as wrong, that makes {share}{NBSP}% of 263." in page.text
+    labels, probabilities = random_answers(4, 60, seed=0)
+    right = (probabilities.argmax(1) == labels).sum()
+    assert f"<dd>{100 * right / 263:.1f}{NBSP}%</dd>" in page.source
+    assert "203 more files could not be read" in page.text
     assert "bad 0.mp4" in page.section("failed")
     assert page.section("failed").count("E-EMPTY: the file is empty") == 200
     assert "And 3 more in predictions.csv." in page.section("failed")
 
 
 def test_no_failed_file_is_said_too(tmp_path: Path) -> None:
-    assert "None: all 60 could be read." in report(make_run(tmp_path / "run")).section("failed")
+    assert "all 60 could be read" in report(make_run(tmp_path / "run")).section("failed")
 
 
 def test_classes_without_a_clip_are_named(tmp_path: Path) -> None:
@@ -286,7 +187,7 @@ def test_classes_without_a_clip_are_named(tmp_path: Path) -> None:
 
 def test_figures_on_the_training_split_say_so(tmp_path: Path) -> None:
     page = report(make_run(tmp_path / "run", split="train", kind="sound"))
-    assert "of 60 recordings it was trained on" in page.text
+    assert "60 recordings it was trained on" in page.text
     assert "These recordings were used for training: the figures say nothing about new ones." in page.text
 
 
@@ -294,7 +195,7 @@ def test_nearly_all_is_not_called_all(tmp_path: Path) -> None:
     labels = np.zeros(3000, int)
     probabilities = np.eye(2)[(np.arange(3000) == 5).astype(int)]
     page = report(make_run(tmp_path / "run", classes=["yes", "no"], answers=(labels, probabilities)))
-    assert f"The model is right on 99.97{NBSP}% of 3000 clips" in page.text
+    assert f"99.97{NBSP}% right on 3000 clips" in page.text
 
 
 # --------------------------------------------------------------------------------------------- curves, tables, strips
@@ -306,9 +207,10 @@ def test_confusion_table_holds_every_count(tmp_path: Path, k: int) -> None:
     answers = random_answers(k, 150, seed=k, right=0.4)
     table = report(make_run(tmp_path / "run", classes=classes, answers=answers)).section("confusion")
     shown = {(a, b): int(n) for a, b, n in re.findall(r'title="(class \d\d) → (class \d\d): (\d+)"', table)}
-    for i, row in enumerate(summarise(classes, *answers)["confusion"]):
-        for j, count in enumerate(row):
-            assert shown.get((classes[i], classes[j]), 0) == count
+    for i, label in enumerate(classes):
+        for j, answer in enumerate(classes):
+            count = ((answers[0] == i) & (answers[1].argmax(1) == j)).sum()
+            assert shown.get((label, answer), 0) == count
     assert table.count("<td") == k * k
     assert bool(re.search(r'">\d+</a></td>', table)) == (k <= 20)
 
@@ -353,7 +255,7 @@ def test_the_twelve_most_confident_mistakes_are_shown_as_strips(tmp_path: Path) 
     assert len(set(asked)) == len(asked)
     assert re.findall(r"<code>(clips.*?)</code>", page.section("mistakes")) == expected
     assert page.section("mistakes").count("<img") == 12
-    assert f"{len(wrong)} mistakes in all, the 12 most confident here." in page.text
+    assert f"{len(wrong)} mistakes in all, the 12 most" in page.text
 
 
 @pytest.mark.parametrize(("k", "n"), [(4, 300), (12, 300), (20, 2000)])
@@ -397,11 +299,10 @@ def test_a_file_that_is_still_there_is_linked_from_the_page(tmp_path: Path) -> N
         (data / name).write_bytes(b"")
     answers = (np.zeros(5, int), np.eye(4)[[1, 1, 1, 2, 0]])
     run = make_run(tmp_path / "run", answers=answers, items=tuple(names))
-    add(run / "config.json", data=json.loads((run / "config.json").read_text())["data"] | {"root": str(data)})
-    page = report(run)
+    page = report(with_data(run, root=str(data)))
     links = {link["href"] for link in page.all("a") if not link["href"].startswith("#")}
     assert all(link.startswith("./") for link in links)
-    targets = {urljoin(run.absolute().as_uri() + "/", link) for link in links}
+    targets = {urljoin(run.path.absolute().as_uri() + "/", link) for link in links}
     assert targets == {(data / name).as_uri() for name in (names[0], names[1], names[4])} | {
         (data / "part.mp4").as_uri() + "#t=1.5,4"
     }
@@ -410,7 +311,7 @@ def test_a_file_that_is_still_there_is_linked_from_the_page(tmp_path: Path) -> N
 def test_a_mistake_whose_file_is_gone_keeps_its_place(tmp_path: Path) -> None:
     answers = (np.array([0, 1, 1]), np.eye(4)[[0, 1, 2]])
     page = Page(write_report(make_run(tmp_path / "run", answers=answers), frames=lambda path: None))
-    assert "1 mistake in all. " in page.text
+    assert "1 mistake in all" in page.text
     assert "could not be read again" in page.section("mistakes")
     assert "clips/002.mp4" in page.section("mistakes")
     assert not page.all("img")
@@ -468,11 +369,11 @@ def test_curves_take_colour_and_type_from_the_page_and_stay_small() -> None:
 
 def test_best_epoch_and_losses_that_are_no_numbers_are_told(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    with open(run / "metrics.jsonl", "a") as file:
-        file.write('{"kind": "train", "step": 300, "epoch": 30, "loss": null, "accuracy": 0.1}\n')
+    run.metrics.append({"kind": "train", "step": 300, "epoch": 30, "loss": None, "accuracy": 0.1})
     page = report(run)
-    assert f"Over 30 epochs. The best look at held-out clips was 79.0{NBSP}% at epoch 29." in page.text
-    assert "The loss was not a finite number in 1 record: gaps in the curve." in page.text
+    told = re.search("<p>(.*?)</p>", page.section("curves"), re.DOTALL)[1]
+    for value in ("30 epochs", f"79.0{NBSP}%", "epoch 29", "not a finite number in 1 record"):
+        assert value in told
     assert page.section("curves").count("<svg") == 2
 
 
@@ -488,18 +389,18 @@ def test_best_epoch_and_losses_that_are_no_numbers_are_told(tmp_path: Path) -> N
 )
 def test_which_weights_are_kept_is_told(tmp_path: Path, kept: dict[str, object], values: tuple[str, ...]) -> None:
     run = make_run(tmp_path / "run")
-    add(run / "results.json", kept=kept)
+    run = replace(run, results=run.results | {"kept": kept})
     told = re.search("<p>(.*?)</p>", report(run).section("curves"), re.DOTALL)[1]
     assert all(value in told for value in values)
     assert ("chose nothing" in told) == (kept["which"] == "last")
-    (run / "metrics.jsonl").write_text('{"kind": "val", "epoch": 1, "accuracy": null}\n')
+    run = replace(run, metrics=[{"kind": "val", "epoch": 1, "accuracy": None}])
     assert kept["which"] == "best" or "chose" not in report(run).section("curves")  # nobody looked
 
 
 def test_a_run_without_records_is_drawn_without_curves(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
-    (run / "metrics.jsonl").write_text("")
-    assert "metrics.jsonl holds no record yet." in report(run).section("curves")
+    section = report(replace(make_run(tmp_path / "run"), metrics=[])).section("curves")
+    assert "no record" in section
+    assert "<svg" not in section
 
 
 def test_data_plan_and_settings_are_shown(tmp_path: Path) -> None:
@@ -512,7 +413,7 @@ def test_data_plan_and_settings_are_shown(tmp_path: Path) -> None:
         ("down", "43", "0"),
         ("all", "166", "7"),
     ]
-    assert "2 files left out" in page.section("data")
+    assert "2 left out" in page.section("data")
     assert "time  about 12 minutes\nsplit 4:1" in page.section("settings")
     assert '<th scope="row">lr</th><td>0.0005</td>' in page.section("settings")
     assert '<th scope="row">augment</th><td>yes</td>' in page.section("settings")
@@ -521,15 +422,14 @@ def test_data_plan_and_settings_are_shown(tmp_path: Path) -> None:
 def test_settings_that_are_not_set_are_not_listed(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     train = {"lr": 0.0005, "init": None, "balance": "weights", "drop_path": 0.0, "new": {"a": None, "b": 2}, "none": []}
-    add(run / "config.json", train=train)
+    run = replace(run, config=run.config | {"train": train})
     rows = dict(re.findall('<th scope="row">(.*?)</th><td>(.*?)</td>', report(run).section("settings")))
     shown = {"lr": "0.0005", "balance": "weights", "drop_path": "0.0", "new": "b 2"}
     assert {name: rows.get(name) for name in train} == dict.fromkeys(train) | shown
     card = write_card(run).read_text()
     assert "| train.balance | weights |" in card.replace("\\", "")
     assert not re.search(r"\| train\.(init|none) ", card)
-    add(run / "config.json", train={}, clip_spec={"patch": None})
-    section = report(run).section("settings")
+    section = report(replace(run, config=run.config | {"train": {}, "clip_spec": {"patch": None}})).section("settings")
     assert "<summary>Model" in section
     assert not re.search("<summary>(Training|Clip)", section)
 
@@ -537,10 +437,10 @@ def test_settings_that_are_not_set_are_not_listed(tmp_path: Path) -> None:
 def test_one_is_no_plural(tmp_path: Path) -> None:
     answers = (np.array([0]), np.ones((1, 1)))
     run = make_run(tmp_path / "run", classes=["only"], answers=answers, failed=("bad.mp4",), kind="image")
-    (run / "metrics.jsonl").write_text('{"kind": "train", "epoch": 1, "loss": null}\n')
+    run = replace(run, metrics=[{"kind": "train", "epoch": 1, "loss": None}])
     text = report(run).text + write_card(run).read_text()
     assert not re.search(r"\b1 (images|classes|epochs|records|mistakes|more files)", text)
-    for words in ("1 class", "1 image", "Over 1 epoch.", "1 record:", "1 more file", "An image classifier for 1 class"):
+    for words in ("1 class", "1 image", "Over 1 epoch.", "1 record:", "1 more file"):
         assert words in text
 
 
@@ -630,7 +530,7 @@ def test_a_file_name_that_is_no_utf8_is_asked_for_as_it_is_and_shown_spelled_out
     assert r"caf\udce9.mp4" in page.text
 
 
-def test_the_page_stands_alone_and_fits_a_phone(tmp_path: Path) -> None:
+def test_the_page_stands_alone(tmp_path: Path) -> None:
     classes = [f"a rather long name of an activity, number {i}" for i in range(40)]
     path = write_report(
         make_run(tmp_path / "run", classes=classes, answers=random_answers(40, 900, seed=5)), frames=frames_of
@@ -639,32 +539,7 @@ def test_the_page_stands_alone_and_fits_a_phone(tmp_path: Path) -> None:
     assert not re.search(r"https?:|@import|url\((?!#)|<link|<script|<iframe", page.source)
     assert all(image["src"].startswith("data:image/") for image in page.all("img"))
     assert all(link["href"].startswith("#") for link in page.all("a"))
-    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
-    assert "@media (prefers-color-scheme: dark)" in page.source
-    assert "@media print" in page.source
     assert path.stat().st_size < 1_500_000
-
-
-def test_every_tag_is_closed(tmp_path: Path) -> None:
-    source = report(make_run(tmp_path / "run", failed=("x.mp4",))).source
-    for tag in (
-        "section",
-        "div",
-        "table",
-        "tr",
-        "td",
-        "dl",
-        "dd",
-        "dt",
-        "figure",
-        "details",
-        "span",
-        "p",
-        "main",
-        "svg",
-        "g",
-    ):
-        assert len(re.findall(rf"<{tag}[ >]", source)) == source.count(f"</{tag}>"), tag
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -679,14 +554,15 @@ def test_a_report_that_cannot_be_drawn_leaves_the_old_one(tmp_path: Path) -> Non
     before = write_report(run, frames=frames_of).read_bytes()
     with pytest.raises(ValueError, match="got frames"):
         write_report(run, frames=lambda path: np.zeros(3))
-    assert (run / "report.html").read_bytes() == before
-    assert sorted(path.name for path in run.iterdir() if path.name.startswith(".")) == []
+    assert (run.path / "report.html").read_bytes() == before
+    assert sorted(path.name for path in run.path.iterdir() if path.name.startswith(".")) == []
 
 
 def test_importing_the_report_is_cheap() -> None:
-    heavy = "{'torch', 'matplotlib', 'jinja2', 'sklearn', 'PIL'}"
-    code = f"import sys, tubelet.report; print(sorted({heavy} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    """What draws is imported when something is drawn."""
+    for file in Path(tubelet.report.__file__).parent.glob("*.py"):
+        first = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not re.search(r"\b(matplotlib|jinja2|PIL)\b", "\n".join(map(ast.unparse, first)))
 
 
 # ------------------------------------------------------------------------------------------------------------- card
@@ -702,7 +578,7 @@ def test_the_card_is_one_that_the_hub_can_read(tmp_path: Path, kind: str, task: 
     assert (card.data.library_name, card.data.pipeline_tag) == ("tubelet", task)
     accuracy = card.data.eval_results[0]
     assert (accuracy.task_type, accuracy.metric_type, accuracy.dataset_name) == (task, "accuracy", "clips")
-    assert accuracy.metric_value == pytest.approx(json.loads((run / "results.json").read_text())["accuracy"], abs=1e-4)
+    assert accuracy.metric_value == pytest.approx(run.results["accuracy"], abs=1e-4)
 
 
 def test_the_card_says_how_to_use_it_and_where_it_ends(tmp_path: Path) -> None:
@@ -727,73 +603,3 @@ def test_names_cannot_break_the_card(tmp_path: Path) -> None:
     assert r"| new\\nline | 42 | 0 |" in text
     assert r"| \*\[\`\_ | 43 | 0 |" in text
     ModelCard(text)
-
-
-# ----------------------------------------------------------------------------------------------------- damaged runs
-
-
-def replace(old: str, new: str, *, count: int = 1) -> object:
-    return lambda text: text.replace(old, new, count)
-
-
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "predictions.csv", "results.json"])
-def test_a_missing_file_is_named_with_the_command_that_writes_it(tmp_path: Path, name: str) -> None:
-    run = make_run(tmp_path / "run")
-    (run / name).unlink()
-    for write in (write_card, lambda run: write_report(run, frames=frames_of)):
-        with pytest.raises(ValueError, match=rf"{re.escape(name)} cannot be read .* `tubelet (train|eval)` writes"):
-            write(run)
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("config.json", lambda text: text[:-9], r"config.json is not valid JSON \("),
-        ("config.json", lambda text: "[]", "config.json has no tubelet, model"),
-        ("config.json", replace('"classes"', '"klasses"'), "config.json has no classes"),
-        (
-            "config.json",
-            replace('"video"', '"hologram"'),
-            "data.kind is 'hologram'; expected one of video, image, sound",
-        ),
-        ("config.json", replace('"counts"', '"kounts"'), "config.json has no counts in data"),
-        ("results.json", lambda text: "", "results.json is not valid JSON"),
-        ("results.json", replace('"split"', '"splat"'), "results.json has no split"),
-        (
-            "results.json",
-            replace('"split"', '"kept": {"which": "best"}, "split"'),
-            "kept is {'which': 'best'}; expected",
-        ),
-        ("results.json", replace('"split"', '"kept": "best", "split"'), "results.json says kept is 'best'"),
-        ("metrics.jsonl", lambda text: text[:-20], r"metrics.jsonl line 328 is no record with kind and epoch: '\{"),
-        ("metrics.jsonl", lambda text: "[1]\n", "metrics.jsonl line 1 is no record"),
-        ("predictions.csv", lambda text: "", "predictions.csv has the columns ''; expected 'path,label,"),
-        ("predictions.csv", replace("p:up", "p:down"), "predictions.csv has the columns"),
-        ("predictions.csv", lambda text: text[:-30], r"predictions.csv line 61 \(\d columns\)"),
-        ("predictions.csv", replace("mp4,", "mp4,un"), r"line 2 \(unknown class 'un\w+'\) cannot be used"),
-        ("predictions.csv", replace(",ok,0.", ",ok,x0."), r"line 2 \(could not convert string to float"),
-        ("predictions.csv", replace(",ok,0.", ",ok,7."), r"line 2 \(probability outside 0 to 1\)"),
-        ("predictions.csv", replace(",ok,", ",E-EMPTY,", count=-1), r"no file that could be read \(60 failed\)"),
-        (
-            "predictions.csv",
-            replace(",ok,", ",E-EMPTY,"),
-            "results.json states accuracy .* 0 failed .* gives .* 1 failed",
-        ),
-    ],
-)
-def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path: Path, name: str, change, message: str) -> None:
-    run = make_run(tmp_path / "run")
-    (run / name).write_text(change((run / name).read_text()))
-    with pytest.raises(ValueError, match=message):
-        write_report(run, frames=frames_of)
-    assert not (run / "report.html").exists()
-
-
-def test_results_of_another_evaluation_are_refused(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
-    values = json.loads((run / "results.json").read_text())
-    write_json(run / "results.json", {**values, "accuracy": 0.99})
-    with pytest.raises(
-        ValueError, match=r"results.json states accuracy 0.9900 .*, but predictions.csv gives accuracy 0\."
-    ):
-        write_card(run)

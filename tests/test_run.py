@@ -220,7 +220,7 @@ def test_a_new_run_says_what_is_done(plan: Plan, tmp_path: Path) -> None:
     run = begin(in_folder(plan, tmp_path / "a" / "run"))
     config = run.config
     assert TrainConfig.from_json(config["train"]) == replace(plan.config, out=tmp_path / "a" / "run")
-    assert config["classes"] == ["bright", "dark"]
+    assert config["task"]["names"] == ["bright", "dark"]
     assert config["data"]["counts"] == {"train": {"bright": 2, "dark": 2}, "val": {"bright": 1, "dark": 1}}
     assert any(line.startswith("model: vivit1-P/16x4 with tubelet tokens") for line in config["plan"])
     assert len((run.path / "split.csv").read_text().splitlines()) == 7
@@ -258,6 +258,18 @@ def test_other_settings_are_named(plan: Plan, tmp_path: Path, settings: dict[str
     stopped_run(plan, tmp_path / "run")
     with pytest.raises(ValueError, match=rf"run was begun with other settings \({expected}\): use those, or choose"):
         begin(in_folder(plan, tmp_path / "run", **settings))
+
+
+def test_a_table_of_label_swaps_that_says_something_else_now_is_refused(plan: Plan, tmp_path: Path) -> None:
+    here = in_folder(plan, tmp_path / "run", label_swaps=Path("swaps.csv"))
+    stopped_run(here, tmp_path / "run")
+    elsewhere = in_folder(plan, tmp_path / "run", label_swaps=Path("copy of swaps.csv"))
+    assert begin(elsewhere).path == tmp_path / "run"
+    changed = replace(here, changes=replace(here.changes, reversed={"bright": "dark", "dark": "bright"}))
+    with pytest.raises(ValueError, match=r"label_swaps: .* -> .*'bright': 'dark'"):
+        begin(changed)
+    with pytest.raises(ValueError, match=r"label_swaps: .* -> None"):
+        begin(in_folder(plan, tmp_path / "run"))
 
 
 def test_another_model_or_clip_is_named_also_where_it_was_chosen_by_default(plan: Plan, tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ import pytest
 
 from tubelet.data.items import Item, Source
 from tubelet.data.splits import assign_splits
+from tubelet.tasks import Classification, MultiLabel, Regression, Task
 
 
 def _source(labels_and_groups: list[tuple[str, str]]) -> Source:
     items = tuple(
         Item(f"{label}/{i:04d}.mp4", label, group=group) for i, (label, group) in enumerate(labels_and_groups)
     )
-    return Source(Path("/data"), "video", items, tuple(sorted({item.label for item in items})))
+    return Source(Path("/data"), "video", items, Classification(tuple(sorted({item.label for item in items}))))
 
 
 def _counts(source: Source, split: str) -> Counter[str]:
@@ -114,7 +115,7 @@ def test_clips_of_one_file_stay_together() -> None:
     items = tuple(
         Item(f"{n}.mp4", label, start, start + 1.0) for n in range(8) for start, label in ((0.0, "a"), (1.0, "b"))
     )
-    source = assign_splits(Source(Path("/data"), "video", items, ("a", "b")), val_share=0.25)
+    source = assign_splits(Source(Path("/data"), "video", items, Classification(("a", "b"))), val_share=0.25)
     sides = {item.path: item.split for item in source.items}
     assert all(sides[item.path] == item.split for item in source.items)
     assert _counts(source, "val") == {"a": 2, "b": 2}
@@ -127,7 +128,7 @@ def test_ucf101_names_keep_recordings_together() -> None:
         for group in range(1, 11)
         for cut in range(1, 5)
     )
-    source = assign_splits(Source(Path("/data"), "video", items, ("Archery", "Bowling")))
+    source = assign_splits(Source(Path("/data"), "video", items, Classification(("Archery", "Bowling"))))
     assert {item.group for item in source.items if item.label == "Archery"} == {
         f"Archery/g{g:02d}" for g in range(1, 11)
     }
@@ -139,6 +140,15 @@ def test_ucf101_names_keep_recordings_together() -> None:
     assert source.notes[0].startswith("80 clips named as in UCF101")
 
 
+@pytest.mark.parametrize("task", [MultiLabel(("jump", "run")), Regression(("label",))])
+def test_recordings_stay_together_whatever_their_cuts_are_labelled_with(task: Task) -> None:
+    cells = ("1", "2", "3", "4") if isinstance(task, Regression) else ("jump;run", "jump", "run", "(none)")
+    items = tuple(Item(f"v_Jump_g{group:02d}_c{cut:02d}.avi", cells[cut]) for group in range(10) for cut in range(4))
+    source = assign_splits(Source(Path("/data"), "video", items, task))
+    assert {item.group for item in source.items} == {f"Jump/g{group:02d}" for group in range(10)}
+    assert sum(item.split == "val" for item in source.items) == 8
+
+
 def test_a_given_split_stays() -> None:
     items = (
         Item("a.mp4", "x", split="train"),
@@ -146,7 +156,7 @@ def test_a_given_split_stays() -> None:
         Item("c.mp4", "x", split="val"),
         Item("d.mp4", "y", split="test"),
     )
-    source = assign_splits(Source(Path("/data"), "video", items, ("x", "y")))
+    source = assign_splits(Source(Path("/data"), "video", items, Classification(("x", "y"))))
     assert [item.split for item in source.items] == ["train", "train", "val", "test"]
     assert source.notes == ("1 clip without a split, taken for train", "no val clips for 'y'")
 
@@ -159,7 +169,7 @@ def test_val_is_cut_from_a_lone_train() -> None:
 
 def test_a_group_torn_by_the_given_split_is_noted() -> None:
     items = (Item("a.mp4", "x", split="train", group="g"), Item("b.mp4", "x", split="test", group="g"))
-    notes = assign_splits(Source(Path("/data"), "video", items, ("x",))).notes
+    notes = assign_splits(Source(Path("/data"), "video", items, Classification(("x",)))).notes
     assert notes == ("1 group with clips both in train and in val or test, which flatters the result: 'g'",)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tubelet.data.items import Item, find_items, read_split, write_split
+from tubelet.data.items import Item, find_items
 from tubelet.data.problems import DataProblems
 from tubelet.data.splits import assign_splits
+from tubelet.data.table import read_table, write_table
 
 
 def _touch(root: Path, *names: str) -> Path:
@@ -147,8 +148,8 @@ def test_a_split_written_and_read_is_the_same(tmp_path: Path) -> None:
     source = assign_splits(find_items(_touch(tmp_path / "data", *FOUR, *awkward)), seed=3)
     timed = replace(source.items[0], start_seconds=1 / 3, end_seconds=1e9 / 7)
     source = replace(source, items=(timed, *source.items[1:]), notes=())
-    write_split(source, tmp_path / "split.csv")
-    assert read_split(tmp_path / "split.csv", tmp_path / "data") == source
+    write_table(tmp_path / "split.csv", source.items)
+    assert tuple(read_table(tmp_path / "split.csv", root=tmp_path / "data").items) == source.items
 
 
 def test_parts_of_one_file_have_names_of_their_own() -> None:

@@ -151,10 +151,10 @@ def test_what_is_shown_keeps_names_as_they_are(tmp_path: Path, capsys: pytest.Ca
     data = write_videos(tmp_path / "clips [red]", clips=2, classes=classes)
     train_fn(tiny_config(data, tmp_path / "run [blue]", epochs=1), show=True)
     shown = capsys.readouterr().out
-    assert "classes  2: :cat: [red], [bold]" in shown
+    assert ":cat: [red], [bold]" in shown
     assert "[red]" in shown.split("classes")[0]
     assert f"tubelet predict {shlex.quote(str(tmp_path / 'run [blue]'))} FILE" in shown
-    for name in ("classes", "clips", "clip", "model", "memory", "time", "run", "note", "this model", "majority"):
+    for name in ("task", "clips", "clip", "model", "memory", "time", "run", "note", "this model", "baseline"):
         assert f"\n{name} " in shown
 
 
@@ -483,7 +483,7 @@ def test_a_training_stopped_in_its_evaluation_need_not_learn_again(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for name in ("answer_all", "write_card"):
+    for name in ("answer", "write_card"):
         with monkeypatch.context() as patch:
             patch.setattr(f"tubelet.train.finish.{name}", interrupt)
             with pytest.raises(KeyboardInterrupt):
@@ -602,10 +602,12 @@ def test_numbers_out_of_range_are_refused(settings: dict[str, Any], expected: st
 
 
 def test_settings_survive_json_and_unknown_ones_are_named() -> None:
-    config = TrainConfig(data=Path("a/b"), out=Path("c"), size=(32, 48), lr=1e-3)
+    config = TrainConfig(data=Path("a/b"), out=Path("c"), size=(32, 48), lr=1e-3, label_swaps=Path("d.csv"))
     values = json.loads(json.dumps(config.to_json()))
     assert TrainConfig.from_json(values) == config
-    with pytest.raises(ValueError, match="settings that are unknown or missing: learning_rate, lr"):
+    older = {key: value for key, value in values.items() if key != "label_swaps"}
+    assert TrainConfig.from_json(older).label_swaps is None
+    with pytest.raises(ValueError, match="learning_rate"):
         TrainConfig.from_json({("learning_rate" if k == "lr" else k): v for k, v in values.items()})
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tubelet.nn import SpaceTimeTransformer
-from tubelet.weights import from_reference, read_reference, recognise, to_reference
+from tubelet.weights import from_reference, recognise, to_reference
 from tubelet.weights.dialects.reference import DIALECTS
 
 every_case = pytest.mark.parametrize("name", CASES)
@@ -68,7 +68,7 @@ ROWS = {"timm_vit_no_embed_class": 1, "timm_vit_registers_rows": -3}  # of prefi
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(REWORDED) or name.endswith("saved")])
 def test_what_is_written_has_the_names_and_shapes_of_what_was_read(name):
     case, state = CASES[name], golden(name)[0]
-    taken = read_reference(state, case.dialect, **case.settings())
+    taken = case.taken(state)
     left = {move.theirs for move in taken.moves if not move.ours}
     root = "timesformer." if name == "hf_timesformer_base" else ""
     shapes = {root + key: list(value.shape) for key, value in state.items() if key not in left and "gamma" not in key}
@@ -80,7 +80,7 @@ def test_what_is_written_has_the_names_and_shapes_of_what_was_read(name):
 @every_case
 def test_each_tensor_of_theirs_and_of_ours_is_in_the_account_once(name):
     case, (state, _, _) = CASES[name], golden(name)
-    taken = read_reference(state, case.dialect, **case.settings())
+    taken = case.taken(state)
     theirs = [tensor for move in taken.moves for tensor in move.theirs.split(" + ")]
     assert sorted(theirs) == sorted(state)
     ours = [tensor for move in taken.moves for tensor in move.ours.split(" + ") if tensor]
@@ -96,7 +96,7 @@ TABLE = "encoders.0.position.tables.0"
 
 def test_what_is_left_is_said_with_its_reason():
     state, _, _ = golden("hf_videomae_pretraining")
-    moves = read_reference(state, "hf-videomae", **CASES["hf_videomae_pretraining"].settings()).moves
+    moves = CASES["hf_videomae_pretraining"].taken(state).moves
     left = {move.theirs: move.how for move in moves if not move.ours}
     assert set(left.values()) == {"left: the decoder is for pretraining"}
     assert set(left) == {name for name in state if not name.startswith("videomae.")}
@@ -152,7 +152,7 @@ def test_an_image_model_of_hugging_face_is_not_taken_for_a_video_model():
 def test_a_picture_model_of_hugging_face_is_not_taken_for_ast():
     state = golden("hf_ast_base")[0]
     kernel = "embeddings.patch_embeddings.projection.weight"
-    with pytest.raises(ValueError, match="AST's spectrograms have one channel, these weights 3: is the dialect right"):
+    with pytest.raises(ValueError, match=r"AST's .* 3: "):
         CASES["hf_ast_base"].read(state | {kernel: state[kernel].expand(-1, 3, -1, -1)})
 
 
@@ -234,7 +234,7 @@ def test_patches_that_are_not_square_are_turned_too():
 
 
 def test_audiomae_has_no_resnet():
-    with pytest.raises(ValueError, match="AudioMAE has no ResNet before its patches, and these weights have"):
+    with pytest.raises(ValueError, match=r"ResNet"):
         from_reference(golden("timm_hybrid_stem")[0], "audiomae", heads=4, clip=(1, 96, 64))
 
 

@@ -10,21 +10,29 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from small_files import small_file
 from small_sets import command
 from test_check import clips
 
 import tubelet.data.health_cache
 from tubelet.check import check
+from tubelet.data.dataset import BadFile
 from tubelet.data.health_cache import Checked
 from tubelet.data.items import Item, Source
 from tubelet.media.health import examine
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
 from tubelet.media.workers import START, Workers
-from tubelet.train.preflight import look_at_files
+from tubelet.runs.run import Run
+from tubelet.tasks import Classification
+from tubelet.train.config import TrainConfig
+from tubelet.train.distributed import Team
+from tubelet.train.preflight import Data, look_at_files
+from tubelet.train.train import bad_files
 
 # A child that does what the names of files say; the folder of the first file holds the notes of all.
 CHILD = """
@@ -39,6 +47,8 @@ def examine(path, *, quick):
     note.write_text("")
     others = len(list(path.parent.glob(f"{path.name}.*.note")))
     if "segv" in path.name or ("once" in path.name and others == 1):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "middle" in path.name and not quick:
         os.kill(os.getpid(), signal.SIGSEGV)
     if "exit" in path.name:
         os._exit(7)
@@ -142,7 +152,7 @@ def test_training_goes_on_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     named = [("run/0", "train"), ("run/1", "val"), ("walk/0", "train"), ("walk/1", "val")]
     named += [("run/segv", "train"), ("run/segv-too", "val")]
     items = tuple(Item(f"{name}.mp4", name[:3], split=split) for name, split in named)
-    look = look_at_files(Source(data, "video", items, ("run", "wal")), most_bad=0.5, workers=2)
+    look = look_at_files(Source(data, "video", items, Classification(("run", "wal"))), most_bad=0.5, workers=2)
     assert [(bad.path, bad.code, bad.split) for bad in look.bad] == [
         ("run/segv-too.mp4", "decoder-crash", "val"),
         ("run/segv.mp4", "decoder-crash", "train"),
@@ -150,6 +160,57 @@ def test_training_goes_on_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {item.path for item in look.source.items} == {item.path for item in items} - {"run/segv.mp4"}
     with pytest.raises(MediaError):  # when the held-out clips are asked for
         index(data / "run" / "segv-too.mp4")
+
+
+def test_what_a_full_check_found_holds_for_quick_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that kills in the middle, its start tells nothing."""
+    data = clips(tmp_path / "clips", 1)
+    killer = data / "run" / "middle.mp4"
+    killer.write_bytes(small_file("front.mp4"))
+    monkeypatch.setattr(tubelet.data.health_cache, "Workers", lambda: Workers(TOLD))
+    paths = ["run/0.mp4", "run/middle.mp4", "run/0.mp4", "walk/0.mp4"]
+    for is_checked in (False, True):
+        if is_checked:
+            check(data, show=False)
+        before = len(pids(data))
+        monkeypatch.setattr("tubelet.media.index_cache._deadly", {})  # as in a process of tomorrow
+        codes = [health.code for health in Checked.open(data).look(paths, threads=1)]
+        assert codes == ["ok", "decoder-crash" if is_checked else "ok", "ok", "ok"]
+        assert len(pids(data)) - before == (0 if is_checked else 3)
+    with pytest.raises(MediaError) as caught:
+        index(killer)
+    known = next(health for health in check(data, show=False) if not health.ok)
+    assert (caught.value.code, caught.value.message) == (known.code, known.message)
+    killer.write_bytes(small_file("front.mp4") + b"\0\0\0\x08free")  # it was mended
+    assert [health.code for health in Checked.open(data).look(["run/middle.mp4"], threads=1)] == ["ok"]
+
+
+def test_the_newest_of_the_folders_above_tells(tmp_path: Path) -> None:
+    deep = clips(tmp_path / "a" / "b", 1)
+    files = [str(deep / "run" / "0.mp4"), str(deep / "walk" / "0.mp4")]
+    assert Checked.open_above(files).root == str(deep)
+    for number, folder in enumerate((tmp_path / "a", deep, tmp_path, deep / "run")):
+        check(folder, quick=True, show=False)
+        os.utime(Checked.open(folder).file, (1e9 + number, 1e9 + number))
+    found = Checked.open_above(files)
+    assert (found.root, len(found.entries)) == (str(tmp_path), 2)
+
+
+def test_what_a_run_knows_to_kill_is_not_opened_when_it_goes_on(tmp_path: Path) -> None:
+    """Nor in another process of its team, whatever that one found itself."""
+    data = clips(tmp_path / "data" / "clips", 1)
+    items = tuple(Item(f"../clips/{name}/0.mp4", name, 0.0, 0.1, "val") for name in ("run", "walk"))
+    message = "the decoder dies of it (Aborted). Leave it out, or convert it."
+    known = [BadFile(item.name, code, message, "val") for item, code in zip(items, ("decoder-crash", "damaged"))]
+    run = Run(tmp_path)
+    (tmp_path / "bad_files.jsonl").write_text("".join(json.dumps(vars(one)) + "\n" for one in known))
+    found = Data(source=Source(data, "video", items, Classification(("run", "walk"))), healths={}, bad=(), notes=())
+    plan = SimpleNamespace(config=TrainConfig(data=data), data=found)
+    bad_files(plan, run, Team(1, 2, torch.device("cpu")), show=False)  # type: ignore[arg-type]
+    with pytest.raises(MediaError) as caught:
+        index(data / items[0].path)
+    assert (caught.value.code, caught.value.message) == ("decoder-crash", message)
+    assert index(data / items[1].path).kind == "video"
 
 
 def test_a_child_that_is_killed_at_work_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

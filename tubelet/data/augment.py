@@ -35,19 +35,18 @@ class Augmentation:
 
 def augment(
     clip: torch.Tensor,
-    label: int,
     *,
     size: tuple[int, int],
     augmentation: Augmentation,
-    flip_labels: tuple[int, ...] | None,
-    reverse_labels: tuple[int, ...] | None,
+    flip: bool,
+    reverse: bool,
     rng: np.random.Generator,
-) -> tuple[torch.Tensor, int]:
-    """uint8 (C, T, H', W'), label -> uint8 (C, T, H, W), label; (H, W) = size; every frame is treated alike.
+) -> tuple[torch.Tensor, bool, bool]:
+    """uint8 (C, T, H', W') -> uint8 (C, T, H, W), mirrored, reversed; (H, W) = size; every frame is treated alike.
 
-    flip_labels, reverse_labels: the label each label turns into when the clip is mirrored or played backwards (see
-    `tubelet.data.label_swaps`); None: that change is never made. The input is not written to. Equal generators give
-    equal results, and the same number of draws is taken whatever is switched on. Single frames are never reversed.
+    flip, reverse: whether a clip may be mirrored, or played backwards; its label may change then. The input is not
+    written to. Equal generators give equal results, and the same number of draws is taken whatever is switched on.
+    Single frames are never reversed.
 
     Raises: ValueError where the clip is not uint8 (C, T, H', W').
     """
@@ -57,19 +56,19 @@ def augment(
     window = _random_window(clip, size, augmentation, rng)
     colour = _random_colour(augmentation.colour, rng)
 
-    if augmentation.flip and flip_labels is not None and want_flip:
-        window, label = window.flip(3), flip_labels[label]
-    if augmentation.reverse and reverse_labels is not None and want_reverse and clip.shape[1] > 1:
-        window, label = window.flip(1), reverse_labels[label]
+    mirrored = bool(flip and augmentation.flip and want_flip)
+    backwards = bool(reverse and augmentation.reverse and want_reverse and clip.shape[1] > 1)
+    window = window.flip(3) if mirrored else window
+    window = window.flip(1) if backwards else window
 
     if window.shape[2:] == size and augmentation.colour == 0:
-        return window.contiguous(), label
+        return window.contiguous(), mirrored, backwards
     pixels = window.float()
     if window.shape[2:] != size:
         pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
     if augmentation.colour > 0:
         pixels = _recolour(pixels, *colour)
-    return pixels.round_().clamp_(0, 255).to(torch.uint8), label
+    return pixels.round_().clamp_(0, 255).to(torch.uint8), mirrored, backwards
 
 
 def _random_window(

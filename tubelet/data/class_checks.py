@@ -1,13 +1,15 @@
-"""What can be wrong with the classes of a data set, told from the labels alone."""
+"""What can be wrong with the classes of a data set, told from the classes that each clip is labelled with alone."""
 
 import difflib
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from tubelet.data.problems import Problem, some
 from tubelet.data.table import Item
 from tubelet.system.text import plural
+
+ClassesIn = Callable[[str], tuple[str, ...]]  # of a label
 
 MOST_UNEVEN = 20
 
@@ -33,18 +35,20 @@ def name_problems(names: Iterable[str]) -> list[Problem]:
     return problems
 
 
-def count_problems(items: Sequence[Item], *, minimum_clips: int) -> list[Problem]:
+def count_problems(items: Sequence[Item], classes_in: ClassesIn, *, minimum_clips: int) -> list[Problem]:
     """Classes with too few clips, and classes of val or test that train lacks where there is a train split."""
-    by_class: dict[str, list[Item]] = defaultdict(list)
+    by_class: dict[str, list[tuple[str, Item]]] = defaultdict(list)
     for item in items:
-        by_class[folded(item.label)].append(item)
-    trained = {item.label for item in items if item.split in ("", "train")}
+        for name in classes_in(item.label):
+            by_class[folded(name)].append((name, item))
+    trained = {name for item in items if item.split in ("", "train") for name in classes_in(item.label)}
     problems = []
-    for clips in by_class.values():
-        where = f"class {clips[0].label!r}"
+    for named in by_class.values():
+        name, clips = named[0][0], [item for _, item in named]
+        where = f"class {name!r}"
         splits = {item.split for item in clips}
         if trained and not splits & {"", "train"}:
-            near = difflib.get_close_matches(clips[0].label, sorted(trained), n=1)
+            near = difflib.get_close_matches(name, sorted(trained), n=1)
             mend = f"did you mean {near[0]!r}?" if near else "add some or remove the class"
             message = f"has {plural(len(clips), 'clip')} in {' and '.join(sorted(splits))} but none in train; {mend}"
             problems.append(Problem("unseen-class", where, message))
@@ -56,9 +60,9 @@ def count_problems(items: Sequence[Item], *, minimum_clips: int) -> list[Problem
     return problems
 
 
-def uneven_note(items: Iterable[Item]) -> list[str]:
+def uneven_note(items: Iterable[Item], classes_in: ClassesIn) -> list[str]:
     """A note where one class has more than 20 times the clips of another."""
-    counts = Counter(item.label for item in items).most_common()
+    counts = Counter(name for item in items for name in classes_in(item.label)).most_common()
     if not counts or counts[0][1] <= MOST_UNEVEN * counts[-1][1]:
         return []
     (most, many), few = counts[0], counts[-1][1]

@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from tubelet.system.text import is_count, is_number
+
 Kind = Literal["video", "image", "sound"]
 Channels = Literal["rgb", "bgr", "gray", "mel"]
 
@@ -94,14 +96,14 @@ class ClipSpec:
     def _check_sizes(self) -> None:
         for name in ("resize", "crop"):
             size = getattr(self, name)
-            if not (isinstance(size, tuple) and len(size) == 2 and all(_is_count(side) for side in size)):
+            if not (isinstance(size, tuple) and len(size) == 2 and all(is_count(side) for side in size)):
                 raise ValueError(f"ClipSpec: {name}={size!r}, expected (H, W), two whole numbers from 1 up")
         if self.crop[0] > self.resize[0] or self.crop[1] > self.resize[1]:
             raise ValueError(f"ClipSpec: crop={self.crop} is larger than resize={self.resize}; enlarge resize")
         if self.kind == "sound" and self.crop != self.resize:
             raise ValueError(f"ClipSpec: crop={self.crop}, resize={self.resize}; sound is not resized, make them equal")
         for name in ("frames", "sample_rate"):
-            if not _is_count(getattr(self, name)):
+            if not is_count(getattr(self, name)):
                 raise ValueError(f"ClipSpec: {name}={getattr(self, name)!r}, expected a whole number from 1 up")
 
         pixels = max(math.prod(self.resize), math.prod(self.clip_size))
@@ -115,7 +117,7 @@ class ClipSpec:
         if self.kind != "video" and self.frames != 1:
             raise ValueError(f"ClipSpec: frames={self.frames} with kind={self.kind!r}; expected frames=1")
         seconds = self.seconds_between_frames
-        if not _is_finite(seconds):
+        if not is_number(seconds):
             raise ValueError(f"ClipSpec: seconds_between_frames={seconds!r}, expected a finite number")
         if self.kind == "image" and seconds != 0:
             raise ValueError(f"ClipSpec: seconds_between_frames={seconds} with kind='image'; expected 0.0")
@@ -125,7 +127,7 @@ class ClipSpec:
     def _check_statistics(self) -> None:
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if not (isinstance(values, tuple) and all(_is_finite(value) for value in values)):
+            if not (isinstance(values, tuple) and all(is_number(value) for value in values)):
                 raise ValueError(f"ClipSpec: {name}={values!r}, expected a tuple of finite numbers")
             if len(values) != self.num_channels:
                 raise ValueError(
@@ -133,11 +135,3 @@ class ClipSpec:
                 )
         if min(self.std) <= 0:
             raise ValueError(f"ClipSpec: std={self.std}, expected numbers above 0")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12

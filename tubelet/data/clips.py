@@ -140,19 +140,6 @@ def crop(clip: torch.Tensor, size: tuple[int, int], *, position: float = 0.5) ->
     return clip[..., top : top + size[0], left : left + size[1]]
 
 
-def normalise(clip: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
-    """uint8 (..., C, T, H, W) -> float32, pixels in [0, 1] less spec.mean, over spec.std, as the model does inside.
-
-    Raises: ValueError where the clip is not uint8 with the channels of the spec.
-    """
-    if clip.dtype != torch.uint8 or clip.ndim < 4 or clip.shape[-4] != spec.num_channels:
-        raise ValueError(
-            f"normalise: got {clip.dtype} {tuple(clip.shape)}, expected torch.uint8 (..., {spec.num_channels}, T, H, W)"
-        )
-    mean, std = (torch.tensor(values).view(-1, 1, 1, 1) for values in (spec.mean, spec.std))
-    return (clip / 255 - mean) / std
-
-
 def check_kind(path: str | Path, kind: Kind) -> None:
     """Raises MediaError where a file holds something else than its suffix or its place among others promise."""
     if (found := index(path).kind) != kind:

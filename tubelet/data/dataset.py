@@ -1,6 +1,6 @@
 """The clips of a training: decoded once and kept where memory allows, cut and changed at random from there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tubelet.data.clips import crop, fine_times, item_range, load_times, views
 from tubelet.data.items import Item
 from tubelet.media.reader import MediaError
 from tubelet.media.sampling import FINER, grid_clip
+from tubelet.tasks import Task
 
 __all__ = ["FINER", "Changes", "Clips", "UserAugmentation", "kept_bytes"]
 PARTLY = frozenset({"damaged", "truncated"})  # codes of files that may have parts that can be read
@@ -28,13 +29,13 @@ UserAugmentation = Callable[[Tensor], Tensor]  # (C, T, H, W), uint8 or for soun
 class Changes:
     """How training clips are varied; None for `augmentation` takes them as they are.
 
-    flip_labels, reverse_labels: the label that each label becomes when a clip is mirrored or played backwards; None
-    where that must not happen. user: any callable, after ours.
+    flipped, reversed: the class that each class becomes when a clip is mirrored or played backwards; None where that
+    must not happen. user: any callable, after ours.
     """
 
     augmentation: Augmentation | None
-    flip_labels: tuple[int, ...] | None = None
-    reverse_labels: tuple[int, ...] | None = None
+    flipped: Mapping[str, str] | None = None
+    reversed: Mapping[str, str] | None = None
     user: UserAugmentation | None = None
 
 
@@ -49,14 +50,14 @@ class Clips:
         self,
         root: Path,
         items: Sequence[Item],
-        classes: Sequence[str],
+        task: Task,
         spec: ClipSpec,
         *,
         keep: bool,
         bad: BadFiles | None = None,
     ):
-        self.root, self.items, self.spec, self.keep = root, list(items), spec, keep
-        self.labels = [classes.index(item.label) for item in items]
+        self.root, self.items, self.task, self.spec, self.keep = root, list(items), task, spec, keep
+        self.targets = task.targets([item.label for item in items])
         self.kept: dict[int, Tensor] = {}
         self.centres: dict[int, Tensor] = {}
         self.bad = BadFiles(root, train_files=len(self.items)) if bad is None else bad
@@ -73,10 +74,10 @@ class Clips:
 
     def random(
         self, number: int, changes: Changes, rng: np.random.Generator, *, single_frame: bool = False
-    ) -> tuple[Tensor, int] | None:
+    ) -> tuple[Tensor, str] | None:
         """One clip of an item, its start drawn at random, changed: (C, T, H, W) and its label; or one frame of it.
         None where it cannot be read; `bad` says why."""
-        clip, label = self.readable(number, rng.random()), self.labels[number]
+        clip, label = self.readable(number, rng.random()), self.items[number].label
         if clip is None:
             return None
         if single_frame:
@@ -86,15 +87,17 @@ class Clips:
         elif changes.augmentation is None:
             clip = crop(clip, self.spec.crop)
         else:
-            clip, label = augment(
+            flipped, reversed = changes.flipped, changes.reversed
+            clip, mirrored, backwards = augment(
                 clip,
-                label,
                 size=self.spec.crop,
                 augmentation=changes.augmentation,
-                flip_labels=changes.flip_labels,
-                reverse_labels=changes.reverse_labels,
+                flip=flipped is not None,
+                reverse=reversed is not None,
                 rng=rng,
             )
+            label = self.task.swap(label, flipped) if flipped and mirrored else label
+            label = self.task.swap(label, reversed) if reversed and backwards else label
         return (changes.user(clip) if changes.user else clip), label
 
     def centre(self, number: int) -> Tensor:

@@ -14,15 +14,15 @@ from typing import Any
 
 from tubelet.data.prefetch import prefetch
 from tubelet.media.health import Health, health_of
-from tubelet.media.workers import Workers
+from tubelet.media.workers import DEADLY, Workers, refuse_deadly
 from tubelet.system.files import write_whole
 
 # What was found is found again only by the same rules and the same decoder: raise the number when the rules change.
 RULES = f"4, av {version('av')}"
-# Codes that say more of the moment (permissions, a disk that failed, a process that the system ended) than of the
-# content: looked at again each time.
-PASSING = frozenset({"missing", "not-a-file", "unreadable", "too-slow", "decoder-crash"})
+# Codes that say more of the moment (permissions, a disk that failed) than of the content: looked at again each time.
+PASSING = frozenset({"missing", "not-a-file", "unreadable", "too-slow"})
 
+MANY = 500  # files; to look at so many takes long enough to be worth remembering
 QUICK_FILES = 32  # are looked at quickly in the time that a process takes to start
 SAVE_SECONDS = 15.0  # a crash loses no more than that
 
@@ -72,6 +72,19 @@ class Checked:
                 entries[str(values["path"])] = entry
         return cls(root, entries)
 
+    @classmethod
+    def open_above(cls, files: Sequence[str]) -> "Checked":
+        """What was saved last for any of the folders that hold all of these files; there is at least one."""
+        folder = Path(os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files]))
+
+        def saved(folder: Path) -> float:
+            try:
+                return index_file(folder).stat().st_mtime
+            except OSError:
+                return 0.0
+
+        return cls.open(max((folder, *folder.parents), key=saved))
+
     @property
     def file(self) -> Path:
         return index_file(self.root)
@@ -85,11 +98,19 @@ class Checked:
         return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
 
     def get(self, path: str, *, full: bool = False) -> Health | None:
-        """The health of a file that has not changed since; full: only if all of it was looked through."""
+        """The health of a file that has not changed since. One of which a decoder died is not opened any more.
+
+        full: only if all of it was looked through, and no decoder died: the system may have ended that process.
+        """
         entry = self.entries.get(path)
         if entry is None or (full and entry.quick) or entry.stamp != self.stamp(path):
             return None
-        return health_of(os.path.join(self.root, path), entry.health)
+        health = health_of(os.path.join(self.root, path), entry.health)
+        if health.code == DEADLY:
+            if full:
+                return None
+            refuse_deadly(health.path, health.message)
+        return health
 
     def put(self, path: str, health: Health, *, stamp: Stamp | None, quick: bool) -> None:
         """Remembers a file's health, unless that may pass by itself."""
@@ -100,6 +121,18 @@ class Checked:
         fields = asdict(health)
         del fields["path"]
         self.entries[path] = Entry(stamp, quick, fields)
+
+    def look(self, paths: Sequence[str], *, threads: int) -> Generator[Health, None, None]:
+        """The health of each file, in order, as soon as it is known: from before, or by a quick `scan`."""
+        healths = {path: self.get(path) for path in paths}
+        unknown = [path for path, health in healths.items() if health is None]
+        with closing(self.scan(unknown, quick=True, threads=threads)) as looks:
+            for path in paths:
+                health = healths[path]
+                if health is None:
+                    _, health = next(looks)
+                    healths[path] = health
+                yield health
 
     def scan(self, paths: Sequence[str], *, quick: bool, threads: int) -> Generator[tuple[str, Health], None, None]:
         """Looks at files in parallel, in child processes: the health of each, in order, remembered and saved now and

@@ -5,6 +5,7 @@ import json
 import os
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from tubelet.data.clip_spec import Kind
 from tubelet.data.duplicates import repeats, same_contents
 from tubelet.data.folder import KIND_OF_SUFFIX, LAYOUT, read_folder
 from tubelet.data.problems import DataProblems, Problem, some
-from tubelet.data.table import TABLES, Found, Item, column_names, read_table, write_table
+from tubelet.data.table import LABELS, TABLES, Found, Item, column_names, read_table
 from tubelet.system.text import plural
+from tubelet.tasks import Classification, Task
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: items sorted by path, classes sorted, notes on what was ignored or decided, a sentence each.
+    """A data set: items sorted by path, what is to be learned from their labels, notes on what was ignored or decided.
 
     copies: sets of paths that hold the same content.
     """
@@ -27,29 +29,44 @@ class Source:
     root: Path
     kind: Kind
     items: tuple[Item, ...]
-    classes: tuple[str, ...]
+    task: Task
     notes: tuple[str, ...] = ()
     copies: tuple[tuple[str, ...], ...] = ()
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Those that clips are labelled with, sorted; none where labels are numbers."""
+        return tuple(sorted({name for item in self.items for name in self.task.classes_in(item.label)} - {""}))
 
-def find_items(path: str | Path, *, minimum_classes: int = 2, minimum_clips: int = 2) -> Source:
+
+def find_items(
+    path: str | Path,
+    *,
+    task: type[Task] = Classification,
+    labels: Sequence[str] = LABELS,
+    minimum_classes: int = 2,
+    minimum_clips: int = 2,
+) -> Source:
     """Class folders, train/val/test folders of class folders, or a CSV file -> the items in it.
 
     Files may lie deeper inside a class folder. Hidden files and files that are no media are passed over, with a note.
-    minimum_classes, minimum_clips: how many classes, and clips in each, the use at hand needs; training needs two.
+
+    task: what the cells of the columns `labels` of a table mean. minimum_classes, minimum_clips: how many classes, and
+    clips in each, the use at hand needs; training needs two, where it tells classes apart.
 
     Raises: DataProblems, a ValueError: `problems` holds all that is wrong with the folders, lines, classes and copies,
         each with its kind, where it is and what to do. Whether a file can be read is not looked at here.
     """
-    path = Path(path).absolute()
-    found = _look(path)
-    source, problems = _gather(path, path if os.path.isdir(path) else path.parent, found)
+    path, labels = Path(path).absolute(), [name.strip().lower() for name in labels]  # as names of columns are read
+    found = _look(path, task, labels)
+    source, problems = _gather(path, path if os.path.isdir(path) else path.parent, found, task, labels)
     num_classes = len({folded(name) for name in found.names})
-    if num_classes < minimum_classes and found.names:
-        listed = some(sorted({item.label for item in (*source.items, *found.faulty)}))
-        message = f"{plural(num_classes, 'class')} ({listed}), at least {minimum_classes} are needed; {LAYOUT}"
+    needed = min(minimum_classes, task.fewest_classes)
+    if num_classes < needed and (found.names or found.items):
+        listed = some(sorted(found.names))
+        message = f"{plural(num_classes, 'class')} ({listed}), at least {needed} are needed; {LAYOUT}"
         problems.append(Problem("few-classes", str(path), message))
-    problems += count_problems([*source.items, *found.faulty], minimum_clips=minimum_clips)
+    problems += count_problems([*source.items, *found.faulty], task.classes_in, minimum_clips=minimum_clips)
     if problems:
         raise DataProblems(str(path), problems)
     return source
@@ -61,20 +78,6 @@ def is_labelled(path: str | Path) -> bool:
     if path.is_dir():
         return bool(read_folder(path).items)
     return path.suffix.lower() in TABLES and "label" in column_names(path)
-
-
-def write_split(source: Source, path: str | Path) -> None:
-    """Write the items as a CSV file; `read_split` with the same root gives the same items back."""
-    write_table(Path(path), source.items)
-
-
-def read_split(path: str | Path, root: str | Path) -> Source:
-    """The items of a CSV file whose paths are relative to `root`. Raises DataProblems as `find_items` does."""
-    table, root = Path(path), Path(root).absolute()
-    source, problems = _gather(table, root, read_table(table, root=root))
-    if problems:
-        raise DataProblems(str(table), problems)
-    return source
 
 
 def fingerprint(source: Source) -> str:
@@ -91,21 +94,30 @@ def fingerprint(source: Source) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _look(path: Path) -> Found:
+def _look(path: Path, task: type[Task], labels: Sequence[str]) -> Found:
     if not os.path.exists(path):
         return Found(problems=[Problem("missing", str(path), f"does not exist; {LAYOUT}")])
     if path.is_dir():
-        return read_folder(path)
+        found = read_folder(path)
+        faults = {label: fault for label in sorted(found.names) if (fault := task.find_fault(label, labels))}
+        found.names = {name for label in found.names - faults.keys() for name in task.classes_in(label)}
+        found.problems += [Problem("label", f"class {label!r}", fault) for label, fault in faults.items()]
+        return found
     if not path.is_file():
         return Found(problems=[Problem("layout", str(path), f"is neither a folder nor a file; {LAYOUT}")])
     if path.suffix.lower() not in TABLES:
         return Found(problems=[Problem("layout", str(path), f"is a single file; {LAYOUT}")])
-    return read_table(path, root=path.parent)
+    return read_table(path, root=path.parent, task=task, labels=labels)
 
 
-def _gather(origin: Path, root: Path, found: Found) -> tuple[Source, list[Problem]]:
+def _gather(
+    origin: Path, root: Path, found: Found, task: type[Task], labels: Sequence[str]
+) -> tuple[Source, list[Problem]]:
     """The items in order, whatever is wrong with them, and all that is wrong."""
-    items = sorted((_normal(item, root) for item in found.items), key=_place)
+    readable = (item for item in found.items if item.label.strip("; ") and not task.find_fault(item.label, labels))
+    items = sorted((_normal(item, root) for item in readable), key=_place)
+    left = sum(not item.label.strip("; ") for item in found.items)
+    unlabelled = [f"{plural(left, 'clip')} without a label, left out"] * bool(left)
     problems = [*found.problems, *name_problems(found.names)]
     if not items and not problems:
         problems.append(Problem("layout", str(origin), f"no clips; {LAYOUT}"))
@@ -119,9 +131,9 @@ def _gather(origin: Path, root: Path, found: Found) -> tuple[Source, list[Proble
         problems.append(Problem("mixed-kinds", str(origin), message))
     copies = same_contents(root, (item.path for item in items))
     wrong, notes = repeats(items, copies, root)
-    notes = [*found.notes, *notes, *uneven_note(items)]
-    classes = tuple(sorted({item.label for item in items}))
-    return Source(root, kind, tuple(items), classes, tuple(notes), copies), [*problems, *wrong]
+    notes = [*found.notes, *unlabelled, *notes, *uneven_note(items, task.classes_in)]
+    asked = task.from_cells([item.label for item in items], labels)
+    return Source(root, kind, tuple(items), asked, tuple(notes), copies), [*problems, *wrong]
 
 
 def _normal(item: Item, root: Path) -> Item:

@@ -1,12 +1,18 @@
-"""What a clip's label becomes when the clip is mirrored or played backwards, read off the class names."""
+"""What a clip's label becomes when the clip is mirrored or played backwards: from a file, or from the class names."""
 
+import csv
+import io
+import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 Words = tuple[str, ...]
+
+COLUMNS = ("label", "mirrored", "reversed")
 
 # Spellings that mean the same word.
 _SAME = {
@@ -20,66 +26,114 @@ _SAME = {
     "backwards": "backward",
 }
 _SIDES = "left right, leftward rightward, east west, clockwise counterclockwise"
-_DIRECTIONS = "up down, in out, forward backward, forward reverse, forward reversed, upward downward, inward outward"
-_DEEDS = (
-    "open close, opens closes, opened closed, opening closing, enter exit, enters exits, entering exiting, "
-    "enter leave, enters leaves, entering leaving, push pull, pushes pulls, pushing pulling, rise fall, rises falls, "
-    "rising falling, raise lower, raises lowers, raising lowering, load unload, loads unloads, loading unloading, "
-    "plug unplug, plugs unplugs, plugging unplugging, fold unfold, folds unfolds, folding unfolding, sit stand, "
-    "sits stands, sitting standing, appear disappear, appears disappears, appearing disappearing, start stop, "
-    "starts stops, starting stopping"
+_WAYS = f"{_SIDES}, up down, in out, forward backward, forward reversed"
+# Beside one of these, a way does not say all that is undone by playing backwards.
+_UNDONE = re.compile(
+    r"(to|from|then)$|((dis)?appear|clos|enter|exit|fall|(un)?fold|leav|(un)?load|lower|open|(un)?plug|pull|push|rais|ris|"
+    r"sit|stand|start|stop)"
 )
 
 
 @dataclass(frozen=True)
-class Mirrors:
+class LabelSwaps:
     """The label of each class after a change of the clip; None where the change must not be made.
 
-    flip: after a horizontal flip. reverse: after playing backwards. notes: what was found, a sentence for each.
+    mirrored: after a horizontal flip. reversed: after playing backwards. notes: what was found, a sentence for each.
     """
 
-    flip: dict[str, str] | None
-    reverse: dict[str, str] | None
+    mirrored: dict[str, str] | None
+    reversed: dict[str, str] | None
     notes: tuple[str, ...]
 
 
-def find_mirrors(classes: tuple[str, ...]) -> Mirrors:
+def find_swaps(classes: tuple[str, ...]) -> LabelSwaps:
     """Class names -> how their labels change. Words are told apart at non-letters and camelCase, in any case.
 
-    A flip swaps left/right, clockwise/counterclockwise, east/west and the like; a class without such words stays as it
-    is. Played backwards, opening becomes closing, and a class without such a word becomes nothing we have a name for:
-    `reverse` is a dict only if every class has exactly one partner. Doubt switches a change off, for a wrong label is
+    A flip swaps left and right, clockwise and counterclockwise, east and west; a class without such words stays as it
+    is. Playing backwards swaps these, and up and down, in and out, forward and backward or reversed, where they end a
+    name; it is made only if every class has exactly one partner. Doubt switches a change off, for a wrong label is
     worse than a missing augmentation.
     """
-    flip, flip_notes = _partners(classes, _flipped, change="horizontal flip")
-    reverse, reverse_notes = _partners(classes, _reversed, change="playing backwards")
-    return Mirrors(flip, reverse, (*flip_notes, *reverse_notes))
+    mirrored, flip_note = _partners(classes, _flipped, change="horizontal flip")
+    backwards, reverse_note = _partners(classes, _reversed, change="playing backwards")
+    return LabelSwaps(mirrored, backwards, (flip_note, reverse_note))
 
 
-def as_indices(partners: dict[str, str] | None, classes: tuple[str, ...]) -> tuple[int, ...] | None:
-    """{label: label} -> for each class number, its partner's number; None stays None."""
-    return None if partners is None else tuple(classes.index(partners[label]) for label in classes)
+def read_swaps(file: Path, classes: tuple[str, ...]) -> LabelSwaps:
+    """The swaps in a CSV table, or a JSON list of objects, of label, mirrored, reversed.
+
+    A class that is not in the file, or has an empty cell, keeps its label; a change whose column is not there is not
+    made.
+
+    Raises:
+        ValueError: no such file, columns or classes that there are not, or swaps that are not mutual.
+    """
+    rows = _read_rows(file)
+    columns = {name for row in rows for name in row}
+    if "label" not in columns or not columns & {"mirrored", "reversed"} or columns - set(COLUMNS):
+        got = ", ".join(sorted(columns)) or "none"
+        raise ValueError(f"{file}: columns {got}; expected label and mirrored, or reversed, or both")
+    swaps = {change: {label: label for label in classes} for change in COLUMNS[1:] if change in columns}
+    wrong = [f"no class {name!r}" for row in rows for name in row.values() if name and name not in classes]
+    labels = [row["label"] for row in rows if row.get("label")]
+    wrong += [f"{label!r} is there twice" for label in sorted(set(labels)) if labels.count(label) > 1]
+    wrong += ["a row without a label"] if len(labels) < len(rows) else []
+    for change, partners in swaps.items():
+        partners |= {row["label"]: row[change] for row in rows if row.get("label") and row.get(change)}
+        wrong += [
+            f"{label!r} {change} is {other!r}, and {other!r} {change} is {partners[other]!r}, expected {label!r}"
+            for label, other in partners.items()
+            if partners.get(other, label) != label
+        ]
+    if wrong:
+        raise ValueError(f"{file}: {'; '.join(dict.fromkeys(wrong))}. The classes are {', '.join(classes)}")
+    words = {"mirrored": "horizontal flip", "reversed": "playing backwards"}
+    notes = [_note(swaps.get(change), words[change]) for change in COLUMNS[1:]]
+    return LabelSwaps(swaps.get("mirrored"), swaps.get("reversed"), tuple(notes))
+
+
+def _read_rows(file: Path) -> list[dict[str, str]]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        if file.suffix.lower() != ".json":
+            lines = csv.DictReader(io.StringIO(text, newline=""), restkey="more cells than columns", strict=True)
+            return [{name: str(cell or "").strip() for name, cell in row.items()} for row in lines]
+        rows = json.loads(text)
+    except (OSError, ValueError, csv.Error, AttributeError) as error:
+        raise ValueError(f"{file}: not readable as a table of label, mirrored, reversed ({error})") from error
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and all(isinstance(cell, str) for cell in row.values()) for row in rows
+    ):
+        raise ValueError(
+            f"{file}: expected a list of objects of texts, such as {{'label': 'left', 'mirrored': 'right'}}"
+        )
+    return rows
 
 
 def _partners(
     classes: tuple[str, ...], change_words: Callable[[Words], set[Words]], *, change: str
-) -> tuple[dict[str, str] | None, list[str]]:
-    """The partner of every class, and the notes; no partners at all where one class has none, or has several."""
+) -> tuple[dict[str, str] | None, str]:
+    """The partner of every class, and a note; no partners at all where one class has none, or has several."""
     words = {label: _words(label) for label in classes}
     known = {key: label for label, key in words.items()}
-    twice = [label for label in classes if known[words[label]] != label]
-    if twice:
-        return None, [f"{change} is off: {twice[0]!r} and {known[words[twice[0]]]!r} read as the same words"]
+    if twice := [label for label in classes if known[words[label]] != label]:
+        return None, f"{change} is off: {twice[0]!r} and {known[words[twice[0]]]!r} read as the same words"
     partners = {}
     for label in classes:
         found = sorted(known[key] for key in change_words(words[label]) if key in known)
         if not found:
-            return None, [f"{change} is off: {label!r} has no partner"]
+            return None, f"{change} is off: {label!r} has no partner (--label-swaps can name it)"
         if len(found) > 1:
-            return None, [f"{change} is off: {label!r} could become {' or '.join(map(repr, found))}"]
+            return None, f"{change} is off: {label!r} could become {' or '.join(map(repr, found))}"
         partners[label] = found[0]
+    return partners, _note(partners, change)
+
+
+def _note(partners: dict[str, str] | None, change: str) -> str:
+    if partners is None:
+        return f"{change} is off"
     swaps = ", ".join(f"{a} <-> {b}" for a, b in sorted(partners.items()) if a < b)
-    return partners, [f"{change} swaps {swaps}" if swaps else f"{change} keeps every label"]
+    return f"{change} swaps {swaps}" if swaps else f"{change} keeps every label"
 
 
 def _words(label: str) -> Words:
@@ -90,85 +144,24 @@ def _words(label: str) -> Words:
     return tuple(_SAME.get(word, word) for word in joined.split())
 
 
-def _table(*pairs: str) -> dict[str, list[str]]:
+def _table(pairs: str) -> dict[str, list[str]]:
     """'a b, a c' -> {'a': ['b', 'c'], 'b': ['a'], 'c': ['a']}."""
     table: dict[str, list[str]] = {}
-    for pair in ", ".join(pairs).split(", "):
-        one, other = pair.split()
+    for one, other in (pair.split() for pair in pairs.split(", ")):
         table.setdefault(one, []).append(other)
         table.setdefault(other, []).append(one)
     return table
 
 
-_FLIP = _table(_SIDES)
-_MOVE = _table(_SIDES, _DIRECTIONS)
-_DEED = _table(_DEEDS)
+_FLIP, _REVERSE = _table(_SIDES), _table(_WAYS)
 
 
 def _flipped(words: Words) -> set[Words]:
-    return {tuple(_FLIP.get(word, [word])[0] for word in words)}
+    return set(product(*(_FLIP.get(word, [word]) for word in words)))
 
 
 def _reversed(words: Words) -> set[Words]:
-    """Every name that `words` could bear when played backwards."""
-    if "then" in words:
-        parts = reversed(list(_split(words, "then")))
-        return {_join(chosen, "then") for chosen in product(*(_undone(part) or {part} for part in parts))}
-    return (_undone(words) | _turned_way(words) | _marked(words)) - {words}
-
-
-def _undone(words: Words) -> set[Words]:
-    """Words with every deed undone and any of the directions turned.
-
-    The deed must turn, for its opposite is what is seen; a direction may (sit down, stand up) or may not (raise, lower
-    the left hand). Several of these names in one data set leave a doubt, which `_partners` reports.
-    """
-    choices = []
-    for place, word in enumerate(words):
-        if word in _DEED:
-            choices.append(_DEED[word])
-        elif word in _MOVE and not _names_a_side(words, place):
-            choices.append([word, *_MOVE[word]])
-        else:
-            choices.append([word])
-    return set(product(*choices)) - {words}
-
-
-def _names_a_side(words: Words, place: int) -> bool:
-    """Left and right before another word, as in 'wave left hand', say which one and not where to."""
-    after = words[place + 1] if place + 1 < len(words) else "to"
-    return words[place] in ("left", "right") and after.isalpha() and after not in ("to", "and", *_MOVE, *_DEED)
-
-
-def _turned_way(words: Words) -> set[Words]:
-    """'red to green' -> 'green to red'; 'walk from a to b' -> 'walk from b to a'; 'run to goal' <-> 'run from goal'."""
-    if "to" in words and "from" in words:
-        start, to = words.index("from") + 1, words.index("to")
-        if start > to or words.count("from") > 1 or words.count("to") > 1:
-            return set()
-        return {(*words[:start], *words[to + 1 :], "to", *words[start:to])}
-    ways = {tuple({"to": "from", "from": "to"}.get(word, word) for word in words)}
-    if words.count("to") == 1:
-        start_words, end_words = _split(words, "to")
-        ways.add((*end_words, "to", *start_words))
-    return ways
-
-
-def _marked(words: Words) -> set[Words]:
-    """'wave' <-> 'wave reversed'."""
-    return {words[:-1]} if words[-1:] == ("reversed",) else {(*words, "reversed")}
-
-
-def _split(words: Words, at: str) -> Iterator[Words]:
-    start = 0
-    for place, word in enumerate((*words, at)):
-        if word == at:
-            yield words[start:place]
-            start = place + 1
-
-
-def _join(parts: tuple[Words, ...], between: str) -> Words:
-    joined = parts[0]
-    for part in parts[1:]:
-        joined = (*joined, between, *part)
-    return joined
+    """The names that `words` could bear when played backwards, as far as their last word tells."""
+    if any(_UNDONE.match(word) for word in words):
+        return set()
+    return {(*words[:-1], other) for other in _REVERSE.get(words[-1], [])} if words else set()

@@ -28,6 +28,7 @@ KINDS = {
     "missing-file": "a line whose file is not there",
     "not-media": "a line whose file is no video, image or sound by its suffix",
     "empty-label": "a line without a label",
+    "label": "a label that the task cannot read",
     "times": "start or end are no seconds, or not in this order",
     "split": "a split that is not train, val or test",
     "repeated": "the same seconds of one file, listed twice",

@@ -4,7 +4,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -12,8 +12,10 @@ from tubelet.data.items import Item, Source
 from tubelet.data.problems import some
 from tubelet.system.text import plural
 
+Strata = Callable[[Item], tuple[str, ...]]  # the classes whose shares are kept when clips are held out
+
 # UCF101 and its kin name a clip v_<class>_g<recording>_c<cut>: cuts of one recording look nearly alike.
-_CUT_OF_RECORDING = re.compile(r"v_.+_(g\d+)_c\d+")
+_CUT_OF_RECORDING = re.compile(r"v_(.+)_(g\d+)_c\d+")
 
 
 def assign_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Source:
@@ -29,15 +31,19 @@ def assign_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> S
     if not 0 < val_share < 1:
         raise ValueError(f"val_share={val_share}, expected a share between 0 and 1")
     items, notes = with_groups(source)
+
+    def strata(item: Item) -> tuple[str, ...]:  # numbers are held out as one class would be
+        return source.task.classes_in(item.label) or ("",)
+
     if any(item.split in ("val", "test") for item in items):
         rest = sum(item.split == "" for item in items)
         items = [replace(item, split=item.split or "train") for item in items]
         notes += [f"{plural(rest, 'clip')} without a split, taken for train"] if rest else []
         notes += _straddling_groups(items)
     else:
-        val = _groups_for_val(items, val_share, seed)
+        val = _groups_for_val(items, strata, val_share, seed)
         items = [replace(item, split="val" if item.group in val else "train") for item in items]
-    notes += _uncovered_classes(source, items)
+    notes += _uncovered_classes(source, items, strata)
     return replace(source, items=tuple(items), notes=source.notes + tuple(notes))
 
 
@@ -47,7 +53,7 @@ def with_groups(source: Source) -> tuple[list[Item], list[str]]:
     for item in source.items:
         cut = _CUT_OF_RECORDING.fullmatch(PurePosixPath(item.path).stem)
         if item.group == "" and cut:
-            item = replace(item, group=f"{item.label}/{cut[1]}")
+            item = replace(item, group=f"{item.label if source.task.exclusive else cut[1]}/{cut[2]}")
             recordings += 1
         grouped.append(replace(item, group=item.group or item.path))
     notes = []
@@ -79,12 +85,12 @@ def _homes(items: list[Item], copies: Iterable[tuple[str, ...]]) -> dict[str, st
     return {group: home(group) for group in into}
 
 
-def _groups_for_val(items: list[Item], val_share: float, seed: int) -> set[str]:
+def _groups_for_val(items: list[Item], strata: Strata, val_share: float, seed: int) -> set[str]:
     """Greedy: take groups, in a drawn order, while that brings the classes' val counts nearer to their targets."""
     sizes: dict[str, Counter[str]] = defaultdict(Counter)
     for item in items:
-        sizes[item.group][item.label] += 1
-    totals = Counter(item.label for item in items)
+        sizes[item.group].update(strata(item))
+    totals = Counter(name for item in items for name in strata(item))
     num_groups = Counter(label for counts in sizes.values() for label in counts)
     target = {n: min(max(1.0, val_share * totals[n]), totals[n] - 1.0) if num_groups[n] > 1 else 0.0 for n in totals}
     order = sorted(sizes, key=lambda group: _draw(group, seed))
@@ -130,8 +136,12 @@ def _straddling_groups(items: list[Item]) -> list[str]:
     return [f"{plural(len(torn), 'group')} with clips {where}: {some(torn)}"]
 
 
-def _uncovered_classes(source: Source, items: list[Item]) -> list[str]:
-    covered = {split: {item.label for item in items if item.split == split} for split in ("train", "val")}
+def _uncovered_classes(source: Source, items: list[Item], strata: Strata) -> list[str]:
+    covered = {
+        split: {name for item in items if item.split == split for name in strata(item)} for split in ("train", "val")
+    }
+    if not covered["train"]:
+        raise ValueError(f"{source.root}: no train clips; add some, or give some the split train")
     untrained = [label for label in source.classes if label not in covered["train"]]
     if untrained:
         raise ValueError(
@@ -140,7 +150,7 @@ def _uncovered_classes(source: Source, items: list[Item]) -> list[str]:
     if not covered["val"]:
         return []
     unseen = [label for label in source.classes if label not in covered["val"]]
-    groups = {label: {item.group for item in items if item.label == label} for label in unseen}
+    groups = {label: {item.group for item in items if label in strata(item)} for label in unseen}
     alone = [label for label in unseen if len(groups[label]) == 1]
     others = [label for label in unseen if len(groups[label]) > 1]
     notes = [f"all clips of {some(alone)} are in one group, so none can be held out for val"] if alone else []

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +14,11 @@ from tubelet.data.problems import Problem
 from tubelet.media.formats import MEDIA_SUFFIXES
 from tubelet.system.files import write_whole
 from tubelet.system.text import plural
+from tubelet.tasks import Classification, Task
 
 TABLES = (".csv", ".tsv", ".txt")
 COLUMNS = ("path", "label", "start", "end", "split", "group")
+LABELS = ("label",)  # the columns that say what is to be learned, unless others are named
 SPLITS = {
     "": "",
     "train": "train",
@@ -32,7 +34,8 @@ SPLITS = {
 class Item:
     """One labelled clip: a file, or [start_seconds, end_seconds) of it; None is the file's own start or end.
 
-    path: posix, relative to the source's root where the file lies below it. split: "", "train", "val" or "test".
+    path: posix, relative to the source's root where the file lies below it. label: the cell of the table as the task
+    reads it, those of several columns joined by ";". split: "", "train", "val" or "test".
     group: clips of one group (one recording, one person) must not be split up; "" until `assign_splits` fills it.
     """
 
@@ -67,10 +70,12 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_table(table: Path, *, root: Path) -> Found:
+def read_table(table: Path, *, root: Path, task: type[Task] = Classification, labels: Sequence[str] = LABELS) -> Found:
     """The items of a table, a note on the columns that were not read, and all its faults by their line numbers.
 
-    The first line names the columns: path, label and, as wanted, start, end (seconds, or h:m:s), split, group, in any
+    task: what reads the cells of the columns `labels`, joined by ";" where there are several.
+
+    The first line names the columns: path, those and, as wanted, start, end (seconds, or h:m:s), split, group, in any
     order, with commas, semicolons or tabs between. Paths are relative to `root`. A byte order mark, CRLF and blank
     lines do no harm, nor does the Unicode form of file names. A faulty header ends the reading.
     """
@@ -89,20 +94,22 @@ def read_table(table: Path, *, root: Path) -> Found:
     lines = records(data.decode("utf-8-sig", errors="surrogateescape"))
     _, first = next(lines, (1, []))
     header = [] if isinstance(first, str) else [cell.strip().lower() for cell in first]
-    faults = [f"the first line cannot be read: {first}"] if isinstance(first, str) else _header_faults(header)
+    faults = [f"the first line cannot be read: {first}"] if isinstance(first, str) else _header_faults(header, labels)
     found.problems += [Problem("header", str(table), message) for message in faults]
     if found.problems:
         return found
     for line, cells in lines:
-        wrong, item = ([("broken-row", cells)], None) if isinstance(cells, str) else _row(header, cells, root)
+        wrong, item = ([("broken-row", cells)], None) if isinstance(cells, str) else _row(header, cells, root, labels)
+        if item and (fault := task.find_fault(item.label, labels)):
+            wrong.append(("label" if item.label else "empty-label", fault))
         found.problems += [Problem(kind, f"{table.name} line {line}", message) for kind, message in wrong]
-        if item and item.label:
-            found.names.add(item.label)
+        if item and not any(kind in ("label", "empty-label") for kind, _ in wrong):
+            found.names |= {*task.classes_in(item.label)}
             (found.faulty if wrong else found.items).append(item)
-    if not (found.names or found.problems):
+    if not (found.items or found.faulty or found.problems):
         message = "no clips; expected a line for each below the header"
         found.problems.append(Problem("layout", str(table), message))
-    unread = [name for name in header if name not in COLUMNS]
+    unread = [name for name in header if name not in (*COLUMNS, *labels)]
     found.notes += [f"{table.name}: columns not read: {', '.join(map(repr, unread))}"] if unread else []
     return found
 
@@ -143,25 +150,27 @@ def records(text: str) -> Iterator[tuple[int, list[str] | str]]:
             yield line, cells
 
 
-def _header_faults(header: list[str]) -> Iterator[str]:
-    if "path" not in header or "label" not in header:
+def _header_faults(header: list[str], labels: Sequence[str]) -> Iterator[str]:
+    if not {"path", *labels} <= set(header):
         yield (
-            f"the first line reads {','.join(header)!r}; expected a header that names at least "
-            f"path and label, and at most {','.join(COLUMNS)}, with commas, semicolons or tabs between"
+            f"the first line reads {','.join(header)!r}; expected a header that names at least path and "
+            f"{' and '.join(labels)}, and of the others {','.join(COLUMNS)}, with commas, semicolons or tabs between"
         )
-    twice = [name for name in COLUMNS if header.count(name) > 1]
+    twice = [name for name in dict.fromkeys((*COLUMNS, *labels)) if header.count(name) > 1]
     if twice:
         yield f"the header names {', '.join(map(repr, twice))} more than once; rename all but one"
 
 
-def _row(header: list[str], cells: list[str], root: Path) -> tuple[list[tuple[str, str]], Item | None]:
+def _row(
+    header: list[str], cells: list[str], root: Path, labels: Sequence[str]
+) -> tuple[list[tuple[str, str]], Item | None]:
     """All faults of a line, each its kind and a message, and its item, as far as the faults let it be told."""
     if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
         return [("cells", f"{plural(len(cells), 'cell')}, the header has {len(header)}")], None
     values = dict.fromkeys(COLUMNS, "") | dict(zip(header, cells))
     item = Item(
         path=_on_disk(values["path"], root),
-        label=values["label"].strip(),
+        label=";".join(values[name].strip() for name in labels),
         start_seconds=_seconds(values["start"]),
         end_seconds=_seconds(values["end"]),
         split=SPLITS.get(values["split"].strip().lower(), ""),
@@ -186,8 +195,6 @@ def _path_faults(path: str, root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _other_faults(values: dict[str, str], item: Item) -> Iterator[tuple[str, str]]:
-    if not item.label:
-        yield "empty-label", "the label is empty"
     for name, seconds in (("start", item.start_seconds), ("end", item.end_seconds)):
         if values[name].strip() and seconds is None:
             yield "times", f"{name} {values[name]!r}, expected seconds from 0 up, or h:m:s, such as 62.5 or 0:01:02.5"

@@ -23,8 +23,7 @@ from tubelet.media.formats import (
     why_not_opened,
 )
 from tubelet.media.geometry import Turn, turn
-from tubelet.media.sniff import PICTURE_BRANDS, end_of_sound
-from tubelet.media.structure import holds_a_picture
+from tubelet.media.sniff import PICTURE_BRANDS, end_of_sound, holds_a_picture
 
 av.logging.set_level(None)  # silent: what matters is in the MediaError
 

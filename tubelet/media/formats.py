@@ -122,8 +122,9 @@ def why_no_frames(path: str, *, is_picture: bool) -> MediaError:
         return reason
     if is_picture and not sniff.starts_like_a_picture(head):
         return MediaError(path, "not-video", "its content is no picture", "Check that it is the file you mean")
-    if head.startswith(b"BM"):  # which is rarely packed, so that damage seldom keeps it from being decoded
-        return unread_picture(path, "this kind of BMP")
+    for name, start in (("BMP", b"BM"), ("TIFF", (b"II", b"MM"))):  # of many kinds, not all of which are read
+        if head.startswith(start):
+            return unread_picture(path, f"this {name}, which is damaged or of a rare kind,")
     remedy = "Copy the file again or leave it out"
     return MediaError(path, "no-frames", "not one picture can be decoded", remedy, stage="list")
 

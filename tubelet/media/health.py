@@ -88,8 +88,8 @@ def examine(path: str | os.PathLike[str], *, quick: bool = False) -> Health:
         found = index(absolute)
         if found.kind == "sound":
             _check_suffix(absolute)
-            return _of_sound(found, quick)
-        return _of_video(found, quick)
+            return _sound_health(found, quick)
+        return _video_health(found, quick)
     except MediaError as error:
         return Health(absolute, False, False, error.code, error.message)
     except OSError as error:  # it was removed meanwhile, or the disk fails
@@ -103,7 +103,7 @@ def _check_suffix(path: str) -> None:
         raise MediaError(path, "no-picture", "it holds sound but no video", remedy)
 
 
-def _of_video(found: Index, quick: bool) -> Health:
+def _video_health(found: Index, quick: bool) -> Health:
     is_good = np.zeros(len(found.times), bool)
     notes, breaks, gaps = set(found.notes), None, []
     if quick:
@@ -139,7 +139,7 @@ def stepped_over(found: Index, container: Any, stream: Any) -> list[tuple[float,
     return spans + ([(end, promised)] if promised > end + step / 2 else [])
 
 
-def _of_sound(found: Index, quick: bool) -> Health:
+def _sound_health(found: Index, quick: bool) -> Health:
     """Sound is of use where the reader gets a sample out of it: it goes the same way."""
     packets: list[tuple[float, float, bool]] = []
     with open_media(found.path) as container:

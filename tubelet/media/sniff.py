@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 HEAD_BYTES = 1 << 16
-ASF = bytes.fromhex("3026b2758e66cf11")  # Windows Media
 _PICTURES = (
     b"\x89PNG",
     b"\xff\xd8\xff",
@@ -27,7 +26,7 @@ _PICTURES = (
 )
 _SIGNATURES = (
     *(b"\x1aE\xdf\xa3", b"RIFF", b"FORM", b"OggS", b"fLaC", b"FLV", b"ID3"),
-    *(ASF, b"\0\0\1\xba", b"\0\0\1\xb3"),  # the others: MPEG programs, MPEG video
+    *(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\0\0\1\xba", b"\0\0\1\xb3"),  # Windows Media, MPEG programs, MPEG video
     *_PICTURES,
 )
 MP4_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"sidx", b"free", b"skip", b"wide")
@@ -46,14 +45,6 @@ _TRANSPORT = (0, 188, 376)  # where MPEG's transport packets start, each with a 
 _AVIF, _HEIC = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 PICTURE_BRANDS = {brand.decode() for brand in _AVIF + _HEIC}
 _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
-# Tags of TIFF (bits of a channel, packing, colours, kind of numbers), and the values of pictures that are read.
-_TIFF_READ = {
-    258: set(range(1, 17)),
-    259: {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946},
-    262: {0, 1, 2, 3, 4, 5, 6},
-    339: {1},
-}
-_MOST_TAGS = 1000
 _MOST_BOXES = 100_000  # a file of nothing but empty boxes must not keep us
 
 
@@ -86,41 +77,17 @@ def is_mp4(head: bytes) -> bool:
 
 def lacks_moov(file: BinaryIO) -> bool:
     """Whether this is an MP4 or QuickTime file without its table of contents, which is written last as a rule."""
-    return is_mp4(_from(file, 0, 8)) and all(name != b"moov" for name, _ in boxes(file))
+    return is_mp4(_read(file, 0, 8)) and all(name != b"moov" for name, _ in boxes(file))
 
 
 def unread_picture(file: BinaryIO) -> str:
     """The name of a kind of picture that is not read, whole as it may be; "" for others."""
-    head = _from(file, 0, 12)
+    head = _read(file, 0, 12)
     if head[4:8] == b"ftyp" and head[8:12] in _AVIF + _HEIC:
         return "AVIF" if head[8:12] in _AVIF else "HEIC"
-    if head.startswith(_JPEG_XL):
-        return "JPEG XL"
-    if head[:4] in (b"II+\0", b"MM\0+"):
+    if head.startswith((b"II+\0", b"MM\0+")):
         return "BigTIFF"
-    numbers = _tiff_numbers(file) if head[:4] in (b"II*\0", b"MM\0*") else {}
-    return (
-        "this kind of TIFF" if any(numbers.get(tag, min(good)) not in good for tag, good in _TIFF_READ.items()) else ""
-    )
-
-
-def _tiff_numbers(file: BinaryIO) -> dict[int, int]:
-    """The tags of the first picture of a TIFF that are short numbers, by their own; of several the first."""
-    order = "<" if _from(file, 0, 1) == b"I" else ">"
-    numbers = {}
-    try:
-        (place,) = struct.unpack(f"{order}I", _from(file, 4, 4))
-        (count,) = struct.unpack(f"{order}H", _from(file, place, 2))
-        for entry in range(min(count, _MOST_TAGS)):
-            tag, kind, many = struct.unpack(f"{order}HHI", _from(file, place + 2 + 12 * entry, 8))
-            value = _from(file, place + 10 + 12 * entry, 4)
-            if many > 2:  # they stand elsewhere
-                value = _from(file, struct.unpack(f"{order}I", value)[0], 2)
-            if kind == 3:
-                (numbers[tag],) = struct.unpack(f"{order}H", value[:2])
-    except struct.error:  # it is cut short
-        pass
-    return numbers
+    return "JPEG XL" if head.startswith(_JPEG_XL) else ""
 
 
 def stated_size(head: bytes) -> tuple[int, int]:
@@ -152,7 +119,7 @@ def end_of_sound(file: BinaryIO) -> int:
     """The byte at which the sound of an MP3 ends; behind it may stand tags of three kinds, one after the other."""
     end = file.seek(0, os.SEEK_END)
     while True:
-        tail, tag = _from(file, max(0, end - 128), min(128, end)), 0
+        tail, tag = _read(file, max(0, end - 128), min(128, end)), 0
         if len(tail) == 128 and tail.startswith(b"TAG"):  # ID3, the first version
             tag = 128
         elif tail.endswith(b"LYRICS200") and tail[-15:-9].isdigit():
@@ -165,12 +132,24 @@ def end_of_sound(file: BinaryIO) -> int:
         end -= tag
 
 
+def holds_a_picture(packet: bytes) -> bool:
+    """Whether there is more to a packet of GIF than the comments that may follow the last picture: extensions, each in
+    blocks that begin with their length, the last one empty."""
+    place = 0
+    while packet[place : place + 1] == b"!":
+        place += 2
+        while place < len(packet) and packet[place]:
+            place += 1 + packet[place]
+        place += 1
+    return place == 0 or packet[place : place + 1] == b","
+
+
 def boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     """The outermost boxes of MP4: the name of each, and the byte that follows it; 0 where it does not say how long it
     is, as one that goes on to the end of the file."""
     place, end = 0, file.seek(0, os.SEEK_END)
     for _ in range(_MOST_BOXES):
-        head = _from(file, place, 16) if place < end else b""  # a place can be too far for any disk
+        head = _read(file, place, 16) if place < end else b""  # a place can be too far for any disk
         if len(head) < 8:
             return
         length, name = struct.unpack(">I4s", head[:8])
@@ -191,6 +170,6 @@ def ebml_number(data: bytes, place: int, *, keep_mark: bool = False) -> tuple[in
     return value if keep_mark else value & ((1 << 7 * count) - 1), count
 
 
-def _from(file: BinaryIO, place: int, size: int) -> bytes:
+def _read(file: BinaryIO, place: int, size: int) -> bytes:
     file.seek(place)
     return file.read(size)

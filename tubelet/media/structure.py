@@ -1,13 +1,12 @@
 """Whether the pieces of a file follow one another from its start to its end: no decoder, only their heads are read.
 
-A demuxer steps over what it cannot make sense of without a word, and with it over frames. Matroska, AVI, Flash and GIF
-are chains: each piece says how long it is, and the next one begins there. Zeroes within one piece break no chain.
+A demuxer steps over what it cannot make sense of without a word, and with it over frames. Matroska and AVI are chains:
+each piece says how long it is, and the next one begins there. Zeroes within one piece break no chain.
 """
 
 import os
 import re
 from collections.abc import Iterator
-from io import BytesIO
 from typing import BinaryIO
 
 from tubelet.media.sniff import ebml_number
@@ -20,26 +19,10 @@ _KNOWN = {0x1A45DFA3, _SEGMENT, 0xEC, 0xBF} | _IN_SEGMENT | _IN_CLUSTER
 _IN_MOVI = re.compile(rb"\d\d(dc|db|wb|pc|tx)|ix\d\d|JUNK|LIST")
 _IN_AVI = {b"RIFF", b"LIST", b"JUNK", b"idx1", b"indx"}
 _CHUNK_NAME = re.compile(rb"[ -~]{4}")
-_FLASH_TAGS = {8, 9, 18}
 
 
 class Broken(Exception):
     """The next piece does not begin where the one before it says."""
-
-
-def ends_whole(file: BinaryIO) -> bool:
-    """Whether the last tag of a Flash file ends where the file does, or a GIF has its mark of the end."""
-    file.seek(0)
-    head, size, place = file.read(16), os.fstat(file.fileno()).st_size, 0
-    is_gif = head.startswith(b"GIF8")
-    try:
-        for place in _gif(file, 13 + _colours(head[10]), size) if is_gif else _flash(file, _first_tag(head), size):  # noqa: B007
-            pass
-    except Broken:
-        return False
-    file.seek(place)
-    last = file.read(4)
-    return last.startswith(b";") if is_gif else place + 15 + int.from_bytes(last[1:]) == size
 
 
 def broken_at(path: str) -> int | None:
@@ -53,10 +36,6 @@ def broken_at(path: str) -> int | None:
             walk = _matroska(file, 0, size)
         elif head.startswith(b"RIFF") and head[8:12] == b"AVI ":
             walk = _avi(file, 0, size)
-        elif head.startswith(b"FLV\x01"):
-            walk = _flash(file, _first_tag(head), size)
-        elif head.startswith(b"GIF8"):
-            walk = _gif(file, 13 + _colours(head[10]), size)
         else:
             return None
         place = 0
@@ -83,7 +62,7 @@ def _matroska(file: BinaryIO, place: int, end: int) -> Iterator[int]:
             yield place
             if _is_of_no_track(kind, head[kind_bytes + length_bytes :]):
                 raise Broken
-        elif not was_known or not 0 < kind_bytes <= 4 or length_bytes == 0:  # an element of tomorrow stands alone
+        elif not was_known or not 0 < kind_bytes <= 4 or length_bytes == 0:  # a kind of a later version stands alone
             raise Broken
         was_known = is_known
         place += kind_bytes + length_bytes
@@ -128,60 +107,3 @@ def _avi(file: BinaryIO, place: int, end: int) -> Iterator[int]:
             file.seek(place)
             is_padded = not _CHUNK_NAME.fullmatch(file.read(4))
             place += is_padded
-
-
-def _first_tag(head: bytes) -> int:
-    return int.from_bytes(head[5:9]) + 4
-
-
-def _flash(file: BinaryIO, place: int, end: int) -> Iterator[int]:
-    """Tags, each followed by its own length once more."""
-    while place + 15 <= end:
-        yield place
-        file.seek(place)
-        head = file.read(4)
-        if len(head) < 4:  # the file was cut meanwhile
-            return
-        length = 11 + int.from_bytes(head[1:4])
-        place += length + 4
-        file.seek(place - 4)
-        after = file.read(4)
-        usual = {length, length - 1, length - 11, 0} if head[0] & 0x1F in _FLASH_TAGS else {length}  # as writers do
-        if len(after) == 4 and int.from_bytes(after) not in usual:
-            raise Broken
-
-
-def _gif(file: BinaryIO, place: int, end: int) -> Iterator[int]:
-    """Extensions and pictures, each in blocks of up to 255 bytes, the last one empty."""
-    while place < end:
-        yield place
-        file.seek(place)
-        head = file.read(10)
-        if head[:1] == b";":
-            return
-        if head[:1] == b"!":
-            place += 2
-        elif head[:1] == b"," and len(head) == 10:
-            place += 11 + _colours(head[9])
-        elif len(head) < 10:
-            return  # cut short
-        else:
-            raise Broken
-        while place < end:
-            file.seek(place)
-            length = int.from_bytes(file.read(1))  # nothing, if the file was cut meanwhile
-            place += 1 + length
-            if length == 0:
-                break
-
-
-def holds_a_picture(packet: bytes) -> bool:
-    """Whether there is more to a packet of GIF than the comments that may follow the last picture."""
-    if not packet.startswith(b"!"):
-        return True
-    return any(packet[place : place + 1] == b"," for place in _gif(BytesIO(packet), 0, len(packet)))
-
-
-def _colours(flags: int) -> int:
-    """Bytes of a table of colours."""
-    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0

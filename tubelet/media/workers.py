@@ -25,6 +25,8 @@ from tubelet.media.index_cache import refuse
 START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tubelet.media.workers import work; work()"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+DEADLY = "decoder-crash"
+
 Child = subprocess.Popen[str]
 
 
@@ -67,9 +69,9 @@ class Workers:
                 self.idle.append(child)
                 return health_told(path, *answer)
             how = died_how(child)
-        error = MediaError(path, "decoder-crash", f"the decoder dies of it ({how})", "Leave it out, or convert it")
-        refuse(error)
-        return Health(path, False, False, error.code, error.message)
+        message = f"the decoder dies of it ({how}). Leave it out, or convert it."
+        refuse_deadly(path, message)
+        return Health(path, False, False, DEADLY, message)
 
     def _idle(self) -> Child:
         try:
@@ -96,6 +98,12 @@ class Workers:
         if not child.stdout.readline():
             raise OSError(errno.ENOMEM, f"the process to decode in ended at its start, {died_how(child)}")
         return child
+
+
+def refuse_deadly(path: str, message: str) -> None:
+    """This process opens a file no more of which children died, its own or another's; message: that of its Health."""
+    problem, _, remedy = message.removesuffix(".").partition(". ")
+    refuse(MediaError(os.path.abspath(path), DEADLY, problem, remedy))
 
 
 def ask(child: Child, question: list[Any]) -> list[Any] | None:

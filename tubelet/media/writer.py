@@ -1,4 +1,4 @@
-"""From frames or sound to a file: for the demonstration and the tests, not a general encoder."""
+"""From frames to a file: for the demonstration and the tests, not a general encoder."""
 
 import os
 import uuid
@@ -53,27 +53,6 @@ def write_video(
             stream.set_display_rotation(rotation_degrees)
         for picture in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture).reformat(format=pixel_format)))
-        container.mux(stream.encode())
-
-
-def write_sound(path: str | os.PathLike[str], samples: np.ndarray, *, sample_rate: int) -> None:
-    """Writes mono sound, `(samples,)` in [-1, 1], as 16-bit WAV.
-
-    Raises:
-        ValueError: the samples are not one row, the path does not end in .wav, or FFmpeg refuses.
-    """
-    if samples.ndim != 1 or samples.size == 0:
-        raise ValueError(
-            f"samples have shape {samples.shape}: write_sound wants mono sound, (samples,), with some in it"
-        )
-    if Path(path).suffix.lower() != ".wav":
-        raise ValueError(f"{path}: write_sound writes WAV only; give the path the suffix .wav")
-    steps = np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)
-    with atomically(path) as unfinished, explained(path), av.open(unfinished, "w") as container:
-        stream: Any = container.add_stream("pcm_s16le", rate=sample_rate, layout="mono")
-        frame = av.AudioFrame.from_ndarray(steps[None], format="s16", layout="mono")
-        frame.sample_rate = sample_rate
-        container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
 

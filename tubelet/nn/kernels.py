@@ -102,7 +102,7 @@ def onednn_has(dtype: torch.dtype) -> bool:
 
 @cache
 def fuses_linear(dtype: torch.dtype) -> bool:
-    """Whether torch has oneDNN's linear layer, bias and GELU in one kernel, for `dtype`: docs/performance.md."""
+    """Whether torch has oneDNN's linear layer, bias and GELU in one kernel, for `dtype`: benchmarks/performance.md."""
     x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
     return x86 and onednn_has(dtype) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 

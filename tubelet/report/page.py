@@ -1,10 +1,11 @@
-"""What a run is worth: a page (`report.html`) and a model card (`README.md`), drawn from the run's files alone."""
+"""What a finished run is worth: a page (`report.html`) and a model card (`README.md`)."""
 
 import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -13,13 +14,12 @@ from urllib.parse import quote
 
 import numpy as np
 
+from tubelet.evaluate import Evaluation
+from tubelet.predict.answer import predict_item
 from tubelet.report.plots import curve_svg, sound_uri, strip_uri
-from tubelet.report.results import Prediction, RunFiles, read_run_files
 from tubelet.system.files import write_whole
-from tubelet.system.text import plural, visible
-from tubelet.tasks.classification import summarise
-
-__all__ = ["summarise", "write_card", "write_report"]
+from tubelet.system.text import percent, plural, visible
+from tubelet.tasks import Results, Task
 
 MISTAKES_SHOWN = 12
 FAILED_SHOWN = 200
@@ -28,8 +28,9 @@ MOST_CLASSES = 50  # of a confusion table that can be read
 LISTED = 100  # files named in a cell of it
 PICTURED_OF_A_CELL, PICTURED = 4, 60
 SOUND_LETTERS = 6_000_000  # of all sounds in a page
-NAMES_IN_A_SENTENCE = 10
 
+# What one item of the data is called.
+NOUNS = {"video": "clip", "image": "image", "sound": "recording"}
 # Hugging Face's names for the tasks.
 _TASKS = {"video": "video-classification", "image": "image-classification", "sound": "audio-classification"}
 _CONTENTS = {
@@ -45,12 +46,80 @@ _CONTENTS = {
 
 
 @dataclass(frozen=True)
+class Finished:
+    """A run at its end. config: as in config.json; metrics: as in metrics.jsonl; results: as in results.json."""
+
+    path: Path
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    task: Task
+    evaluation: Evaluation
+    results: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.config["model_name"])
+
+    @property
+    def noun(self) -> str:
+        return NOUNS[self.config["data"]["kind"]]
+
+    @property
+    def summary(self) -> Results:
+        return self.evaluation.results
+
+    @property
+    def classes(self) -> list[str]:
+        """The outputs that clips are counted by; none where they are numbers."""
+        return [
+            name for name in self.task.names if any(name in counts for counts in self.config["data"]["counts"].values())
+        ]
+
+    @cached_property
+    def shown(self) -> list["Shown"]:
+        """The clips that were answered, with the answers in words."""
+        read = self.evaluation.read
+        targets = self.task.targets([one.item.label for one in read])
+        values = np.stack([one.values for one in read if one.values is not None])
+        errors = self.task.errors(targets, values).tolist()
+        words = [predict_item(one, self.task) for one in read]
+        return [
+            Shown(one.path, one.item.label, str(word.label), word.probability, error)
+            for one, word, error in zip(read, words, errors, strict=True)
+        ]
+
+    @property
+    def mistakes(self) -> list["Shown"]:
+        """Wrong answers, the most misleading first."""
+        return sorted((one for one in self.shown if one.error > 0), key=lambda one: (-one.error, one.path))
+
+    @property
+    def baselines(self) -> list[tuple[str, float]]:
+        """What the model is compared with, in words, and the figure of each."""
+        found = [self.summary.baseline()]
+        if single := self.results.get("single_frame"):
+            found.append((f"a model given one frame of each {self.noun}", single[self.summary.figure_name]))
+        return found
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One clip that was answered, as a page shows it. error: 0 where it was answered right."""
+
+    path: str
+    label: str
+    answer: str
+    probability: float | None
+    error: float
+
+
+@dataclass(frozen=True)
 class Cell:
     """The files of one class that got one answer: mistakes with the surest first, right answers with it last."""
 
     label: str
     answer: str
-    items: list[Prediction]
+    items: list[Shown]
     id: str  # in the page
 
     @property
@@ -68,179 +137,169 @@ class Seen:
 
 
 def write_report(
-    run: Path,
+    run: Finished,
     *,
     frames: Callable[[str], np.ndarray | None],
     sounds: Callable[[str], tuple[np.ndarray, int] | None] | None = None,
 ) -> Path:
-    """Draws RUN/report.html, one self-contained page, from the files in RUN; replaces an older one in one step.
+    """Draws RUN/report.html, one self-contained page; replaces an older one in one step.
 
-    `frames(path)` gives the uint8 (T, H, W, 3) frames of an item of predictions.csv, T = 1 for an image or a
-    spectrogram, or None where they cannot be read. `sounds(path)` gives its mono float32 (samples,) in [-1, 1] and
-    their number in a second, or None. Both are asked for the pictured mistakes only. Names of files link to them where
-    they still lie in the data's folder.
-
-    Raises:
-        ValueError: a file of the run is missing, damaged or does not fit the others (the message names it).
+    `frames(path)` gives the uint8 (T, H, W, 3) frames of an item, T = 1 for an image or a spectrogram, or None where
+    they cannot be read. `sounds(path)` gives its mono float32 (samples,) in [-1, 1] and their number in a second, or
+    None. Both are asked for the pictured mistakes only. Names of files link to them where they still lie in the data's
+    folder.
     """
-    read = read_run_files(Path(run))
-    cells = _cells(read)
+    cells = find_cells(run)
     confusions = sorted((cell for cell in cells if not cell.right), key=lambda cell: -len(cell.items))
     taken_for = {cell.label: cell for cell in reversed(confusions)}  # the most frequent of each class
-    few = len(read.config["classes"]) <= MOST_CLASSES
+    few = len(run.task.names) <= MOST_CLASSES
     linked = {cell.id for cell in (cells if few else [*confusions[:CONFUSIONS_SHOWN], *taken_for.values()])}
     opened = [cell for cell in cells if cell.id in linked]
-    mistakes = read.mistakes[:MISTAKES_SHOWN]
-    pictured = _pictured([cell for cell in confusions if cell.id in linked])
+    mistakes = run.mistakes[:MISTAKES_SHOWN]
+    pictured = choose_pictured([cell for cell in confusions if cell.id in linked])
     listed = chain(mistakes, *(cell.items[:LISTED] for cell in opened))
-    curves = _curves(read.metrics)
-    page = _render(
+    curves = draw_curves(run)
+    columns, rows = run.summary.table()
+    page = render(
         "report.html.jinja",
-        run=read,
-        verdict=_verdict(read),
+        run=run,
+        summary=run.summary,
+        verdict=find_verdict(run),
         curves=curves,
-        kept=_kept(read, curves["best"]),
+        kept=describe_kept(run, curves["best"]),
         most_classes=MOST_CLASSES,
         cells=opened,
         listed=LISTED,
         confusions=confusions[:CONFUSIONS_SHOWN],
-        per_class=_weakest_first(read),
+        columns=columns,
+        rows=weakest_first(rows),
         taken_for=taken_for,
         mistakes=mistakes,
-        seen=_seen(mistakes, pictured, frames, sounds),
-        links={item.path: _link(read, item.path) for item in listed},
+        seen=picture(mistakes, pictured, frames, sounds),
+        links={item.path: link_file(run, item.path) for item in listed},
         failed_shown=FAILED_SHOWN,
-        settings=_settings(read),
+        settings=list_settings(run),
     )
-    return written(read.path / "report.html", page)
+    return write_text(run.path / "report.html", page)
 
 
-def written(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
     write_whole(path, text)
     return path
 
 
-def write_card(run: Path) -> Path:
-    """Writes RUN/README.md, a Hugging Face model card, from the files in RUN; replaces an older one in one step.
-
-    Raises:
-        ValueError: a file of the run is missing, damaged or does not fit the others (the message names it).
-    """
-    read = read_run_files(Path(run))
-    names = {"README.md", "report.html", *(path.name for path in read.path.iterdir() if path.name[0] != ".")}
-    card = _render(
+def write_card(run: Finished) -> Path:
+    """Writes RUN/README.md, a Hugging Face model card; replaces an older one in one step."""
+    names = {"README.md", "report.html", *(path.name for path in run.path.iterdir() if path.name[0] != ".")}
+    columns, rows = run.summary.table()
+    card = render(
         "card.md.jinja",
-        run=read,
-        verdict=_verdict(read),
-        task=_TASKS[read.config["data"]["kind"]],
-        dataset=Path(read.config["data"]["root"]).name,
-        settings={name: _set(read.config[name]) for name in ("model", "clip_spec", "train")},
+        run=run,
+        summary=run.summary,
+        verdict=find_verdict(run),
+        pipeline=_TASKS[run.config["data"]["kind"]],
+        dataset=Path(run.config["data"]["root"]).name,
+        settings={name: choose_set(run.config[name]) for name in ("model", "clip_spec", "train")},
+        columns=columns,
+        rows=rows,
         names=sorted(names - {"README.md"}),
         contents=_CONTENTS,
     )
-    return written(read.path / "README.md", card)
+    return write_text(run.path / "README.md", card)
 
 
 # ------------------------------------------------------------------------------------------ what the templates are told
 
 
-def _verdict(run: RunFiles) -> dict[str, Any]:
-    """The headline in words: the sentence, the baselines as (name, accuracy), and what a reader has to be warned of."""
-    summary, split, noun = run.summary, run.results["split"], run.noun
-    baselines = [(f"always answering “{summary['majority']['label']}”", summary["majority"]["accuracy"])]
-    if single_frame := run.results.get("single_frame"):
-        baselines.append((f"a model given one frame of each {noun}", single_frame["accuracy"]))
-    rivals = ", ".join(
-        f"{name} {'would be right ' if i == 0 else ''}on {_percent(accuracy)}"
-        for i, (name, accuracy) in enumerate(baselines)
-    )
-    count = plural(summary["clips"], noun)
+def find_verdict(run: Finished) -> dict[str, Any]:
+    """The headline in words: the sentence, the baselines as (name, figure), and what a reader has to be warned of."""
+    summary, split, noun = run.summary, run.evaluation.split, run.noun
+    rivals = ", ".join(f"{summary.number(figure)} by {name}" for name, figure in run.baselines)
     seen = "it was trained on" if split == "train" else "it never saw"
-    sentence = f"The model is right on {_percent(summary['accuracy'])} of {count} {seen}; {rivals}."
-    return {"sentence": sentence, "baselines": baselines, "warnings": _warnings(run, baselines)}
+    sentence = f"The model is at {summary.say(summary.figure)} on {plural(summary.clips, noun)} {seen}; {rivals}."
+    return {"sentence": sentence, "baselines": run.baselines, "warnings": find_warnings(run)}
 
 
-def _warnings(run: RunFiles, baselines: list[tuple[str, float]]) -> list[str]:
-    low, high = (_percent(bound, 1) for bound in run.summary["interval"])
+def find_warnings(run: Finished) -> list[str]:
+    summary = run.summary
+    low, high = map(summary.number, summary.interval)
     warnings = [
-        f"Not clearly better than {name}: the 95 % interval of the model’s accuracy, {low} to {high}, "
-        f"does not lie above {_percent(accuracy, 1)}."
-        for name, accuracy in baselines
-        if run.summary["interval"][0] <= accuracy
+        f"Not clearly better than {name}: the 95 % interval of the model’s figure, {low} to {high}, does not lie above "
+        f"{summary.number(figure)}."
+        for name, figure in run.baselines
+        if summary.interval[0] <= figure
     ]
-    if run.results["split"] == "train":
+    if run.evaluation.split == "train":
         warnings.append(f"These {run.noun}s were used for training: the figures say nothing about new ones.")
     if frozen := run.results.get("frozen"):
         whole = frozen["all_weights"]
-        gap = f"was right on {_percent(whole['accuracy'], 1)}" if whole else "may do better, which was not measured"
+        gap = f"came to {summary.say(whole[summary.figure_name])}" if whole else "may do better, which was not measured"
         warnings.append(
             f"Only {frozen['learned']} learned, on features of an encoder that stayed as it was; "
             f"training all weights from the same start {gap}."
         )
-    absent = [row["label"] for row in run.summary["per_class"] if not row["support"]]
-    if absent:
-        more = f" and {len(absent) - NAMES_IN_A_SENTENCE} more" if len(absent) > NAMES_IN_A_SENTENCE else ""
-        names = ", ".join(absent[:NAMES_IN_A_SENTENCE]) + more
-        warnings.append(f"Not tested, for want of {run.noun}s that could be read: {names}.")
-    return warnings
+    return [*warnings, *summary.warnings()]
 
 
-def _curves(metrics: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures, the best (epoch, accuracy) in validation, and how many records have no finite loss."""
+def draw_curves(run: Finished) -> dict[str, Any]:
+    """The figures, the best (epoch, score) in validation, and how many records have no finite loss."""
+    score = run.task.figure_name
 
     def points(kind: str, name: str) -> list[tuple[float, float]]:
-        values = [(r["epoch"], r[name]) for r in metrics if r["kind"] == kind and name in r]
+        values = [(r["epoch"], r[name]) for r in run.metrics if r["kind"] == kind and name in r]
         return [(epoch, value if value is not None and math.isfinite(value) else math.nan) for epoch, value in values]
 
     losses = [*points("train", "loss"), *points("val", "loss")]
     return {
-        "figures": {n: curve_svg(points("train", n), points("val", n), name=n) for n in ("loss", "accuracy")},
+        "figures": {n: curve_svg(points("train", n), points("val", n), name=n) for n in ("loss", score)},
         "best": max(
-            (point for point in points("val", "accuracy") if not math.isnan(point[1])),
+            (point for point in points("val", score) if not math.isnan(point[1])),
             key=lambda point: point[1],
             default=None,
         ),
         "broken": sum(math.isnan(loss) for _, loss in losses),
-        "last_epoch": max((record["epoch"] for record in metrics), default=0),
+        "last_epoch": max((record["epoch"] for record in run.metrics), default=0),
     }
 
 
-def _kept(run: RunFiles, best: tuple[float, float] | None) -> str:
-    """Which weights these are, and what the looks at held-out clips had to do with it; runs of old do not say."""
-    kept, noun = run.results.get("kept"), run.noun
-    if kept and kept["which"] == "best":
-        found = f"the best of the looks at validation {noun}s: {_percent(kept['accuracy'], 1)}"
+def describe_kept(run: Finished, best: tuple[float, float] | None) -> str:
+    """Which weights these are, and what the looks at held-out clips had to do with it."""
+    kept, noun, score = run.results["kept"], run.noun, run.task.figure_name
+    if kept["which"] == "best":
+        found = f"the best of the looks at validation {noun}s: {score} {run.summary.number(kept[score])}"
         return f"The weights kept are those of step {kept['step']}, epoch {kept['epoch']:.3g}, {found}."
-    last = f"The last weights are kept, those of step {kept['step']}" if kept else ""
+    last = f"The last weights are kept, those of step {kept['step']}"
     if best is None:
-        return last and f"{last}."
-    look = f"he best look at held-out {noun}s was {_percent(best[1], 1)} at epoch {best[0]:.3g}"
-    return f"{last}; t{look}, which chose nothing." if last else f"T{look}."
+        return f"{last}."
+    look = f"the best look at held-out {noun}s was {score} {run.summary.number(best[1])} at epoch {best[0]:.3g}"
+    return f"{last}; {look}, which chose nothing."
 
 
-def _cells(run: RunFiles) -> list[Cell]:
-    """The cells of the confusion table that are not empty, row by row."""
-    number = {name: i for i, name in enumerate(run.config["classes"])}
-    found: dict[tuple[int, int], list[Prediction]] = {}
-    for item in run.predictions:
-        if item.status == "ok":
-            found.setdefault((number[item.label], number[item.predicted]), []).append(item)
+def find_cells(run: Finished) -> list[Cell]:
+    """The cells of the confusion table that are not empty, row by row; none where there is no such table."""
+    if run.summary.confusion is None:
+        return []
+    number = {name: i for i, name in enumerate(run.task.names)}
+    found: dict[tuple[int, int], list[Shown]] = {}
+    for item in run.shown:
+        found.setdefault((number[item.label], number[item.answer]), []).append(item)
     cells = []
     for (i, j), items in sorted(found.items()):
-        ordered = sorted(items, key=lambda item: (item.probability if i == j else -item.probability, item.path))
-        cells.append(Cell(run.config["classes"][i], run.config["classes"][j], ordered, f"cell-{i}-{j}"))
+        sure = {item.path: item.probability or 0.0 for item in items}
+        ordered = sorted(items, key=lambda item: (sure[item.path] if i == j else -sure[item.path], item.path))
+        cells.append(Cell(run.task.names[i], run.task.names[j], ordered, f"cell-{i}-{j}"))
     return cells
 
 
-def _pictured(cells: Sequence[Cell]) -> list[Prediction]:
+def choose_pictured(cells: Sequence[Cell]) -> list[Shown]:
     """Up to four files of each cell and 60 in all: the first of each, then the second, and so on."""
     rounds = zip_longest(*(cell.items[:PICTURED_OF_A_CELL] for cell in cells))
     return [item for one in rounds for item in one if item is not None][:PICTURED]
 
 
-def _seen(
-    mistakes: Sequence[Prediction],
-    pictured: Iterable[Prediction],
+def picture(
+    mistakes: Sequence[Shown],
+    pictured: Iterable[Shown],
     frames: Callable[[str], np.ndarray | None],
     sounds: Callable[[str], tuple[np.ndarray, int] | None] | None,
 ) -> dict[str, Seen]:
@@ -258,7 +317,7 @@ def _seen(
     return found
 
 
-def _link(run: RunFiles, name: str) -> str | None:
+def link_file(run: Finished, name: str) -> str | None:
     """From the page to the file of an item, at the second that a part begins with; None where it is not there."""
     whole, mark, part = name.rpartition("#t=")
     for path, moment in ((name, ""), (whole, mark + part)):
@@ -272,25 +331,26 @@ def _link(run: RunFiles, name: str) -> str | None:
     return None
 
 
-def _weakest_first(run: RunFiles) -> list[dict[str, Any]]:
-    """The rows of summary["per_class"] by recall; untested classes last."""
-    return sorted(run.summary["per_class"], key=lambda row: (row["recall"] is None, row["recall"] or 0, row["f1"] or 0))
+def weakest_first(rows: list[list[Any]]) -> list[list[Any]]:
+    """The rows of a table by their shares, the first of which counts most; where that is not known, last."""
+    return sorted(rows, key=lambda row: (row[1] is None, [one or 0.0 for one in row if isinstance(one, float | None)]))
 
 
-def _settings(run: RunFiles) -> dict[str, dict[str, Any]]:
+def list_settings(run: Finished) -> dict[str, dict[str, Any]]:
     """What stands in the page's fold-out tables; of the results only what the page does not show elsewhere."""
     plain = {key: value for key, value in run.results.items() if isinstance(value, str | int | float)}
-    evaluation = {key: value for key, value in plain.items() if key not in run.summary}
+    shown = run.summary.to_json()
+    evaluation = {key: value for key, value in plain.items() if key not in shown}
     data = {key: value for key, value in run.config["data"].items() if isinstance(value, str)}
     sections = {"Model": run.config["model"], "Clip": run.config["clip_spec"], "Training": run.config["train"]}
     sections |= {"Data": data, "Evaluation": evaluation}
-    return {title: _set(values) for title, values in sections.items()}
+    return {title: choose_set(values) for title, values in sections.items()}
 
 
-def _set(values: dict[str, Any]) -> dict[str, Any]:
+def choose_set(values: dict[str, Any]) -> dict[str, Any]:
     """The settings that are set, also inside of others."""
     return {
-        key: _set(value) if isinstance(value, dict) else value
+        key: choose_set(value) if isinstance(value, dict) else value
         for key, value in values.items()
         if value is not None and value not in ([], {}, "")
     }
@@ -299,46 +359,41 @@ def _set(values: dict[str, Any]) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------------- text and templates
 
 
-def _percent(share: float | None, digits: int = 0) -> str:
-    """0.931 -> "93 %"; as many more digits as it takes not to call 99.96 % all, or 0.04 % nothing."""
-    if share is None:
-        return "–"
-    text = f"{math.floor(100 * share * 10**digits + 0.5) / 10**digits:.{digits}f}"  # a half goes up, as people expect
-    if float(text) in (0, 100) and share not in (0, 1):
-        return _percent(share, digits + 1)
-    return text + "\N{NO-BREAK SPACE}%"
+def format_width(share: float) -> str:
+    return f"{100 * min(max(share, 0.0), 1.0):.2f}%"
 
 
-def _width(share: float) -> str:
-    return f"{100 * share:.2f}%"
+def format_share(value: Any) -> str:
+    """A cell of a table: a share, or "–" where it is not known; all else as it is."""
+    return percent(value) if value is None or isinstance(value, float) else str(value)
 
 
-def _setting(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """The value of a setting, as a reader would write it."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, list):
-        return ", ".join(map(_setting, value))
+        return ", ".join(map(format_setting, value))
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_setting(part)}" for key, part in value.items())
+        return ", ".join(f"{key} {format_setting(part)}" for key, part in value.items())
     return str(value)
 
 
-def _without_folders(value: Any) -> Any:
+def without_folders(value: Any) -> Any:
     """A card goes out into the world: a path would tell how its author's folders are called."""
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
-def _printable(value: Any) -> Any:
+def printable(value: Any) -> Any:
     """Control characters, text-direction overrides and stray bytes of file names, spelled out; the rest as it is."""
     return visible(value) if type(value) is str else value
 
 
-def _markdown(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|#&~])", r"\\\1", _printable(text))
+def markdown(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|#&~])", r"\\\1", printable(text))
 
 
-def _render(template: str, **names: Any) -> str:
+def render(template: str, **names: Any) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -346,14 +401,16 @@ def _render(template: str, **names: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_printable,  # all that is printed passes through here: no value can be forgotten
+        finalize=printable,  # all that is printed passes through here: no value can be forgotten
     )
     environment.filters |= {
-        "percent": _percent,
-        "width": _width,
-        "setting": _setting,
-        "without_folders": _without_folders,
+        "percent": percent,
+        "number": names["summary"].number,
+        "share": format_share,
+        "width": format_width,
+        "setting": format_setting,
+        "without_folders": without_folders,
         "plural": plural,
-        "markdown": _markdown,
+        "markdown": markdown,
     }
     return environment.from_string(files("tubelet.report").joinpath(template).read_text("utf-8")).render(names)

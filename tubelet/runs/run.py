@@ -123,6 +123,10 @@ class Run:
                 raise
         self.unwritten = ""
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl, in the order in which they were written."""
+        return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
+
     def forget_metrics_after(self, step: int) -> int:
         """Drops the records of steps that are going to be done again, and a line that was cut short. Returns how many
         other lines were damaged; they are dropped too."""

@@ -76,6 +76,9 @@ def stream_fn(config: StreamConfig) -> int:
     """
     places = places_of(config)
     predictor = Predictor.load(config.run, device=config.device, dtype=config.dtype)
+    if not predictor.task.exclusive:
+        about = predictor.task.describe()
+        raise ValueError(f"{config.run}: stream tells one class after the other, this run {about}: use tubelet predict")
     slide = slide_for(predictor, config.window, config.hop)
     try:
         footage = open_footage(config, predictor, slide)

@@ -12,6 +12,7 @@ from tubelet.nn.streamer import TOGETHER, Answer, Streamer
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.segments import Window
 from tubelet.stream.source import Footage
+from tubelet.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,18 @@ def windows_of(
             answers = streamer.push_codes(block) if footage.encoded else streamer.push(block)
             if codes is not None:
                 codes.append(streamer.fresh.cpu())
-            yield from _windows(answers, streamer, slide)
+            yield from _windows(answers, streamer, slide, predictor.task)
     except MediaError as error:
         trouble = error
-    yield from _windows(streamer.finish(), streamer, slide)
+    yield from _windows(streamer.finish(), streamer, slide, predictor.task)
     if trouble:
         raise trouble
 
 
-def _windows(answers: list[Answer], streamer: Streamer, slide: Slide) -> list[Window]:
+def _windows(answers: list[Answer], streamer: Streamer, slide: Slide, task: Task) -> list[Window]:
     if not answers:
         return []
-    chances = torch.stack([logits for _, logits in answers]).float().softmax(1).cpu().numpy()
+    chances = task.answer(torch.stack([logits for _, logits in answers]).float().cpu())
     whole = (streamer.steps - 1) * slide.step + slide.length  # frames; a video may be shorter than the window
     spacing = slide.seconds_between_frames
     return [

@@ -77,7 +77,8 @@ def add_fields(command: type, options: Parser, places: Parser) -> dict[str, str]
         settings, marks = settings_of(hints[field.name])
         default, text, flag = field.default, docs[field.name], f"--{field.name}".replace("_", "-")
         if default not in (MISSING, None) and default is not False:
-            text += f" (default: {'on' if default is True else default})"
+            shown = " ".join(default) if isinstance(default, tuple) else default
+            text += f" (default: {'on' if default is True else shown})"
         settings["help"] = text.replace("%", "%%")
         if POSITIONAL in marks:
             settings["metavar"] = shown = field.name.upper() + " ..." * (settings["nargs"] == "+")

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories: controls, formats, surrogates, ends of lines
@@ -85,3 +86,28 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.931 -> "93.1 %", None -> "–"; as many more digits as it takes not to call 99.996 % all, or 0.004 % nothing."""
+    if share is None or not math.isfinite(share):
+        return "–"
+    text = f"{math.floor(100 * share * 10**digits + 0.5) / 10**digits:.{digits}f}"  # a half goes up, as people expect
+    if float(text) in (0, 100) and share not in (0, 1):
+        return percent(share, digits + 1)
+    return text + "\N{NO-BREAK SPACE}%"
+
+
+def list_names(names: Sequence[str], most: int = 10) -> str:
+    """ "a, b and 7 more": names in a sentence."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def is_count(value: object, *, least: int = 1) -> bool:
+    """Whether a value read from JSON is a whole number that sizes can have, and no truth value."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
+
+
+def is_number(value: object) -> bool:
+    """Whether a value read from JSON is a finite number of a size that is met in settings."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12

@@ -1,77 +1,198 @@
-"""How good are the answers? From labels and probabilities to the numbers that `results.json` and the report state."""
+"""One of several classes for each clip."""
 
-import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tubelet.system.text import list_names, percent, plural
+from tubelet.tasks.intervals import wilson_interval
+from tubelet.tasks.task import check_names
+
 CALIBRATION_BINS = 15
 
 
-def summarise(
-    classes: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, *, failed: int = 0
-) -> dict[str, Any]:
-    """Integer labels (N,) and probabilities (N, K) -> the metrics that `results.json` holds, ready for JSON.
+@dataclass(frozen=True)
+class Classification:
+    """names: the classes. A target is the number of the class, int64, an answer the probability of each."""
 
-    `failed` counts the files that could not be read: they are no part of N, and count as wrong in `accuracy_all`.
-    The macro averages run over the classes that have at least one label; a figure that is undefined
-    (recall of a class without a label, precision of a class never answered) is None.
+    names: tuple[str, ...]
+    kind: ClassVar[str] = "classification"
+    figure_name: ClassVar[str] = "accuracy"
+    smoothing: ClassVar[float] = 0.1
+    fewest_classes: ClassVar[int] = 2
+    exclusive: ClassVar[bool] = True
+    gives_probabilities: ClassVar[bool] = True
+    settles: ClassVar[bool] = False
 
-    Raises:
-        ValueError: nothing to evaluate, shapes that do not fit, labels out of range, rows that are no probabilities.
-    """
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
-    if labels.ndim != 1 or probabilities.shape != (len(labels), len(classes)):
-        raise ValueError(
-            f"got labels {labels.shape} and probabilities {probabilities.shape} for {len(classes)} classes; "
-            f"expected (N,) and (N, {len(classes)})"
+    @staticmethod
+    def classes_in(cell: str) -> tuple[str, ...]:
+        return (cell,)
+
+    @classmethod
+    def find_fault(cls, cell: str, columns: Sequence[str]) -> str:
+        return "" if cell else "the label is empty"
+
+    @classmethod
+    def from_cells(cls, cells: Sequence[str], columns: Sequence[str] = ()) -> "Classification":
+        return cls(tuple(sorted(set(cells))))
+
+    def learn_from(self, targets: Tensor) -> "Classification":
+        return self
+
+    def settle(self, targets: Tensor, answers: np.ndarray) -> "Classification":
+        return self
+
+    def targets(self, cells: Sequence[str]) -> Tensor:
+        numbers = {name: number for number, name in enumerate(self.names)}
+        return torch.tensor([numbers[cell] for cell in cells], dtype=torch.int64)
+
+    def swap(self, cell: str, partners: Mapping[str, str]) -> str:
+        return partners.get(cell, cell)
+
+    def soften(self, targets: Tensor, smoothing: float) -> Tensor:
+        classes = len(self.names)
+        return F.one_hot(targets, classes).float() * (1 - smoothing) + smoothing / classes
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets)
+
+    def score(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return (logits.argmax(1) == targets).float()
+
+    def answer(self, logits: Tensor) -> np.ndarray:
+        return logits.softmax(1).numpy()
+
+    def word(self, answer: np.ndarray) -> str:
+        return self.names[int(answer.argmax())]
+
+    def certainty(self, answer: np.ndarray) -> float:
+        return float(answer.max())
+
+    def errors(self, targets: Tensor, answers: np.ndarray) -> np.ndarray:
+        return np.where(answers.argmax(1) == targets.numpy(), 0.0, answers.max(1))
+
+    def columns(self) -> list[str]:
+        return [f"p:{name}" for name in self.names]
+
+    def measure(
+        self, targets: Tensor, answers: np.ndarray, *, groups: Sequence[str] = (), failed: int = 0
+    ) -> "ClassificationResults":
+        """The figures of N > 0 answers; those of a class without a clip, or never answered, are None.
+
+        Raises:
+            ValueError: shapes that do not fit, labels out of range, rows that are no probabilities.
+        """
+        labels, probabilities = targets.numpy(), np.asarray(answers, dtype=np.float64)
+        n, k = len(labels), len(self.names)
+        if labels.ndim != 1 or probabilities.shape != (n, k) or n == 0:
+            raise ValueError(
+                f"got labels {labels.shape} and probabilities {probabilities.shape} for {k} classes; expected (N,) and "
+                f"(N, {k}), N > 0"
+            )
+        if not np.issubdtype(labels.dtype, np.integer) or not 0 <= labels.min() <= labels.max() < k:
+            raise ValueError(f"got labels {np.unique(labels)[:10]}; expected integers from 0 to {k - 1}")
+        if not (np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-2)):
+            raise ValueError("the rows of probabilities do not sum to 1; pass the softmax of the logits")
+        labels, predicted = labels.astype(np.int64), probabilities.argmax(axis=1)
+        right = labels == predicted
+        confusion = np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)  # row: label, column: answer
+        support = confusion.sum(axis=1)
+        majority = int(support.argmax())
+        rows = measure_classes(self.names, confusion)
+        confidence = probabilities[np.arange(n), predicted]
+        ranking = np.argsort(-probabilities, axis=1, kind="stable")
+        return ClassificationResults(
+            clips=n,
+            failed=failed,
+            accuracy=float(right.mean()),
+            interval=wilson_interval(int(right.sum()), n),
+            accuracy_all=float(right.sum() / (n + failed)),
+            top5=float((ranking[:, :5] == labels[:, None]).any(axis=1).mean()) if k > 5 else None,
+            macro={
+                name: float(np.mean([row[name] or 0.0 for row in rows if row["support"]]))
+                for name in ("precision", "recall", "f1")
+            },
+            majority={"label": self.names[majority], "accuracy": float(support[majority] / n)},
+            mean_confidence=float(confidence.mean()),
+            calibration_error=calibration_error(confidence, right),
+            per_class=rows,
+            confusion=confusion.tolist(),
         )
-    if len(labels) == 0:
-        raise ValueError(f"nothing to evaluate: 0 files were read and {failed} failed; look at the status of each file")
-    if not np.issubdtype(labels.dtype, np.integer) or not 0 <= labels.min() <= labels.max() < len(classes):
-        raise ValueError(f"got labels {np.unique(labels)[:10]}; expected integers from 0 to {len(classes) - 1}")
-    if not (np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-2)):
-        raise ValueError("the rows of probabilities do not sum to 1; pass the softmax of the logits")
-    return measure(classes, labels.astype(np.int64), probabilities.argmax(axis=1), probabilities, failed=failed)
+
+    def describe(self) -> str:
+        return f"names one of {plural(len(self.names), 'class')}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "names": list(self.names)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Classification":
+        return cls(check_names(values.get("names")))
 
 
-def measure(
-    classes: Sequence[str], labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, *, failed: int
-) -> dict[str, Any]:
-    """`summarise` for answers that are already known: labels (N,), predicted (N,), probabilities (N, K), N > 0."""
-    n, k = len(labels), len(classes)
-    right = labels == predicted
-    confusion = np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)  # row: label, column: answer
-    support = confusion.sum(axis=1)
-    majority = int(support.argmax())
-    rows = _per_class(classes, confusion)
-    confidence = probabilities[np.arange(n), predicted]
-    ranking = np.argsort(-probabilities, axis=1, kind="stable")
-    return {
-        "clips": n,
-        "failed": failed,
-        "accuracy": float(right.mean()),
-        "interval": wilson_interval(int(right.sum()), n),
-        "accuracy_all": float(right.sum() / (n + failed)),
-        "top5": float((ranking[:, :5] == labels[:, None]).any(axis=1).mean()) if k > 5 else None,
-        "macro": {
-            name: float(np.mean([row[name] or 0.0 for row in rows if row["support"]]))
-            for name in ("precision", "recall", "f1")
-        },
-        "majority": {"label": classes[majority], "accuracy": float(support[majority] / n)},
-        "mean_confidence": float(confidence.mean()),
-        "calibration_error": calibration_error(confidence, right),
-        "per_class": rows,
-        "confusion": confusion.tolist(),
-    }
+@dataclass(frozen=True)
+class ClassificationResults:
+    """Shares in 0..1; the macro averages run over the classes that have at least one clip.
+
+    accuracy_all: files that could not be read count as wrong. top5: right among the five likeliest, of more than five.
+    """
+
+    clips: int
+    failed: int
+    accuracy: float
+    interval: list[float]
+    accuracy_all: float
+    top5: float | None
+    macro: dict[str, float]
+    majority: dict[str, Any]
+    mean_confidence: float
+    calibration_error: float
+    per_class: list[dict[str, Any]]
+    confusion: list[list[int]]
+    figure_name: ClassVar[str] = "accuracy"
+
+    @property
+    def figure(self) -> float:
+        return self.accuracy
+
+    def number(self, figure: float) -> str:
+        return percent(figure)
+
+    def say(self, figure: float) -> str:
+        return f"{percent(figure)} right"
+
+    def baseline(self) -> tuple[str, float]:
+        return f"always answering “{self.majority['label']}”", self.majority["accuracy"]
+
+    def facts(self) -> list[tuple[str, str]]:
+        facts = [("macro F1", percent(self.macro["f1"]))]
+        if self.failed:
+            facts.append(("accuracy, files that could not be read counted as wrong", percent(self.accuracy_all)))
+        if self.top5 is not None:
+            facts.append(("right among the first five", percent(self.top5)))
+        facts.append(("mean confidence", percent(self.mean_confidence)))
+        return [*facts, ("calibration error", percent(self.calibration_error))]
+
+    def table(self) -> tuple[list[str], list[list[Any]]]:
+        keys = ("recall", "precision", "f1")
+        rows = [[row["label"], *(row[key] for key in keys), row["support"]] for row in self.per_class]
+        return ["class", "recall", "precision", "F1", "clips"], rows
+
+    def warnings(self) -> list[str]:
+        absent = [row["label"] for row in self.per_class if not row["support"]]
+        return [f"Not tested, for want of clips that could be read: {list_names(absent)}."] if absent else []
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
-def _per_class(classes: Sequence[str], confusion: np.ndarray) -> list[dict[str, Any]]:
-    """confusion (K, K): row label, column answer."""
+def measure_classes(classes: Sequence[str], confusion: np.ndarray) -> list[dict[str, Any]]:
+    """Counts (K, K), row label, column answer -> precision, recall and F1 of each class, None where undefined."""
     rows = []
     for i, label in enumerate(classes):
         right, support, answered = int(confusion[i, i]), int(confusion[i].sum()), int(confusion[:, i].sum())
@@ -87,18 +208,6 @@ def _per_class(classes: Sequence[str], confusion: np.ndarray) -> list[dict[str, 
     return rows
 
 
-def wilson_interval(right: int, n: int) -> list[float]:
-    """[low, high], the 95 % interval of the share `right` of `n` > 0. Unlike p ± 2 sd it stays inside 0..1, at any n.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-    """
-    z = 1.959963984540054
-    share, spread = right / n, z * z / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    return [centre - half if right else 0.0, centre + half if right < n else 1.0]  # exact where rounding would not be
-
-
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     """Expected calibration error of confidences (N,) in 0..1: mean |confidence - accuracy| of 15 equal bins, by size.
 
@@ -107,24 +216,3 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
     gaps = [abs(float((confidence[bins == b] - right[bins == b]).sum())) for b in np.unique(bins)]
     return sum(gaps) / len(right)
-
-
-def mix_pairs(clips: Tensor, targets: Tensor, shares: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mixup within neighbouring pairs of the batch, (B, ...), (B, classes) -> same; shares (B / 2,) in [0, 1]: what
-    the two clips of each pair keep of themselves.
-
-    Pairs, unlike a shuffled batch, stay together however a batch is spread over processes and parts, so the result
-    does not depend on that. Source: arXiv 1710.09412.
-    """
-    kept = torch.from_numpy(shares.astype(np.float32)).repeat_interleave(2).to(clips.device)
-
-    def mix(x: Tensor) -> Tensor:
-        own = kept.view(-1, *[1] * (x.ndim - 1))
-        return own * x + (1 - own) * x.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
-
-    return mix(clips), mix(targets)
-
-
-def soft_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
-    """Labels (B,) -> probabilities (B, classes), `smoothing` of which is spread over all classes."""
-    return F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes

@@ -16,6 +16,10 @@ class TrainConfig:
 
     data: Positional[Path]
     """Folder of class folders, folder with train/ val/ test/, or CSV file (path, label[, start, end, split, group])."""
+    task: Literal["classification", "multilabel", "regression"] = "classification"
+    """What is learned: one class of several, all that hold of several (cells a;b), or numbers."""
+    labels: tuple[str, ...] = ("label",)
+    """Columns of the table that hold it; several only where they hold numbers."""
     out: Path | None = None
     """Run directory; runs/NAME-OF-THE-DATA if left out."""
     model: str | None = None
@@ -55,8 +59,8 @@ class TrainConfig:
     """Share of the steps in which the learning rate rises; a half cosine follows."""
     layer_decay: float | None = None
     """Factor on the learning rate from each layer to the one below it; 0.75 with --init."""
-    label_smoothing: float = 0.1
-    """Probability given to all classes alike."""
+    label_smoothing: float | None = None
+    """Probability given to all classes alike; 0.1 where each clip has one class, else 0, if left out."""
     mixup: float = 0.0
     """Beta parameter of mixup; 0 is off."""
     ema: float = 0.0
@@ -71,6 +75,8 @@ class TrainConfig:
     """Recompute activations in the backward pass: less memory, a third more work."""
     augment: bool = True
     """Random crops, flips and colours, one draw for all frames of a clip."""
+    label_swaps: Path | None = None
+    """CSV or JSON of label, mirrored, reversed: what each class becomes when its clip is changed so."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the products; auto: bfloat16 only where the processor really has it."""
     device: str = "auto"
@@ -102,13 +108,15 @@ class TrainConfig:
         for name in ("batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 1 or more")
+        if len(set(self.labels)) != len(self.labels) or (len(self.labels) > 1 and self.task != "regression"):
+            raise ValueError(f"labels = {' '.join(self.labels)}: expected one column, or several for --task regression")
         if self.compare and not self.freeze:
             raise ValueError("--compare compares --freeze with training all weights: give both")
         for name in NOT_NEGATIVE:
-            if not 0 <= getattr(self, name) < math.inf:
+            if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 0 or more")
         for name in ("ema", "drop_path", "dropout", "label_smoothing", "val_share"):
-            if getattr(self, name) >= 1:
+            if (getattr(self, name) or 0) >= 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected less than 1")
         for name in POSITIVE:
             value = getattr(self, name)
@@ -134,14 +142,16 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "TrainConfig":
-        """Raises ValueError for a key that is unknown or missing."""
-        if wrong := sorted(set(values) ^ {field.name for field in fields(cls)}):
+        """What is missing, as in a run of an older version, is at its default. Raises ValueError for unknown keys."""
+        if wrong := sorted(set(values) - {field.name for field in fields(cls)}) or {"data"} - set(values):
             raise ValueError(f"training settings that are unknown or missing: {', '.join(wrong)}")
         settings: dict[str, Any] = dict(values)
         settings["data"] = Path(settings["data"])
-        for name in ("out", "cache"):
-            settings[name] = None if settings[name] is None else Path(settings[name])
-        settings["size"] = None if settings["size"] is None else tuple(settings["size"])
+        for name in ("out", "cache", "label_swaps"):
+            settings[name] = None if settings.get(name) is None else Path(settings[name])
+        for name in ("size", "labels"):
+            if settings.get(name) is not None:
+                settings[name] = tuple(settings[name])
         return cls(**settings)
 
 
@@ -168,6 +178,7 @@ POSITIVE = (
 MAY_CHANGE = (
     "data",
     "out",
+    "label_swaps",  # what is in it is compared
     "minutes",
     "epochs",
     "accumulate",

@@ -37,7 +37,7 @@ from tubelet.train.plan import Plan
 
 KEY_LENGTH = 16
 
-Views = tuple[Tensor, list[int]]  # of one clip, the centre first: clips (V, C, T, H, W) or codes (V, t, D); labels
+Views = tuple[Tensor, list[str]]  # of one clip, the centre first: clips (V, C, T, H, W) or codes (V, t, D); labels
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Features:
     """The features of clips, in the place of `Clips`. A clip that cannot be read keeps its place, with None."""
 
     found: list[Views | None]
-    labels: list[int]
+    targets: Tensor  # (N, ...)
     bad: BadFiles
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class Features:
 
     def random(
         self, number: int, changes: Changes, rng: np.random.Generator, *, single_frame: bool = False
-    ) -> tuple[Tensor, int] | None:
+    ) -> tuple[Tensor, str] | None:
         """One view of a clip, drawn at random: codes (t, D) and the label. It was changed when it was computed."""
         if self.is_bad(number):
             return None
@@ -124,8 +124,7 @@ class Cache:
                 progress.advance(f"{progress.done + 1}/{progress.total} clips {rate:.1f}/s left {progress.left}")
                 if caught:
                     raise Stopped(self.run.path, caught[0])
-        labels = [plan.data.source.classes.index(item.label) for item in items]
-        features = Features(found, labels, bad)
+        features = Features(found, plan.data.source.task.targets([item.label for item in items]), bad)
         seconds = time.monotonic() - begun
         self.seconds += seconds
         self.note()
@@ -137,7 +136,7 @@ class Cache:
         """The features of an item from the disk; None where they are not there, or not whole."""
         try:
             codes, about = read_features(self.file(item, views), key=self.key)
-            return codes, [self.plan.data.source.classes.index(name) for name in about["labels"]]
+            return codes, [str(label) for label in about["labels"]]
         except (ValueError, KeyError, TypeError, OSError):
             return None
 
@@ -153,15 +152,15 @@ class Cache:
             key=self.key,
             path=item.path,
             seconds=(item.start_seconds, item.end_seconds),
-            labels=[self.plan.data.source.classes[label] for label in labels],
+            labels=labels,
         )
         return codes, labels
 
     def file(self, item: Item, views: int) -> Path:
         """Where the features of an item are: its name changes with the clip, its labels and the number of views."""
-        plan, label = self.plan, self.plan.data.source.classes.index(item.label)
-        swaps = (plan.changes.flip_labels, plan.changes.reverse_labels) if views else ()
-        labels = [item.label, *(swap and plan.data.source.classes[swap[label]] for swap in swaps)]
+        plan, task = self.plan, self.plan.data.source.task
+        swaps = (plan.changes.flipped, plan.changes.reversed) if views else ()
+        labels = [item.label, *(None if swap is None else task.swap(item.label, swap) for swap in swaps)]
         try:
             stat = os.stat(plan.data.source.root / item.path)
         except OSError:  # reading it says why
@@ -222,10 +221,10 @@ def views_of(item: Item, plan: Plan, views: int) -> Views | BadFile:
         start, end = item_range(plan.data.source.root / item.path, **where)
         # one pass over the item for all its views, unless it is so long that they leave most of it out
         once = FINER * (end - start) <= (1 + views) * plan.spec.span_seconds
-        clips = Clips(plan.data.source.root, [item], plan.data.source.classes, plan.spec, keep=once)
+        clips = Clips(plan.data.source.root, [item], plan.data.source.task, plan.spec, keep=once)
         if once:
             clips.timeline(0)
-        found = [(clips.centre(0), clips.labels[0])]
+        found = [(clips.centre(0), item.label)]
         for view in range(views):
             rng = np.random.default_rng([plan.config.seed, int.from_bytes(name[:8]), view])
             varied = clips.random(0, plan.changes, rng)

@@ -11,15 +11,18 @@ import torch
 
 from tubelet.data.bad_files import BadFile
 from tubelet.data.clips import load_frames
-from tubelet.evaluate import Answer, answer, results_of, write_predictions
+from tubelet.evaluate import Evaluation, measure_answers
 from tubelet.media.reader import MediaError, read_sound
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
-from tubelet.report.page import write_card, write_report
+from tubelet.predict.answer import answer
+from tubelet.predict.tables import write_labelled
+from tubelet.report.page import Finished, write_card, write_report
 from tubelet.runs.run import PREDICTIONS, RESULTS, Run, Tensors
 from tubelet.system.console import bar
+from tubelet.tasks import Task
 from tubelet.train.distributed import Team
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan
@@ -32,8 +35,8 @@ STRIP_PX = (96, 96)  # at least, of a frame in the report
 SOUND_SECONDS = 10.0  # at most, of a sound in the report
 
 
-def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) -> dict[str, Any] | None:
-    """Keeps the weights and measures them on the held-out clips: the results, in the first process; None in others.
+def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) -> Finished | None:
+    """Keeps the weights and measures them on the held-out clips: the run so far, in the first process; None in others.
 
     frozen: weights that did not learn.
     """
@@ -45,43 +48,69 @@ def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) ->
         return None
     model = SpaceTimeTransformer(plan.model)
     load_strict(model, weights, what="trained weights")
-    about = {"clip_spec": plan.spec.to_json(), "classes": list(plan.data.source.classes), "tubelet": __version__}
+    task = settle_task(model, plan, team, show=show)
+    about = {"clip_spec": plan.spec.to_json(), "task": task.to_json(), "tubelet": __version__}
     save(model, run.path, about=about)
-    answers, seconds = answer_all(model, plan, team, views=config.views, title="evaluating", show=show)
-    failed = [answer for answer in answers if answer.probabilities is None]
-    bad.announce(BadFile(answer.path, answer.code, answer.note, plan.data.held_out) for answer in failed)
-    write_predictions(answers, plan.data.source.classes, run.path / PREDICTIONS)
-    results = {"split": plan.data.held_out, "views": config.views, **results_of(answers, plan.data.source.classes)}
+    evaluation, seconds = evaluate_split(
+        model, task, plan, team, views=config.views, title="evaluating", show=show, split=plan.data.held_out
+    )
+    bad.announce(BadFile(one.path, one.code, one.note, plan.data.held_out) for one in evaluation.failed)
+    write_labelled(evaluation.answers, task, run.path / PREDICTIONS)
+    results = evaluation.to_json()
     results["kept"] = kept_of(fit)
-    results["single_frame"] = single_frame(fit, show=show) if config.baseline and plan.spec.kind == "video" else None
+    baseline = config.baseline and plan.spec.kind == "video"
+    results["single_frame"] = single_frame(fit, show=show) if baseline else None
     results |= {"train_files": bad.train_files, "train_skipped": bad.skipped}
     results["seconds_total"] = time.monotonic() - begun
-    results["clips_per_second_predict"] = len(answers) / max(seconds, 1e-9)
+    results["clips_per_second_predict"] = len(evaluation.answers) / max(seconds, 1e-9)
     what = fit.model.what if isinstance(fit.model, Rest) else ""
     results["frozen"] = {"learned": what, "views": 1 + config.freeze_views, "all_weights": None} if what else None
-    return results
+    return Finished(run.path, run.config, run.metrics(), task, evaluation, results)
 
 
-def finish(plan: Plan, run: Run, results: dict[str, Any], *, show: bool) -> None:
+def finish(plan: Plan, run: Run, finished: Finished, *, show: bool) -> None:
     """Writes the results and the report."""
-    run.write_json(RESULTS, results)
+    run.write_json(RESULTS, finished.results)
     sounds = strip_sounds(plan) if plan.spec.kind == "sound" else None
-    write_report(run.path, frames=strip_frames(plan), sounds=sounds)
-    write_card(run.path)
+    write_report(finished, frames=strip_frames(plan), sounds=sounds)
+    write_card(finished)
     run.remove_checkpoints()
     if show:
-        print_results(results, run)
+        print_results(finished)
 
 
-def answer_all(
-    model: SpaceTimeTransformer, plan: Plan, team: Team, *, views: str, title: str, show: bool, single: bool = False
-) -> tuple[list[Answer], float]:
-    items = plan.data.items(plan.data.held_out)
+def settle_task(model: SpaceTimeTransformer, plan: Plan, team: Team, *, show: bool) -> Task:
+    """The task of the run, with what validation clips choose for it, where there are some beside the measured ones."""
+    task = plan.data.source.task
+    if not (plan.data.chooses and task.settles):
+        return task
+    chosen, _ = evaluate_split(
+        model, task, plan, team, views=plan.config.views, title="thresholds", show=show, split="val"
+    )
+    values = np.stack([one.values for one in chosen.read if one.values is not None])
+    return task.settle(task.targets([one.item.label for one in chosen.read]), values)
+
+
+def evaluate_split(
+    model: SpaceTimeTransformer,
+    task: Task,
+    plan: Plan,
+    team: Team,
+    *,
+    split: str,
+    views: str,
+    title: str,
+    show: bool,
+    single: bool = False,
+) -> tuple[Evaluation, float]:
+    """What a model is worth on the clips of a split, and the seconds that its answers took."""
+    items = plan.data.items(split)
     begun = time.monotonic()
     with bar(title, len(items), show=show) as progress:
         answers = answer(
             model.to(team.device),
             plan.spec,
+            task,
             plan.data.source.root,
             items,
             views_text=views,
@@ -90,14 +119,14 @@ def answer_all(
             device=team.device,
             after=lambda _: progress.advance(f"{progress.done + 1}/{progress.total} clips"),
         )
-    return answers, time.monotonic() - begun
+    return measure_answers(answers, task, split=split, views=views), time.monotonic() - begun
 
 
 def kept_of(fit: Fit) -> dict[str, Any]:
-    """Which weights are kept: those of the best look at validation clips, with its accuracy, or the last."""
-    step, accuracy = (fit.best.step, fit.best.accuracy) if fit.best else (fit.step, None)
+    """Which weights are kept: those of the best look at validation clips, with its score, or the last."""
+    step, score = (fit.best.step, fit.best.score) if fit.best else (fit.step, None)
     epoch = step * fit.plan.config.batch / len(fit.clips)
-    return {"which": "best" if fit.best else "last", "step": step, "epoch": epoch, "accuracy": accuracy}
+    return {"which": "best" if fit.best else "last", "step": step, "epoch": epoch, fit.task.figure_name: score}
 
 
 def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
@@ -130,8 +159,18 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
             return False
 
         other.run(after=after)
-    answers, _ = answer_all(model, plan, alone, views="1x1", title="evaluating", show=False, single=True)
-    return {"accuracy": results_of(answers, plan.data.source.classes)["accuracy"]}
+    found, _ = evaluate_split(
+        model,
+        plan.data.source.task,
+        plan,
+        alone,
+        split=plan.data.held_out,
+        views="1x1",
+        title="evaluating",
+        show=False,
+        single=True,
+    )
+    return {found.results.figure_name: found.results.figure}
 
 
 def one_frame(config: ModelConfig) -> ModelConfig:
@@ -144,10 +183,10 @@ def one_frame(config: ModelConfig) -> ModelConfig:
     return config.with_embed(patch=(1, *embed.patch[1:]), stride=(1, *embed.stride[1:]))
 
 
-def all_weights(run: Run) -> dict[str, Any]:
+def all_weights(run: Run, figure_name: str) -> dict[str, Any]:
     """The results of a run of which all weights learned, for the report of a frozen one."""
     whole = json.loads((run.path / RESULTS).read_text())
-    return {"run": str(run.path), **{key: whole[key] for key in ("accuracy", "clips", "seconds_total")}}
+    return {"run": str(run.path), **{key: whole[key] for key in (figure_name, "clips", "seconds_total")}}
 
 
 def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:

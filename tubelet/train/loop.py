@@ -8,7 +8,6 @@ from itertools import islice
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from tubelet.data.bad_files import BadFile
 from tubelet.data.dataset import Clips
@@ -20,7 +19,6 @@ from tubelet.system.signals import Stopped, signals
 from tubelet.system.text import plural
 from tubelet.train.feature_cache import Features
 from tubelet.train.pace import FIRST_STEPS, Decision
-from tubelet.train.plan import Plan
 from tubelet.train.trainer import Best, Fit
 
 LOOKS = (5, 20)  # fewest and most times that held-out clips are looked at during training
@@ -41,16 +39,16 @@ def learn(
         EnvironmentTrouble: checkpoints cannot be written.
         ValueError: more training files than `--max-bad` allows cannot be read; after a checkpoint too.
     """
-    plan, team, pace, bad = fit.plan, fit.team, fit.pace, fit.clips.bad
+    plan, team, pace, name, bad = fit.plan, fit.team, fit.pace, fit.task.figure_name, fit.clips.bad
     saved = time.monotonic()
     waits: list[tuple[float, float]] = []
-    held_accuracy, stop = "", 0
+    held_score, stop = "", 0
     board = curves(run, wanted=plan.config.tensorboard and team.first)
     with signals(show=team.first) as caught, board as draw, bar(title, pace.steps, show=show) as progress:
         progress.start_at(fit.step)
 
         def after(figures: dict[str, float]) -> bool:
-            nonlocal saved, held_accuracy, stop
+            nonlocal saved, held_score, stop
             due = time.monotonic() - saved > 60 * plan.config.save_minutes
             wanted = pace.decide(fit.step, figures["seconds"]) if team.first else None
             mine = Word(figures, caught[0] if caught else 0, due, bad.unannounced(), wanted)
@@ -64,12 +62,12 @@ def learn(
             if show and step == FIRST_STEPS[-1]:
                 say("pace", pace_words(fit))
             if look_due or step == pace.steps:
-                held_accuracy = f" held out {100 * look_and_log(fit, run, held, recent, draw):.0f}%"
+                held_score = f" held out {100 * look_and_log(fit, run, held, recent, draw):.0f}%"
                 if is_patience_over(fit):
                     pace.take(replace(pace.decision, step=step, progress=1.0, steps=step))
-            figures, progress.total = summary(recent or [figures], plan), pace.steps
+            figures, progress.total = summary(recent or [figures], fit), pace.steps
             progress.advance(
-                f"loss {figures['loss']:.2f} acc {100 * figures['accuracy']:.0f}%{held_accuracy} "
+                f"loss {figures['loss']:.2f} {name} {100 * figures[name]:.0f}%{held_score} "
                 f"{figures['clips_per_second']:.0f} clips/s wait {100 * figures['data_wait']:.0f}% "
                 f"{f'{bad.skipped} skipped ' if bad.skipped else ''}left {clock(seconds_left(fit))}"
             )
@@ -102,9 +100,9 @@ class Word:
 
 
 def agree(words: list[Word]) -> tuple[dict[str, float], int, bool, list[BadFile], Decision | None]:
-    """Loss and accuracy as means over the processes; the signal that one of them got, whether one wants to save, the
+    """Loss and score as means over the processes; the signal that one of them got, whether one wants to save, the
     bad files that any of them found, and what the first decided."""
-    means = {name: float(np.mean([word.figures[name] for word in words])) for name in ("loss", "right")}
+    means = {name: float(np.mean([word.figures[name] for word in words])) for name in ("loss", "score")}
     found = [one for word in words for one in word.bad]
     figures = {**words[0].figures, **means}
     return figures, max(word.stop for word in words), any(word.due for word in words), found, words[0].decision
@@ -154,31 +152,31 @@ def look_and_log(
     recent: list[dict[str, float]],
     draw: Callable[[dict[str, float], int], None],
 ) -> float:
-    """Writes down how the recent steps went, and a look at the held-out clips, whose accuracy it gives."""
-    mean = summary(recent, fit.plan)
+    """Writes down how the recent steps went, and a look at the held-out clips, whose score it gives."""
+    mean, name = summary(recent, fit), fit.task.figure_name
     when = {"step": fit.step, "epoch": fit.step / (len(fit.clips) / fit.plan.config.batch)}
     recent.clear()
     begun = time.monotonic()
-    loss, accuracy = fit.team.gather(look(fit, held))[0]
+    loss, score = fit.team.gather(look(fit, held))[0]
     if fit.plan.data.chooses:
-        keep_best(fit, accuracy, loss)
+        keep_best(fit, score, loss)
     if fit.team.first:
         run.log({"kind": "train", **when, **mean})
-        run.log({"kind": "val", **when, "loss": loss, "accuracy": accuracy})
-    draw({**mean, "val_loss": loss, "val_accuracy": accuracy}, fit.step)
+        run.log({"kind": "val", **when, "loss": loss, name: score})
+    draw({**mean, "val_loss": loss, f"val_{name}": score}, fit.step)
     if budget := fit.pace.budget:
         seconds = time.monotonic() - begun
         budget.looks_seconds = seconds * round(looks_of(fit, held) * (1 - fit.pace.progress(fit.step)))
         if isinstance(held, Clips):  # the encoder of features is not at work in a look
             budget.clip_seconds = seconds / min(len(held), LOOK_CLIPS)
-    return accuracy
+    return score
 
 
-def keep_best(fit: Fit, accuracy: float, loss: float) -> None:
+def keep_best(fit: Fit, score: float, loss: float) -> None:
     """Keeps the weights where a look at validation clips is the best so far; every process must call this."""
-    if fit.best is None or (accuracy, -loss) > (fit.best.accuracy, -fit.best.loss):
+    if fit.best is None or (score, -loss) > (fit.best.score, -fit.best.loss):
         weights = {name: value.detach().cpu().clone() for name, value in fit.final_weights().items()}
-        fit.best = Best(fit.step, accuracy, loss, weights)
+        fit.best = Best(fit.step, score, loss, weights)
     else:
         fit.best.worse_looks += 1
 
@@ -200,13 +198,13 @@ def check_bad(fit: Fit, run: Run, recent: list[dict[str, float]]) -> None:
         raise
 
 
-def summary(recent: list[dict[str, float]], plan: Plan) -> dict[str, float]:
+def summary(recent: list[dict[str, float]], fit: Fit) -> dict[str, float]:
     seconds = sum(f["seconds"] for f in recent)
     return {
         "loss": float(np.mean([f["loss"] for f in recent])),
-        "accuracy": float(np.mean([f["right"] for f in recent])),
+        fit.task.figure_name: float(np.mean([f["score"] for f in recent])),
         "lr": recent[-1]["lr"],
-        "clips_per_second": plan.config.batch * len(recent) / max(seconds, 1e-9),
+        "clips_per_second": fit.plan.config.batch * len(recent) / max(seconds, 1e-9),
         "data_wait": sum(f["waited"] for f in recent) / max(seconds, 1e-9),
         "seconds": seconds,
     }
@@ -219,11 +217,10 @@ def spread(count: int) -> list[int]:
 
 @torch.no_grad()
 def look(fit: Fit, held: Clips | Features) -> tuple[float, float]:
-    """Loss and accuracy on held-out clips; only to be shown, nothing is chosen by it. Clips that cannot be read are
-    passed over here, and counted in the end."""
+    """Mean loss and score on held-out clips. Those that cannot be read are passed over here, and counted in the end."""
     chosen = spread(len(held))
     fit.wrapped.eval()
-    losses, right, seen = 0.0, 0, 0
+    losses, score, seen = 0.0, 0.0, 0
 
     def read(number: int) -> torch.Tensor | None:
         if held.is_bad(number):
@@ -235,17 +232,17 @@ def look(fit: Fit, held: Clips | Features) -> tuple[float, float]:
         return clip[:, [clip.shape[1] // 2]] if fit.single_frame else clip
 
     clips = prefetch(read, chosen, threads=fit.plan.workers, ahead=4 * fit.part)
-    readable = ((clip, held.labels[number]) for number, clip in zip(chosen, clips, strict=True) if clip is not None)
+    readable = ((clip, number) for number, clip in zip(chosen, clips, strict=True) if clip is not None)
     while batch := list(islice(readable, fit.part)):
-        labels = torch.tensor([label for _, label in batch])
+        targets = held.targets[[number for _, number in batch]]
         with fit.autocast():
             logits = fit.model(torch.stack([clip for clip, _ in batch]).to(fit.team.device)).float().cpu()
-        losses += F.cross_entropy(logits, labels, reduction="sum").item()
-        right += int((logits.argmax(1) == labels).sum())
+        losses += fit.task.loss(logits, fit.task.soften(targets, 0.0)).item() * len(batch)
+        score += fit.task.score(logits, targets).sum().item()
         seen += len(batch)
     if not seen:
         raise ValueError(f"none of {len(chosen)} held-out clips can be decoded: repair them")
-    return losses / seen, right / seen
+    return losses / seen, score / seen
 
 
 @contextmanager

@@ -12,15 +12,16 @@ from tubelet.data.augment import Augmentation
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.dataset import Changes, kept_bytes
 from tubelet.data.items import Source, find_items, fingerprint
-from tubelet.data.label_swaps import as_indices, find_mirrors
+from tubelet.data.label_swaps import find_swaps, read_swaps
 from tubelet.data.near_duplicates import MOST_SECONDS, near_duplicate_notes
 from tubelet.data.prefetch import processors
 from tubelet.data.splits import assign_splits
-from tubelet.evaluate import parse_views
 from tubelet.media.sampling import views_to_cover
 from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
+from tubelet.predict.answer import parse_views
 from tubelet.predict.precision import has_bfloat16
 from tubelet.system.device import free_memory
+from tubelet.tasks import TASKS
 from tubelet.train.clip_size import choose_spec
 from tubelet.train.config import TrainConfig
 from tubelet.train.init import Start, choose_rates, find_start
@@ -69,7 +70,9 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
 
     Raises ValueError for data or settings that cannot work; MediaError is one.
     """
-    source = assign_splits(find_items(config.data), val_share=config.val_share, seed=config.seed)
+    found = find_items(config.data, task=TASKS[config.task], labels=config.labels)
+    source = assign_splits(found, val_share=config.val_share, seed=config.seed)
+    source = learn_task(source)
     start = find_start(config, source.kind)
     workers = config.workers or min(8, processors())
     data = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show)
@@ -77,7 +80,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     patch = patch_of(config, source.kind, device, start)
     spec, spec_notes = choose_spec(config, data, device, start, patch=patch)
     parse_views(config.views, spec.kind)  # raises for views that the kind does not have
-    name, model, model_notes = choose_model(config, spec, len(source.classes), device, start)
+    name, model, model_notes = choose_model(config, spec, len(source.task.names), device, start)
     changes, change_notes = choose_changes(config, source)
     lr, layer_decay = choose_rates(config, model)
     bfloat16, why = has_bfloat16(device)
@@ -105,8 +108,18 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     )
 
 
+def learn_task(source: Source) -> Source:
+    """The source with a task that knows its training labels."""
+    cells = [item.label for item in source.items if item.split == "train"]
+    return replace(source, task=source.task.learn_from(source.task.targets(cells)))
+
+
 def balance_note(source: Source, config: TrainConfig) -> list[str]:
     """What is said of training classes that are uneven."""
+    if not source.task.exclusive:
+        if config.balance:
+            raise ValueError(f"--balance draws clips by their one class, got {source.task.kind}: leave it out")
+        return []
     counts = Counter(item.label for item in source.items if item.split == "train").most_common()
     (most, many), (least, few) = counts[0], counts[-1]
     if config.balance or many < UNEVEN * few:
@@ -147,15 +160,21 @@ def choose_model(
 
 
 def choose_changes(config: TrainConfig, source: Source) -> tuple[Changes, list[str]]:
+    if config.label_swaps and (not config.augment or source.kind == "sound"):
+        raise ValueError("--label-swaps is for clips that are mirrored or reversed, and these are not: leave it out")
     if not config.augment:
         return Changes(augmentation=None), ["clips are not varied (--no-augment)"]
     if source.kind == "sound":
         return Changes(augmentation=Augmentation()), ["spectrograms are rolled in time, bands of them masked"]
-    mirrors = find_mirrors(source.classes)
-    reverse = mirrors.reverse if source.kind == "video" else None
+    file, classes = config.label_swaps, source.classes
+    if not classes and not file:
+        note = "clips are neither mirrored nor played backwards: what becomes of a number then is not known"
+        return Changes(augmentation=Augmentation()), [note]
+    swaps = read_swaps(file, classes) if file else find_swaps(classes)
+    reverse = swaps.reversed if source.kind == "video" else None
     changes = Changes(
-        augmentation=Augmentation(flip=mirrors.flip is not None, reverse=reverse is not None),
-        flip_labels=as_indices(mirrors.flip, source.classes),
-        reverse_labels=as_indices(reverse, source.classes),
+        augmentation=Augmentation(flip=swaps.mirrored is not None, reverse=reverse is not None),
+        flipped=swaps.mirrored,
+        reversed=reverse,
     )
-    return changes, [note for note in mirrors.notes if source.kind == "video" or "backwards" not in note]
+    return changes, [note for note in swaps.notes if source.kind == "video" or "backwards" not in note]

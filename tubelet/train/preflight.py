@@ -5,13 +5,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from tubelet.data.bad_files import BadFile, count_share
-from tubelet.data.health_cache import Checked
+from tubelet.data.health_cache import MANY, Checked
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health
 from tubelet.system.console import bar
 from tubelet.system.text import plural, visible
 
-MANY = 500  # files; to look at so many takes long enough for a bar, and is worth remembering
 SHOWN = 8  # bad files that a message names
 
 
@@ -49,10 +48,12 @@ class Data:
         return "val" if self.items("val") else "test"
 
     def counts(self) -> dict[str, dict[str, int]]:
+        """Clips of each class in each split that has any; none where labels are numbers."""
+        classes_in = self.source.task.classes_in
         return {
-            split: dict(sorted(Counter(item.label for item in self.items(split)).items()))
+            split: dict(sorted(Counter(name for item in items for name in classes_in(item.label)).items()))
             for split in ("train", "val", "test")
-            if self.items(split)
+            if (items := self.items(split))
         }
 
 
@@ -91,15 +92,14 @@ def duration_of(item: Item, health: Health) -> float:
 def healths_of(source: Source, *, workers: int, show: bool) -> tuple[dict[str, Health], str]:
     """By `Item.path`, in the order of the items; and what kept us from remembering those of many files."""
     checked = Checked.open(source.root)
-    healths: dict[str, Health | None] = {path: checked.get(path) for path in {item.path: None for item in source.items}}
-    unknown = [path for path, health in healths.items() if health is None]
-    many = len(unknown) >= MANY
-    with bar("looking at files", len(unknown), show=show and many) as progress:
-        for path, health in checked.scan(unknown, quick=True, threads=workers):
+    paths = [*dict.fromkeys(item.path for item in source.items)]
+    healths: dict[str, Health] = {}
+    many = len(paths) >= MANY
+    with bar("looking at files", len(paths), show=show and many) as progress:
+        for path, health in zip(paths, checked.look(paths, threads=workers), strict=True):
             healths[path] = health
             progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
-    trouble = checked.save() if many else ""
-    return {path: health for path, health in healths.items() if health is not None}, trouble
+    return healths, checked.save() if many else ""
 
 
 def fault_of(item: Item, health: Health, kind: str) -> tuple[str, str] | None:
@@ -122,7 +122,9 @@ def check_train(source: Source, faults: dict[Item, tuple[str, str]], most_bad: f
     bad = sum(item in faults for item in train)
     listing = in_lines(source, {item: fault for item, fault in faults.items() if item.split == "train"})
     what = f"{source.root}: {bad} of {len(train)} training files cannot be read"
-    if lost := {item.label for item in train} - {item.label for item in train if item not in faults}:
+    classes_in = source.task.classes_in
+    whole = {name for item in train if item not in faults for name in classes_in(item.label)}
+    if lost := {name for item in train for name in classes_in(item.label)} - whole:
         raise ValueError(f"{what}, all of {', '.join(sorted(lost))}: repair or remove them{listing}")
     if bad > count_share(most_bad, len(train)):
         share = bad / len(train)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tubelet.data.items import write_split
+from tubelet.data.table import write_table
 from tubelet.runs.lock import LOCK
 from tubelet.runs.run import BAD_FILES, CARD, FEATURES, METRICS, MODEL, SPLIT, Run, is_leftover
 from tubelet.train.config import CHOSEN, MAY_CHANGE, TrainConfig
@@ -42,13 +42,13 @@ def open_run(plan: Plan, run: Run) -> Run:
     run.check_room(checkpoint_bytes(plan))
     if goes_on:
         if not (run.path / SPLIT).is_file():  # which is the same, as the data is
-            write_split(plan.data.source, run.path / SPLIT)
+            write_table(run.path / SPLIT, plan.data.source.items)
         return run
     for name in (METRICS, FEATURES, BAD_FILES):
         (run.path / name).unlink(missing_ok=True)
     in_words = [f"{name}: {value}" for name, value in plan_rows(plan, run)]
     run.begin({**settings_of(plan), "plan": in_words})
-    write_split(plan.data.source, run.path / SPLIT)
+    write_table(run.path / SPLIT, plan.data.source.items)
     return run
 
 
@@ -113,7 +113,8 @@ def compared_settings(settings: dict[str, Any]) -> dict[str, Any]:
     parts |= {f"stage {number} ": stage for number, stage in enumerate(config.pop("stages"))}
     model = {f"model's {part}{key}": value for part, values in parts.items() for key, value in values.items()}
     spec = {f"clip's {key}": value for key, value in settings["clip_spec"].items()}
-    return {**asked, "model": settings.get("model_name"), **model, **spec}
+    swaps = {"label_swaps": settings.get("label_swaps")}
+    return {**asked, "model": settings.get("model_name"), **model, **spec, **swaps}
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:
@@ -123,13 +124,15 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "model": plan.model.to_json(),
         "model_name": plan.model_name,
         "clip_spec": plan.spec.to_json(),
-        "classes": list(plan.data.source.classes),
+        "task": plan.data.source.task.to_json(),
         "train": plan.config.to_json(),
+        "label_swaps": [plan.changes.flipped, plan.changes.reversed] if plan.config.label_swaps else None,
         "data": {
             "root": str(plan.data.source.root),
             "kind": plan.data.source.kind,
             "fingerprint": plan.fingerprint,
             "counts": plan.data.counts(),
+            "clips": {split: len(plan.data.items(split)) for split in plan.data.counts()},
             "keep": plan.keep,
             "notes": list(plan.data.source.notes),
         },

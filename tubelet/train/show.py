@@ -13,15 +13,19 @@ from tubelet.nn.cost import Info, describe
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
+from tubelet.report.page import Finished
 from tubelet.runs.run import BAD_FILES, REPORT, Run
 from tubelet.system.console import clock, facts, say, size
 from tubelet.system.text import plural
+from tubelet.tasks import Results
 from tubelet.train.distributed import Team
 from tubelet.train.plan import Plan
 
+FACTS_SHOWN = 2  # of a task's further figures
+
 
 def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
-    spec, config, counts = plan.spec, plan.config, plan.data.counts()
+    spec, config = plan.spec, plan.config
     info = info_of(plan.model, **config.regularisation)
     part = config.batch // config.accumulate
     # weights, gradients and two moments in float32, activations of one part of the batch
@@ -29,7 +33,7 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
     learned, learns = learned_of(plan.model)
     if config.freeze:
         memory = 16 * learned + 4 * (info.parameters - learned)
-    splits = ", ".join(f"{sum(of.values())} {split}" for split, of in counts.items())
+    splits = ", ".join(f"{len(plan.data.items(split))} {split}" for split in plan.data.counts())
     t, h, w = spec.clip_size
     what = {
         "video": f"{t} frames of {h}x{w} px, {spec.seconds_between_frames:.3g} s apart: {spec.span_seconds:.3g} s",
@@ -37,14 +41,14 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
         "sound": f"{h} mel bins x {w} columns, {1000 * spec.seconds_between_frames:.3g} ms apart: "
         f"{spec.span_seconds:.3g} s",
     }[spec.kind]
-    names = list(plan.data.source.classes)
+    names = plan.data.source.task.names
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     in_memory = size(kept_bytes(spec, plan.data.durations()))
     kept = f"; decoded files stay in memory ({in_memory})" if plan.keep else "; files are read each time"
     kept = f"; features of {1 + config.freeze_views} views of each clip are kept" if config.freeze else kept
     cost = f"{info.parameters / 1e6:.1f} M parameters, {info.gmacs:.2f} GMACs a clip"
     return [
-        ("classes", f"{len(names)}: {shown}"),
+        ("task", f"{plan.data.source.task.describe()}: {shown}"),
         ("clips", f"{splits}; median {np.median(plan.data.durations()):.3g} s" if spec.kind != "image" else splits),
         ("clip", what),
         ("model", f"{plan.model_name} with {plan.model.embed.kind} tokens: {cost}"),
@@ -92,35 +96,27 @@ def print_plan(plan: Plan, run: Run, team: Team) -> None:
     facts(f"Plan for {config.data}", rows)
 
 
-def print_results(results: dict[str, Any], run: Run) -> None:
-    low, high = results["interval"]
-    rows = [
-        (
-            "this model",
-            f"{100 * results['accuracy']:.1f}% right on {results['clips']} clips never seen ({low:.0%} to {high:.0%})",
-        ),
-        ("majority", f"{100 * results['majority']['accuracy']:.1f}% by always saying {results['majority']['label']}"),
-    ]
-    if results["single_frame"]:
-        rows.insert(
-            1, ("one frame", f"{100 * results['single_frame']['accuracy']:.1f}% by a model given a single frame")
-        )
-    if results["failed"]:
-        wrong = f"{100 * results['accuracy_all']:.1f}% right if they count as wrong"
-        rows.append(("unreadable", f"{results['failed']} more clips; {wrong}; see {BAD_FILES}"))
+def print_results(run: Finished) -> None:
+    summary, results = run.summary, run.results
+    low, high = map(summary.number, summary.interval)
+    seen = f"on {plural(summary.clips, run.noun)} never seen ({low} to {high})"
+    rows = [("this model", f"{summary.say(summary.figure)} {seen}")]
+    rows += [("baseline", f"{summary.number(figure)} by {name}") for name, figure in run.baselines]
+    rows += summary.facts()[:FACTS_SHOWN]
+    if summary.failed:
+        rows.append(("unreadable", f"{plural(summary.failed, f'more {run.noun}')}; see {BAD_FILES}"))
     if results["train_skipped"]:
         of = f"{results['train_skipped']} of {results['train_files']} training files could not be read"
         rows.append(("skipped", f"{of}; see {BAD_FILES}"))
-    rows += freeze_rows(results)
+    rows += freeze_rows(summary, results)
     facts("Result", rows)
-    best = max(results["majority"]["accuracy"], (results["single_frame"] or results["majority"])["accuracy"])
-    if low <= best:
+    if summary.interval[0] <= max(figure for _, figure in run.baselines):
         say("warning", "not clearly better than that: more clips, more --minutes or --init may help")
     say("report", run.path / REPORT)
     say("next  ", f"tubelet predict {shlex.quote(str(run.path))} FILE")
 
 
-def freeze_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
+def freeze_rows(summary: Results, results: dict[str, Any]) -> list[tuple[str, str]]:
     """What learned and what freezing the rest costs, if it was measured."""
     frozen = results["frozen"]
     if frozen is None:
@@ -129,12 +125,10 @@ def freeze_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
     if whole is None:
         gap = "not measured: --compare trains them too, from the same start, and says what freezing costs"
     else:
-        points, times = (
-            100 * (whole["accuracy"] - results["accuracy"]),
-            (whole["seconds_total"], results["seconds_total"]),
-        )
+        figure, times = whole[summary.figure_name], (whole["seconds_total"], results["seconds_total"])
+        points = 100 * (figure - summary.figure)
         gap = (
-            f"{100 * whole['accuracy']:.1f}%, {abs(points):.1f} points {'more' if points >= 0 else 'less'}, "
+            f"{summary.say(figure)}, {abs(points):.1f} points {'more' if points >= 0 else 'less'}, "
             f"in {clock(times[0])} instead of {clock(times[1])}, {times[0] / max(times[1], 1e-9):.1f} times as long"
         )
     return [("learned", f"{frozen['learned']}; the encoder stayed as it was"), ("all weights", gap)]

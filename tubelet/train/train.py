@@ -12,11 +12,12 @@ import torch
 from tubelet.data.bad_files import BadFiles, read_list
 from tubelet.data.dataset import Clips, UserAugmentation
 from tubelet.data.prefetch import prefetch
-from tubelet.evaluate import answer
 from tubelet.media.reader import MediaError
+from tubelet.media.workers import DEADLY, refuse_deadly
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
+from tubelet.predict.answer import answer
 from tubelet.runs.checkpoint import check_fits
 from tubelet.runs.lock import hold
 from tubelet.runs.run import BAD_FILES, INIT, METRICS, Run
@@ -114,23 +115,33 @@ def train(plan: Plan, run: Run, team: Team, *, begun: float, show: bool) -> None
     for note in notes if show else ():
         say("going on", note)
     learn(fit, run, held_clips, recent=recent, title="training", show=show)
-    results = measure(fit, run, begun=begun, frozen=model.state_dict() if config.freeze else {}, show=show)
-    if results is None:
+    finished = measure(fit, run, begun=begun, frozen=model.state_dict() if config.freeze else {}, show=show)
+    if finished is None:
         return
     if config.compare:
+        summary = finished.summary
         if show:
-            say("frozen", f"{100 * results['accuracy']:.1f}% right; now all weights learn, to compare")
-        results["frozen"]["all_weights"] = all_weights(train_all(plan, run, show=show))
-    finish(plan, run, results, show=show)
+            say("frozen", f"{summary.say(summary.figure)}; now all weights learn, to compare")
+        whole = all_weights(train_all(plan, run, show=show), summary.figure_name)
+        finished.results["frozen"]["all_weights"] = whole
+    finish(plan, run, finished, show=show)
 
 
 def bad_files(plan: Plan, run: Run, team: Team, *, show: bool) -> BadFiles:
-    """The bad files that the plan found, or the run before it was stopped; one process keeps the list."""
+    """The bad files that the plan found, or the run before it was stopped; one process keeps the list.
+
+    Raises ValueError for a damaged list. Files that killed another process of the run are kept from the decoder.
+    """
+    known, root = (*read_list(run.path / BAD_FILES), *plan.data.bad), plan.data.source.root
+    deadly = {one.path: one.message for one in known if one.code == DEADLY}
+    for item in plan.data.source.items if deadly else ():
+        if item.name in deadly:
+            refuse_deadly(str(root / item.path), deadly[item.name])
     return BadFiles(
         plan.config.data,
         train_files=len(plan.data.items("train")) + sum(one.split == "train" for one in plan.data.bad),
         most=plan.config.most_bad,
-        known=(*read_list(run.path / BAD_FILES), *plan.data.bad),
+        known=known,
         file=run.path / BAD_FILES if team.first else None,
         show=show,
     )
@@ -203,8 +214,8 @@ def features_of(
     bad.check()
     if budget:  # looks are at features, the evaluation is of files
         measured, begun = plan.data.items(plan.data.held_out), time.monotonic()
-        root, views = plan.data.source.root, plan.config.views
-        answer(model, plan.spec, root, measured[:TRIED], views_text=views, device=team.device)
+        task, root = plan.data.source.task, plan.data.source.root
+        answer(model, plan.spec, task, root, measured[:TRIED], views_text=plan.config.views, device=team.device)
         budget.clips = 0
         budget.other_seconds += (time.monotonic() - begun) / len(measured[:TRIED]) * len(measured)
     return train, looked_at
@@ -218,7 +229,7 @@ def clips_of(
     """
     source = plan.data.source
     train, held = (
-        Clips(source.root, plan.data.items(split), source.classes, plan.spec, keep=plan.keep, bad=bad)
+        Clips(source.root, plan.data.items(split), source.task, plan.spec, keep=plan.keep, bad=bad)
         for split in ("train", plan.data.looked_at)
     )
 
@@ -240,7 +251,7 @@ def clips_of(
             if budget and budget.spent > READ_SHARE * budget.seconds:
                 break
     if budget and plan.keep:  # the files of the evaluation are read anew; otherwise looks tell how long that takes
-        measured = Clips(source.root, plan.data.items(plan.data.held_out), source.classes, plan.spec, keep=False)
+        measured = Clips(source.root, plan.data.items(plan.data.held_out), source.task, plan.spec, keep=False)
         begun, numbers = time.monotonic(), range(min(TRIED, len(measured)))
         for number in numbers:
             with suppress(MediaError):

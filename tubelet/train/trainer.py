@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import count
@@ -10,15 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 
 from tubelet.data.dataset import Clips
 from tubelet.data.prefetch import prefetch
@@ -27,17 +19,17 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
 from tubelet.runs.run import Run, Tensors
 from tubelet.system.text import plural
-from tubelet.tasks.classification import mix_pairs, soft_targets
+from tubelet.tasks import Task
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.feature_cache import Features
+from tubelet.train.mixup import mix_pairs
 from tubelet.train.optim import learning_rate, make_optimizer
 from tubelet.train.pace import Decision, Pace
 from tubelet.train.plan import Plan
 
 EPOCHS_REMEMBERED = 4
 AHEAD = 4  # batches that are prepared while one is learned from
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclass
@@ -46,7 +38,7 @@ class Best:
     many looks were no better since."""
 
     step: int
-    accuracy: float
+    score: float
     loss: float
     weights: Tensors
     worse_looks: int = 0
@@ -86,6 +78,10 @@ class Fit:
         if config.ema:
             self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
 
+    @property
+    def task(self) -> Task:
+        return self.plan.data.source.task
+
     def run(self, *, after: Callable[[dict[str, float]], bool]) -> None:
         """Steps until the last; `after` gets the figures of each step and stops the run by returning True."""
         batches = self.batches(self.pace.most_steps)
@@ -112,11 +108,11 @@ class Fit:
         return prefetch(self.batch, firsts, threads=self.plan.workers, ahead=AHEAD)
 
     def batch(self, first: int) -> tuple[Tensor, Tensor]:
-        """Clips `first` and following of the endless stream: (B, C, T, H, W), labels (B,)."""
+        """Clips `first` and following of the endless stream: (B, C, T, H, W), targets (B, ...)."""
         chosen = [self.drawn(position) for position in range(first, first + self.part)]
-        return torch.stack([clip for clip, _ in chosen]), torch.tensor([label for _, label in chosen])
+        return torch.stack([clip for clip, _ in chosen]), self.task.targets([label for _, label in chosen])
 
-    def drawn(self, position: int) -> tuple[Tensor, int]:
+    def drawn(self, position: int) -> tuple[Tensor, str]:
         """The clip at a position of the endless stream and its label.
 
         The place of one that cannot be read is taken by the next of the epoch that can, varied otherwise than in its
@@ -148,7 +144,7 @@ class Fit:
         order = self.orders.get(epoch)
         if order is None:
             make = balanced_order if self.plan.config.balance else shuffled_order
-            order = make(self.clips.labels, seed=self.plan.config.seed, epoch=epoch)
+            order = make(self.clips.targets, seed=self.plan.config.seed, epoch=epoch)
             kept = {one: known for one, known in self.orders.items() if one > epoch - EPOCHS_REMEMBERED}
             self.orders = {**kept, epoch: order}  # replaced, not changed: threads read it
         return order
@@ -167,13 +163,13 @@ class Fit:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         self.wrapped.train()
-        loss_sum, right = torch.zeros((), device=device), torch.zeros((), device=device)
-        for i, (clips, labels) in enumerate(parts):
+        loss_sum, score = torch.zeros((), device=device), torch.zeros((), device=device)
+        for i, (clips, targets) in enumerate(parts):
             with self.quiet(last=i == len(parts) - 1):
-                logits, loss = self.loss(clips.to(device), labels.to(device), part=i)
+                logits, loss = self.loss(clips.to(device), targets.to(device), part=i)
                 (loss / len(parts)).backward()
             loss_sum += loss.detach()
-            right += (logits.argmax(1) == labels.to(device)).sum()
+            score += self.task.score(logits.detach().float(), targets.to(device)).sum()
         loss_value = loss_sum.item() / len(parts)
         norm = whole(nn.utils.clip_grad_norm_(self.wrapped.parameters(), config.clip_grad or math.inf)).item()
         if not math.isfinite(norm):  # in all processes, whose gradients are the same: none is left waiting
@@ -181,7 +177,7 @@ class Fit:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.update_average()
-        return {"loss": loss_value, "right": right.item() / (len(parts) * self.part), "lr": rate}
+        return {"loss": loss_value, "score": score.item() / (len(parts) * self.part), "lr": rate}
 
     def give_up(self, loss: float, norm: float) -> None:
         items, first = self.plan.data.items("train"), self.step * self.plan.config.batch
@@ -196,9 +192,11 @@ class Fit:
             f"  the clips of this step: {some(names, most=8)}"
         )
 
-    def loss(self, clips: Tensor, labels: Tensor, *, part: int) -> tuple[Tensor, Tensor]:
+    def loss(self, clips: Tensor, targets: Tensor, *, part: int) -> tuple[Tensor, Tensor]:
+        """Clips (B, C, T, H, W), or codes, and targets (B, ...) -> logits (B, outputs), the mean loss."""
         config, team, model = self.plan.config, self.team, self.model
-        targets = soft_targets(labels, model.config.num_classes, config.label_smoothing)
+        smoothing = self.task.smoothing if config.label_smoothing is None else config.label_smoothing
+        targets = self.task.soften(targets, smoothing)
         if config.mixup:
             rng = np.random.default_rng([config.seed, self.step])
             shares = rng.beta(config.mixup, config.mixup, config.batch // 2)  # for the batch, however it is shared out
@@ -206,7 +204,7 @@ class Fit:
             clips, targets = mix_pairs(model.normalised(clips), targets, shares[first : first + self.part // 2])
         with self.autocast():
             logits = self.wrapped(clips)
-        return logits, F.cross_entropy(logits.float(), targets)
+        return logits, self.task.loss(logits.float(), targets)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.team.device.type, torch.bfloat16, enabled=self.plan.bfloat16)
@@ -228,7 +226,9 @@ class Fit:
     def tensors(self) -> tuple[Tensors, dict[str, Any]]:
         """All that is needed to go on, by name; every process must call this, the first one gets it."""
         tensors = {f"model.{name}": value for name, value in whole_weights(self.wrapped).items()}
-        moments: Any = get_optimizer_state_dict(self.wrapped, self.optimizer, options=WHOLE).get("state", {})
+        state_dict, options = import_state_dict()
+        optimizer = state_dict.get_optimizer_state_dict(self.wrapped, self.optimizer, options=options)
+        moments: dict[str, dict[str, Tensor]] = optimizer.get("state", {})
         tensors |= {f"optimizer.{name}.{key}": value for name, of in moments.items() for key, value in of.items()}
         if self.average is not None:
             tensors |= {f"average.{name}": whole(value) for name, value in self.average.items()}
@@ -257,15 +257,16 @@ class Fit:
     def resume(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
         """Takes up what `tensors()` gave at a step."""
         model: dict[str, Any] = {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
-        set_model_state_dict(self.wrapped, model, options=WHOLE)
+        state_dict, options = import_state_dict()
+        state_dict.set_model_state_dict(self.wrapped, model, options=options)
         moments: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):
                 parameter, key = name[10:].rsplit(".", 1)
                 moments.setdefault(parameter, {})[key] = value
-        groups = get_optimizer_state_dict(self.wrapped, self.optimizer)["param_groups"]  # in every process
+        groups = state_dict.get_optimizer_state_dict(self.wrapped, self.optimizer)["param_groups"]  # in every process
         whole_state: dict[str, Any] = {"state": moments, "param_groups": groups}
-        set_optimizer_state_dict(self.wrapped, self.optimizer, whole_state, options=WHOLE)
+        state_dict.set_optimizer_state_dict(self.wrapped, self.optimizer, whole_state, options=options)
         if self.average is not None:
             for name, value in self.average.items():
                 copy_whole(value, tensors[f"average.{name}"])
@@ -318,8 +319,16 @@ def wrap(model: SpaceTimeTransformer | Rest, team: Team, shard: str) -> nn.Modul
 
 
 def whole_weights(model: nn.Module) -> Tensors:
-    weights: Any = get_model_state_dict(model, options=WHOLE)
-    return weights
+    state_dict, whole_state = import_state_dict()
+    return state_dict.get_model_state_dict(model, options=whole_state)
+
+
+def import_state_dict() -> tuple[Any, Any]:
+    """Torch's module that reads and sets what may be spread over processes, and the options that give it whole; not at
+    the start, for it takes two thirds of a second to import."""
+    from torch.distributed.checkpoint import state_dict
+
+    return state_dict, state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def whole(value: Tensor) -> Tensor:
@@ -336,15 +345,15 @@ def copy_whole(value: Tensor, source: Tensor) -> None:
     value.copy_(source)
 
 
-def shuffled_order(labels: Sequence[int], *, seed: int, epoch: int) -> np.ndarray:
-    """Every clip once, (N,)."""
-    return np.random.default_rng([seed, epoch]).permutation(len(labels))
+def shuffled_order(targets: Tensor, *, seed: int, epoch: int) -> np.ndarray:
+    """Every clip once, (N,); targets (N, ...)."""
+    return np.random.default_rng([seed, epoch]).permutation(len(targets))
 
 
-def balanced_order(labels: Sequence[int], *, seed: int, epoch: int) -> np.ndarray:
-    """As many clips, (N,), every class as often as the others: the clips of each are gone through in turn, those of
-    rare ones several times in an epoch, those of frequent ones over several epochs."""
-    by_clip, chosen = np.asarray(labels), []
+def balanced_order(targets: Tensor, *, seed: int, epoch: int) -> np.ndarray:
+    """As many clips, (N,), every class as often as the others, of classes (N,): the clips of each are gone through in
+    turn, those of rare ones several times in an epoch, those of frequent ones over several epochs."""
+    by_clip, chosen = targets.numpy(), []
     classes = np.unique(by_clip)
     for number, label in enumerate(classes.tolist()):
         own = np.flatnonzero(by_clip == label)

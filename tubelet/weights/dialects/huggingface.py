@@ -1,15 +1,20 @@
 """Weights of Hugging Face's ViViT, VideoMAE and AST, under the parameter names of transformers 4 and of 5."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from tubelet.nn.config import ModelConfig
-from tubelet.weights.dialects.rename import Link, Theirs, Told
-from tubelet.weights.dialects.timm import IMAGENET_MEAN, IMAGENET_STD
+from tubelet.weights.dialects.dialect import Dialect, Video
+from tubelet.weights.dialects.rename import ForeignState, Link
+from tubelet.weights.dialects.scenic import VIVIT
+from tubelet.weights.dialects.settings import Given, Json, Settings, sound_settings, video_settings
 from tubelet.weights.dialects.vit import (
     ENCODER,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     PREFIX,
     TABLE,
     Names,
@@ -46,18 +51,18 @@ QUERY_VALUE_IN_MEMORY = ("attention.attention.query.bias", "attention.attention.
 AUDIOSET_MEAN, AUDIOSET_STD = (-4.2677393,), (2 * 4.5689974,)  # AST divides by twice the deviation
 
 
-def wording(names: Theirs | Link, root: str) -> tuple[str, Names]:
+def wording(names: ForeignState | Link, root: str) -> tuple[str, Names]:
     """How the names of the layers begin, and what their parts are called."""
     if any(name.startswith(f"{root}layers.") for name in names.names):
         return f"{root}layers.{{}}.", IN_MEMORY
     return f"{root}encoder.layer.{{}}.", ON_DISK
 
 
-def config_of(theirs: Theirs, told: Told, family: str, root: str, *, flat: bool, head: str) -> ModelConfig:
+def config_of(theirs: ForeignState, given: Given, family: str, root: str, *, flat: bool, head: str) -> ModelConfig:
     layers, names = wording(theirs, root)
     return vit_config(
         theirs,
-        told,
+        given,
         family,
         kernel=f"{root}embeddings.patch_embeddings.projection.weight",
         flat=flat,
@@ -67,13 +72,13 @@ def config_of(theirs: Theirs, told: Told, family: str, root: str, *, flat: bool,
     )
 
 
-def vivit_config(theirs: Theirs, told: Told) -> ModelConfig:
-    told.agree(family="vivit1", attend="thw", frames=None, stride=None, window=None)
-    found = config_of(theirs, told, "vivit1", theirs.root("vivit."), flat=False, head="classifier")
+def vivit_config(theirs: ForeignState, given: Given) -> ModelConfig:
+    given.agree(family="vivit1", attend="thw", frames=None, stride=None, window=None)
+    found = config_of(theirs, given, "vivit1", theirs.root("vivit."), flat=False, head="classifier")
     return found.with_stage(0, gelu="tanh")  # its processor scales to [-1, 1]
 
 
-def vivit_says(config: ModelConfig) -> None:
+def check_vivit(config: ModelConfig) -> None:
     require(
         config,
         "hf-vivit",
@@ -86,7 +91,7 @@ def vivit_says(config: ModelConfig) -> None:
     )
 
 
-def vivit_tie(link: Link, config: ModelConfig) -> None:
+def map_vivit(link: Link, config: ModelConfig) -> None:
     root = link.root("vivit.")
     layers, names = wording(link, root)
     link.kernel(f"{root}embeddings.patch_embeddings.projection", "embed.proj", flat=False)
@@ -100,10 +105,10 @@ def vivit_tie(link: Link, config: ModelConfig) -> None:
         link.linear("classifier", "head")
 
 
-def videomae_config(theirs: Theirs, told: Told) -> ModelConfig:
-    told.agree(family="videomae", attend="thw", frames=None, stride=None, window=None)
+def videomae_config(theirs: ForeignState, given: Given) -> ModelConfig:
+    given.agree(family="videomae", attend="thw", frames=None, stride=None, window=None)
     root = theirs.root("videomae.")
-    found = config_of(theirs, told, "videomae", root, flat=False, head="classifier")
+    found = config_of(theirs, given, "videomae", root, flat=False, head="classifier")
     by_mean = bool(theirs.root("fc_norm."))
     if found.num_classes and not by_mean:
         raise ValueError(
@@ -115,7 +120,7 @@ def videomae_config(theirs: Theirs, told: Told) -> ModelConfig:
     return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if found.channels == 3 else found
 
 
-def videomae_says(config: ModelConfig) -> None:
+def check_videomae(config: ModelConfig) -> None:
     require(
         config,
         "hf-videomae",
@@ -130,7 +135,7 @@ def videomae_says(config: ModelConfig) -> None:
     )
 
 
-def videomae_tie(link: Link, config: ModelConfig) -> None:
+def map_videomae(link: Link, config: ModelConfig) -> None:
     root, grid = link.root("videomae."), grid_for(config)
     layers, names = wording(link, root)
     link.kernel(f"{root}embeddings.patch_embeddings.projection", "embed.proj", flat=False)
@@ -185,17 +190,17 @@ def counted(rows: int, dim: int) -> Tensor:
     return torch.where(torch.arange(dim) % 2 == 0, angle.sin(), angle.cos()).float()
 
 
-def ast_config(theirs: Theirs, told: Told) -> ModelConfig:
-    told.agree(family="ast", attend="thw", frames=None, window=None)
+def ast_config(theirs: ForeignState, given: Given) -> ModelConfig:
+    given.agree(family="ast", attend="thw", frames=None, window=None)
     root = theirs.root("audio_spectrogram_transformer.")
-    found = config_of(theirs, told, "ast", root, flat=True, head="classifier.dense")
+    found = config_of(theirs, given, "ast", root, flat=True, head="classifier.dense")
     if found.channels != 1:
         raise ValueError(f"AST's spectrograms have one channel, these weights {found.channels}: is the dialect right?")
     norm = "both" if theirs.root("classifier.layernorm.") else "tokens"
     return replace(found.with_stage(0, norm=norm), mean=AUDIOSET_MEAN, std=AUDIOSET_STD)
 
 
-def ast_says(config: ModelConfig) -> None:
+def check_ast(config: ModelConfig) -> None:
     require(
         config,
         "hf-ast",
@@ -212,7 +217,7 @@ def ast_says(config: ModelConfig) -> None:
     )
 
 
-def ast_tie(link: Link, config: ModelConfig) -> None:
+def map_ast(link: Link, config: ModelConfig) -> None:
     root = link.root("audio_spectrogram_transformer.")
     layers, names = wording(link, root)
     link.kernel(f"{root}embeddings.patch_embeddings.projection", "embed.proj", flat=True)
@@ -225,3 +230,38 @@ def ast_tie(link: Link, config: ModelConfig) -> None:
         link.linear("classifier.layernorm", f"{ENCODER}.pool.norm")
     if config.num_classes:
         link.linear("classifier.dense", "head")
+
+
+def vivit_settings(config: Json, preprocessor: Json) -> Settings:
+    """But for mean and std: its processor normalises twice, and published weights were not trained so."""
+    return replace(video_settings("vivit", config, preprocessor), mean=None, std=None)
+
+
+HF_VIVIT = Dialect(
+    name="hf-vivit",
+    fingerprint=("vivit.embeddings.cls_token", "embeddings.cls_token"),
+    config=vivit_config,
+    check_supported=check_vivit,
+    mapping=map_vivit,
+    read_settings=vivit_settings,
+    video=lambda frames: VIVIT,
+    note="pixels in [-1, 1], as ViViT was trained; transformers' processor would normalise them twice",
+)
+HF_VIDEOMAE = Dialect(
+    name="hf-videomae",
+    fingerprint=tuple(f"{root}embeddings.patch_embeddings.projection.weight" for root in ("videomae.", "")),
+    config=videomae_config,
+    check_supported=check_videomae,
+    mapping=map_videomae,
+    read_settings=partial(video_settings, "videomae"),
+    video=lambda frames: Video(4, 30, 224, "as VideoMAE on Kinetics, if its files have 30 frames a second"),
+)
+HF_AST = Dialect(
+    name="hf-ast",
+    fingerprint=("audio_spectrogram_transformer.embeddings.cls_token", "embeddings.distillation_token"),
+    config=ast_config,
+    check_supported=check_ast,
+    mapping=map_ast,
+    read_settings=partial(sound_settings, "audio-spectrogram-transformer"),
+    kind="sound",
+)

@@ -1,82 +1,44 @@
-"""From the weights of a reference program to our model, and back: each dialect says once what corresponds."""
+"""From the weights of a reference program to our model, and back. A dialect is one file, and its name in DIALECTS."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
 from tubelet.nn.config import ModelConfig
-from tubelet.nn.grid import triple
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.weights.dialects import (
-    audiomae,
-    huggingface,
-    metatransformer,
-    scenic,
-    timesformer,
-    timm,
-    timm_swin,
-    vjepa2,
-)
-from tubelet.weights.dialects.rename import Array, Link, Move, Theirs, Told, wrapper_of
+from tubelet.weights.dialects.audiomae import AUDIOMAE
+from tubelet.weights.dialects.dialect import Dialect
+from tubelet.weights.dialects.huggingface import HF_AST, HF_VIDEOMAE, HF_VIVIT
+from tubelet.weights.dialects.metatransformer import METATRANSFORMER
+from tubelet.weights.dialects.rename import Array, ForeignState, Link, Move, wrapper_of
+from tubelet.weights.dialects.scenic import SCENIC
+from tubelet.weights.dialects.settings import Given, Settings
+from tubelet.weights.dialects.timesformer import HF_TIMESFORMER, TIMESFORMER
+from tubelet.weights.dialects.timm import TIMM
+from tubelet.weights.dialects.vjepa2 import HF_VJEPA2
 from tubelet.weights.store import load_strict
 
-
-@dataclass(frozen=True)
-class Dialect:
-    """marks: of these names the weights have one, and none of those before it in DIALECTS; config: the model they are
-    for; says: raises where the dialect has no words for a model; tie: what corresponds to what."""
-
-    marks: tuple[str, ...]
-    config: Callable[[Theirs, Told], ModelConfig]
-    says: Callable[[ModelConfig], None]
-    tie: Callable[[Link, ModelConfig], None]
-
-
-def timm_config(theirs: Theirs, told: Told) -> ModelConfig:
-    return (timm_swin if theirs.root("stages.") else timm).config(theirs, told)
-
-
-def timm_says(config: ModelConfig) -> None:
-    (timm_swin if config.family == "swin2" else timm).says(config)
-
-
-def timm_tie(link: Link, config: ModelConfig) -> None:
-    (timm_swin if config.family == "swin2" else timm).tie(link, config)
-
-
-HF = huggingface
 # In the order in which `recognise` looks. Hugging Face's models without a head have no prefix before their names; those
 # of image models are the same then, and refused by the shape of their kernel.
 DIALECTS = {
-    "scenic": Dialect(("embedding/kernel",), scenic.config, scenic.says, scenic.tie),
-    "timesformer": Dialect(("time_embed",), *timesformer.original),
-    "hf-timesformer": Dialect(
-        ("timesformer.embeddings.cls_token", "encoder.layer.0.attention.attention.qkv.weight"),
-        *timesformer.hugging_face,
-    ),
-    "hf-ast": Dialect(
-        ("audio_spectrogram_transformer.embeddings.cls_token", "embeddings.distillation_token"),
-        *(HF.ast_config, HF.ast_says, HF.ast_tie),
-    ),
-    "hf-vivit": Dialect(
-        ("vivit.embeddings.cls_token", "embeddings.cls_token"),
-        *(HF.vivit_config, HF.vivit_says, HF.vivit_tie),
-    ),
-    "hf-videomae": Dialect(
-        tuple(f"{root}embeddings.patch_embeddings.projection.weight" for root in ("videomae.", "")),
-        *(HF.videomae_config, HF.videomae_says, HF.videomae_tie),
-    ),
-    "hf-vjepa2": Dialect(
-        tuple(f"{root}encoder.embeddings.patch_embeddings.proj.weight" for root in ("vjepa2.", "")),
-        *(vjepa2.config, vjepa2.says, vjepa2.tie),
-    ),
-    "timm": Dialect(("patch_embed.proj.weight",), timm_config, timm_says, timm_tie),
-    "metatransformer": Dialect(
-        ("0.attn.qkv.weight",), *(metatransformer.config, metatransformer.says, metatransformer.tie)
-    ),
-    "audiomae": Dialect((), audiomae.config, audiomae.says, audiomae.tie),  # timm's names: to be asked for
+    dialect.name: dialect
+    for dialect in (
+        *(SCENIC, TIMESFORMER, HF_TIMESFORMER, HF_AST, HF_VIVIT, HF_VIDEOMAE, HF_VJEPA2),
+        *(TIMM, METATRANSFORMER, AUDIOMAE),
+    )
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Weights of another program, with all that must be known to make the model they are for."""
+
+    state: Mapping[str, Array]
+    dialect: Dialect
+    given: Given
+    settings: Settings = field(default_factory=Settings)
 
 
 @dataclass(frozen=True)
@@ -95,7 +57,7 @@ def recognise(names: Collection[str]) -> str:
     """
     wrapper = wrapper_of(names)
     for name, dialect in DIALECTS.items():
-        if any(wrapper + mark in names for mark in dialect.marks):
+        if any(wrapper + mark in names for mark in dialect.fingerprint):
             return name
     some = ", ".join(sorted(names)[:6])
     raise ValueError(f"tensors of no dialect we know (they begin with {some}): expected one of {', '.join(DIALECTS)}")
@@ -131,41 +93,41 @@ def from_reference(
     Raises:
         ValueError: unknown dialect; a tensor that is missing, left over, or of a shape that does not fit.
     """
-    settings = {"family": family, "attend": attend, "frames": frames, "stride": stride, "window": window}
-    return read_reference(state, dialect, heads=heads, clip=clip, **settings).model  # type: ignore[arg-type]
+    sizes: dict[str, Any] = {"heads": heads, "clip": clip, "stride": stride, "window": window}
+    given = Given(family=family, attend=attend, frames=frames, **sizes)
+    return read_reference(Source(state=state, dialect=find_dialect(dialect), given=given)).model
 
 
-def read_reference(
-    state: Mapping[str, Array],
-    dialect: str,
-    *,
-    heads: int | Sequence[int],
-    clip: Sequence[int],
-    family: str | None = None,
-    attend: str | None = None,
-    frames: int | None = None,
-    stride: Sequence[int] | None = None,
-    window: Sequence[int] | None = None,
-) -> Taken:
-    """As `from_reference`, with the account of what became of each tensor."""
-    told = Told(
-        heads=heads if isinstance(heads, int) else tuple(heads),
-        clip=triple(clip, "clip"),
-        family=family,
-        attend=attend,
-        frames=frames,
-        stride=None if stride is None else triple(stride, "stride"),
-        window=None if window is None else triple(window, "window"),
-    )
-    spoken, theirs = dialect_of(dialect), Theirs(state)
-    config = spoken.config(theirs, told)
+def read_reference(source: Source) -> Taken:
+    """The model of a source, in eval mode, and the account of its tensors.
+
+    Raises:
+        ValueError: settings of another model; a tensor that is missing, left over, or of a shape that does not fit.
+    """
+    dialect, settings, theirs = source.dialect, source.settings, ForeignState(source.state)
+    config = dialect.config(theirs, source.given)
+    check_layers(config, settings)
+    if settings.mean and settings.std:
+        config = replace(config, mean=settings.mean, std=settings.std)
     link = Link(theirs.tensors, reading=True)
-    spoken.tie(link, config)
-    tensors = link.finish(dialect)
+    dialect.mapping(link, config)
+    tensors = link.finish(dialect.name)
     model = SpaceTimeTransformer(config)
-    fresh = {} if dialect != "metatransformer" else {n: t for n, t in model.state_dict().items() if "encoders" not in n}
-    load_strict(model, {**fresh, **tensors}, what=f"{dialect} weights")
+    fresh = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(dialect.fresh)}
+    load_strict(model, {**fresh, **tensors}, what=f"{dialect.name} weights")
     return Taken(model.eval(), link.moves)
+
+
+def check_layers(config: ModelConfig, settings: Settings) -> None:
+    """Raises ValueError where the layers of a model are not those that its settings ask for."""
+    first = config.stages[0]
+    gelu = first.gelu if first.kind == "blocks" else "erf"
+    for what, said, ours in (("layer_norm_eps", settings.eps, first.eps), ("hidden_act", settings.gelu, gelu)):
+        if said not in (None, ours):
+            raise ValueError(
+                f"config.json beside the weights: {what} is {said!r}, and {ours!r} in all published models of this "
+                f"kind, the only ones that tubelet takes"
+            )
 
 
 def to_reference(model: SpaceTimeTransformer, dialect: str) -> dict[str, Tensor]:
@@ -174,14 +136,14 @@ def to_reference(model: SpaceTimeTransformer, dialect: str) -> dict[str, Tensor]
     Raises:
         ValueError: unknown dialect, or one that has no words for this model.
     """
-    spoken = dialect_of(dialect)
-    spoken.says(model.config)
+    spoken = find_dialect(dialect)
+    spoken.check_supported(model.config)
     link = Link({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, reading=False)
-    spoken.tie(link, model.config)
+    spoken.mapping(link, model.config)
     return {name: tensor.clone() for name, tensor in link.finish(dialect).items()}  # none shares memory
 
 
-def dialect_of(name: str) -> Dialect:
+def find_dialect(name: str) -> Dialect:
     if name not in DIALECTS:
         raise ValueError(f"unknown dialect {name!r}: expected one of {', '.join(DIALECTS)}")
     return DIALECTS[name]

@@ -16,36 +16,18 @@ Ways = Callable[..., Sequence[Tensor]]
 WRAPPERS = ("optimizer/target/", "opt/target/", "params/", "param/", "module.", "model.", "_orig_mod.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """What weights cannot tell of the model they are made for; see `from_reference`."""
-
-    heads: int | tuple[int, ...]
-    clip: tuple[int, int, int]
-    family: str | None = None
-    attend: str | None = None
-    frames: int | None = None
-    stride: tuple[int, int, int] | None = None
-    window: tuple[int, int, int] | None = None
-
-    def agree(self, **found: object) -> None:
-        """Raises ValueError where something else was told than the weights themselves say."""
-        for name, value in found.items():
-            told = getattr(self, name)
-            if told is not None and told != value:
-                raise ValueError(f"got {name}={told!r}, but the weights say {value!r}: leave {name} out")
-
-
 @dataclass(frozen=True)
 class Move:
-    """A line of the account: tensors of theirs, what they are with us ("" if nothing), and what was done."""
+    """A line of the account: tensors of theirs, what they are with us ("" if nothing), what was done, and the shape of
+    ours, or of theirs where nothing is with us."""
 
     theirs: str
     ours: str
     how: str
+    shape: str
 
 
-class Theirs:
+class ForeignState:
     """Tensors by their original names, without the wrappers that trainers put around them."""
 
     def __init__(self, state: Mapping[str, Array]):
@@ -129,7 +111,8 @@ class Link:
         tensors = {name: self.take(name) for name in taken}
         values = moved(tensors, forth, back) if self.reading else moved(tensors, back, forth)
         self.result.update({name: value.contiguous() for name, value in zip(given, values, strict=True)})
-        self.moves.append(Move(" + ".join(theirs), " + ".join(ours), how))
+        shape = " + ".join(sizes(tensor) for tensor in (values if self.reading else tensors.values()))
+        self.moves.append(Move(" + ".join(theirs), " + ".join(ours), how, shape))
 
     def same(self, theirs: str, ours: str) -> None:
         """One tensor as it is."""
@@ -182,14 +165,12 @@ class Link:
     def leave(self, beginning: str, why: str) -> None:
         """Tensors of theirs that have no place with us, for a reason."""
         for name in [name for name in self.source if self.reading and name.startswith(beginning)]:
-            del self.source[name]
-            self.moves.append(Move(name, "", f"left: {why}"))
+            self.moves.append(Move(name, "", f"left: {why}", sizes(self.source.pop(name))))
 
     def omit(self, beginning: str, why: str) -> None:
         """Tensors of ours that have no place with them, for a reason."""
         for name in [name for name in self.source if not self.reading and name.startswith(beginning)]:
-            del self.source[name]
-            self.moves.append(Move("", name, f"left: {why}"))
+            self.moves.append(Move("", name, f"left: {why}", sizes(self.source.pop(name))))
 
     def finish(self, what: str) -> dict[str, Tensor]:
         """Raises ValueError that lists the tensors which nothing took."""
@@ -198,6 +179,10 @@ class Link:
             place = f"our {what} model, nothing was loaded" if self.reading else f"{what} weights, nothing was written"
             raise ValueError(f"{len(self.source)} tensors have no place in {place}:\n{names}")
         return self.result
+
+
+def sizes(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape))
 
 
 def as_float32(value: Array) -> Tensor:

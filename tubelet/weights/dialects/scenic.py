@@ -13,43 +13,47 @@ from tubelet.nn.config import ModelConfig, Stage
 from tubelet.nn.create import family_config
 from tubelet.nn.grid import Grid
 from tubelet.nn.pool import prefix_for
-from tubelet.weights.dialects.rename import Link, Theirs, Told
+from tubelet.weights.dialects.dialect import Dialect, Video
+from tubelet.weights.dialects.rename import ForeignState, Link
+from tubelet.weights.dialects.settings import Given
 from tubelet.weights.dialects.vit import first_stage, grid_for, require
 
+VIVIT = Video(2, 25, 256, "as ViViT on Kinetics")
 
-def config(theirs: Theirs, told: Told) -> ModelConfig:
+
+def config(theirs: ForeignState, given: Given) -> ModelConfig:
     kernel = theirs.shape("embedding/kernel")  # ([t,] p, p, C, D)
     if len(kernel) not in (4, 5):
         raise ValueError(f"the tensor 'embedding/kernel' has shape {kernel}, expected ([t,] p, p, C, D)")
     factorised = bool(theirs.root("SpatialTransformer/"))
     root = "SpatialTransformer" if factorised else "Transformer"
     divided = bool(theirs.root("Transformer/encoderblock_0/LayerNorm_mlp/"))
-    family = detect_family(theirs, told.family, factorised=factorised, divided=divided)
-    steps = (told.attend or "hw,t") if divided else "t|hw" if family == "vivit4" else "thw"
+    family = detect_family(theirs, given.family, factorised=factorised, divided=divided)
+    steps = (given.attend or "hw,t") if divided else "t|hw" if family == "vivit4" else "thw"
     if divided and steps not in ("hw,t", "t,hw"):
         raise ValueError(f"got attend={steps!r}, but Model 3 attends in space and along time: give 'hw,t' or 't,hw'")
-    told.agree(family=family, attend=steps, stride=None, window=None)
-    check_heads(theirs, told, f"{root}/encoderblock_0/MultiHeadDotProductAttention_{'space' if divided else 0}")
+    given.agree(family=family, attend=steps, stride=None, window=None)
+    check_heads(theirs, given, f"{root}/encoderblock_0/MultiHeadDotProductAttention_{'space' if divided else 0}")
     patch = (1, *kernel[:2]) if len(kernel) == 4 else kernel[:3]
     with_token = any(name in theirs for name in ("cls", "cls_SpatialTransformer"))
     mlp = "MlpBlock" if divided else "MlpBlock_0"
     found = family_config(
         family,
-        (kernel[-1], theirs.count(root + "/encoderblock_{}/"), told.heads),
+        (kernel[-1], theirs.count(root + "/encoderblock_{}/"), given.heads),
         patch=(patch[0], patch[1], patch[2]),
-        clip=told.clip,
+        clip=given.clip,
         num_classes=theirs.shape("output_projection/bias", 1)[0] if theirs.root("output_projection/") else 0,
         channels=kernel[-2],
     )
     hidden = theirs.shape(f"{root}/encoderblock_0/{mlp}/Dense_0/bias", 1)[0]
     pool = "cls" if with_token else "mean"
     found = found.with_stages(pool=pool, prefix=prefix_for(pool), mlp_dim=hidden, gelu="tanh")
-    found = found.with_embed(frames=told.frames).with_stage(0, attend=steps)
+    found = found.with_embed(frames=given.frames).with_stage(0, attend=steps)
     depth = theirs.count("TemporalTransformer/encoderblock_{}/")
     return found.with_stage(1, depth=depth) if len(found.stages) > 1 else found
 
 
-def detect_family(theirs: Theirs, family: str | None, *, factorised: bool, divided: bool) -> str:
+def detect_family(theirs: ForeignState, family: str | None, *, factorised: bool, divided: bool) -> str:
     if factorised or divided:
         return "vivit2" if factorised else "vivit3"
     if "cls" in theirs:
@@ -59,14 +63,14 @@ def detect_family(theirs: Theirs, family: str | None, *, factorised: bool, divid
     raise ValueError("scenic's Models 1 and 4 have the same weights: say which with family='vivit1' or 'vivit4'")
 
 
-def check_heads(theirs: Theirs, told: Told, attention: str) -> None:
+def check_heads(theirs: ForeignState, given: Given, attention: str) -> None:
     """Raises ValueError where the number of heads is not that of the kernels, (in, heads, d)."""
     heads = theirs.shape(f"{attention}/query/kernel", 3)[1]
-    if told.heads != heads:
-        raise ValueError(f"got heads={told.heads!r}, but the weights have {heads}: give heads={heads}")
+    if given.heads != heads:
+        raise ValueError(f"got heads={given.heads!r}, but the weights have {heads}: give heads={heads}")
 
 
-def says(config: ModelConfig) -> None:
+def check_supported(config: ModelConfig) -> None:
     kinds = {
         "vivit1": (("thw",), ("thw",), ("cls", "mean")),
         "vivit2": (("thw",), ("hw",), ("cls", "mean")),
@@ -83,7 +87,7 @@ def says(config: ModelConfig) -> None:
         require(second, "scenic", **allowed, tables=(("t",),), pool=pool, prefix=prefix, over=("t",))
 
 
-def tie(link: Link, config: ModelConfig) -> None:
+def map_tensors(link: Link, config: ModelConfig) -> None:
     embed = "embed.embed.proj" if config.embed.frames else "embed.proj"
     kernel(link, "embedding/kernel", f"{embed}.weight", flat=config.embed.patch[0] == 1 and bool(config.embed.frames))
     link.same("embedding/bias", f"{embed}.bias")
@@ -165,3 +169,13 @@ def dense(link: Link, theirs: str, ours: str) -> None:
 def norm(link: Link, theirs: str, ours: str) -> None:
     link.same(f"{theirs}/scale", f"{ours}.weight")
     link.same(f"{theirs}/bias", f"{ours}.bias")
+
+
+SCENIC = Dialect(
+    name="scenic",
+    fingerprint=("embedding/kernel",),
+    config=config,
+    check_supported=check_supported,
+    mapping=map_tensors,
+    video=lambda frames: VIVIT,
+)

@@ -1,37 +1,49 @@
-"""What the settings beside weights of others say, in the words of transformers or of timm."""
+"""What tensors cannot tell: given by a person, or said by the JSON files beside them."""
 
-import re
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from tubelet.weights.dialects.huggingface import AUDIOSET_MEAN, AUDIOSET_STD
+from tubelet.nn.grid import Size3, triple
+from tubelet.system.text import is_count, is_number
 
 Json = dict[str, Any]
-Size3 = tuple[int, int, int]
 
-# What transformers calls the model of a dialect in "model_type".
-MODEL_TYPES = {
-    "hf-vivit": "vivit",
-    "hf-timesformer": "timesformer",
-    "hf-videomae": "videomae",
-    "hf-vjepa2": "vjepa2",
-    "hf-ast": "audio-spectrogram-transformer",
-}
-
-# Heads of timm's plain and hybrid ViTs, and of the first of four stages of its swinv2_cr, by the size in their names.
-VIT_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16, "giant": 16, "gigantic": 16}
-HEADS_OF_SOME = {r"vit_base_patch16_gap_": 16, r"vit_base_patch\d+_plus_": 14, r"vit_giant_.*(dinov2|tipsv2|radio)": 24}
-SWIN_HEADS = {"tiny": 3, "small": 3, "base": 4, "large": 6, "giant": 16}
-SWIN_WINDOW_RATIO = 8  # the grid is so many windows high and wide
 GELU = {"gelu": "erf", "gelu_fast": "tanh", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
-OTHER_GELU = r"so400m|giantopt|quickgelu|patch32_siglip|large_patch16_siglip.*_512"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
-    """What is said of a model and of its input, where it is said.
+class Given:
+    """What a model is made with beside its tensors; see `from_reference`."""
 
-    clip, stride, window, heads: as for `from_reference`.
+    heads: int | tuple[int, ...]
+    clip: Size3
+    family: str | None = None
+    attend: str | None = None
+    frames: int | None = None
+    stride: Size3 | None = None
+    window: Size3 | None = None
+
+    def __post_init__(self) -> None:
+        """Makes tuples of other sequences. Raises ValueError unless clip, stride and window are sizes (T, H, W)."""
+        if not isinstance(self.heads, int):
+            object.__setattr__(self, "heads", tuple(self.heads))
+        for name in ("clip", "stride", "window"):
+            if (size := getattr(self, name)) is not None:
+                object.__setattr__(self, name, triple(size, name))
+
+    def agree(self, **found: object) -> None:
+        """Raises ValueError where something else was given than the weights themselves say."""
+        for name, value in found.items():
+            given = getattr(self, name)
+            if given is not None and given != value:
+                raise ValueError(f"got {name}={given!r}, but the weights say {value!r}: leave {name} out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the files beside weights say of a model and of its input; None: nothing.
+
+    heads, clip, stride, window: as for `from_reference`.
     classes: names, in the order of the outputs.
     mean, std: one number for each channel, of pixels in [0, 1]; sound: of log-mel values.
     crop_share: side of the crop for each side of the resized picture.
@@ -52,93 +64,51 @@ class Known:
     gelu: str | None = None
 
 
-def known_from(config: Json, preprocessor: Json, dialect: str) -> Known:
-    """What config.json and preprocessor_config.json beside weights in `dialect` say; {} says nothing.
+# ---- in the words of transformers
+
+
+def video_settings(
+    model_type: str, config: Json, preprocessor: Json, *, frames: str = "num_frames", size: str = "image_size"
+) -> Settings:
+    """Settings of a video model; `frames` and `size` are what config.json calls those of its clip.
 
     Raises:
-        ValueError: they are of another model, or a value is of the wrong kind.
+        ValueError: the files are of another model, or a value is of the wrong kind.
     """
-    if dialect == "timm":
-        return known_from_timm(config)
-    if dialect == "audiomae":  # timm's words; its rows are time, ours mel, and its input is AudioSet's
-        known = known_from_timm(config)
-        clip = known.clip and (1, known.clip[2], known.clip[1])
-        return replace(known, clip=clip, mean=AUDIOSET_MEAN, std=AUDIOSET_STD)
-    if dialect not in MODEL_TYPES:
-        return Known()
-    if config and config.get("model_type") != MODEL_TYPES[dialect]:
-        raise ValueError(
-            f"config.json is of a model {config.get('model_type')!r}, the weights beside it are {dialect}: take the "
-            f"config.json of these weights, or remove it"
-        )
-    known = (sound_from if dialect == "hf-ast" else video_from)(config, preprocessor)
-    if dialect == "hf-vivit":  # its processor normalises twice, and published weights were not trained so
-        known = replace(known, mean=None, std=None)
-    act = config.get("hidden_act")
     return replace(
-        known, eps=number(config, "layer_norm_eps"), gelu=act if act is None else GELU.get(str(act), str(act))
-    )
-
-
-def video_from(config: Json, preprocessor: Json) -> Known:
-    of_vjepa = config.get("model_type") == "vjepa2"
-    frames = count(config, "frames_per_clip" if of_vjepa else "num_frames")
-    return Known(
-        heads=count(config, "num_attention_heads"),
-        clip=join(frames, *pair(config, "crop_size" if of_vjepa else "image_size")),
-        classes=labels(config.get("id2label")),
+        layer_settings(model_type, config),
+        clip=join(count(config, frames), *pair(config, size)),
         mean=numbers(preprocessor, "image_mean"),
         std=numbers(preprocessor, "image_std"),
     )
 
 
-def sound_from(config: Json, preprocessor: Json) -> Known:
+def sound_settings(model_type: str, config: Json, preprocessor: Json) -> Settings:
+    """Settings of AST. Raises ValueError as `video_settings`."""
     mean, std = number(preprocessor, "mean"), number(preprocessor, "std")
-    return Known(
-        heads=count(config, "num_attention_heads"),
+    return replace(
+        layer_settings(model_type, config),
         clip=join(1, count(config, "num_mel_bins"), count(config, "max_length")),
         stride=join(1, count(config, "frequency_stride"), count(config, "time_stride")),
-        classes=labels(config.get("id2label")),
         mean=None if mean is None else (mean,),
         std=None if std is None else (2 * std,),  # AST divides by twice the deviation
         sample_rate=count(preprocessor, "sampling_rate"),
     )
 
 
-def known_from_timm(config: Json) -> Known:
-    args, settings = section(config, "model_args"), section(config, "pretrained_cfg") or config
-    architecture = str(config.get("architecture") or settings.get("architecture"))
-    if re.search(OTHER_GELU, architecture):
-        raise ValueError(f"config.json: {architecture} has another GELU than timm's other ViTs, which tubelet lacks")
-    size = settings.get("input_size")
-    side = pair({"input_size": size[1:]} if isinstance(size, list) else {}, "input_size")
-    clip = join(1, *(pair(args, "img_size") if "img_size" in args else side))
-    per_window = SWIN_WINDOW_RATIO * (count(args, "patch_size") or 4)
-    with_windows = clip is not None and architecture.startswith("swinv2_cr")
-    return Known(
-        heads=heads_of_timm(architecture, args),
-        clip=clip,
-        window=(1, clip[1] // per_window, clip[2] // per_window) if clip and with_windows else None,
-        classes=labels(config.get("label_names") or settings.get("label_names")),
-        mean=numbers(settings, "mean"),
-        std=numbers(settings, "std"),
-        crop_share=number(settings, "crop_pct"),
+def layer_settings(model_type: str, config: Json) -> Settings:
+    if config and config.get("model_type") != model_type:
+        raise ValueError(
+            f"config.json is of a model {config.get('model_type')!r}, the weights beside it are of {model_type!r}: "
+            f"take the config.json of these weights, or remove it"
+        )
+    act = config.get("hidden_act")
+    return Settings(
+        heads=count(config, "num_attention_heads"),
+        classes=labels(config.get("id2label")),
+        eps=number(config, "layer_norm_eps"),
+        gelu=act if act is None else GELU.get(str(act), str(act)),
     )
-
-
-def heads_of_timm(architecture: str, args: Json) -> int | tuple[int, ...] | None:
-    """As told in its arguments, or as its name says."""
-    if isinstance(told := args.get("num_heads"), list) and all(is_count(heads) for heads in told):
-        return tuple(told)
-    if told is not None:
-        return count(args, "num_heads")
-    if found := re.match(r"swinv2_cr_([a-z]+)", architecture):
-        first = SWIN_HEADS.get(found[1])
-        return first and tuple(first * 2**stage for stage in range(4))
-    if exception := next((heads for name, heads in HEADS_OF_SOME.items() if re.match(name, architecture)), None):
-        return exception
-    found = re.match(r"(?:vit|deit3?)_([a-z]+)_(?:distilled_)?(?:patch\d+|r\d*)_", architecture)
-    return VIT_HEADS.get(found[1]) if found else None
 
 
 # ---- values of JSON, checked
@@ -195,14 +165,6 @@ def labels(names: object) -> tuple[str, ...] | None:
             again = f"{name} ({times})"
         given[again] = None
     return tuple(given)
-
-
-def is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
 
 
 def wrong(key: str, value: object, expected: str) -> NoReturn:

@@ -10,7 +10,9 @@ import torch
 
 from tubelet.nn.config import ModelConfig
 from tubelet.weights.dialects import timm
-from tubelet.weights.dialects.rename import Link, Theirs, Told
+from tubelet.weights.dialects.dialect import Dialect, Video
+from tubelet.weights.dialects.rename import ForeignState, Link
+from tubelet.weights.dialects.settings import Given, video_settings
 from tubelet.weights.dialects.vit import ENCODER, PREFIX, TABLE, Names, block, blocks_of, grid_for, require, vit_config
 
 MEAN, STD = (0.45,), (0.225,)  # of the original; Hugging Face's class says ImageNet's
@@ -73,7 +75,7 @@ HUGGING_FACE = Wording(
 )
 
 
-def config(wording: Wording, theirs: Theirs, told: Told) -> ModelConfig:
+def config(wording: Wording, theirs: ForeignState, given: Given) -> ModelConfig:
     w, root = wording, theirs.root(wording.root)
     divided = bool(theirs.root(f"{root}{w.layers.format(0)}{w.time.norm1}."))
     timeless = f"{root}{w.times}" not in theirs
@@ -83,10 +85,10 @@ def config(wording: Wording, theirs: Theirs, told: Told) -> ModelConfig:
             f"which averages frames before its last norm, our models after"
         )
     family, steps = ("vivit2", "thw") if timeless else ("timesformer", "t,hw") if divided else ("vidtrans", "thw")
-    told.agree(family=family, attend=steps, frames=None, stride=None, window=None)
+    given.agree(family=family, attend=steps, frames=None, stride=None, window=None)
     found = vit_config(
         theirs,
-        told,
+        given,
         family,
         kernel=f"{root}{w.kernel}.weight",
         flat=True,
@@ -97,7 +99,7 @@ def config(wording: Wording, theirs: Theirs, told: Told) -> ModelConfig:
     return replace(found, stages=found.stages[:1], mean=MEAN, std=STD)
 
 
-def says(wording: Wording, config: ModelConfig) -> None:
+def check_supported(wording: Wording, config: ModelConfig) -> None:
     known = {"timesformer": ("hw", "t"), "vidtrans": ("hw", "t"), "vivit2": ("hw",)}
     require(
         config,
@@ -112,7 +114,7 @@ def says(wording: Wording, config: ModelConfig) -> None:
     )
 
 
-def tie(wording: Wording, link: Link, config: ModelConfig) -> None:
+def map_tensors(wording: Wording, link: Link, config: ModelConfig) -> None:
     w, grid, divided = wording, grid_for(config), config.family == "timesformer"
     root = link.root(w.root)
     link.kernel(root + w.kernel, "embed.proj", flat=True)
@@ -142,5 +144,26 @@ def time(link: Link, w: Wording, theirs: str, ours: str) -> None:
     )
 
 
-original = partial(config, ORIGINAL), partial(says, ORIGINAL), partial(tie, ORIGINAL)
-hugging_face = partial(config, HUGGING_FACE), partial(says, HUGGING_FACE), partial(tie, HUGGING_FACE)
+def video(frames: int) -> Video:
+    """The models called base, HR and L take 8, 16 and 96 frames."""
+    step = 4 if frames == 96 else max(1, 256 // frames)
+    return Video(step, 30, 256, "as TimeSformer on Kinetics, if its files have 30 frames a second")
+
+
+TIMESFORMER = Dialect(
+    name=ORIGINAL.dialect,
+    fingerprint=("time_embed",),
+    config=partial(config, ORIGINAL),
+    check_supported=partial(check_supported, ORIGINAL),
+    mapping=partial(map_tensors, ORIGINAL),
+    video=video,
+)
+HF_TIMESFORMER = Dialect(
+    name=HUGGING_FACE.dialect,
+    fingerprint=("timesformer.embeddings.cls_token", "encoder.layer.0.attention.attention.qkv.weight"),
+    config=partial(config, HUGGING_FACE),
+    check_supported=partial(check_supported, HUGGING_FACE),
+    mapping=partial(map_tensors, HUGGING_FACE),
+    read_settings=partial(video_settings, "timesformer"),
+    video=video,
+)

@@ -1,14 +1,32 @@
 """Weights of timm's ViT: also DeiT, DINOv2 and registers, and the hybrids on a ResNet."""
 
+import re
 from dataclasses import replace
 
 import torch
 
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.pool import prefix_for
-from tubelet.weights.dialects.rename import Link, Theirs, Told
+from tubelet.system.text import is_count
+from tubelet.weights.dialects import timm_swin
+from tubelet.weights.dialects.dialect import Dialect
+from tubelet.weights.dialects.rename import ForeignState, Link
+from tubelet.weights.dialects.settings import (
+    Given,
+    Json,
+    Settings,
+    count,
+    join,
+    labels,
+    number,
+    numbers,
+    pair,
+    section,
+)
 from tubelet.weights.dialects.vit import (
     ENCODER,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     PREFIX,
     TABLE,
     Names,
@@ -22,15 +40,21 @@ from tubelet.weights.dialects.vit import (
 
 NAMES = Names("norm1", ("attn.qkv",), "attn.proj", "norm2", "mlp.fc1", "mlp.fc2", ("ls1.gamma", "ls2.gamma"))
 TOKENS = ("cls_token", "dist_token", "reg_token")
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BACKBONE = "patch_embed.backbone."
 
+# Heads of timm's plain and hybrid ViTs, and of the first of four stages of its swinv2_cr, by the size in their names.
+VIT_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16, "giant": 16, "gigantic": 16}
+HEADS_OF_SOME = {r"vit_base_patch16_gap_": 16, r"vit_base_patch\d+_plus_": 14, r"vit_giant_.*(dinov2|tipsv2|radio)": 24}
+SWIN_HEADS = {"tiny": 3, "small": 3, "base": 4, "large": 6, "giant": 16}
+SWIN_WINDOW_RATIO = 8  # the grid is so many windows high and wide
+OTHER_GELU = r"so400m|giantopt|quickgelu|patch32_siglip|large_patch16_siglip.*_512"
 
-def config(theirs: Theirs, told: Told) -> ModelConfig:
-    told.agree(family="vit", attend="thw", frames=None, window=None)
+
+def config(theirs: ForeignState, given: Given) -> ModelConfig:
+    given.agree(family="vit", attend="thw", frames=None, window=None)
     found = vit_config(
         theirs,
-        told,
+        given,
         "vit",
         kernel="patch_embed.proj.weight",
         flat=True,
@@ -51,7 +75,7 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
     return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if found.channels == 3 else found
 
 
-def hybrid(theirs: Theirs, found: ModelConfig) -> ModelConfig:
+def hybrid(theirs: ForeignState, found: ModelConfig) -> ModelConfig:
     """With the ResNet before the patch embedding; `found` counts its patch in cells of the ResNet's map."""
     stages = theirs.count(BACKBONE + "stages.{}.")
     step = 4 * 2 ** max(stages - 1, 0)
@@ -64,7 +88,7 @@ def hybrid(theirs: Theirs, found: ModelConfig) -> ModelConfig:
     return replace(found, channels=channels)
 
 
-def says(config: ModelConfig) -> None:
+def check_supported(config: ModelConfig) -> None:
     stage = first_stage(config)
     require(
         config,
@@ -79,7 +103,7 @@ def says(config: ModelConfig) -> None:
     )
 
 
-def tie(link: Link, config: ModelConfig) -> None:
+def map_tensors(link: Link, config: ModelConfig) -> None:
     if config.embed.kind == "resnet":
         resnet(link, config.embed.layers)
     link.kernel("patch_embed.proj", "embed.proj", flat=True)
@@ -144,3 +168,69 @@ def resnet(link: Link, layers: tuple[int, ...]) -> None:
                 layer = f"stages.{stage}.blocks.{i}.{name}"
                 for part in ("weight",) if "conv" in name else ("weight", "bias"):
                     link.same(f"{BACKBONE}{layer}.{part}", f"embed.backbone.{layer}.{part}")
+
+
+# ---- config.json
+
+
+def read_settings(config: Json, preprocessor: Json) -> Settings:
+    """What timm's config.json says; timm writes no other. Raises ValueError for a model that ours are not."""
+    args, settings = section(config, "model_args"), section(config, "pretrained_cfg") or config
+    architecture = str(config.get("architecture") or settings.get("architecture"))
+    if re.search(OTHER_GELU, architecture):
+        raise ValueError(f"config.json: {architecture} has another GELU than timm's other ViTs, which tubelet lacks")
+    size = settings.get("input_size")
+    side = pair({"input_size": size[1:]} if isinstance(size, list) else {}, "input_size")
+    clip = join(1, *(pair(args, "img_size") if "img_size" in args else side))
+    per_window = SWIN_WINDOW_RATIO * (count(args, "patch_size") or 4)
+    with_windows = clip is not None and architecture.startswith("swinv2_cr")
+    return Settings(
+        heads=heads_of_timm(architecture, args),
+        clip=clip,
+        window=(1, clip[1] // per_window, clip[2] // per_window) if clip and with_windows else None,
+        classes=labels(config.get("label_names") or settings.get("label_names")),
+        mean=numbers(settings, "mean"),
+        std=numbers(settings, "std"),
+        crop_share=number(settings, "crop_pct"),
+    )
+
+
+def heads_of_timm(architecture: str, args: Json) -> int | tuple[int, ...] | None:
+    """By the arguments of a model, else by the name of its architecture."""
+    if isinstance(heads := args.get("num_heads"), list) and all(map(is_count, heads)):
+        return tuple(heads)
+    if heads is not None:
+        return count(args, "num_heads")
+    if found := re.match(r"swinv2_cr_([a-z]+)", architecture):
+        first = SWIN_HEADS.get(found[1])
+        return first and tuple(first * 2**stage for stage in range(4))
+    if exception := next((found for name, found in HEADS_OF_SOME.items() if re.match(name, architecture)), None):
+        return exception
+    found = re.match(r"(?:vit|deit3?)_([a-z]+)_(?:distilled_)?(?:patch\d+|r\d*)_", architecture)
+    return VIT_HEADS.get(found[1]) if found else None
+
+
+# ---- ViT or Swin
+
+
+def any_config(theirs: ForeignState, given: Given) -> ModelConfig:
+    return (timm_swin.config if theirs.root("stages.") else config)(theirs, given)
+
+
+def check_any(config: ModelConfig) -> None:
+    (timm_swin.check_supported if config.family == "swin2" else check_supported)(config)
+
+
+def map_any(link: Link, config: ModelConfig) -> None:
+    (timm_swin.map_tensors if config.family == "swin2" else map_tensors)(link, config)
+
+
+TIMM = Dialect(
+    name="timm",
+    fingerprint=("patch_embed.proj.weight",),
+    config=any_config,
+    check_supported=check_any,
+    mapping=map_any,
+    read_settings=read_settings,
+    kind="image",
+)

@@ -4,16 +4,16 @@ from dataclasses import replace
 
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.create import family_config
-from tubelet.weights.dialects.rename import Link, Theirs, Told
-from tubelet.weights.dialects.timm import IMAGENET_MEAN, IMAGENET_STD
-from tubelet.weights.dialects.vit import ENCODER, require
+from tubelet.weights.dialects.rename import ForeignState, Link
+from tubelet.weights.dialects.settings import Given
+from tubelet.weights.dialects.vit import ENCODER, IMAGENET_MEAN, IMAGENET_STD, require
 
 
-def config(theirs: Theirs, told: Told) -> ModelConfig:
-    told.agree(family="swin2", attend="windows", frames=None, stride=None)
-    if isinstance(told.heads, int) or told.window is None:
+def config(theirs: ForeignState, given: Given) -> ModelConfig:
+    given.agree(family="swin2", attend="windows", frames=None, stride=None)
+    if isinstance(given.heads, int) or given.window is None:
         raise ValueError(
-            f"Swin has a number of heads for each stage and windows, got heads={told.heads}, window={told.window}: "
+            f"Swin has a number of heads for each stage and windows, got heads={given.heads}, window={given.window}: "
             f"give heads=(2, 4, ...) and window=(1, h, w) in tokens"
         )
     dim, channels, h, w = theirs.shape("patch_embed.proj.weight", 4)
@@ -22,22 +22,22 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
     patch = (1, h, w)
     found = family_config(
         "swin2",
-        (dim, depth, told.heads),
+        (dim, depth, given.heads),
         patch=patch,
-        clip=told.clip,
+        clip=given.clip,
         num_classes=theirs.classes("head.fc"),
         channels=channels,
     )
     found = found.with_stage(
         0,
         mlp_dim=theirs.shape("stages.0.blocks.0.mlp.fc1.bias", 1)[0],
-        window=told.window,
+        window=given.window,
         level_norms=f"stages.0.blocks.{depth[0] - 1}.norm3.bias" in theirs and stages > 1,
     )
     return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if channels == 3 else found
 
 
-def says(config: ModelConfig) -> None:
+def check_supported(config: ModelConfig) -> None:
     require(
         config,
         "timm",
@@ -48,7 +48,7 @@ def says(config: ModelConfig) -> None:
     )
 
 
-def tie(link: Link, config: ModelConfig) -> None:
+def map_tensors(link: Link, config: ModelConfig) -> None:
     link.kernel("patch_embed.proj", "embed.proj", flat=True)
     link.linear("patch_embed.norm", f"{ENCODER}.embed_norm")
     swin = config.stages[0]

@@ -8,11 +8,14 @@ from tubelet.nn.build import make_embed
 from tubelet.nn.config import ModelConfig, Stage
 from tubelet.nn.create import family_config
 from tubelet.nn.grid import Grid
-from tubelet.weights.dialects.rename import Link, Theirs, Told
+from tubelet.weights.dialects.rename import ForeignState, Link
+from tubelet.weights.dialects.settings import Given
 
 ENCODER = "encoders.0"
 TABLE = f"{ENCODER}.position.tables.0"
 PREFIX = f"{ENCODER}.prefix"
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def last_linear(link: Link, theirs: str, gamma: str, ours: str) -> None:
 
 
 def vit_config(
-    theirs: Theirs, told: Told, family: str, *, kernel: str, flat: bool, layers: str, hidden: str, head: str
+    theirs: ForeignState, given: Given, family: str, *, kernel: str, flat: bool, layers: str, hidden: str, head: str
 ) -> ModelConfig:
     """The numbers of a model of ViT blocks: width, channels and patch from the tokeniser's kernel, (D, C, t, h, w), or
     (D, C, h, w) where it is `flat`."""
@@ -65,10 +68,10 @@ def vit_config(
     patch = (1, *shape[2:]) if flat else shape[2:]
     config = family_config(
         family,
-        (shape[0], theirs.count(layers), told.heads),
+        (shape[0], theirs.count(layers), given.heads),
         patch=(patch[0], patch[1], patch[2]),
-        stride=told.stride or (patch[0], patch[1], patch[2]),
-        clip=told.clip,
+        stride=given.stride or (patch[0], patch[1], patch[2]),
+        clip=given.clip,
         num_classes=theirs.classes(head),
         channels=shape[1],
     )

@@ -1,11 +1,23 @@
 """Weights of Hugging Face's V-JEPA 2: the encoder, with attentive pooling and a classifier where there are."""
 
 from dataclasses import replace
+from functools import partial
 
 from tubelet.nn.config import ModelConfig
-from tubelet.weights.dialects.rename import Link, Theirs, Told
-from tubelet.weights.dialects.timm import IMAGENET_MEAN, IMAGENET_STD
-from tubelet.weights.dialects.vit import ENCODER, Names, block, blocks_of, first_stage, require, vit_config
+from tubelet.weights.dialects.dialect import Dialect, Video
+from tubelet.weights.dialects.rename import ForeignState, Link
+from tubelet.weights.dialects.settings import Given, video_settings
+from tubelet.weights.dialects.vit import (
+    ENCODER,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Names,
+    block,
+    blocks_of,
+    first_stage,
+    require,
+    vit_config,
+)
 
 NAMES = Names(
     "norm1",
@@ -25,12 +37,12 @@ POOLER = Names(
 )
 
 
-def config(theirs: Theirs, told: Told) -> ModelConfig:
-    told.agree(family="vjepa2", attend="thw", frames=None, stride=None, window=None)
+def config(theirs: ForeignState, given: Given) -> ModelConfig:
+    given.agree(family="vjepa2", attend="thw", frames=None, stride=None, window=None)
     root = theirs.root("vjepa2.")
     found = vit_config(
         theirs,
-        told,
+        given,
         "vjepa2",
         kernel=f"{root}encoder.embeddings.patch_embeddings.proj.weight",
         flat=False,
@@ -43,7 +55,7 @@ def config(theirs: Theirs, told: Told) -> ModelConfig:
     return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if found.channels == 3 else found
 
 
-def says(config: ModelConfig) -> None:
+def check_supported(config: ModelConfig) -> None:
     require(
         config,
         "hf-vjepa2",
@@ -55,7 +67,7 @@ def says(config: ModelConfig) -> None:
     )
 
 
-def tie(link: Link, config: ModelConfig) -> None:
+def map_tensors(link: Link, config: ModelConfig) -> None:
     pooled = first_stage(config).pool == "attentive"
     root = link.root("vjepa2.") if link.reading or pooled else ""
     link.kernel(f"{root}encoder.embeddings.patch_embeddings.proj", "embed.proj", flat=False)
@@ -79,3 +91,14 @@ def pooler(link: Link, depth: int) -> None:
     link.linear(f"{cross}.layer_norm2", f"{ours}.mlp_norm")
     link.linear(f"{cross}.mlp.fc1", f"{ours}.mlp.fc1")
     link.linear(f"{cross}.mlp.fc2", f"{ours}.mlp.fc2")
+
+
+HF_VJEPA2 = Dialect(
+    name="hf-vjepa2",
+    fingerprint=tuple(f"{root}encoder.embeddings.patch_embeddings.proj.weight" for root in ("vjepa2.", "")),
+    config=config,
+    check_supported=check_supported,
+    mapping=map_tensors,
+    read_settings=partial(video_settings, "vjepa2", frames="frames_per_clip", size="crop_size"),
+    video=lambda frames: Video(1, 4, 256, "a guess: V-JEPA 2 was pretrained so, its classifiers differ"),
+)

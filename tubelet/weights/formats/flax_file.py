@@ -9,9 +9,11 @@ import msgpack
 import torch
 from torch import Tensor
 
-from tubelet.weights.formats.npz import DEEPEST, add, tensor_of
+from tubelet.weights.formats.npz import add, tensor_of
+from tubelet.weights.formats.safetensors_file import are_counts
 
 LONGEST_LIST = 1024
+DEEPEST = 32
 
 
 def read_flax(file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -81,8 +83,7 @@ def join_chunks(tree: dict[str, Any], name: str) -> Tensor:
     """The array that flax cut into flat chunks because it is too long for one msgpack entry."""
     shape, chunks = (in_order(tree.get(part)) for part in ("shape", "chunks"))
     flat = all(isinstance(chunk, Tensor) and chunk.ndim == 1 and chunk.dtype == chunks[0].dtype for chunk in chunks)
-    whole = all(type(side) is int and side >= 0 for side in shape)
-    if not (chunks and flat and whole and sum(chunk.numel() for chunk in chunks) == math.prod(shape)):
+    if not (chunks and flat and are_counts(shape) and sum(chunk.numel() for chunk in chunks) == math.prod(shape)):
         raise ValueError(f"{name} is in chunks that do not make up an array of shape {tuple(shape)!r}")
     return torch.cat(chunks).reshape(tuple(shape))
 

@@ -8,32 +8,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-DTYPES = {
-    name: getattr(torch, name)
-    for name in (
-        *("float64", "float32", "float16", "bfloat16", "bool"),
-        *("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"),
-    )
-}
+from tubelet.weights.formats.safetensors_file import DTYPES, MOST_AXES, MOST_ELEMENTS, are_counts
 
-# What no file of weights comes near, and what keeps a small file from asking for much memory.
-MOST_ELEMENTS = 2**40
-DEEPEST = 32
+NUMPY_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
 TIGHTEST_PACKING = 100  # bytes unpacked for each byte of an .npz; weights hardly pack at all
 
 
 def tensor_of(shape: object, dtype: str, data: bytes) -> Tensor:
     """A tensor of its own memory from bytes in C order."""
-    if not isinstance(shape, list | tuple) or not all(type(side) is int and side >= 0 for side in shape):
+    if not isinstance(shape, list | tuple) or not are_counts(shape):
         raise ValueError(f"an array of shape {shape!r}, expected whole numbers")
-    if dtype not in DTYPES:
-        raise ValueError(f"an array of {dtype!r}, expected one of {', '.join(DTYPES)}")
-    size, wanted = math.prod(shape), math.prod(shape) * DTYPES[dtype].itemsize
-    if len(shape) > DEEPEST or math.prod(max(side, 1) for side in shape) > MOST_ELEMENTS or len(data) != wanted:
+    if dtype not in NUMPY_DTYPES:
+        raise ValueError(f"an array of {dtype!r}, expected one of {', '.join(NUMPY_DTYPES)}")
+    size, wanted = math.prod(shape), math.prod(shape) * NUMPY_DTYPES[dtype].itemsize
+    if len(shape) > MOST_AXES or math.prod(max(side, 1) for side in shape) > MOST_ELEMENTS or len(data) != wanted:
         raise ValueError(f"an array of {dtype} with shape {tuple(shape)} in {len(data)} bytes, expected {wanted}")
     if size == 0:
-        return torch.empty(tuple(shape), dtype=DTYPES[dtype])
-    return torch.frombuffer(bytearray(data), dtype=DTYPES[dtype]).reshape(tuple(shape))
+        return torch.empty(tuple(shape), dtype=NUMPY_DTYPES[dtype])
+    return torch.frombuffer(bytearray(data), dtype=NUMPY_DTYPES[dtype]).reshape(tuple(shape))
 
 
 def add(state: dict[str, Tensor], name: str, tensor: Tensor) -> None:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tubelet.system.text import is_count
 from tubelet.weights.formats.json_file import MOST_BYTES, parse
 
 MOST_TENSORS = 100_000
@@ -145,7 +146,7 @@ def listed(name: str, entry: object) -> Listed:
 
 
 def are_counts(values: object) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    return isinstance(values, list | tuple) and all(is_count(value, least=0) for value in values)
 
 
 def check_places(tensors: dict[str, Listed], size: int) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.weights.dialects.rename import Link, Theirs
+from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.timm import NAMES
 from tubelet.weights.dialects.vit import ENCODER, block, first_stage
 from tubelet.weights.init.image_tokens import positions
@@ -149,7 +149,7 @@ def put(link: Link, ours: str, weight: Tensor, bias: Tensor) -> None:
 
 
 def blocks(model: SpaceTimeTransformer, link: Link, temporal: Temporal, *, keep_norm: bool) -> list[str]:
-    depth, steps = Theirs(link.source).count("blocks.{}."), first_stage(model.config).attend.split(",")
+    depth, steps = ForeignState(link.source).count("blocks.{}."), first_stage(model.config).attend.split(",")
     if depth != (own := first_stage(model.config).depth):
         raise ValueError(f"the image model has {depth} blocks, the video model {own}: expected as many")
     spaces = [i for i, axes in enumerate(steps) if axes != "t"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tubelet.weights.dialects.rename import Theirs
+from tubelet.weights.dialects.rename import ForeignState
 from tubelet.weights.formats.open import PICKLED, read_json
 from tubelet.weights.formats.safetensors_file import load_tensors
 from tubelet.weights.store import FILE
@@ -24,13 +24,13 @@ OF_TIMM = r"(vit|deit3?|flexivit)_\w+(\.[\w-]+)?"  # names that stand for a repo
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def read(weights: ImageWeights) -> Theirs:
+def read(weights: ImageWeights) -> ForeignState:
     """Raises ValueError for weights that cannot be had, or are not those of a ViT in timm's names."""
     if isinstance(weights, Mapping):
-        source, where = Theirs(weights), "the weights"
+        source, where = ForeignState(weights), "the weights"
     else:
         file = local(weights) or download(str(weights), FILE)
-        source, where = Theirs(load_tensors(file)), str(file)
+        source, where = ForeignState(load_tensors(file)), str(file)
     if "patch_embed.proj.weight" not in source:
         raise ValueError(
             f"{where}: no 'patch_embed.proj.weight' (the names begin with {', '.join(sorted(source.tensors)[:3])}): "

@@ -1,0 +1,176 @@
+"""From files to answers: the one path of evaluation, prediction and the end of training."""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from tubelet.data.clip_spec import ClipSpec, Kind
+from tubelet.data.clips import Views, load_views
+from tubelet.data.items import Item
+from tubelet.data.prefetch import prefetch
+from tubelet.media.reader import MediaError, index
+from tubelet.media.sampling import MOST_VIEWS
+from tubelet.tasks import Task
+
+CLIPS = 16  # that the model answers at once, of one file or of several
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of one item: `values` (outputs,), None where the file could not be read; `status` says why.
+
+    code: "ok" or that of the MediaError. note: what is wrong with the file, without its name; of a file that ends
+    early but could be read, that it does. seconds, seconds_seen: how long the item is and how much of that was looked
+    at, None where it could not be read; 0 for an image.
+    """
+
+    item: Item
+    values: np.ndarray | None
+    status: str = "ok"
+    code: str = "ok"
+    note: str = ""
+    seconds: float | None = None
+    seconds_seen: float | None = None
+
+    @property
+    def path(self) -> str:
+        return self.item.name
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one file: the label, its probability, and those of all classes, the likeliest first.
+
+    Where the file could not be read, `status` says why, `code` what kind of fault it is, and the others are None and
+    empty. `note`: of a file that ends early but could be read, that it does. `seconds`, `seconds_seen`: how long the
+    file is and how much of it was looked at, None where it could not be read; 0 for an image. Of several classes that
+    hold at once `label` is "a;b", and of numbers "1.5;2", with `values` by name in the place of probabilities; both
+    have no `probability`.
+    """
+
+    path: str
+    label: str | None
+    probability: float | None
+    probabilities: dict[str, float]
+    status: str = "ok"
+    code: str = "ok"
+    note: str = ""
+    seconds: float | None = None
+    seconds_seen: float | None = None
+    values: dict[str, float] = field(default_factory=dict)
+
+
+def predict_item(answer: Answer, task: Task) -> Prediction:
+    """An answer in words."""
+    values, told = answer.values, (answer.status, answer.code, answer.note, answer.seconds, answer.seconds_seen)
+    if values is None:
+        return Prediction(answer.path, None, None, {}, answer.status, answer.code)
+    word, probability = task.word(values), task.certainty(values)
+    if not task.gives_probabilities:
+        return Prediction(answer.path, word, probability, {}, *told, values=dict(zip(task.names, values.tolist())))
+    likeliest = {task.names[i]: float(values[i]) for i in (-values).argsort(kind="stable")}
+    return Prediction(answer.path, word, probability, likeliest, *told)
+
+
+def parse_views(text: str, kind: Kind) -> tuple[int | None, int]:
+    """ "4x3" -> 4 temporal, 3 spatial views; "auto" -> None, 1: as many temporal ones as each file needs.
+
+    Raises:
+        ValueError: it does not read so, or files of this kind have no such views.
+    """
+    if text == "auto":
+        return None, 1
+    match = re.fullmatch(r"([1-9]\d*)x([13])", text, re.ASCII)
+    if not match:
+        raise ValueError(
+            f"views = {text!r}: expected auto, or TEMPORALxSPATIAL such as 1x1 or 4x3, with 1 or 3 spatial views"
+        )
+    temporal, spatial = int(match[1]), int(match[2])
+    if (kind == "image" and temporal > 1) or (kind == "sound" and spatial > 1):
+        raise ValueError(f"views = {text!r}: an image has one time (1x1, 1x3), a sound has one place (1x1, 4x1)")
+    return temporal, spatial
+
+
+@torch.inference_mode()
+def answer(
+    model: nn.Module,
+    spec: ClipSpec,
+    task: Task,
+    root: Path,
+    items: Iterable[Item],
+    *,
+    views_text: str = "auto",
+    single_frame: bool = False,
+    workers: int = 2,
+    device: torch.device | None = None,
+    after: Callable[[Answer], None] = lambda answer: None,
+) -> list[Answer]:
+    """Answers for items, in their order: the mean of the logits over the views of each, as the task reads them.
+
+    A file that cannot be read keeps its place, without values: nothing is replaced by another clip. `after` gets
+    each answer as soon as the clips it is made of are answered, `CLIPS` of them at once.
+    """
+    temporal, spatial = parse_views(views_text, spec.kind)
+    device = device or torch.device("cpu")
+    model.eval()
+
+    def read(item: Item) -> tuple[Item, Views | MediaError]:
+        where = {"start_seconds": item.start_seconds, "end_seconds": item.end_seconds}
+        try:
+            found = load_views(root / item.path, spec, temporal=temporal, spatial=spatial, **where)
+        except MediaError as error:
+            return item, error
+        return item, replace(found, clips=found.clips[:, :, [spec.frames // 2]]) if single_frame else found
+
+    # as many files as fill two batches, if they are short; few where each may have many clips
+    ahead = max(2 * workers, 2 * CLIPS // ((temporal or MOST_VIEWS) * spatial))
+    files = prefetch(read, items, threads=workers, ahead=ahead)
+    waiting: deque[tuple[Item, MediaError | Views, int]] = deque()  # files whose clips are not all answered
+    logits: deque[torch.Tensor] = deque()  # (classes,) of each clip, of files that wait
+    answers: list[Answer] = []
+
+    def clips() -> Iterator[torch.Tensor]:
+        for item, found in files:
+            waiting.append((item, found, 0 if isinstance(found, MediaError) else len(found.clips)))
+            yield from () if isinstance(found, MediaError) else found.clips
+
+    def answer_files() -> None:
+        while waiting and len(logits) >= waiting[0][2]:
+            item, found, count = waiting.popleft()
+            if isinstance(found, MediaError):
+                given = Answer(item, None, str(found), found.code, found.message)
+            else:
+                mean = torch.stack([logits.popleft() for _ in range(count)]).mean(0)
+                note, seconds = cut_note(root / item.path), (found.seconds, found.seconds_seen)
+                given = Answer(item, task.answer(mean[None])[0], "ok", "ok", note, *seconds)
+            answers.append(given)
+            after(given)
+
+    stream = clips()
+    while batch := list(islice(stream, CLIPS)):
+        # in float32, also after a training in bfloat16: the same anywhere
+        logits.extend(model(torch.stack(batch).to(device)).cpu())
+        answer_files()
+    answer_files()  # of the last files, those that could not be read
+    return answers
+
+
+def cut_note(path: Path) -> str:
+    """Says of a file that could be read that it was cut short, and where that is known."""
+    try:
+        found = index(path)
+    except MediaError:  # gone since it was read
+        return ""
+    if not found.is_cut:
+        return ""
+    end, promised = found.duration_seconds, max((to for _, to in found.missing_spans), default=0.0)
+    if found.kind == "image":
+        return "truncated: a part of the picture is missing"
+    return f"truncated: ends after {end:.1f}{f' of {promised:.1f}' if promised > end else ''} s"

@@ -1,0 +1,81 @@
+"""Tables of answers as CSV files. Cells that a spreadsheet would compute are marked, see `tubelet.system.text`."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tubelet.predict.answer import Answer, Prediction, predict_item
+from tubelet.system.files import write_whole
+from tubelet.system.text import path_cell, text_cell
+from tubelet.tasks import Task
+
+# Of files and of labelled clips; the columns of the task follow.
+COLUMNS = ("path", "predicted", "probability", "status", "code", "seconds", "seconds_seen")
+LABELLED = ("path", "label", *COLUMNS[1:])
+
+
+def check_table(file: Path | None) -> None:
+    """Raises ValueError, before the work is done, where a table could not be written after it, or would replace
+    something else: `--csv *.mp4` names a video."""
+    if file is None:
+        return
+    if (file.exists() and not file.is_file()) or not file.parent.is_dir():  # nor a device: a file would replace it
+        raise ValueError(f"{file}: cannot be written: name a file in a folder that exists")
+    if file.is_file() and file.stat().st_size:
+        with open(file, "rb") as handle:
+            if not re.match(rb"path,(label,)?predicted,", handle.read(30)):
+                raise ValueError(f"{file}: is there, and no table of predictions: name another file for --csv")
+
+
+@contextmanager
+def kept_rows(task: Task, file: Path | None) -> Iterator[Callable[[Prediction], None]]:
+    """Writes rows of a table as they come to FILE.part, which is left where the whole table never is written."""
+    if file is None:
+        yield lambda prediction: None
+        return
+    part = file.with_name(f"{file.name}.part")
+    check_table(part)
+    with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as rows:
+        table = csv.writer(rows)
+        table.writerow([*COLUMNS, *task.columns()])
+
+        def keep(one: Prediction) -> None:
+            table.writerow(row(one, task))
+            rows.flush()  # what the process still held would die with it
+
+        yield keep
+    part.unlink()
+
+
+def write_table(predictions: Iterable[Prediction], task: Task, file: Path) -> None:
+    """A table of COLUMNS, then those of the task."""
+    write_rows([*COLUMNS, *task.columns()], (row(one, task) for one in predictions), file)
+
+
+def write_labelled(answers: Iterable[Answer], task: Task, file: Path) -> None:
+    """A table of LABELLED, then the columns of the task."""
+
+    def rows() -> Iterator[list[str]]:
+        for one in answers:
+            path, *cells = row(predict_item(one, task), task)
+            yield [path, text_cell(one.item.label), *cells]
+
+    write_rows([*LABELLED, *task.columns()], rows(), file)
+
+
+def write_rows(header: Sequence[str], rows: Iterable[Sequence[str]], file: Path) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([header, *rows])
+    write_whole(file, text.getvalue())
+
+
+def row(one: Prediction, task: Task) -> list[str]:
+    probability = "" if one.probability is None else f"{one.probability:.6f}"
+    numbers = one.probabilities or one.values
+    values = [f"{numbers[name]:.6f}" if numbers else "" for name in task.names]
+    seconds = ["" if value is None else f"{value:.3f}" for value in (one.seconds, one.seconds_seen)]
+    names = path_cell(one.path), text_cell(one.label or "")
+    return [*names, probability, text_cell(one.status), one.code, *seconds, *values]

@@ -1,0 +1,149 @@
+"""What every task has: the piece between a model's logits and what people read.
+
+cell of a table -> target -> loss            in training
+logits -> answer -> words, columns           of each clip
+targets and answers -> Results -> figures    of all clips
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from torch import Tensor
+
+Row = dict[str, Any]
+
+
+class Results(Protocol):
+    """What was measured on clips that were answered, of which `clips` could be read and `failed` could not.
+
+    figure: the number that stands for all, 1 where all is right; figure_name: as `to_json` calls it. interval: its
+    [low, high] of 95 %. confusion: counts, row label, column answer, where every clip has one of several classes.
+    """
+
+    figure_name: ClassVar[str]
+
+    @property
+    def figure(self) -> float: ...
+    @property
+    def clips(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def interval(self) -> Sequence[float]: ...
+    @property
+    def confusion(self) -> list[list[int]] | None: ...
+
+    def number(self, figure: float) -> str:
+        """A figure as it is written."""
+
+    def say(self, figure: float) -> str:
+        """A figure in words, as in "93.1 % right"."""
+
+    def baseline(self) -> tuple[str, float]:
+        """What needs no model, in words, and the figure that it reaches."""
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Further figures, name and value."""
+
+    def table(self) -> tuple[list[str], list[list[Any]]]:
+        """Columns, the first of names, and a row for each output of the model; shares are floats, None unknown."""
+
+    def warnings(self) -> list[str]:
+        """What a reader has to be told before he relies on the figures."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+class Task(Protocol):
+    """One kind of answer with what it needs; it travels in the checkpoint, beside the weights.
+
+    names: of the model's outputs, in their order. A target is a row of a tensor; where it is NaN nothing is known.
+    """
+
+    kind: ClassVar[str]
+    figure_name: ClassVar[str]  # of the mean of `score`, as training shows and keeps it
+    smoothing: ClassVar[float]  # of labels, where no other is asked for
+    fewest_classes: ClassVar[int]  # that a training needs
+    exclusive: ClassVar[bool]  # whether each clip has one class, and no other
+    gives_probabilities: ClassVar[bool]
+    settles: ClassVar[bool]  # whether `settle` chooses something
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @staticmethod
+    def classes_in(cell: str) -> tuple[str, ...]:
+        """The classes that a cell of a table names; none where its clips are not told apart by class."""
+
+    @classmethod
+    def find_fault(cls, cell: str, columns: Sequence[str]) -> str:
+        """What is wrong with a cell, and what to do; "" where nothing is."""
+
+    @classmethod
+    def from_cells(cls, cells: Sequence[str], columns: Sequence[str]) -> Self:
+        """The task that the cells of a data set ask for; columns: the names of those that were read."""
+
+    def learn_from(self, targets: Tensor) -> Self:
+        """The task with what its loss and answers take from the training targets."""
+
+    def settle(self, targets: Tensor, answers: np.ndarray) -> Self:
+        """The task with what is chosen by validation clips, such as thresholds."""
+
+    def targets(self, cells: Sequence[str]) -> Tensor:
+        """Cells -> targets (N, ...)."""
+
+    def swap(self, cell: str, partners: Mapping[str, str]) -> str:
+        """The cell of a clip that was mirrored or reversed, which turns each class into its partner."""
+
+    def soften(self, targets: Tensor, smoothing: float) -> Tensor:
+        """Targets (B, ...) -> (B, outputs) float, which can be mixed; `smoothing` in [0, 1) of them is spread out."""
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits and softened targets, (B, outputs) each -> the mean loss."""
+
+    def score(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits (B, outputs) and targets (B, ...) -> (B,), 1 where all is right."""
+
+    def answer(self, logits: Tensor) -> np.ndarray:
+        """Logits (N, outputs) -> what they mean, (N, outputs) float32: probabilities, or numbers."""
+
+    def word(self, answer: np.ndarray) -> str:
+        """An answer (outputs,) as a cell of a table would have it."""
+
+    def certainty(self, answer: np.ndarray) -> float | None:
+        """The probability of `word`; None where there is none."""
+
+    def errors(self, targets: Tensor, answers: np.ndarray) -> np.ndarray:
+        """How wrong each of N answers is, (N,): 0 is right, the most misleading has the most."""
+
+    def columns(self) -> list[str]:
+        """Names of the columns of a table that hold an answer."""
+
+    def measure(self, targets: Tensor, answers: np.ndarray, *, groups: Sequence[str], failed: int) -> Results:
+        """The figures of N > 0 answers; clips of one group, such as one recording, are not independent."""
+
+    def describe(self) -> str:
+        """In a few words, for a plan and a card."""
+
+    def to_json(self) -> Row: ...
+
+    @classmethod
+    def from_json(cls, values: Row) -> Self:
+        """Raises ValueError for values that this task cannot have."""
+
+
+def check_names(names: object) -> tuple[str, ...]:
+    """Raises ValueError unless the names of a model's outputs, from a file, are different texts."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        raise ValueError("its class names are not a list of different texts: copy or train it again")
+    return tuple(names)
+
+
+def check_numbers(numbers: object, count: int) -> tuple[float, ...]:
+    """Raises ValueError unless there is a number, from a file, for each output of a model, or none at all."""
+    if not isinstance(numbers, list) or not all(isinstance(one, float | int) and abs(one) < 1e30 for one in numbers):
+        raise ValueError("its task has settings that are no list of numbers: copy or train it again")
+    if len(numbers) not in (0, count):
+        raise ValueError(f"its task has {len(numbers)} numbers for {count} outputs: copy or train it again")
+    return tuple(map(float, numbers))
