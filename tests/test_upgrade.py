@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 import tubelet
 from tubelet.nn import FAMILIES
-from tubelet.train.resume import matters
+from tubelet.train.resume import compared_settings
 from tubelet.weights import read_about
 from tubelet.weights.settings import read_config
 
@@ -84,9 +84,9 @@ def test_settings_of_0_1_0_that_make_no_model_are_refused(changes, message):
 def test_a_run_that_0_1_0_began_goes_on_with_the_same_model_and_no_other():
     begun = {"train": {}, "model": STORED, "model_name": "vivit2-P/16x2", "clip_spec": {}}
     model = tubelet.model_config("vivit2-P/16x2", clip=STORED["clip"], num_classes=7)
-    assert matters(begun) == matters(begun | {"model": model.to_json()})
-    other = matters(begun | {"model": model.with_stage(1, depth=3).to_json()})
-    assert {key for key, value in other.items() if value != matters(begun)[key]} == {"model's stage 1 depth"}
+    assert compared_settings(begun) == compared_settings(begun | {"model": model.to_json()})
+    other = compared_settings(begun | {"model": model.with_stage(1, depth=3).to_json()})
+    assert {key for key, value in other.items() if value != compared_settings(begun)[key]} == {"model's stage 1 depth"}
 
 
 def test_a_line_that_changes_changes_no_file(monkeypatch, tmp_path):

@@ -36,7 +36,7 @@ SOUND_SECONDS = 10.0  # at most, of a sound in the report
 
 
 def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) -> Finished | None:
-    """Keeps the weights and measures them on the held-out clips: the results, in the first process; None in others.
+    """Keeps the weights and measures them on the held-out clips: the run so far, in the first process; None in others.
 
     frozen: weights that did not learn.
     """

@@ -39,8 +39,7 @@ def learn(
         EnvironmentTrouble: checkpoints cannot be written.
         ValueError: more training files than `--max-bad` allows cannot be read; after a checkpoint too.
     """
-    plan, team, pace, bad = fit.plan, fit.team, fit.pace, fit.clips.bad
-    name = fit.task.figure_name
+    plan, team, pace, name, bad = fit.plan, fit.team, fit.pace, fit.task.figure_name, fit.clips.bad
     saved = time.monotonic()
     waits: list[tuple[float, float]] = []
     held_score, stop = "", 0

@@ -13,6 +13,7 @@ from tubelet.data.bad_files import BadFiles, read_list
 from tubelet.data.dataset import Clips, UserAugmentation
 from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError
+from tubelet.media.workers import DEADLY, refuse_deadly
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
@@ -118,20 +119,29 @@ def train(plan: Plan, run: Run, team: Team, *, begun: float, show: bool) -> None
     if finished is None:
         return
     if config.compare:
-        figures = finished.summary
+        summary = finished.summary
         if show:
-            say("frozen", f"{figures.say(figures.figure)}; now all weights learn, to compare")
-        finished.results["frozen"]["all_weights"] = all_weights(train_all(plan, run, show=show), figures.figure_name)
+            say("frozen", f"{summary.say(summary.figure)}; now all weights learn, to compare")
+        whole = all_weights(train_all(plan, run, show=show), summary.figure_name)
+        finished.results["frozen"]["all_weights"] = whole
     finish(plan, run, finished, show=show)
 
 
 def bad_files(plan: Plan, run: Run, team: Team, *, show: bool) -> BadFiles:
-    """The bad files that the plan found, or the run before it was stopped; one process keeps the list."""
+    """The bad files that the plan found, or the run before it was stopped; one process keeps the list.
+
+    Raises ValueError for a damaged list. Files that killed another process of the run are kept from the decoder.
+    """
+    known, root = (*read_list(run.path / BAD_FILES), *plan.data.bad), plan.data.source.root
+    deadly = {one.path: one.message for one in known if one.code == DEADLY}
+    for item in plan.data.source.items if deadly else ():
+        if item.name in deadly:
+            refuse_deadly(str(root / item.path), deadly[item.name])
     return BadFiles(
         plan.config.data,
         train_files=len(plan.data.items("train")) + sum(one.split == "train" for one in plan.data.bad),
         most=plan.config.most_bad,
-        known=(*read_list(run.path / BAD_FILES), *plan.data.bad),
+        known=known,
         file=run.path / BAD_FILES if team.first else None,
         show=show,
     )
@@ -204,8 +214,8 @@ def features_of(
     bad.check()
     if budget:  # looks are at features, the evaluation is of files
         measured, begun = plan.data.items(plan.data.held_out), time.monotonic()
-        task, root, views = plan.data.source.task, plan.data.source.root, plan.config.views
-        answer(model, plan.spec, task, root, measured[:TRIED], views_text=views, device=team.device)
+        task, root = plan.data.source.task, plan.data.source.root
+        answer(model, plan.spec, task, root, measured[:TRIED], views_text=plan.config.views, device=team.device)
         budget.clips = 0
         budget.other_seconds += (time.monotonic() - begun) / len(measured[:TRIED]) * len(measured)
     return train, looked_at
