@@ -16,6 +16,7 @@ from tubelet.media.health import Health, examine
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
 from tubelet.nn import create_model
 from tubelet.predict.predictor import Predictor
+from tubelet.tasks import Classification
 
 torch.set_num_threads(1)
 
@@ -153,7 +154,7 @@ def predictor() -> Predictor:
         frames=4, seconds_between_frames=0.1, resize=(32, 32), crop=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3
     )
     model = create_model("vivit1-P/16x4", clip=(4, 32, 32), num_classes=2)
-    return Predictor(model, spec, ["a", "b"], device="cpu")
+    return Predictor(model, spec, Classification(("a", "b")), device="cpu")
 
 
 def test_predictions_keep_their_place_and_say_why_there_is_none(

@@ -693,7 +693,7 @@ def test_the_decoder_is_silent_and_torch_stays_away(tmp_path):
     path.write_bytes(data)
     program = (
         "import contextlib, sys, numpy\n"
-        "from tubelet.media import reader, sound, writer\n"
+        "from tubelet.media import reader, spectrogram, writer\n"
         "with contextlib.suppress(reader.MediaError):\n"
         f"    reader.read_frames({str(path)!r}, numpy.arange(20) / 10)\n"
         "assert 'torch' not in sys.modules"

@@ -255,7 +255,7 @@ def test_the_twelve_most_confident_mistakes_are_shown_as_strips(tmp_path: Path) 
     assert len(set(asked)) == len(asked)
     assert re.findall(r"<code>(clips.*?)</code>", page.section("mistakes")) == expected
     assert page.section("mistakes").count("<img") == 12
-    assert f"{len(wrong)} mistakes in all, the 12 most" in page.text
+    assert f"{len(wrong)} clips not answered right, the 12" in page.text
 
 
 @pytest.mark.parametrize(("k", "n"), [(4, 300), (12, 300), (20, 2000)])
@@ -311,7 +311,7 @@ def test_a_file_that_is_still_there_is_linked_from_the_page(tmp_path: Path) -> N
 def test_a_mistake_whose_file_is_gone_keeps_its_place(tmp_path: Path) -> None:
     answers = (np.array([0, 1, 1]), np.eye(4)[[0, 1, 2]])
     page = Page(write_report(make_run(tmp_path / "run", answers=answers), frames=lambda path: None))
-    assert "1 mistake in all" in page.text
+    assert "1 clip not answered right" in page.text
     assert "could not be read again" in page.section("mistakes")
     assert "clips/002.mp4" in page.section("mistakes")
     assert not page.all("img")

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from tubelet.tasks import TASKS, Classification, MultiLabel, Regression, Results, Task, task_from_json
-from tubelet.tasks.intervals import group_interval, wilson_interval
+from tubelet.tasks.intervals import group_interval, student_t, wilson_interval
 from tubelet.tasks.multilabel import LEAST_EXAMPLES, MOST_WEIGHT, THRESHOLD, Ranking, best_threshold
 from tubelet.tasks.regression import explained, spearman
 
@@ -248,10 +248,20 @@ def test_clips_of_one_group_count_as_what_they_are() -> None:
     assert alone == pytest.approx([values.mean() - 1.96 * deviation, values.mean() + 1.96 * deviation], abs=0.05)
 
 
-def test_draws_without_anything_to_measure_are_passed_over() -> None:
-    found = group_interval(["a", "b"], lambda rows: NAN if set(rows) == {0} else float(rows.mean()))
-    assert found == pytest.approx([0.5, 1.0], abs=1e-9)
-    assert all(math.isnan(end) for end in group_interval(["a", "b"], lambda rows: NAN))
+def test_a_group_that_leaves_nothing_to_measure_is_passed_over() -> None:
+    values = np.array([0.1, 0.2, 0.3, 0.4])
+
+    def measure(rows: np.ndarray) -> float:
+        return float("nan") if 3 not in rows else float(values[rows].mean())
+
+    low, high = group_interval(list("abcd"), measure)
+    assert -math.inf < low < values.mean() < high <= 1
+    assert group_interval(["a", "b"], lambda rows: float("nan"))[0] == -math.inf
+
+
+@pytest.mark.parametrize(("freedom", "known"), [(1, 12.706), (2, 4.303), (3, 3.182), (10, 2.228), (49, 2.010)])
+def test_students_t(freedom: int, known: float) -> None:
+    assert student_t(freedom) == pytest.approx(known, rel=0.01)
 
 
 # ---- one of several classes

@@ -172,7 +172,7 @@ class ClassificationResults:
     def facts(self) -> list[tuple[str, str]]:
         facts = [("macro F1", percent(self.macro["f1"]))]
         if self.failed:
-            facts.append(("accuracy, files that could not be read counted as wrong", percent(self.accuracy_all)))
+            facts.append(("unreadable as wrong", percent(self.accuracy_all)))
         if self.top5 is not None:
             facts.append(("right among the first five", percent(self.top5)))
         facts.append(("mean confidence", percent(self.mean_confidence)))

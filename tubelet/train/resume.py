@@ -108,7 +108,7 @@ def check_same(plan: Plan, run: Run, old: dict[str, Any]) -> None:
 
 def compared_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that a run must go on with, by name: those asked for, and those chosen for the rest."""
-    train = TrainConfig.from_json(settings["train"]).to_json()
+    train = TrainConfig.from_json({"data": "", **settings["train"]}).to_json()
     if train["label_smoothing"] is None:
         train["label_smoothing"] = TASKS[train["task"]].smoothing
     asked = {key: value for key, value in train.items() if key not in (*MAY_CHANGE, *CHOSEN)}
