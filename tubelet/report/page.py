@@ -69,6 +69,12 @@ class Finished:
         return self.evaluation.results
 
     @property
+    def clips(self) -> dict[str, int]:
+        """How many there are in each split; a run that 0.1.0 began has counted them by class alone."""
+        data = self.config["data"]
+        return data.get("clips") or {split: sum(counts.values()) for split, counts in data["counts"].items()}
+
+    @property
     def classes(self) -> list[str]:
         """The outputs that clips are counted by; none where they are numbers."""
         return [

@@ -94,7 +94,7 @@ def next_run(base: Path) -> Run:
 
 def check_same(plan: Plan, run: Run, old: dict[str, Any]) -> None:
     """Raises ValueError unless a run of the config.json `old` can go on with the data and settings of now."""
-    new = json.loads(json.dumps(settings_of(plan)))
+    new = json.loads(json.dumps({**settings_of(plan), "plan": plan.notes}))
     if old["data"].get("fingerprint") != new["data"]["fingerprint"]:
         root = old["data"].get("root")
         raise ValueError(f"{run.path} belongs to other data ({root}, or its files have changed): choose another --out")
@@ -117,7 +117,9 @@ def compared_settings(settings: dict[str, Any]) -> dict[str, Any]:
     parts |= {f"stage {number} ": stage for number, stage in enumerate(config.pop("stages"))}
     model = {f"model's {part}{key}": value for part, values in parts.items() for key, value in values.items()}
     spec = {f"clip's {key}": value for key, value in settings["clip_spec"].items()}
-    swaps = {"label_swaps": settings.get("label_swaps")}
+    changes = ("horizontal flip", "playing backwards")  # what a class becomes then is said in the plan alone
+    words = [line.removeprefix("note: ") for line in settings.get("plan", ()) if any(one in line for one in changes)]
+    swaps = {"label_swaps": settings.get("label_swaps"), "changes": words}
     return {**asked, "model": settings.get("model_name"), **model, **spec, **swaps}
 
 

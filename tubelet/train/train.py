@@ -33,7 +33,7 @@ from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.resume import find_run, next_run, open_run
 from tubelet.train.show import other_length, print_plan
-from tubelet.train.trainer import Fit, part_of_batch
+from tubelet.train.trainer import Fit, part_of_batch, rename_score
 
 __all__ = ["Stopped", "train_fn"]
 
@@ -105,7 +105,7 @@ def train(plan: Plan, run: Run, team: Team, *, begun: float, show: bool) -> None
         what = str(run.path)
         team.together(lambda: check_fits(checkpoint.tensors, fit.model, average=average, best=best, what=what))
         fit.resume(checkpoint.step, checkpoint.tensors, checkpoint.state)
-        recent = checkpoint.state.get("recent", [])
+        recent = [rename_score(figures, "right") for figures in checkpoint.state.get("recent", [])]
         about = "about " if budget else ""
         notes += [f"from step {fit.step} of {about}{pace.steps}", *other_length(plan, run)]
     elif team.first:

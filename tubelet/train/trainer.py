@@ -272,7 +272,7 @@ class Fit:
                 copy_whole(value, tensors[f"average.{name}"])
         if "best" in state:
             weights = {name[5:]: value for name, value in tensors.items() if name.startswith("best.")}
-            self.best = Best(**state["best"], weights=weights)
+            self.best = Best(**rename_score(state["best"], "accuracy"), weights=weights)
         begun = Decision(0, 0.0, state["steps"], 0.0)  # of a run of 0.1.0, which decided once
         self.pace.resume(Decision(**state["decision"]) if "decision" in state else begun)
         self.step = self.saved_step = step
@@ -282,6 +282,11 @@ class Fit:
         if self.average is not None:
             return {name: whole(value).cpu() for name, value in self.average.items()}
         return whole_weights(self.wrapped)
+
+
+def rename_score(figures: dict[str, Any], old: str) -> dict[str, Any]:
+    """Figures of a checkpoint of 0.1.0, which had the score under an old name, as they are named today."""
+    return {"score" if name == old else name: value for name, value in figures.items()}
 
 
 def part_of_batch(config: TrainConfig, team_size: int) -> int:
