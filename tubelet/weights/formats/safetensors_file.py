@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -66,7 +66,9 @@ def check_header(path: str | os.PathLike[str]) -> Header:
     file = Path(path)
     try:
         entries, size = read_entries(file)
-        metadata = metadata_of(entries.pop("__metadata__", {}))
+        metadata = entries.pop("__metadata__", {})
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("its metadata are not texts by name")
         if len(entries) > MOST_TENSORS:
             raise ValueError(f"{len(entries)} tensors, expected at most {MOST_TENSORS}")
         tensors = {name: listed(name, entry) for name, entry in entries.items()}
@@ -90,15 +92,6 @@ def load_checked(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise damaged(Path(path), error) from error
 
 
-def open_tensors(path: str | os.PathLike[str]) -> Any:
-    """safetensors' own handle on a file, to read a part of it. Raises Damaged as `check_header`."""
-    check_header(path)
-    try:
-        return safe_open(path, "pt")
-    except (SafetensorError, OSError) as error:
-        raise damaged(Path(path), error) from error
-
-
 def damaged(file: Path, error: Exception) -> Damaged:
     return Damaged(f"{file}: not a readable safetensors file ({error}): copy or download it again")
 
@@ -118,12 +111,6 @@ def read_entries(file: Path) -> tuple[dict[str, Any], int]:
     if text[:1] != b"{":
         raise ValueError(f"its header begins with {text[:1]!r}, expected b'{{'")
     return parse(text), whole - 8 - length  # what begins so is an object, or no JSON
-
-
-def metadata_of(found: object) -> dict[str, str]:
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise ValueError("its metadata are not texts by name")
-    return found
 
 
 def listed(name: str, entry: object) -> Listed:
