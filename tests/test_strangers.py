@@ -562,7 +562,7 @@ WATCHED = """
     torch.set_num_threads(1)
     import huggingface_hub, tubelet, tubelet.cli, tubelet.predict.predictor, tubelet.evaluate
     from tubelet.convert.conversion import convert, convert_back
-    from tubelet.train import init as start
+    from tubelet.train import init
     from tubelet.weights import image_config, init_from_image
     seen = []
     EVENTS = ("pickle.find_class", "socket.connect", "socket.getaddrinfo", "socket.__new__", "socket.gethostbyname",
