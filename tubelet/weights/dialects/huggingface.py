@@ -12,13 +12,12 @@ from tubelet.weights.dialects.scenic import VIVIT
 from tubelet.weights.dialects.settings import Given, Json, Settings, sound_settings, video_settings
 from tubelet.weights.dialects.vit import (
     ENCODER,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     TABLE,
     Names,
     VitDialect,
     first_stage,
     grid_for,
+    with_imagenet_statistics,
 )
 
 # what transformers 4 has in memory, and every version writes
@@ -31,14 +30,8 @@ ON_DISK = Names(
     "output.dense",
 )
 # what transformers 5 has in memory
-IN_MEMORY = Names(
-    "layernorm_before",
-    tuple(f"attention.{part}_proj" for part in "qkv"),
-    "attention.o_proj",
-    "layernorm_after",
-    "mlp.fc1",
-    "mlp.fc2",
-)
+QKV_IN_MEMORY = tuple(f"attention.{part}_proj" for part in "qkv")
+IN_MEMORY = Names("layernorm_before", QKV_IN_MEMORY, "attention.o_proj", "layernorm_after")
 # VideoMAE: a key bias changes no attention, so there is none; on disk, and in the memory of transformers 5
 QUERY_VALUE = ("attention.attention.q_bias", "attention.attention.v_bias")
 QUERY_VALUE_IN_MEMORY = ("attention.attention.query.bias", "attention.attention.value.bias")
@@ -97,8 +90,7 @@ class VideoMae(HuggingFace):
             )
         with_norm = theirs.root(f"{theirs.root(self.root)}{self.norm}.")
         norm = "pooled" if by_mean else "tokens" if with_norm else "none"
-        found = found.with_stage(0, norm=norm, eps=1e-12, pool_eps=1e-5)
-        return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if found.channels == 3 else found
+        return with_imagenet_statistics(found.with_stage(0, norm=norm, eps=1e-12, pool_eps=1e-5))
 
     def allowed(self, config: ModelConfig) -> Allowed:
         own: Allowed = {"norm": ("pooled",) if config.num_classes else ("pooled", "tokens", "none")}

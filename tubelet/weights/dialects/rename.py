@@ -46,14 +46,11 @@ class ForeignState:
         """`prefix` if tensors are called so, else "": the same weights are saved with and without a head on them."""
         return prefix if any(name.startswith(prefix) for name in self.tensors) else ""
 
-    def find(self, name: str) -> Tensor:
-        if name not in self.tensors:
-            raise ValueError(missing(name, self.tensors))
-        return self.tensors[name]
-
     def shape(self, name: str, axes: int | None = None) -> tuple[int, ...]:
         """Raises ValueError unless there are so many `axes`, where that is said."""
-        shape = tuple(self.find(name).shape)
+        if name not in self.tensors:
+            raise ValueError(missing(name, self.tensors))
+        shape = tuple(self.tensors[name].shape)
         if axes is not None and len(shape) != axes:
             raise ValueError(f"the tensor {name!r} has shape {shape}, expected {axes} axes: is the dialect right?")
         return shape

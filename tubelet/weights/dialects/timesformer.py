@@ -10,6 +10,7 @@ import torch
 from tubelet.nn.config import ModelConfig
 from tubelet.weights.dialects import timm
 from tubelet.weights.dialects.dialect import Allowed, Video
+from tubelet.weights.dialects.huggingface import ON_DISK
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given, Json, Settings, video_settings
 from tubelet.weights.dialects.vit import ENCODER, Names, VitDialect, block, grid_for
@@ -36,14 +37,7 @@ class HfTimesformer(VitDialect):
     tokens = ("embeddings.cls_token",)
     positions, times = "embeddings.position_embeddings", "embeddings.time_embeddings"
     layers = "encoder.layer.{}."
-    block = Names(
-        "layernorm_before",
-        ("attention.attention.qkv",),
-        "attention.output.dense",
-        "layernorm_after",
-        "intermediate.dense",
-        "output.dense",
-    )
+    block = replace(ON_DISK, qkv=("attention.attention.qkv",))
     time_norm, time_qkv = "temporal_layernorm", "temporal_attention.attention.qkv"
     time_proj, after_time = "temporal_attention.output.dense", "temporal_dense"
     norm = "layernorm"

@@ -25,17 +25,16 @@ from tubelet.weights.dialects.settings import (
 from tubelet.weights.dialects.timm_swin import SWIN
 from tubelet.weights.dialects.vit import (
     ENCODER,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     PREFIX,
     TABLE,
     Names,
     VitDialect,
     first_stage,
     grid_for,
+    with_imagenet_statistics,
 )
 
-NAMES = Names("norm1", ("attn.qkv",), "attn.proj", "norm2", "mlp.fc1", "mlp.fc2", ("ls1.gamma", "ls2.gamma"))
+NAMES = Names(scales=("ls1.gamma", "ls2.gamma"))
 TOKENS = ("cls_token", "dist_token", "reg_token")
 BACKBONE = "patch_embed.backbone."
 
@@ -67,7 +66,7 @@ class Vit(VitDialect):
             prefix=sum(theirs.shape(name, 3)[1] for name in TOKENS if name in theirs),
             norm="pooled" if after_pooling else "tokens",
         )
-        return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if found.channels == 3 else found
+        return with_imagenet_statistics(found)
 
     def allowed(self, config: ModelConfig) -> Allowed:
         stage = first_stage(config)

@@ -1,6 +1,6 @@
 """The dialects of models of ViT blocks: each is its names for the parts, and where it differs from the others."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,19 +16,25 @@ ENCODER = "encoders.0"
 TABLE = f"{ENCODER}.position.tables.0"
 PREFIX = f"{ENCODER}.prefix"
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+def with_imagenet_statistics(config: ModelConfig) -> ModelConfig:
+    """Mean and std of ImageNet's pixels, for a model of colours."""
+    if config.channels != 3:
+        return config
+    return replace(config, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a dialect calls the layers of a block: `qkv` is one packed layer, or three; `scales` are LayerScales."""
+    """What a dialect calls the layers of a block, timm's words if left out: `qkv` is one packed layer, or three;
+    `scales` are LayerScales."""
 
-    norm1: str
-    qkv: tuple[str, ...]
-    proj: str
-    norm2: str
-    fc1: str
-    fc2: str
+    norm1: str = "norm1"
+    qkv: tuple[str, ...] = ("attn.qkv",)
+    proj: str = "attn.proj"
+    norm2: str = "norm2"
+    fc1: str = "mlp.fc1"
+    fc2: str = "mlp.fc2"
     scales: tuple[str, ...] = ()
 
 

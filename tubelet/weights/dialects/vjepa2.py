@@ -1,41 +1,25 @@
 """Weights of Hugging Face's V-JEPA 2: the encoder, with attentive pooling and a classifier where there are."""
 
-from dataclasses import replace
-
 from tubelet.nn.config import ModelConfig
 from tubelet.weights.dialects.dialect import Allowed, Video
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given, Json, Settings, video_settings
-from tubelet.weights.dialects.vit import ENCODER, IMAGENET_MEAN, IMAGENET_STD, Names, VitDialect, block, first_stage
+from tubelet.weights.dialects.vit import ENCODER, Names, VitDialect, block, first_stage, with_imagenet_statistics
 
-POOLER = Names(
-    "layer_norm1",
-    tuple(f"self_attn.{part}_proj" for part in "qkv"),
-    "self_attn.out_proj",
-    "layer_norm2",
-    "mlp.fc1",
-    "mlp.fc2",
-)
+POOLER_QKV = tuple(f"self_attn.{part}_proj" for part in "qkv")
+POOLER = Names("layer_norm1", POOLER_QKV, "self_attn.out_proj", "layer_norm2")
 
 
 class Vjepa2(VitDialect):
     name, family, root = "hf-vjepa2", "vjepa2", "vjepa2."
     fingerprint = tuple(f"{root}encoder.embeddings.patch_embeddings.proj.weight" for root in ("vjepa2.", ""))
     kernel, layers, norm = "encoder.embeddings.patch_embeddings.proj", "encoder.layer.{}.", "encoder.layernorm"
-    block = Names(
-        "norm1",
-        tuple(f"attention.{part}" for part in ("query", "key", "value")),
-        "attention.proj",
-        "norm2",
-        "mlp.fc1",
-        "mlp.fc2",
-    )
+    block = Names(qkv=tuple(f"attention.{part}" for part in ("query", "key", "value")), proj="attention.proj")
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
         pool = "attentive" if theirs.root("pooler.") else "mean"
         depth = theirs.count("pooler.self_attention_layers.{}.")
-        found = super().config(theirs, given).with_stage(0, pool=pool, pool_depth=depth)
-        return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if found.channels == 3 else found
+        return with_imagenet_statistics(super().config(theirs, given).with_stage(0, pool=pool, pool_depth=depth))
 
     def allowed(self, config: ModelConfig) -> Allowed:
         own: Allowed = {"position": ("rotary-tiled",), "norm": ("tokens",), "prefix": (0,)}
