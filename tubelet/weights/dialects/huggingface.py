@@ -10,15 +10,7 @@ from tubelet.weights.dialects.dialect import Allowed, Video
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.scenic import VIVIT
 from tubelet.weights.dialects.settings import Given, Json, Settings, sound_settings, video_settings
-from tubelet.weights.dialects.vit import (
-    ENCODER,
-    TABLE,
-    Names,
-    VitDialect,
-    first_stage,
-    grid_for,
-    with_imagenet_statistics,
-)
+from tubelet.weights.dialects.vit import ENCODER, TABLE, Names, VitDialect, first_stage, grid_for
 
 # what transformers 4 has in memory, and every version writes
 ON_DISK = Names(
@@ -45,16 +37,17 @@ class HuggingFace(VitDialect):
     kernel = "embeddings.patch_embeddings.projection"
     tokens: tuple[str, ...] = ("embeddings.cls_token",)
     positions = "embeddings.position_embeddings"
-    norm = "layernorm"
+    layers, block, norm = "encoder.layer.{}.", ON_DISK, "layernorm"
 
     def wording(self, names: ForeignState | Link) -> tuple[str, Names]:
         in_memory = any(name.startswith(f"{names.root(self.root)}layers.") for name in names.names)
-        return ("layers.{}.", IN_MEMORY) if in_memory else ("encoder.layer.{}.", ON_DISK)
+        return ("layers.{}.", IN_MEMORY) if in_memory else (self.layers, self.block)
 
 
 class Vivit(HuggingFace):
     name, family, root = "hf-vivit", "vivit1", "vivit."
     fingerprint = ("vivit.embeddings.cls_token", "embeddings.cls_token")
+    mean, std = (0.5,), (0.5,)
     note = "pixels in [-1, 1], as ViViT was trained; transformers' processor would normalise them twice"
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
@@ -90,7 +83,7 @@ class VideoMae(HuggingFace):
             )
         with_norm = theirs.root(f"{theirs.root(self.root)}{self.norm}.")
         norm = "pooled" if by_mean else "tokens" if with_norm else "none"
-        return with_imagenet_statistics(found.with_stage(0, norm=norm, eps=1e-12, pool_eps=1e-5))
+        return found.with_stage(0, norm=norm, eps=1e-12, pool_eps=1e-5)
 
     def allowed(self, config: ModelConfig) -> Allowed:
         own: Allowed = {"norm": ("pooled",) if config.num_classes else ("pooled", "tokens", "none")}
@@ -155,6 +148,7 @@ class Ast(HuggingFace):
     flat, overlapping = True, True
     tokens = ("embeddings.cls_token", "embeddings.distillation_token")
     head = "classifier.dense"
+    mean, std = AUDIOSET_MEAN, AUDIOSET_STD
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
         found = super().config(theirs, given)
@@ -163,7 +157,7 @@ class Ast(HuggingFace):
                 f"AST's spectrograms have one channel, these weights {found.channels}: is the dialect right?"
             )
         norm = "both" if theirs.root("classifier.layernorm.") else "tokens"
-        return replace(found.with_stage(0, norm=norm), mean=AUDIOSET_MEAN, std=AUDIOSET_STD)
+        return found.with_stage(0, norm=norm)
 
     def allowed(self, config: ModelConfig) -> Allowed:
         own: Allowed = {"norm": ("both",) if config.num_classes else ("both", "tokens"), "channels": (1,)}

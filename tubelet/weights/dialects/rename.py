@@ -113,7 +113,7 @@ class Link:
 
     def same(self, theirs: str, ours: str) -> None:
         """One tensor as it is."""
-        self.tie([theirs], [ours], alone, alone)
+        self.tie([theirs], [ours], lambda x: [x], lambda x: [x])
 
     def linear(self, theirs: str, ours: str) -> None:
         """Weight and bias of a linear layer or a norm."""
@@ -214,10 +214,6 @@ def moved(tensors: Mapping[str, Tensor], way: Ways, back: Ways) -> Sequence[Tens
 def missing(name: str, names: Collection[str]) -> str:
     some = ", ".join(sorted(names)[:6])
     return f"the weights have no tensor {name!r} (they begin with {some}): is the dialect right?"
-
-
-def alone(x: Tensor) -> list[Tensor]:
-    return [x]
 
 
 def split_rows(flat: Tensor, grid: Grid, *, prefix: int) -> tuple[Tensor, Tensor]:

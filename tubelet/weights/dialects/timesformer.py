@@ -10,15 +10,13 @@ import torch
 from tubelet.nn.config import ModelConfig
 from tubelet.weights.dialects import timm
 from tubelet.weights.dialects.dialect import Allowed, Video
-from tubelet.weights.dialects.huggingface import ON_DISK
+from tubelet.weights.dialects.huggingface import ON_DISK, HuggingFace
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given, Json, Settings, video_settings
-from tubelet.weights.dialects.vit import ENCODER, Names, VitDialect, block, grid_for
-
-MEAN, STD = (0.45,), (0.225,)  # of the original; Hugging Face's class says ImageNet's
+from tubelet.weights.dialects.vit import ENCODER, Names, block, grid_for
 
 
-class HfTimesformer(VitDialect):
+class HfTimesformer(HuggingFace):
     """TimeSformer in Hugging Face's names.
 
     families: those of the divided, the joint and the space-only model.
@@ -33,14 +31,11 @@ class HfTimesformer(VitDialect):
     )
     families: tuple[str, ...] = ("timesformer", "vidtrans", "vivit2")
     flat = True
-    kernel = "embeddings.patch_embeddings.projection"
-    tokens = ("embeddings.cls_token",)
-    positions, times = "embeddings.position_embeddings", "embeddings.time_embeddings"
-    layers = "encoder.layer.{}."
+    times = "embeddings.time_embeddings"
     block = replace(ON_DISK, qkv=("attention.attention.qkv",))
     time_norm, time_qkv = "temporal_layernorm", "temporal_attention.attention.qkv"
     time_proj, after_time = "temporal_attention.output.dense", "temporal_dense"
-    norm = "layernorm"
+    mean, std = (0.45,), (0.225,)  # of the original; Hugging Face's class says ImageNet's
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
         root = theirs.root(self.root)
@@ -49,7 +44,7 @@ class HfTimesformer(VitDialect):
         family, steps = ("vivit2", "thw") if timeless else ("timesformer", "t,hw") if divided else ("vidtrans", "thw")
         given.agree(family=family, attend=steps, frames=None, stride=None, window=None)
         found = self.sized_config(theirs, given, family)
-        return replace(found, stages=found.stages[:1], mean=MEAN, std=STD)
+        return replace(found, stages=found.stages[:1])
 
     def allowed(self, config: ModelConfig) -> Allowed:
         own: Allowed = {"family": self.families, "attend": ("t,hw" if config.family == "timesformer" else "thw",)}

@@ -1,49 +1,20 @@
 """Weights of timm's ViT: also DeiT, DINOv2 and registers, and the hybrids on a ResNet."""
 
-import re
 from dataclasses import replace
 
 import torch
 
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.pool import prefix_for
-from tubelet.system.text import is_count
 from tubelet.weights.dialects.dialect import Allowed, Kind
 from tubelet.weights.dialects.rename import ForeignState, Link
-from tubelet.weights.dialects.settings import (
-    Given,
-    Json,
-    Settings,
-    count,
-    join,
-    labels,
-    number,
-    numbers,
-    pair,
-    section,
-)
+from tubelet.weights.dialects.settings import Given, Json, Settings, timm_settings
 from tubelet.weights.dialects.timm_swin import SWIN
-from tubelet.weights.dialects.vit import (
-    ENCODER,
-    PREFIX,
-    TABLE,
-    Names,
-    VitDialect,
-    first_stage,
-    grid_for,
-    with_imagenet_statistics,
-)
+from tubelet.weights.dialects.vit import ENCODER, PREFIX, TABLE, Names, VitDialect, first_stage, grid_for
 
 NAMES = Names(scales=("ls1.gamma", "ls2.gamma"))
 TOKENS = ("cls_token", "dist_token", "reg_token")
 BACKBONE = "patch_embed.backbone."
-
-# Heads of timm's plain and hybrid ViTs, and of the first of four stages of its swinv2_cr, by the size in their names.
-VIT_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16, "giant": 16, "gigantic": 16}
-HEADS_OF_SOME = {r"vit_base_patch16_gap_": 16, r"vit_base_patch\d+_plus_": 14, r"vit_giant_.*(dinov2|tipsv2|radio)": 24}
-SWIN_HEADS = {"tiny": 3, "small": 3, "base": 4, "large": 6, "giant": 16}
-SWIN_WINDOW_RATIO = 8  # the grid is so many windows high and wide
-OTHER_GELU = r"so400m|giantopt|quickgelu|patch32_siglip|large_patch16_siglip.*_512"
 
 
 class Vit(VitDialect):
@@ -56,17 +27,16 @@ class Vit(VitDialect):
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
         found = super().config(theirs, given)
-        found = hybrid(theirs, found) if theirs.root(BACKBONE) else found
+        found = self.with_statistics(hybrid(theirs, found)) if theirs.root(BACKBONE) else found
         after_pooling = bool(theirs.root("fc_norm."))
         # without heads a distilled DeiT gives the mean of both tokens
         by_token = "cls" if "dist_token" not in theirs else "cls,dist" if found.num_classes else "cls+dist"
-        found = found.with_stage(
+        return found.with_stage(
             0,
             pool=by_token if "cls_token" in theirs and not after_pooling else "mean",
             prefix=sum(theirs.shape(name, 3)[1] for name in TOKENS if name in theirs),
             norm="pooled" if after_pooling else "tokens",
         )
-        return with_imagenet_statistics(found)
 
     def allowed(self, config: ModelConfig) -> Allowed:
         stage = first_stage(config)
@@ -109,27 +79,7 @@ class Vit(VitDialect):
             super().map_head(link, config)
 
     def read_settings(self, config: Json, preprocessor: Json) -> Settings:
-        """What timm's config.json says; timm writes no other. Raises ValueError for a model that ours are not."""
-        args, settings = section(config, "model_args"), section(config, "pretrained_cfg") or config
-        architecture = str(config.get("architecture") or settings.get("architecture"))
-        if re.search(OTHER_GELU, architecture):
-            raise ValueError(
-                f"config.json: {architecture} has another GELU than timm's other ViTs, which tubelet lacks"
-            )
-        size = settings.get("input_size")
-        side = pair({"input_size": size[1:]} if isinstance(size, list) else {}, "input_size")
-        clip = join(1, *(pair(args, "img_size") if "img_size" in args else side))
-        per_window = SWIN_WINDOW_RATIO * (count(args, "patch_size") or 4)
-        with_windows = clip is not None and architecture.startswith("swinv2_cr")
-        return Settings(
-            heads=heads_of_timm(architecture, args),
-            clip=clip,
-            window=(1, clip[1] // per_window, clip[2] // per_window) if clip and with_windows else None,
-            classes=labels(config.get("label_names") or settings.get("label_names")),
-            mean=numbers(settings, "mean"),
-            std=numbers(settings, "std"),
-            crop_share=number(settings, "crop_pct"),
-        )
+        return timm_settings(config)
 
 
 class Timm(Vit):
@@ -194,21 +144,6 @@ def map_resnet(link: Link, layers: tuple[int, ...]) -> None:
                 layer = f"stages.{stage}.blocks.{i}.{name}"
                 for part in ("weight",) if "conv" in name else ("weight", "bias"):
                     link.same(f"{BACKBONE}{layer}.{part}", f"embed.backbone.{layer}.{part}")
-
-
-def heads_of_timm(architecture: str, args: Json) -> int | tuple[int, ...] | None:
-    """By the arguments of a model, else by the name of its architecture."""
-    if isinstance(heads := args.get("num_heads"), list) and all(map(is_count, heads)):
-        return tuple(heads)
-    if heads is not None:
-        return count(args, "num_heads")
-    if found := re.match(r"swinv2_cr_([a-z]+)", architecture):
-        first = SWIN_HEADS.get(found[1])
-        return first and tuple(first * 2**stage for stage in range(4))
-    if exception := next((found for name, found in HEADS_OF_SOME.items() if re.match(name, architecture)), None):
-        return exception
-    found = re.match(r"(?:vit|deit3?)_([a-z]+)_(?:distilled_)?(?:patch\d+|r\d*)_", architecture)
-    return VIT_HEADS.get(found[1]) if found else None
 
 
 TIMM = Timm()

@@ -1,11 +1,13 @@
 """Weights of timm's Swin transformer v2 CR."""
 
+from dataclasses import replace
+
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.create import family_config
 from tubelet.weights.dialects.dialect import Allowed, Dialect
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given
-from tubelet.weights.dialects.vit import ENCODER, with_imagenet_statistics
+from tubelet.weights.dialects.vit import ENCODER, IMAGENET_MEAN, IMAGENET_STD
 
 
 class TimmSwin(Dialect):
@@ -36,7 +38,7 @@ class TimmSwin(Dialect):
             window=given.window,
             level_norms=f"stages.0.blocks.{depth[0] - 1}.norm3.bias" in theirs and stages > 1,
         )
-        return with_imagenet_statistics(found)
+        return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if channels == 3 else found
 
     def allowed(self, config: ModelConfig) -> Allowed:
         still: Allowed = {"patch": ((1, *config.embed.patch[1:]),), "clip": ((1, *config.clip[1:]),)}

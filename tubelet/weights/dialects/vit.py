@@ -15,13 +15,7 @@ from tubelet.weights.dialects.settings import Given
 ENCODER = "encoders.0"
 TABLE = f"{ENCODER}.position.tables.0"
 PREFIX = f"{ENCODER}.prefix"
-
-
-def with_imagenet_statistics(config: ModelConfig) -> ModelConfig:
-    """Mean and std of ImageNet's pixels, for a model of colours."""
-    if config.channels != 3:
-        return config
-    return replace(config, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -50,6 +44,7 @@ class VitDialect(Dialect):
     block: the layers of a block.
     norm, head: the last norm and the classifier.
     overlapping: patches may be closer than they are large.
+    mean, std: of the pixels that its models were trained on, ImageNet's for colours.
     """
 
     family: str
@@ -63,6 +58,8 @@ class VitDialect(Dialect):
     norm: str
     head = "classifier"
     overlapping = False
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
     def root_in(self, link: Link, config: ModelConfig) -> str:
         return link.root(self.root)
@@ -90,7 +87,12 @@ class VitDialect(Dialect):
             num_classes=theirs.classes(self.head),
             channels=channels,
         )
-        return config.with_stages(mlp_dim=theirs.shape(f"{root}{layers.format(0)}{names.fc1}.bias", 1)[0])
+        config = config.with_stages(mlp_dim=theirs.shape(f"{root}{layers.format(0)}{names.fc1}.bias", 1)[0])
+        return self.with_statistics(config)
+
+    def with_statistics(self, config: ModelConfig) -> ModelConfig:
+        known = len(self.mean) in (1, config.channels)
+        return replace(config, mean=self.mean, std=self.std) if known else config
 
     def allowed(self, config: ModelConfig) -> Allowed:
         own: Allowed = {"family": (self.family,)}

@@ -4,7 +4,7 @@ from tubelet.nn.config import ModelConfig
 from tubelet.weights.dialects.dialect import Allowed, Video
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given, Json, Settings, video_settings
-from tubelet.weights.dialects.vit import ENCODER, Names, VitDialect, block, first_stage, with_imagenet_statistics
+from tubelet.weights.dialects.vit import ENCODER, Names, VitDialect, block, first_stage
 
 POOLER_QKV = tuple(f"self_attn.{part}_proj" for part in "qkv")
 POOLER = Names("layer_norm1", POOLER_QKV, "self_attn.out_proj", "layer_norm2")
@@ -19,7 +19,7 @@ class Vjepa2(VitDialect):
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
         pool = "attentive" if theirs.root("pooler.") else "mean"
         depth = theirs.count("pooler.self_attention_layers.{}.")
-        return with_imagenet_statistics(super().config(theirs, given).with_stage(0, pool=pool, pool_depth=depth))
+        return super().config(theirs, given).with_stage(0, pool=pool, pool_depth=depth)
 
     def allowed(self, config: ModelConfig) -> Allowed:
         own: Allowed = {"position": ("rotary-tiled",), "norm": ("tokens",), "prefix": (0,)}

@@ -92,8 +92,18 @@ def embed(model: SpaceTimeTransformer, link: Link, kernel: Kernel, *, resize_pat
         raise ValueError(f"the image model has width {image.shape[0]}, the video model {dim}: choose the same size")
     t, h, w = c.patch
     share, where = shares(kernel, t)
-    image, colours = with_channels(image, model.config.channels)
-    image, resized = with_side(image, (h, w), resize_patch=resize_patch)
+    colours, resized, channels = "", "", model.config.channels
+    if image.shape[1] == 3 and channels == 1:
+        image, colours = image.sum(1, keepdim=True), ", colours summed to brightness"
+    if image.shape[1] != channels:
+        raise ValueError(f"the image model has {image.shape[1]} channels, the video model {channels}: expected as many")
+    if (sides := tuple(image.shape[2:])) != (h, w):
+        if not resize_patch:
+            raise ValueError(
+                f"the image model has patches of {sides} px, the video model {(h, w)}: choose the patch of the image "
+                f"model, such as vivit2-B/16x2, or resize its kernel with resize_patch=True"
+            )
+        image, resized = resize_kernel(image, (h, w)), f", resized from {sides[0]} x {sides[1]} to {h} x {w} px"
     if c.kind == "space-time":
         put(link, "embed.space", image[:, :, None], bias)
         put(link, "embed.time", inflate(torch.eye(dim)[:, :, None, None], share), torch.zeros(dim))
@@ -101,26 +111,6 @@ def embed(model: SpaceTimeTransformer, link: Link, kernel: Kernel, *, resize_pat
         name = "embed.embed.proj" if c.frames else "embed.proj"
         put(link, name, inflate(image, share), bias)
     return [f"tokeniser: taken, {where}{resized}{colours}"]
-
-
-def with_channels(image: Tensor, channels: int) -> tuple[Tensor, str]:
-    if image.shape[1] == channels:
-        return image, ""
-    if (image.shape[1], channels) != (3, 1):
-        raise ValueError(f"the image model has {image.shape[1]} channels, the video model {channels}: expected as many")
-    return image.sum(1, keepdim=True), ", colours summed to brightness"
-
-
-def with_side(image: Tensor, side: tuple[int, int], *, resize_patch: bool) -> tuple[Tensor, str]:
-    h, w = image.shape[2:]
-    if (h, w) == side:
-        return image, ""
-    if not resize_patch:
-        raise ValueError(
-            f"the image model has patches of {(h, w)} px, the video model {side}: "
-            f"choose the patch of the image model, such as vivit2-B/16x2, or resize its kernel with resize_patch=True"
-        )
-    return resize_kernel(image, side), f", resized from {h} x {w} to {side[0]} x {side[1]} px"
 
 
 def shares(kernel: Kernel, frames: int) -> tuple[Tensor, str]:
