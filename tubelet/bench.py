@@ -264,6 +264,7 @@ def print_bench(found: Mapping[str, Any]) -> None:
         least = reached = ""
         if row["least_seconds"] is not None:
             least, reached = duration(row["least_seconds"]), f"{100 * row['reached']:.0f} %"
+        if row["why"]:
             whys.setdefault(row["why"], {})[row["what"].split(",")[0]] = None
         table.add_row(row["what"], duration(row["median_seconds"]), least, reached, row["says"])
     console.print(table)

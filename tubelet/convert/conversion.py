@@ -169,12 +169,12 @@ def read_classes(file: Path) -> list[str]:
         ValueError: no such file, or none in it.
     """
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        names = [line.strip() for line in file.read_text(encoding="utf-8").rstrip().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: not readable as text ({error}): expected class names, one a line") from error
-    if not any(names) or not all(names[: 1 + max(i for i, name in enumerate(names) if name)]):
+    if not names or not all(names):
         raise ValueError(f"{file}: empty lines, expected class names, one a line")
-    return [name for name in names if name]
+    return names
 
 
 # ---- what is printed
@@ -204,6 +204,5 @@ def next_step(file: Path, config: ModelConfig, spec: ClipSpec | None, names: Seq
         return "to predict, convert to another place with --classes FILE, class names, one a line"
     if spec and names:
         return f"tubelet predict {shlex.quote(str(file))} {EXAMPLES[spec.kind]}"
-    return f"model = tubelet.load({str(file)!r}) in Python; then " + (
-        "model(clip)" if config.num_classes else "model.features(clip)"
-    )
+    call = "model(clip)" if config.num_classes else "model.features(clip)"
+    return f"model = tubelet.load({str(file)!r}) in Python; then {call}"

@@ -34,13 +34,10 @@ class ForeignState:
         self.tensors = {name: as_float32(value) for name, value in state.items()}
         wrapper = wrapper_of(self.tensors)
         self.tensors = {name.removeprefix(wrapper): value for name, value in self.tensors.items()}
+        self.names: Collection[str] = self.tensors
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
-
-    @property
-    def names(self) -> Collection[str]:
-        return self.tensors
 
     def root(self, prefix: str) -> str:
         """`prefix` if tensors are called so, else "": the same weights are saved with and without a head on them."""
