@@ -254,8 +254,7 @@ def processor() -> str:
 
 def print_bench(found: Mapping[str, Any]) -> None:
     """A table of at most 80 columns, what its columns mean, and what its times depend on."""
-    table = Table(title=found["model"], title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-    table.add_column("")
+    table = Table("", title=found["model"], title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     for column in ("median", "least", "reached"):
         table.add_column(column, justify="right")
     table.add_column("")

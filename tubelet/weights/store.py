@@ -150,9 +150,7 @@ def open_model(path: str | os.PathLike[str]) -> ModelFile:
     kinds = {"model": dict, "input_size": list, "about": dict}
     if wrong := [key for key, kind in kinds.items() if not isinstance(header.get(key), kind)]:
         raise ValueError(f"{file}: its 'tubelet' header lacks {', '.join(wrong)}: copy or train it again")
-    with torch.device("meta"):
-        listed = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in found.tensors.items()}
-    return ModelFile(file, header, listed)
+    return ModelFile(file, header, found.tensors)
 
 
 def load(path: str | os.PathLike[str]) -> SpaceTimeTransformer:
