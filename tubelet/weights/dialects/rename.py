@@ -126,10 +126,10 @@ class Link:
             self.same(*weight)
         self.same(f"{theirs}.bias", f"{ours}.bias")
 
-    def packed(self, theirs: Sequence[str], ours: str, *, bias: str = "{}.bias") -> None:
+    def packed(self, theirs: Sequence[str], ours: str) -> None:
         """Query, key and value as layers of their own with them, one packed layer with us."""
-        for pattern, part in (("{}.weight", "weight"), (bias, "bias")):
-            names = [pattern.format(name) for name in theirs]
+        for part in ("weight", "bias"):
+            names = [f"{name}.{part}" for name in theirs]
             self.tie(names, [f"{ours}.{part}"], lambda *x: [torch.cat(x)], lambda x: x.chunk(len(theirs)))
 
     def position(self, theirs: str, ours: str, grid: Grid) -> None:

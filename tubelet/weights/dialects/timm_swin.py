@@ -23,11 +23,10 @@ class TimmSwin(Dialect):
         dim, channels, h, w = theirs.shape("patch_embed.proj.weight", 4)
         stages = theirs.count("stages.{}.")
         depth = tuple(theirs.count(f"stages.{i}.blocks." + "{}.") for i in range(stages))
-        patch = (1, h, w)
         found = family_config(
             "swin2",
             (dim, depth, given.heads),
-            patch=patch,
+            patch=(1, h, w),
             clip=given.clip,
             num_classes=theirs.classes("head.fc"),
             channels=channels,
