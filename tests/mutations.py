@@ -115,7 +115,7 @@ MUTATIONS = (
     Mutation(
         "tensors may overlap in a file",
         "tubelet/weights/formats/safetensors_file.py",
-        "        check_places(tensors, size)\n",
+        "        check_places({name: place for name, (_, place) in found.items()}, size)\n",
         "",
         "tests/test_strangers.py",
     ),

@@ -7,9 +7,9 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,42 +40,13 @@ BUSY = 0.5  # programs for each processor, before we begin, from which times can
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """A job; the least it could take, as so many times the seconds of other jobs, and why; what its time means, given
-    the median seconds of any job."""
+    the median seconds of all jobs."""
 
     what: str
     job: Callable[[], object]
     least: Mapping[str, float] = field(default_factory=dict)
     why: str = ""
-    says: Callable[[Callable[[str], float]], str] = lambda seconds: ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """What came of a measure: the seconds of each run, and the fewest possible, if that is known."""
-
-    what: str
-    seconds: tuple[float, ...]
-    least_seconds: float | None
-    why: str
-    says: str
-
-    @property
-    def median(self) -> float:
-        return median(self.seconds)
-
-    @property
-    def reached(self) -> float | None:
-        """The share of what is possible."""
-        return None if self.least_seconds is None else self.least_seconds / self.median
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """What was measured, of which model, on which machine."""
-
-    title: str
-    machine: dict[str, object]
-    rows: tuple[Row, ...]
+    says: Callable[[Mapping[str, float]], str] = lambda seconds: ""
 
 
 def bench(
@@ -87,8 +58,8 @@ def bench(
     minutes: float = 0.8,
     device: str = "auto",
     show: bool = True,
-) -> Bench:
-    """Measures a model on random clips.
+) -> dict[str, Any]:
+    """Measures a model on random clips: the model, the machine, and a row for each measure with all its runs.
 
     Args:
         name: as for `create_model`; batch: clips.
@@ -120,21 +91,23 @@ def bench(
         took = interleaved(jobs, runs=TURNS, seconds=end - time.perf_counter(), after=after)
     t, h, w = model.input_size
     title = f"{name}, {batch} clip{'s' if batch > 1 else ''} of {t} frame{'s' if t > 1 else ''} of {h} x {w} px"
-    return Bench(title=title, machine=about, rows=tuple(row_of(measure, took) for measure in measures))
+    return {"model": title, "machine": about, "measures": [row_of(measure, took) for measure in measures]}
 
 
-def row_of(measure: Measure, took: Mapping[str, Sequence[float]]) -> Row:
-    def seconds(what: str) -> float:
-        return median(took[what])
-
-    least = sum(times * seconds(what) for what, times in measure.least.items()) if measure.least else None
-    return Row(
-        what=measure.what,
-        seconds=tuple(took[measure.what]),
-        least_seconds=least,
-        why=measure.why,
-        says=measure.says(seconds),
-    )
+def row_of(measure: Measure, took: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """What came of a measure, as JSON: the seconds of each run, the fewest possible and the share of these that is
+    reached, both None if that is not known."""
+    medians = {what: median(seconds) for what, seconds in took.items()}
+    least = sum(times * medians[what] for what, times in measure.least.items()) if measure.least else None
+    return {
+        "what": measure.what,
+        "seconds": took[measure.what],
+        "least_seconds": least,
+        "why": measure.why,
+        "says": measure.says(medians),
+        "median_seconds": medians[measure.what],
+        "reached": None if least is None else least / medians[measure.what],
+    }
 
 
 def dtypes_for(dtype: str, device: torch.device) -> list[torch.dtype]:
@@ -154,7 +127,7 @@ def roof(dtype: torch.dtype, device: torch.device) -> Measure:
     return Measure(
         what=what,
         job=torch.inference_mode()(lambda: linear(x, weight, None)),
-        says=lambda seconds: f"{2e-9 * ROOF**3 / seconds(what):,.0f} GFLOP/s",
+        says=lambda seconds: f"{2e-9 * ROOF**3 / seconds[what]:,.0f} GFLOP/s",
     )
 
 
@@ -203,7 +176,7 @@ def passes(model: SpaceTimeTransformer, batch: int, dtype: torch.dtype) -> list[
         job=torch.inference_mode()(lambda: ready(clips)),
         least=at_the_roof(gmacs, dtype),
         why=WHY,
-        says=lambda seconds: f"{batch / seconds(what):.3g} clips/s, {2 * gmacs / seconds(what):,.0f} GFLOP/s",
+        says=lambda seconds: f"{batch / seconds[what]:.3g} clips/s, {2 * gmacs / seconds[what]:,.0f} GFLOP/s",
     )
     if dtype == torch.float16:  # would need its losses scaled; nobody trains so
         return [forward]
@@ -213,7 +186,7 @@ def passes(model: SpaceTimeTransformer, batch: int, dtype: torch.dtype) -> list[
         job=training_step(model, clips, dtype),
         least=at_the_roof(3 * gmacs, dtype),
         why=WHY,
-        says=lambda seconds: f"{batch / seconds(learning):.3g} clips/s",
+        says=lambda seconds: f"{batch / seconds[learning]:.3g} clips/s",
     )
     return [forward, step]
 
@@ -243,26 +216,21 @@ def streaming(model: SpaceTimeTransformer) -> list[Measure]:
     frames = (WINDOW - 1) * step + model.embed.patch[0]
     window = torch.randn(channels, frames, h, w, device=model.mean.device)
     anew = f"window of {WINDOW} steps"
-    measures = [Measure(what=anew, job=torch.inference_mode()(lambda: model(window[None])))]
     work = {part.name: part.gmacs for part in describe(model, clip=(frames, h, w)).parts}
     once = (work["embed"] + work["encoders.0"]) / sum(work.values())  # the share of steps, each encoded once
-    for hop in HOPS:
+
+    def slide(hop: int) -> Measure:
         what, streamer = f"window, hop of {hop}", Streamer(model, window=frames, hop=hop * step)
         streamer.push(window)
-        measures.append(
-            Measure(
-                what=what,
-                job=partial(streamer.push, window[:, : hop * step]),
-                least={anew: 1 - once * (1 - hop / WINDOW)},
-                why="its share of operations",
-                says=partial(faster, anew, what),
-            )
+        return Measure(
+            what=what,
+            job=lambda: streamer.push(window[:, : hop * step]),
+            least={anew: 1 - once * (1 - hop / WINDOW)},
+            why="its share of operations",
+            says=lambda seconds: f"{seconds[anew] / seconds[what]:.1f} times as fast",
         )
-    return measures
 
-
-def faster(slow: str, fast: str, seconds: Callable[[str], float]) -> str:
-    return f"{seconds(slow) / seconds(fast):.1f} times as fast"
+    return [Measure(what=anew, job=torch.inference_mode()(lambda: model(window[None]))), *map(slide, HOPS)]
 
 
 def machine(device: torch.device) -> dict[str, object]:
@@ -284,31 +252,24 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def to_json(found: Bench) -> dict[str, object]:
-    """The model, the machine, and each measure with all its runs."""
-    measures = [{**vars(row), "median_seconds": row.median, "reached": row.reached} for row in found.rows]
-    return {"model": found.title, "machine": found.machine, "measures": measures}
-
-
-def print_bench(found: Bench) -> None:
+def print_bench(found: Mapping[str, Any]) -> None:
     """A table of at most 80 columns, what its columns mean, and what its times depend on."""
-    table = Table(title=found.title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-    table.add_column("")
+    table = Table("", title=found["model"], title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     for column in ("median", "least", "reached"):
         table.add_column(column, justify="right")
     table.add_column("")
-    for row in found.rows:
-        least = "" if row.least_seconds is None else duration(row.least_seconds)
-        reached = "" if row.reached is None else f"{100 * row.reached:.0f} %"
-        table.add_row(row.what, duration(row.median), least, reached, row.says)
-    console.print(table)
     whys: dict[str, dict[str, None]] = {}
-    for row in found.rows:
-        if row.why:
-            whys.setdefault(row.why, {})[row.what.split(",")[0]] = None
+    for row in found["measures"]:
+        least = reached = ""
+        if row["least_seconds"] is not None:
+            least, reached = duration(row["least_seconds"]), f"{100 * row['reached']:.0f} %"
+        if row["why"]:
+            whys.setdefault(row["why"], {})[row["what"].split(",")[0]] = None
+        table.add_row(row["what"], duration(row["median_seconds"]), least, reached, row["says"])
+    console.print(table)
     console.print("least: " + "; ".join(f"{', '.join(whats)}: {why}" for why, whats in whys.items()))
-    console.print("on " + ", ".join(f"{name} {value}" for name, value in found.machine.items()))
-    load = found.machine["load"]
+    console.print("on " + ", ".join(f"{name} {value}" for name, value in found["machine"].items()))
+    load = found["machine"]["load"]
     if isinstance(load, float) and load > BUSY:
         console.print("other programs keep this machine busy: all this can be faster", style="yellow")
 

@@ -276,11 +276,11 @@ def info(command: Info) -> int:
 
 def bench(command: Bench) -> int:
     from tubelet.bench import bench as measure
-    from tubelet.bench import print_bench, to_json
+    from tubelet.bench import print_bench
 
     flags = {name: value for name, value in vars(command).items() if name not in ("model", "json")}
     found = measure(command.model, **flags)
-    print_json(to_json(found)) if command.json else print_bench(found)
+    print_json(found) if command.json else print_bench(found)
     return 0
 
 

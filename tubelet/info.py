@@ -28,8 +28,7 @@ def print_info(info: Info) -> None:
     """A table of at most 80 columns."""
     t, h, w = info.clip
     classes = f"{info.num_classes} classes" if info.num_classes else "no head"
-    table = Table(title=f"{info.name}: {t} frame{'s' if t > 1 else ''} of {h} x {w} px, {classes}", width=80)
-    table.add_column("part")
+    table = Table("part", title=f"{info.name}: {t} frame{'s' if t > 1 else ''} of {h} x {w} px, {classes}", width=80)
     table.add_column("", overflow="fold")
     table.add_column("parameters", justify="right")
     table.add_column("GMACs", justify="right")

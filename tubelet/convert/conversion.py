@@ -65,10 +65,14 @@ def convert(
     source = resolve(foreign, dialect or recognise(foreign.state), classes, given)
     taken = read_reference(source)
     model = taken.model
-    check_classes(source.settings.classes, model.config, foreign)
+    names = source.settings.classes if model.config.num_classes else None
+    if names and len(names) != model.config.num_classes:
+        raise ValueError(
+            f"{foreign.file}: {len(names)} class names for {model.config.num_classes} outputs: give --classes FILE, a "
+            f"name a line"
+        )
     spec, notes = clip_spec(source, model.config, seconds_between_frames=seconds_between_frames)
     dialect = source.dialect.name
-    names = source.settings.classes if model.config.num_classes else None
     about: dict[str, Any] = {"converted": {"file": foreign.file.name, "dialect": dialect}}
     about |= ({"classes": list(names)} if names else {}) | ({"clip_spec": spec.to_json()} if spec else {})
     file = save(model, dst, about=about)
@@ -140,7 +144,9 @@ def resolve(foreign: Foreign, dialect: str, classes: Sequence[str] | Path | None
         **{name: getattr(settings, name) for name in ("heads", "clip", "stride", "window")},
         **{name: value for name, value in given.items() if value is not None},
     }
-    values["heads"] = values["heads"] or heads_in(foreign)
+    if not values["heads"]:  # flax's query kernels are (D, heads, D / heads)
+        kernels = [x.shape for name, x in foreign.state.items() if name.endswith("/query/kernel") and x.ndim == 3]
+        values["heads"] = kernels[0][1] if kernels else None
     for name, flag in (("heads", "--heads N"), ("clip", "--clip T H W")):
         if values[name] is None:
             beside = "says it neither" if foreign.config else "is not there"
@@ -156,20 +162,6 @@ def resolve(foreign: Foreign, dialect: str, classes: Sequence[str] | Path | None
     return Source(state=foreign.state, dialect=spoken, given=Given(**values), settings=settings)
 
 
-def heads_in(foreign: Foreign) -> int | None:
-    """Heads by the shape of flax's query kernels, (D, heads, D / heads)."""
-    kernels = [tensor for name, tensor in foreign.state.items() if name.endswith("/query/kernel") and tensor.ndim == 3]
-    return kernels[0].shape[1] if kernels else None
-
-
-def check_classes(names: Sequence[str] | None, config: ModelConfig, foreign: Foreign) -> None:
-    if names and config.num_classes not in (0, len(names)):
-        raise ValueError(
-            f"{foreign.file}: {len(names)} class names for {config.num_classes} outputs: give --classes FILE, a name a "
-            f"line"
-        )
-
-
 def read_classes(file: Path) -> list[str]:
     """Class names, one a line.
 
@@ -177,12 +169,12 @@ def read_classes(file: Path) -> list[str]:
         ValueError: no such file, or none in it.
     """
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        names = [line.strip() for line in file.read_text(encoding="utf-8").rstrip().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: not readable as text ({error}): expected class names, one a line") from error
-    if not any(names) or not all(names[: 1 + max(i for i, name in enumerate(names) if name)]):
+    if not names or not all(names):
         raise ValueError(f"{file}: empty lines, expected class names, one a line")
-    return [name for name in names if name]
+    return names
 
 
 # ---- what is printed
@@ -212,6 +204,5 @@ def next_step(file: Path, config: ModelConfig, spec: ClipSpec | None, names: Seq
         return "to predict, convert to another place with --classes FILE, class names, one a line"
     if spec and names:
         return f"tubelet predict {shlex.quote(str(file))} {EXAMPLES[spec.kind]}"
-    return f"model = tubelet.load({str(file)!r}) in Python; then " + (
-        "model(clip)" if config.num_classes else "model.features(clip)"
-    )
+    call = "model(clip)" if config.num_classes else "model.features(clip)"
+    return f"model = tubelet.load({str(file)!r}) in Python; then {call}"

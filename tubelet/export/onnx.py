@@ -30,13 +30,7 @@ class Pixels(nn.Module):
 
 
 def write_onnx(model: SpaceTimeTransformer, file: Path, *, clip: Tensor) -> None:
-    """Writes the model for any number of clips like `clip`, (B, C, T, H, W) -> logits (B, classes), in float32.
-
-    Raises:
-        ValueError: onnx, onnxscript or onnxruntime is not installed.
-    """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        needed(package)
+    """Writes the model for any number of clips like `clip`, (B, C, T, H, W) -> logits (B, classes), in float32."""
     raw = file.with_suffix(".raw.onnx")
     two = clip[:1].repeat(2, 1, 1, 1, 1)  # a batch of one would be taken for a constant
     # this kernel alone is laid out in memory as the exporter thinks that all are

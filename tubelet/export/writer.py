@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.table import Table
@@ -86,19 +85,16 @@ def export(
     given = synthetic(predictor.spec, clips) if data is None else read(Path(data), predictor.spec, clips, int8, format)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
-        made, report = write(
-            predictor.model, predictor.task, Path(place), format, int8=int8, full_range=full_range, given=given
-        )
-        about = describe(predictor, format, int8=int8, full_range=full_range) | {
-            "run": os.path.realpath(run),
-            "report": report | {"load": load},
-        }
+        made, report = write(predictor, Path(place), format, int8=int8, full_range=full_range, given=given)
+        report |= {"load": load}
+        about = describe(predictor, format, int8=int8, full_range=full_range)
+        about |= {"run": os.path.realpath(run), "report": report}
         (made / ABOUT).write_text(json.dumps(about, indent=1))
         if folder.exists():
             shutil.rmtree(folder)
         made.rename(folder)
     if show:
-        print_report(folder, about["report"])
+        print_report(folder, report)
     return about
 
 
@@ -121,35 +117,24 @@ def check(folder: Path, form: str, *, int8: bool, full_range: bool, data: object
         needed(package)
 
 
-def list_clips(data: Path) -> tuple[Path, list[Item], list[str]]:
-    """Where clips lie; the media files there, or the parts of files that a table of clips names; what is wrong with
-    the others.
+def read(data: Path, spec: ClipSpec, clips: int, int8: bool, form: str) -> Clips:
+    """Clips spread evenly over the media files of a folder, or over the parts of files that a table names; one that
+    cannot be read is left out.
 
     Raises:
-        ValueError: no media there.
+        ValueError: no media there, or too few can be read.
     """
     listing = list_media(data)
-    closed = [f"{listing.root / folder}: you may not look into this folder" for folder in listing.closed]
-    if data.is_file() and data.suffix.lower() in TABLES:
-        table = read_table(data, root=listing.root)
-        if table.items:
-            return listing.root, table.items, [str(problem) for problem in table.problems]
-    return listing.root, [Item(name, "") for name in listing.files], closed
-
-
-def read(data: Path, spec: ClipSpec, clips: int, int8: bool, form: str) -> Clips:
-    """Clips spread evenly over those of `data`; one that cannot be read is left out.
-
-    Raises:
-        ValueError: too few can be read.
-    """
-    root, items, faults = list_clips(data)
+    items = [Item(name, "") for name in listing.files]
+    faults = [f"{listing.root / folder}: you may not look into this folder" for folder in listing.closed]
+    if data.is_file() and data.suffix.lower() in TABLES and (table := read_table(data, root=listing.root)).items:
+        items, faults = table.items, [str(problem) for problem in table.problems]
     chosen = [items[i * len(items) // clips] for i in range(clips)] if len(items) > clips else items
     found = []
     for item in chosen:
         start, end = item.start_seconds, item.end_seconds
         try:
-            found.append(views(root / item.path, spec, start_seconds=start, end_seconds=end).contiguous())
+            found.append(views(listing.root / item.path, spec, start_seconds=start, end_seconds=end).contiguous())
         except MediaError as error:
             faults.append(str(error))
     if len(found) < 2:
@@ -172,10 +157,10 @@ def synthetic(spec: ClipSpec, clips: int) -> Clips:
 
 
 def write(
-    model: SpaceTimeTransformer, task: Task, place: Path, form: str, *, int8: bool, full_range: bool, given: Clips
+    predictor: Predictor, place: Path, form: str, *, int8: bool, full_range: bool, given: Clips
 ) -> tuple[Path, dict[str, Any]]:
     """Writes the model into a folder in `place`, int8 or not; returns the folder and how it compares with float32."""
-    plain, runtime = place / "plain.onnx", RUNTIMES[form]
+    model, task, plain, runtime = predictor.model, predictor.task, place / "plain.onnx", RUNTIMES[form]
     write_onnx(model, plain, clip=given.compared[0])
     folder, notes = write_float32(plain, form), list[str]()
     ways: dict[str, Model] = {"torch, float32": model, f"{runtime}, float32": opened(folder, form)}
@@ -195,19 +180,13 @@ def write_int8_as_far_as_it_agrees(
     for part, leave in (("all products", []), ("all but tokeniser and head", first_and_last_product(plain))):
         folder = plain.with_name(part)
         folder.mkdir()
-        if form == "onnx":
-            write_onnx_int8(plain, folder / FILES[form], leave=leave, full_range=full_range)
-        else:
-            calibration = given.calibration
-            write_openvino_int8(
-                plain, folder / FILES[form], calibration=calibration, leave=leave, full_range=full_range
-            )
-        tried.append(
-            (agreement_of(logits_of(opened(folder, form, int8=True), given.compared), reference, task), folder)
-        )
-        if tried[-1][0] >= ENOUGH:
+        quantise = write_onnx_int8 if form == "onnx" else partial(write_openvino_int8, calibration=given.calibration)
+        quantise(plain, folder / FILES[form], leave=leave, full_range=full_range)
+        agreement = agreement_of(logits_of(opened(folder, form, int8=True), given.compared), reference, task)
+        tried.append((agreement, folder))
+        if agreement >= ENOUGH:
             break
-        notes.append(f"with {part} in int8, {100 * tried[-1][0]:.1f}% of the clips are answered as in float32")
+        notes.append(f"with {part} in int8, {100 * agreement:.1f}% of the clips are answered as in float32")
     return max(tried, key=lambda one: one[0])[1], notes
 
 
@@ -239,7 +218,7 @@ def agreement_of(logits: Tensor, reference: Tensor, task: Task) -> float:
     if not task.gives_probabilities:
         return ((logits - reference).abs().amax(1) <= CLOSE).float().mean().item()
     said, right = (map(task.word, task.answer(one)) for one in (logits, reference))
-    return float(np.mean([one == other for one, other in zip(said, right, strict=True)]))
+    return fmean(one == other for one, other in zip(said, right, strict=True))
 
 
 @torch.inference_mode()
@@ -282,8 +261,7 @@ def describe(predictor: Predictor, form: str, *, int8: bool, full_range: bool) -
 
 
 def print_report(folder: Path, report: dict[str, Any]) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("")
+    table = Table("", box=None, padding=(0, 2, 0, 0))
     for title in ("ms a clip", "speed", "same answer", "largest logit error"):
         table.add_column(title, justify="right")
     first, *_ = rows = report["rows"]

@@ -1,8 +1,8 @@
-"""The tokeniser and the encoders that a configuration asks for."""
+"""The tokeniser that a configuration asks for."""
 
 from collections.abc import Callable
 
-from tubelet.nn.config import EmbedConfig, ModelConfig, Stage, WindowStage
+from tubelet.nn.config import EmbedConfig, ModelConfig
 from tubelet.nn.embed import (
     ConvStemEmbed,
     DepthwiseSeparableEmbed,
@@ -11,21 +11,15 @@ from tubelet.nn.embed import (
     TubeletEmbed,
     UniformFrames,
 )
-from tubelet.nn.encoder import Encoder
-from tubelet.nn.grid import Grid
 from tubelet.nn.resnet import ResNetEmbed
-from tubelet.nn.swin import SwinEncoder
-
-
-def make_tubelets(channels: int, dim: int, c: EmbedConfig, still: bool) -> Tokeniser:
-    if c.frames is not None:
-        return UniformFrames(channels, dim, c.patch, frames=c.frames)
-    return TubeletEmbed(channels, dim, c.patch, c.stride)
-
 
 # From channels, width, the settings, and whether clips are of one frame.
 EMBEDS: dict[str, Callable[[int, int, EmbedConfig, bool], Tokeniser]] = {
-    "tubelet": make_tubelets,
+    "tubelet": lambda channels, dim, c, _: (
+        TubeletEmbed(channels, dim, c.patch, c.stride)
+        if c.frames is None
+        else UniformFrames(channels, dim, c.patch, frames=c.frames)
+    ),
     "space-time": lambda channels, dim, c, _: SpaceThenTimeEmbed(channels, dim, c.patch, c.stride),
     "depthwise": lambda channels, dim, c, _: DepthwiseSeparableEmbed(channels, dim, c.patch, c.stride),
     "conv": lambda channels, dim, c, still: ConvStemEmbed(channels, dim, c.patch, still=still),
@@ -51,8 +45,3 @@ def make_embed(config: ModelConfig) -> Tokeniser:
     embed = EMBEDS[c.kind](config.channels, config.stages[0].dim, c, config.clip[0] == 1)
     embed.pad = c.pad == "mean"
     return embed
-
-
-def make_encoder(stage: Stage | WindowStage, grid: Grid) -> Encoder | SwinEncoder:
-    """The encoder of a stage; `grid` is the one its tables or windows are made for. Raises ValueError as these do."""
-    return SwinEncoder(stage, grid) if stage.kind == "windows" else Encoder(stage, grid)

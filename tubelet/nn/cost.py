@@ -111,13 +111,10 @@ def parts_of(model: SpaceTimeTransformer, grid: Grid, work: Callable[[str], floa
 def sequences(stage: Stage, grid: Grid) -> str:
     """How many blocks see how many sequences of how many tokens."""
     one = grid.along(stage.over)
-    what = f"{stage.depth} x {spanned(stage.attend, one)}, {grid.size // one.size} x {one.size + stage.prefix} tokens"
+    single = [axis for axis, size in one._asdict().items() if size == 1]
+    steps = "".join(letter for letter in stage.attend if letter not in single)
+    what = f"{stage.depth} x {steps}, {grid.size // one.size} x {one.size + stage.prefix} tokens"
     return what + (f", then {stage.pool_depth} blocks and a query" if stage.pool == "attentive" else "")
-
-
-def spanned(attend: str, sequence: Grid) -> str:
-    """The attention steps, without the axes along which there is one token."""
-    return "".join(letter for letter in attend if letter not in "thw" or getattr(sequence, letter) > 1)
 
 
 def windowed(stage: WindowStage, encoder: Any, grid: Grid) -> str:

@@ -26,7 +26,7 @@ def normalise(clip: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 class Tokeniser(nn.Module):
-    """What all tokenisers share, (B, C, T, H, W) -> (B, N, D), Grid. Each has its own `tokens`.
+    """What all tokenisers share, (B, C, T, H, W) -> (B, N, D), Grid. Some have their own `tokens`.
 
     patch, stride: what a token sees, and from one token to the next, in (frames, px, px)
     pad: clips that whole tubelets do not fill get the mean colour, 0, at the end of each axis; else they are an error
@@ -63,8 +63,10 @@ class Tokeniser(nn.Module):
         return self(normalise(clip, mean, std))
 
     def tokens(self, clip: Tensor) -> Tensor:
-        """The same for a clip that whole tubelets fill, without its grid."""
-        raise NotImplementedError
+        """The same for a clip that whole tubelets fill, without its grid: by default, its layers in turn."""
+        for layer in self.children():
+            clip = layer(clip)
+        return clip.flatten(2).transpose(1, 2)
 
 
 class TubeletEmbed(Tokeniser):
@@ -83,7 +85,7 @@ class TubeletEmbed(Tokeniser):
 
     def tokens(self, clip: Tensor) -> Tensor:
         if self.stride != self.patch:
-            return self.proj(clip).flatten(2).transpose(1, 2)
+            return super().tokens(clip)
         return self.project(clip, self.proj.weight, self.proj.bias)
 
     def embed_bytes(self, clip: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Grid]:
@@ -161,9 +163,6 @@ class SpaceThenTimeEmbed(Tokeniser):
         self.space = nn.Conv3d(channels, dim, (1, kh, kw), (1, sh, sw))
         self.time = nn.Conv3d(dim, dim, (kt, 1, 1), (st, 1, 1))
 
-    def tokens(self, clip: Tensor) -> Tensor:
-        return self.time(self.space(clip)).flatten(2).transpose(1, 2)
-
 
 class DepthwiseSeparableEmbed(Tokeniser):
     """A light 3-D convolution: `filters` tubelet filters for each channel by itself, then a mix of their outputs."""
@@ -174,9 +173,6 @@ class DepthwiseSeparableEmbed(Tokeniser):
         super().__init__(channels, patch, stride)
         self.depthwise = nn.Conv3d(channels, channels * filters, self.patch, self.stride, groups=channels)
         self.pointwise = nn.Conv3d(channels * filters, dim, 1)
-
-    def tokens(self, clip: Tensor) -> Tensor:
-        return self.pointwise(self.depthwise(clip)).flatten(2).transpose(1, 2)
 
 
 class ConvStemEmbed(Tokeniser):
@@ -208,18 +204,17 @@ class ConvStemEmbed(Tokeniser):
         if not self.still:
             change = F.pad(clip[:, :, 1:] - clip[:, :, :-1], (0, 0, 0, 0, 1, 0))
             pixels = torch.cat([pixels, F.group_norm(change, self.channels)], 1)
-        return self.layers(pixels).flatten(2).transpose(1, 2)
+        return super().tokens(pixels)
 
 
 def three_factors(number: int) -> list[int]:
     """Three strides whose product is `number`, as even as its prime factors allow, the largest first."""
-    factors, rest, prime = [1, 1, 1], number, 2
-    primes = []
-    while rest > 1:
-        while rest % prime == 0:
-            primes.append(prime)
-            rest //= prime
-        prime += 1
-    for p in reversed(primes):
-        factors[factors.index(min(factors))] *= p
+    factors, primes, prime = [1, 1, 1], list[int](), 2
+    while number > 1:
+        while number % prime:
+            prime += 1
+        primes.append(prime)
+        number //= prime
+    for prime in reversed(primes):
+        factors[factors.index(min(factors))] *= prime
     return sorted(factors, reverse=True)

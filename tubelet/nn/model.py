@@ -7,13 +7,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tubelet.nn.build import make_embed, make_encoder
+from tubelet.nn.build import make_embed
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.embed import check_clip, normalise
-from tubelet.nn.encoder import AnyEncoder
+from tubelet.nn.encoder import AnyEncoder, Encoder
 from tubelet.nn.grid import Grid, Size3, triple
 from tubelet.nn.init import init_weights
 from tubelet.nn.packing import each_size
+from tubelet.nn.swin import SwinEncoder
 
 
 class SpaceTimeTransformer(nn.Module):
@@ -43,7 +44,7 @@ class SpaceTimeTransformer(nn.Module):
                     f"the encoder before stage {i} gives tokens of width {width}, stage {i} takes {stage.dim}: make "
                     f"them equal (pool='cls,dist' makes two tokens of one)"
                 )
-            encoder = make_encoder(stage, grid)
+            encoder = SwinEncoder(stage, grid) if stage.kind == "windows" else Encoder(stage, grid)
             self.encoders.append(encoder)
             grid, width = grid.across(encoder.over), encoder.out_dim
         self.head = nn.Linear(width, c.num_classes) if c.num_classes else nn.Identity()

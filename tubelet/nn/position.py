@@ -107,7 +107,8 @@ class LearnedPosition(nn.Module):
         if torch.compiler.is_compiling() or not all(rememberable(table) for table in self.tables):
             return self.sum(grid)
         # The values are compared: fused optimizers and writes through `.data` leave the version counter as it is.
-        if len(self.seen) != len(self.tables) or not all(map(same, self.seen, self.tables)):
+        pairs = zip(self.seen, self.tables, strict=bool(self.seen))
+        if not self.seen or not all(old.dtype == new.dtype and torch.equal(old, new) for old, new in pairs):
             self.seen = [table.detach().clone() for table in self.tables]
             self.remembered = Cache(KEPT_SIZES)
         return self.remembered.get(grid, lambda: self.sum(grid).detach())
@@ -124,10 +125,6 @@ def rememberable(table: Tensor) -> bool:
     """
     learning = torch.is_grad_enabled() and table.requires_grad
     return type(table) is nn.Parameter and table.device.type == "cpu" and not learning
-
-
-def same(one: Tensor, other: Tensor) -> bool:
-    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 class SinCosPosition(nn.Module):

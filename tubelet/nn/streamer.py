@@ -82,10 +82,8 @@ class Streamer:
 
     def whole_windows(self) -> list[Answer]:
         """Answers for the windows that are whole and have not had one; forgets what no later one needs."""
-        starts = []
-        while self.next + self.window <= self.steps:
-            starts.append(self.next)
-            self.next += self.hop
+        starts = range(self.next, self.steps - self.window + 1, self.hop)
+        self.next += len(starts) * self.hop
         answers = list(self.answers(starts, self.window))
         self.forget()
         return answers

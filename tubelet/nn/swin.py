@@ -249,9 +249,7 @@ class SwinEncoder(nn.Module):
     def blocks(self) -> tuple[nn.Module, ...]:
         return tuple(block for level in self.stages for block in level.blocks)  # type: ignore[union-attr]  # a list
 
-    @property
-    def layers(self) -> tuple[nn.Module, ...]:
-        return self.blocks
+    layers = blocks
 
     def window_at(self, grid: Grid) -> Size3:
         """The window (t, h, w) at a token grid, before levels whose own grid is smaller cap it."""

@@ -62,17 +62,12 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
         ValueError: the file is missing, is no safetensors file, or was not written by tubelet.
     """
     file = find_file(path)
-    header = read_header(file)
+    header = parse_header(check_header(file), file)
     return load_checked(file), header
 
 
-def read_header(file: Path) -> dict[str, Any]:
-    """The JSON object that `write_tensors` was given. Raises ValueError as `read_tensors`."""
-    return parse_header(check_header(file), file)
-
-
 def parse_header(found: Header, file: Path) -> dict[str, Any]:
-    """The same of a header that was read before."""
+    """The JSON object that `write_tensors` was given. Raises ValueError as `read_tensors`."""
     if "tubelet" not in found.metadata:
         raise ValueError(
             f"{file}: not written by tubelet (no 'tubelet' header): take weights of Hugging Face or timm over with "
@@ -155,9 +150,7 @@ def open_model(path: str | os.PathLike[str]) -> ModelFile:
     kinds = {"model": dict, "input_size": list, "about": dict}
     if wrong := [key for key, kind in kinds.items() if not isinstance(header.get(key), kind)]:
         raise ValueError(f"{file}: its 'tubelet' header lacks {', '.join(wrong)}: copy or train it again")
-    with torch.device("meta"):
-        listed = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in found.tensors.items()}
-    return ModelFile(file, header, listed)
+    return ModelFile(file, header, found.tensors)
 
 
 def load(path: str | os.PathLike[str]) -> SpaceTimeTransformer:

@@ -2,40 +2,44 @@
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from tubelet.nn.config import ModelConfig
-from tubelet.weights.dialects import timm
-from tubelet.weights.dialects.dialect import Dialect
+from tubelet.weights.dialects.dialect import Allowed
 from tubelet.weights.dialects.huggingface import AUDIOSET_MEAN, AUDIOSET_STD
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given, Json, Settings
-from tubelet.weights.dialects.vit import TABLE, require
+from tubelet.weights.dialects.timm import BACKBONE, Vit
+from tubelet.weights.dialects.vit import TABLE
 
 KERNEL = "embed.proj.weight"
 
 
-def config(theirs: ForeignState, given: Given) -> ModelConfig:
-    if theirs.root(timm.BACKBONE):
-        raise ValueError("AudioMAE has no ResNet before its patches, and these weights have: take dialect='timm'")
-    stride = None if given.stride is None else swapped(given.stride)
-    return turned(timm.config(theirs, replace(given, clip=swapped(given.clip), stride=stride)))
+class AudioMae(Vit):
+    name, kind = "audiomae", "sound"  # without a fingerprint: its names are timm's
 
+    def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
+        if theirs.root(BACKBONE):
+            raise ValueError("AudioMAE has no ResNet before its patches, and these weights have: take dialect='timm'")
+        stride = None if given.stride is None else swapped(given.stride)
+        return turned(super().config(theirs, replace(given, clip=swapped(given.clip), stride=stride)))
 
-def check_supported(config: ModelConfig) -> None:
-    timm.check_supported(config)
-    require(config, "audiomae")  # no ResNet
+    def allowed(self, config: ModelConfig) -> Allowed:
+        return super().allowed(config) | {"embed": ("tubelet",)}
 
+    def map_tensors(self, link: Link, config: ModelConfig) -> None:
+        """As timm does, with height and width of kernel and table exchanged on our side."""
+        if not link.reading:
+            link.source |= {name: flipped(link.source[name]) for name in (KERNEL, TABLE)}
+        super().map_tensors(link, turned(config))
+        if link.reading:
+            link.result |= {name: flipped(link.result[name]) for name in (KERNEL, TABLE)}
 
-def map_tensors(link: Link, config: ModelConfig) -> None:
-    """As timm does, with height and width of kernel and table exchanged on our side."""
-    if link.reading:
-        timm.map_tensors(link, turned(config))
-        link.result |= {name: flipped(link.result[name]) for name in (KERNEL, TABLE)}
-    else:
-        link.source |= {name: flipped(link.source[name]) for name in (KERNEL, TABLE)}
-        timm.map_tensors(link, turned(config))
+    def read_settings(self, config: Json, preprocessor: Json) -> Settings:
+        """In timm's words; the clip turned, and the mean and deviation of AudioSet."""
+        settings = super().read_settings(config, preprocessor)
+        clip = settings.clip and swapped(settings.clip)
+        return replace(settings, clip=clip, mean=AUDIOSET_MEAN, std=AUDIOSET_STD)
 
 
 def turned(config: ModelConfig) -> ModelConfig:
@@ -49,23 +53,7 @@ def swapped(size: tuple[int, int, int]) -> tuple[int, int, int]:
 
 def flipped(tensor: Tensor) -> Tensor:
     """A kernel (D, C, t, h, w) or a table (t, h, w, D) with h and w exchanged."""
-    axes = (3, 4) if tensor.ndim == 5 else (1, 2)
-    return torch.transpose(tensor, *axes).contiguous()
+    return tensor.transpose(*((3, 4) if tensor.ndim == 5 else (1, 2))).contiguous()
 
 
-def read_settings(config: Json, preprocessor: Json) -> Settings:
-    """In timm's words; the clip turned, and the mean and deviation of AudioSet."""
-    settings = timm.read_settings(config, preprocessor)
-    clip = settings.clip and swapped(settings.clip)
-    return replace(settings, clip=clip, mean=AUDIOSET_MEAN, std=AUDIOSET_STD)
-
-
-AUDIOMAE = Dialect(
-    name="audiomae",
-    fingerprint=(),  # timm's names
-    config=config,
-    check_supported=check_supported,
-    mapping=map_tensors,
-    read_settings=read_settings,
-    kind="sound",
-)
+AUDIOMAE = AudioMae()

@@ -1,12 +1,14 @@
 """A dialect: what a program calls its tensors, and all that goes with its names."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from tubelet.nn.config import ModelConfig
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given, Json, Settings
+
+Allowed = dict[str, tuple[object, ...]]
+Kind = Literal["video", "image", "sound"]
 
 
 @dataclass(frozen=True)
@@ -20,28 +22,64 @@ class Video:
     why: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class Dialect:
     """One program's names for its tensors, and what its models are.
 
     fingerprint: one of these names is among the weights', and none of the dialects before it; () if to be asked for.
-    config: the model that weights are for.
-    check_supported: raises ValueError for a model that the program has no words for.
-    mapping: moves every tensor, in both directions.
-    read_settings: config.json and preprocessor_config.json beside the weights.
     kind: what its models look at.
-    video: how those of so many frames saw their files, where that is known.
     fresh: beginnings of the names of our tensors that its weights do not have.
     note: what must be said of the input of its models.
     """
 
     name: str
-    fingerprint: tuple[str, ...]
-    config: Callable[[ForeignState, Given], ModelConfig]
-    check_supported: Callable[[ModelConfig], None]
-    mapping: Callable[[Link, ModelConfig], None]
-    read_settings: Callable[[Json, Json], Settings] = lambda config, preprocessor: Settings()
-    kind: Literal["video", "image", "sound"] = "video"
-    video: Callable[[int], Video | None] = lambda frames: None
+    fingerprint: tuple[str, ...] = ()
+    kind: Kind = "video"
     fresh: tuple[str, ...] = ()
     note: str = ""
+
+    def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
+        """The model that weights are for."""
+        raise NotImplementedError
+
+    def allowed(self, config: ModelConfig) -> Allowed:
+        """The values of settings that the program has words for, where they are not those of ViT."""
+        raise NotImplementedError
+
+    def map_tensors(self, link: Link, config: ModelConfig) -> None:
+        """Moves every tensor, in both directions."""
+        raise NotImplementedError
+
+    def read_settings(self, config: Json, preprocessor: Json) -> Settings:
+        """What config.json and preprocessor_config.json beside the weights say."""
+        return Settings()
+
+    def video(self, frames: int) -> Video | None:
+        """How models of so many frames saw their files, where that is known."""
+        return None
+
+    def check_supported(self, config: ModelConfig) -> None:
+        """Raises ValueError for a model that the program has no words for."""
+        require(config, self.name, self.allowed(config))
+
+
+def require(config: ModelConfig, dialect: str, allowed: Allowed) -> None:
+    """Raises ValueError where the model has settings that a dialect cannot say; those not named must be ViT's."""
+    vit: Allowed = {
+        "embed": ("tubelet",),
+        "stride": (config.embed.patch,),
+        "frames": (None,),
+        "position": ("learned",),
+        "attend": ("thw",),
+        "gelu": ("erf",),
+        "eps": (1e-6,),
+        "stages": (1,),
+    }
+    found = asdict(config) | asdict(config.embed) | asdict(config.stages[0])
+    found |= {"embed": config.embed.kind, "stages": len(config.stages)}
+    wrong = [
+        f"{name}={found[name]!r} (it knows {', '.join(map(repr, values))})"
+        for name, values in (vit | allowed).items()
+        if name in found and found[name] not in values
+    ]
+    if wrong:
+        raise ValueError(f"the dialect {dialect!r} cannot say a model with {'; '.join(wrong)}: choose another")

@@ -110,7 +110,7 @@ def read_reference(source: Source) -> Taken:
     if settings.mean and settings.std:
         config = replace(config, mean=settings.mean, std=settings.std)
     link = Link(theirs.tensors, reading=True)
-    dialect.mapping(link, config)
+    dialect.map_tensors(link, config)
     tensors = link.finish(dialect.name)
     model = SpaceTimeTransformer(config)
     fresh = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(dialect.fresh)}
@@ -139,7 +139,7 @@ def to_reference(model: SpaceTimeTransformer, dialect: str) -> dict[str, Tensor]
     spoken = find_dialect(dialect)
     spoken.check_supported(model.config)
     link = Link({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, reading=False)
-    spoken.mapping(link, model.config)
+    spoken.map_tensors(link, model.config)
     return {name: tensor.clone() for name, tensor in link.finish(dialect).items()}  # none shares memory
 
 

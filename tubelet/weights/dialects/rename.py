@@ -34,26 +34,20 @@ class ForeignState:
         self.tensors = {name: as_float32(value) for name, value in state.items()}
         wrapper = wrapper_of(self.tensors)
         self.tensors = {name.removeprefix(wrapper): value for name, value in self.tensors.items()}
+        self.names: Collection[str] = self.tensors
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
-
-    @property
-    def names(self) -> Collection[str]:
-        return self.tensors
 
     def root(self, prefix: str) -> str:
         """`prefix` if tensors are called so, else "": the same weights are saved with and without a head on them."""
         return prefix if any(name.startswith(prefix) for name in self.tensors) else ""
 
-    def find(self, name: str) -> Tensor:
-        if name not in self.tensors:
-            raise ValueError(missing(name, self.tensors))
-        return self.tensors[name]
-
     def shape(self, name: str, axes: int | None = None) -> tuple[int, ...]:
         """Raises ValueError unless there are so many `axes`, where that is said."""
-        shape = tuple(self.find(name).shape)
+        if name not in self.tensors:
+            raise ValueError(missing(name, self.tensors))
+        shape = tuple(self.tensors[name].shape)
         if axes is not None and len(shape) != axes:
             raise ValueError(f"the tensor {name!r} has shape {shape}, expected {axes} axes: is the dialect right?")
         return shape
@@ -116,7 +110,7 @@ class Link:
 
     def same(self, theirs: str, ours: str) -> None:
         """One tensor as it is."""
-        self.tie([theirs], [ours], alone, alone)
+        self.tie([theirs], [ours], lambda x: [x], lambda x: [x])
 
     def linear(self, theirs: str, ours: str) -> None:
         """Weight and bias of a linear layer or a norm."""
@@ -132,10 +126,10 @@ class Link:
             self.same(*weight)
         self.same(f"{theirs}.bias", f"{ours}.bias")
 
-    def packed(self, theirs: Sequence[str], ours: str, *, bias: str = "{}.bias") -> None:
+    def packed(self, theirs: Sequence[str], ours: str) -> None:
         """Query, key and value as layers of their own with them, one packed layer with us."""
-        for pattern, part in (("{}.weight", "weight"), (bias, "bias")):
-            names = [pattern.format(name) for name in theirs]
+        for part in ("weight", "bias"):
+            names = [f"{name}.{part}" for name in theirs]
             self.tie(names, [f"{ours}.{part}"], lambda *x: [torch.cat(x)], lambda x: x.chunk(len(theirs)))
 
     def position(self, theirs: str, ours: str, grid: Grid) -> None:
@@ -217,10 +211,6 @@ def moved(tensors: Mapping[str, Tensor], way: Ways, back: Ways) -> Sequence[Tens
 def missing(name: str, names: Collection[str]) -> str:
     some = ", ".join(sorted(names)[:6])
     return f"the weights have no tensor {name!r} (they begin with {some}): is the dialect right?"
-
-
-def alone(x: Tensor) -> list[Tensor]:
-    return [x]
 
 
 def split_rows(flat: Tensor, grid: Grid, *, prefix: int) -> tuple[Tensor, Tensor]:

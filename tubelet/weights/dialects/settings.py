@@ -1,5 +1,7 @@
 """What tensors cannot tell: given by a person, or said by the JSON files beside them."""
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -111,42 +113,92 @@ def layer_settings(model_type: str, config: Json) -> Settings:
     )
 
 
+# ---- in the words of timm
+
+# Heads of timm's plain and hybrid ViTs, and of the first of four stages of its swinv2_cr, by the size in their names.
+VIT_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16, "giant": 16, "gigantic": 16}
+HEADS_OF_SOME = {r"vit_base_patch16_gap_": 16, r"vit_base_patch\d+_plus_": 14, r"vit_giant_.*(dinov2|tipsv2|radio)": 24}
+SWIN_HEADS = {"tiny": 3, "small": 3, "base": 4, "large": 6, "giant": 16}
+SWIN_WINDOW_RATIO = 8  # the grid is so many windows high and wide
+OTHER_GELU = r"so400m|giantopt|quickgelu|patch32_siglip|large_patch16_siglip.*_512"
+
+
+def timm_settings(config: Json) -> Settings:
+    """What timm's config.json says; timm writes no other. Raises ValueError for a model that ours are not."""
+    args, settings = section(config, "model_args"), section(config, "pretrained_cfg") or config
+    architecture = str(config.get("architecture") or settings.get("architecture"))
+    if re.search(OTHER_GELU, architecture):
+        raise ValueError(f"config.json: {architecture} has another GELU than timm's other ViTs, which tubelet lacks")
+    size = settings.get("input_size")
+    side = pair({"input_size": size[1:]} if isinstance(size, list) else {}, "input_size")
+    clip = join(1, *(pair(args, "img_size") if "img_size" in args else side))
+    per_window = SWIN_WINDOW_RATIO * (count(args, "patch_size") or 4)
+    with_windows = clip is not None and architecture.startswith("swinv2_cr")
+    return Settings(
+        heads=heads_of_timm(architecture, args),
+        clip=clip,
+        window=(1, clip[1] // per_window, clip[2] // per_window) if clip and with_windows else None,
+        classes=labels(config.get("label_names") or settings.get("label_names")),
+        mean=numbers(settings, "mean"),
+        std=numbers(settings, "std"),
+        crop_share=number(settings, "crop_pct"),
+    )
+
+
+def heads_of_timm(architecture: str, args: Json) -> int | tuple[int, ...] | None:
+    """By the arguments of a model, else by the name of its architecture."""
+    if isinstance(heads := args.get("num_heads"), list) and all(map(is_count, heads)):
+        return tuple(heads)
+    if heads is not None:
+        return count(args, "num_heads")
+    if found := re.match(r"swinv2_cr_([a-z]+)", architecture):
+        first = SWIN_HEADS.get(found[1])
+        return first and tuple(first * 2**stage for stage in range(4))
+    if exception := next((found for name, found in HEADS_OF_SOME.items() if re.match(name, architecture)), None):
+        return exception
+    found = re.match(r"(?:vit|deit3?)_([a-z]+)_(?:distilled_)?(?:patch\d+|r\d*)_", architecture)
+    return VIT_HEADS.get(found[1]) if found else None
+
+
 # ---- values of JSON, checked
 
 
+def checked(config: Json, key: str, fits: Callable[[Any], bool], expected: str) -> Any:
+    """The value of a key that `fits`, or None where there is none."""
+    value = config.get(key)
+    return value if value is None or fits(value) else wrong(key, value, expected)
+
+
 def section(config: Json, key: str) -> Json:
-    found = config.get(key) or {}
-    return found if isinstance(found, dict) else wrong(key, found, "an object")
+    return checked(config, key, lambda found: not found or isinstance(found, dict), "an object") or {}
 
 
 def count(config: Json, key: str) -> int | None:
-    value = config.get(key)
-    return value if value is None or is_count(value) else wrong(key, value, "a whole number from 1 up")
+    return checked(config, key, is_count, "a whole number from 1 up")
 
 
 def number(config: Json, key: str) -> float | None:
-    value = config.get(key)
-    return value if value is None or is_number(value) else wrong(key, value, "a number")
+    return checked(config, key, is_number, "a number")
+
+
+def numbers(config: Json, key: str) -> tuple[float, ...] | None:
+    values = checked(
+        config, key, lambda x: isinstance(x, list) and x != [] and all(map(is_number, x)), "a list of numbers"
+    )
+    return values and tuple(values)
 
 
 def pair(config: Json, key: str) -> tuple[int | None, int | None]:
     """Height and width, from two numbers or from one for both."""
     value = config.get(key)
     both = value if isinstance(value, list) else [value, value]
-    if value is not None and not (len(both) == 2 and all(is_count(side) for side in both)):
+    if value is not None and not (len(both) == 2 and all(map(is_count, both))):
         wrong(key, value, "a whole number from 1 up, or two")
     return both[0], both[1]
 
 
 def join(frames: int | None, high: int | None, wide: int | None) -> Size3 | None:
     return (frames, high, wide) if frames and high and wide else None
-
-
-def numbers(config: Json, key: str) -> tuple[float, ...] | None:
-    values = config.get(key)
-    if values is not None and not (isinstance(values, list) and values and all(is_number(value) for value in values)):
-        wrong(key, values, "a list of numbers")
-    return values if values is None else tuple(values)
 
 
 def labels(names: object) -> tuple[str, ...] | None:

@@ -1,6 +1,6 @@
-"""What most dialects share: the ViT block under different names, and a model's numbers read off its tensors."""
+"""The dialects of models of ViT blocks: each is its names for the parts, and where it differs from the others."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -8,27 +8,119 @@ from tubelet.nn.build import make_embed
 from tubelet.nn.config import ModelConfig, Stage
 from tubelet.nn.create import family_config
 from tubelet.nn.grid import Grid
+from tubelet.weights.dialects.dialect import Allowed, Dialect
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given
 
 ENCODER = "encoders.0"
 TABLE = f"{ENCODER}.position.tables.0"
 PREFIX = f"{ENCODER}.prefix"
-
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a dialect calls the layers of a block: `qkv` is one packed layer, or three; `scales` are LayerScales."""
+    """What a dialect calls the layers of a block, timm's words if left out: `qkv` is one packed layer, or three;
+    `scales` are LayerScales."""
 
-    norm1: str
-    qkv: tuple[str, ...]
-    proj: str
-    norm2: str
-    fc1: str
-    fc2: str
+    norm1: str = "norm1"
+    qkv: tuple[str, ...] = ("attn.qkv",)
+    proj: str = "attn.proj"
+    norm2: str = "norm2"
+    fc1: str = "mlp.fc1"
+    fc2: str = "mlp.fc2"
     scales: tuple[str, ...] = ()
+
+
+class VitDialect(Dialect):
+    """A dialect of models of ViT blocks.
+
+    family: of its models.
+    root: begins all names but the head's, where weights were saved with a head.
+    kernel: the projection of the tokeniser; `flat`: without an axis of time.
+    tokens: the prefix tokens, one each.
+    positions: the position table, with a row for each prefix token.
+    layers: begins the names in block {}.
+    block: the layers of a block.
+    norm, head: the last norm and the classifier.
+    overlapping: patches may be closer than they are large.
+    mean, std: of the pixels that its models were trained on, ImageNet's for colours.
+    """
+
+    family: str
+    root = ""
+    kernel: str
+    flat = False
+    tokens: tuple[str, ...] = ("cls_token",)
+    positions: str
+    layers: str
+    block: Names
+    norm: str
+    head = "classifier"
+    overlapping = False
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def root_in(self, link: Link, config: ModelConfig) -> str:
+        return link.root(self.root)
+
+    def wording(self, names: ForeignState | Link) -> tuple[str, Names]:
+        """How the names of the blocks begin, after the root, and what their layers are called."""
+        return self.layers, self.block
+
+    def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
+        """Width, channels and patch are those of the tokeniser's kernel, (D, C, t, h, w), or (D, C, h, w) if flat."""
+        found = {"family": self.family, "attend": "thw", "frames": None, "window": None}
+        given.agree(**found if self.overlapping else found | {"stride": None})
+        return self.sized_config(theirs, given, self.family)
+
+    def sized_config(self, theirs: ForeignState, given: Given, family: str) -> ModelConfig:
+        root, (layers, names) = theirs.root(self.root), self.wording(theirs)
+        dim, channels, *sizes = theirs.shape(f"{root}{self.kernel}.weight", 4 if self.flat else 5)
+        t, h, w = [1, *sizes] if self.flat else sizes
+        config = family_config(
+            family,
+            (dim, theirs.count(root + layers), given.heads),
+            patch=(t, h, w),
+            stride=given.stride or (t, h, w),
+            clip=given.clip,
+            num_classes=theirs.classes(self.head),
+            channels=channels,
+        )
+        config = config.with_stages(mlp_dim=theirs.shape(f"{root}{layers.format(0)}{names.fc1}.bias", 1)[0])
+        return self.with_statistics(config)
+
+    def with_statistics(self, config: ModelConfig) -> ModelConfig:
+        known = len(self.mean) in (1, config.channels)
+        return replace(config, mean=self.mean, std=self.std) if known else config
+
+    def allowed(self, config: ModelConfig) -> Allowed:
+        own: Allowed = {"family": (self.family,)}
+        return own | {"patch": ((1, *config.embed.patch[1:]),)} if self.flat else own
+
+    def map_tensors(self, link: Link, config: ModelConfig) -> None:
+        root, (layers, names) = self.root_in(link, config), self.wording(link)
+        link.kernel(root + self.kernel, "embed.proj", flat=self.flat)
+        self.map_positions(link, config, root)
+        for i in range(first_stage(config).depth):
+            self.map_block(link, config, names, root + layers.format(i), f"{ENCODER}.blocks.{i}")
+        self.map_norms(link, config, root)
+        if config.num_classes:
+            self.map_head(link, config)
+
+    def map_positions(self, link: Link, config: ModelConfig, root: str) -> None:
+        grid = grid_for(config).along(first_stage(config).tables[0])
+        link.positions([(root + token, 1) for token in self.tokens], root + self.positions, PREFIX, TABLE, grid)
+
+    def map_block(self, link: Link, config: ModelConfig, names: Names, theirs: str, ours: str) -> None:
+        block(link, names, theirs, ours)
+
+    def map_norms(self, link: Link, config: ModelConfig, root: str) -> None:
+        """The last norms, and what else lies between the blocks and the head."""
+        link.linear(root + self.norm, f"{ENCODER}.norm")
+
+    def map_head(self, link: Link, config: ModelConfig) -> None:
+        link.linear(self.head, "head")
 
 
 def block(link: Link, names: Names, theirs: str, ours: str, *, step: int = 0) -> None:
@@ -59,25 +151,6 @@ def last_linear(link: Link, theirs: str, gamma: str, ours: str) -> None:
     )
 
 
-def vit_config(
-    theirs: ForeignState, given: Given, family: str, *, kernel: str, flat: bool, layers: str, hidden: str, head: str
-) -> ModelConfig:
-    """The numbers of a model of ViT blocks: width, channels and patch from the tokeniser's kernel, (D, C, t, h, w), or
-    (D, C, h, w) where it is `flat`."""
-    shape = theirs.shape(kernel, 4 if flat else 5)
-    patch = (1, *shape[2:]) if flat else shape[2:]
-    config = family_config(
-        family,
-        (shape[0], theirs.count(layers), given.heads),
-        patch=(patch[0], patch[1], patch[2]),
-        stride=given.stride or (patch[0], patch[1], patch[2]),
-        clip=given.clip,
-        num_classes=theirs.classes(head),
-        channels=shape[1],
-    )
-    return config.with_stages(mlp_dim=theirs.shape(hidden, 1)[0])
-
-
 def grid_for(config: ModelConfig) -> Grid:
     """The grid that the position tables are made for."""
     with torch.device("meta"):
@@ -87,32 +160,5 @@ def grid_for(config: ModelConfig) -> Grid:
 def first_stage(config: ModelConfig) -> Stage:
     """The first encoder, of a model that is not of windows."""
     first = config.stages[0]
-    assert first.kind == "blocks"  # each dialect's `says` refuses the others
+    assert first.kind == "blocks"  # `check_supported` refuses the others
     return first
-
-
-def blocks_of(config: ModelConfig) -> range:
-    return range(first_stage(config).depth)
-
-
-def require(config: ModelConfig, dialect: str, **allowed: tuple[object, ...]) -> None:
-    """Raises ValueError where the model has settings that a dialect cannot say; those not named must be ViT's."""
-    vit: dict[str, tuple[object, ...]] = {
-        "embed": ("tubelet",),
-        "stride": (config.embed.patch,),
-        "frames": (None,),
-        "position": ("learned",),
-        "attend": ("thw",),
-        "gelu": ("erf",),
-        "eps": (1e-6,),
-        "stages": (1,),
-    }
-    found = asdict(config) | asdict(config.embed) | asdict(config.stages[0])
-    found |= {"embed": config.embed.kind, "stages": len(config.stages)}
-    wrong = [
-        f"{name}={found[name]!r} (it knows {', '.join(map(repr, values))})"
-        for name, values in (vit | allowed).items()
-        if name in found and found[name] not in values
-    ]
-    if wrong:
-        raise ValueError(f"the dialect {dialect!r} cannot say a model with {'; '.join(wrong)}: choose another")

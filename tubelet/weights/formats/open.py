@@ -29,7 +29,8 @@ DAMAGES = (
     *(zipfile.BadZipFile, zlib.error, struct.error, SyntaxError, TokenError),
 )
 
-Read = tuple[dict[str, Tensor], tuple[str, ...]]
+# tensors, what was dropped, and, for a pickle, what the tensors were under
+Read = tuple[dict[str, Tensor], tuple[str, ...]] | tuple[dict[str, Tensor], tuple[str, ...], str]
 
 
 class Refused(ValueError):
@@ -64,12 +65,8 @@ def read_foreign(path: str | os.PathLike[str], *, unsafe_pickle: bool = False) -
         ValueError: no such file, a pickle (opening one runs what is in it), or a file that is damaged; names the file.
     """
     file = find_weights(Path(path), unsafe_pickle=unsafe_pickle)
-    within = ""
     try:
-        if unsafe_pickle and is_pickle(file):
-            state, dropped, within = from_pickle(file)
-        else:
-            state, dropped = reader_of(file)(file)
+        state, dropped, *within = reader_of(file, unsafe_pickle=unsafe_pickle)(file)
     except (Refused, Damaged):
         raise
     except DAMAGES as error:
@@ -83,7 +80,7 @@ def read_foreign(path: str | os.PathLike[str], *, unsafe_pickle: bool = False) -
         preprocessor=preprocessor | read_json(file.with_name("video_preprocessor_config.json")),
         file=file,
         dropped=dropped,
-        within=within,
+        within="".join(within),
     )
 
 
@@ -103,34 +100,18 @@ def find_weights(path: Path, *, unsafe_pickle: bool = False) -> Path:
     return path
 
 
-def begins(file: Path) -> bytes:
-    with open(file, "rb") as handle:
-        return handle.read(9)
-
-
-def is_safetensors(head: bytes) -> bool:
-    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < 2**40  # the length of its header
-
-
-def is_pickle(file: Path) -> bool:
-    """By its first bytes and, where they say nothing, by its name."""
-    head = begins(file)
-    if file.name == INDEX or is_safetensors(head) or (head[:2] == b"PK" and holds_arrays(file)):
-        return False
-    return file.suffix in PICKLED or head[:1] == b"\x80" or head[:2] == b"PK"
-
-
-def reader_of(file: Path) -> Callable[[Path], Read]:
-    """How to read a file, by its first bytes."""
-    head = begins(file)
+def reader_of(file: Path, *, unsafe_pickle: bool) -> Callable[[Path], Read]:
+    """How to read a file, by its first bytes and, where they say nothing, by its name."""
     if file.name == INDEX:
         return read_shards
-    if is_safetensors(head):
+    with open(file, "rb") as handle:
+        head = handle.read(9)
+    if head[8:] == b"{" and int.from_bytes(head[:8], "little") < 2**40:  # the length of its header
         return lambda file: (load_tensors(file), ())
-    if is_pickle(file):
-        refuse_pickle(file)
-    if head[:2] == b"PK":
+    if head[:2] == b"PK" and holds_arrays(file):
         return read_npz
+    if file.suffix in PICKLED or head[:1] == b"\x80" or head[:2] == b"PK":
+        return read_trusted_pickle if unsafe_pickle else refuse_pickle(file)
     if head and (0x80 < head[0] < 0x90 or head[0] in (0xDE, 0xDF)):  # a map, as every flax file is
         return read_flax
     raise Refused(
@@ -138,7 +119,7 @@ def reader_of(file: Path) -> Callable[[Path], Read]:
     )
 
 
-def from_pickle(file: Path) -> tuple[dict[str, Tensor], tuple[str, ...], str]:
+def read_trusted_pickle(file: Path) -> Read:
     try:
         return read_pickled(file)
     except ValueError as error:

@@ -86,7 +86,9 @@ def check_archive(file: Path) -> None:
         names = [entry.filename for entry in entries]
         if len(set(names)) != len(names) or len(names) > MOST_ENTRIES or archive.comment:
             raise ValueError(f"an archive with a comment, a name twice, or more than {MOST_ENTRIES} entries")
-        if any(not stored_as_it_is(entry) for entry in entries):
+        if any(
+            e.flag_bits & 1 or e.compress_type != zipfile.ZIP_STORED or e.compress_size != e.file_size for e in entries
+        ):
             raise ValueError("its archive is packed or encrypted, torch.save does neither")
         if sum(entry.file_size for entry in entries) > size:
             raise ValueError("the entries of its archive overlap")
@@ -96,11 +98,6 @@ def check_archive(file: Path) -> None:
         if len(programs) != 1 or programs[0].file_size > MOST_PROGRAM_BYTES:
             raise ValueError(f"expected one data.pkl of at most {MOST_PROGRAM_BYTES} bytes in its archive")
         check_program(archive.read(programs[0]))
-
-
-def stored_as_it_is(entry: zipfile.ZipInfo) -> bool:
-    encrypted = entry.flag_bits & 1
-    return entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size and not encrypted
 
 
 def check_program(program: bytes) -> None:

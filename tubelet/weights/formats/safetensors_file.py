@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -43,17 +43,10 @@ class Damaged(ValueError):
     """A file that is not the safetensors file it should be; says which, why, and what to do."""
 
 
-class Listed(NamedTuple):
-    """What the header says of a tensor; `start` and `end` in bytes after the header."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    start: int
-    end: int
-
-
 class Header(NamedTuple):
-    tensors: dict[str, Listed]
+    """The tensors that a file holds, on the meta device, and the texts beside them."""
+
+    tensors: dict[str, Tensor]
     metadata: dict[str, str]
 
 
@@ -66,14 +59,16 @@ def check_header(path: str | os.PathLike[str]) -> Header:
     file = Path(path)
     try:
         entries, size = read_entries(file)
-        metadata = metadata_of(entries.pop("__metadata__", {}))
+        metadata = entries.pop("__metadata__", {})
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("its metadata are not texts by name")
         if len(entries) > MOST_TENSORS:
             raise ValueError(f"{len(entries)} tensors, expected at most {MOST_TENSORS}")
-        tensors = {name: listed(name, entry) for name, entry in entries.items()}
-        check_places(tensors, size)
+        found = {name: read_entry(name, entry) for name, entry in entries.items()}
+        check_places({name: place for name, (_, place) in found.items()}, size)
     except (ValueError, OSError) as error:
         raise damaged(file, error) from error
-    return Header(tensors, metadata)
+    return Header({name: tensor for name, (tensor, _) in found.items()}, metadata)
 
 
 def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -86,15 +81,6 @@ def load_checked(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """All tensors of a file whose header was checked, by name. Raises Damaged where it cannot be read."""
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise damaged(Path(path), error) from error
-
-
-def open_tensors(path: str | os.PathLike[str]) -> Any:
-    """safetensors' own handle on a file, to read a part of it. Raises Damaged as `check_header`."""
-    check_header(path)
-    try:
-        return safe_open(path, "pt")
     except (SafetensorError, OSError) as error:
         raise damaged(Path(path), error) from error
 
@@ -120,14 +106,9 @@ def read_entries(file: Path) -> tuple[dict[str, Any], int]:
     return parse(text), whole - 8 - length  # what begins so is an object, or no JSON
 
 
-def metadata_of(found: object) -> dict[str, str]:
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise ValueError("its metadata are not texts by name")
-    return found
-
-
-def listed(name: str, entry: object) -> Listed:
-    """The entry of one tensor, as far as it can be checked by itself."""
+def read_entry(name: str, entry: object) -> tuple[Tensor, tuple[int, int]]:
+    """A tensor on the meta device, and where it begins and ends, in bytes after the header; as far as its entry can be
+    checked by itself."""
     if not name.isprintable():
         raise ValueError(f"a tensor called {name[:80]!r}, expected a name that can be printed")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
@@ -142,20 +123,20 @@ def listed(name: str, entry: object) -> Listed:
     start, end = offsets
     if end - start != (wanted := math.prod(shape) * DTYPES[dtype].itemsize):
         raise ValueError(f"{name[:80]!r}, {dtype} {str(shape)[:80]}, is in {end - start} bytes, expected {wanted}")
-    return Listed(DTYPES[dtype], tuple(shape), start, end)
+    return torch.empty(shape, dtype=DTYPES[dtype], device="meta"), (start, end)
 
 
 def are_counts(values: object) -> bool:
     return isinstance(values, list | tuple) and all(is_count(value, least=0) for value in values)
 
 
-def check_places(tensors: dict[str, Listed], size: int) -> None:
+def check_places(places: dict[str, tuple[int, int]], size: int) -> None:
     """Raises ValueError unless the tensors lie one after another, from the first byte to the last of `size`."""
     end = 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
-        if tensor.start != end:
-            how = "overlaps the tensor" if tensor.start < end else "leaves a gap after the one"
-            raise ValueError(f"{name[:80]!r}, from byte {tensor.start} on, {how} before it, which ends at {end}")
-        end = tensor.end
+    for name, (start, stop) in sorted(places.items(), key=lambda item: item[1]):
+        if start != end:
+            how = "overlaps the tensor" if start < end else "leaves a gap after the one"
+            raise ValueError(f"{name[:80]!r}, from byte {start} on, {how} before it, which ends at {end}")
+        end = stop
     if end != size:
         raise ValueError(f"its tensors take {end} bytes, it has {size} for them")

@@ -15,7 +15,7 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.timm import NAMES
 from tubelet.weights.dialects.vit import ENCODER, block, first_stage
-from tubelet.weights.init.image_tokens import positions
+from tubelet.weights.init.image_tokens import fill_positions
 from tubelet.weights.init.image_weights import ImageWeights, read, said_grid
 from tubelet.weights.init.resize_patch import resize_kernel
 from tubelet.weights.store import load_strict
@@ -59,17 +59,17 @@ def init_from_image(
     Raises:
         ValueError: weights that cannot be had or do not fit; the model is then unchanged.
     """
-    check(model, kernel, temporal, parity)
+    check_start(model, kernel, temporal, parity)
     link = Link(read(weights).tensors, reading=True)
-    report = embed(model, link, kernel, resize_patch=resize_patch)
-    report += positions(model, link, image_grid, partial(said_grid, weights), as_scenic=parity == "scenic")
-    report += blocks(model, link, temporal or TEMPORAL[parity][0], keep_norm=parity == "scenic")
-    report += norm_and_rest(model, link)
+    report = fill_tokeniser(model, link, kernel, resize_patch=resize_patch)
+    report += fill_positions(model, link, image_grid, partial(said_grid, weights), as_scenic=parity == "scenic")
+    report += fill_blocks(model, link, temporal or TEMPORAL[parity][0], keep_norm=parity == "scenic")
+    report += fill_norm(model, link)
     load_strict(model, {**model.state_dict(), **link.finish("video")}, what="image weights")
     return report
 
 
-def check(model: SpaceTimeTransformer, kernel: Kernel, temporal: Temporal | None, parity: Parity | None) -> None:
+def check_start(model: SpaceTimeTransformer, kernel: Kernel, temporal: Temporal | None, parity: Parity | None) -> None:
     if parity not in TEMPORAL:
         raise ValueError(f"unknown parity {parity!r}: expected 'scenic', or None")
     times = TEMPORAL[parity]
@@ -83,7 +83,7 @@ def check(model: SpaceTimeTransformer, kernel: Kernel, temporal: Temporal | None
         raise ValueError(f"scenic has no {model.config.family!r}, only {', '.join(SCENIC)}: leave parity out")
 
 
-def embed(model: SpaceTimeTransformer, link: Link, kernel: Kernel, *, resize_patch: bool) -> list[str]:
+def fill_tokeniser(model: SpaceTimeTransformer, link: Link, kernel: Kernel, *, resize_patch: bool) -> list[str]:
     c, dim = model.config.embed, first_stage(model.config).dim
     if c.kind not in ("tubelet", "space-time"):
         raise ValueError(f"an image kernel does not fit embed={c.kind!r}: use embed='tubelet' or 'space-time'")
@@ -91,9 +91,19 @@ def embed(model: SpaceTimeTransformer, link: Link, kernel: Kernel, *, resize_pat
     if image.shape[0] != dim:
         raise ValueError(f"the image model has width {image.shape[0]}, the video model {dim}: choose the same size")
     t, h, w = c.patch
-    share, where = shares(kernel, t)
-    image, colours = with_channels(image, model.config.channels)
-    image, resized = with_side(image, (h, w), resize_patch=resize_patch)
+    share, where = share_kernel(kernel, t)
+    colours, resized, channels = "", "", model.config.channels
+    if image.shape[1] == 3 and channels == 1:
+        image, colours = image.sum(1, keepdim=True), ", colours summed to brightness"
+    if image.shape[1] != channels:
+        raise ValueError(f"the image model has {image.shape[1]} channels, the video model {channels}: expected as many")
+    if (sides := tuple(image.shape[2:])) != (h, w):
+        if not resize_patch:
+            raise ValueError(
+                f"the image model has patches of {sides} px, the video model {(h, w)}: choose the patch of the image "
+                f"model, such as vivit2-B/16x2, or resize its kernel with resize_patch=True"
+            )
+        image, resized = resize_kernel(image, (h, w)), f", resized from {sides[0]} x {sides[1]} to {h} x {w} px"
     if c.kind == "space-time":
         put(link, "embed.space", image[:, :, None], bias)
         put(link, "embed.time", inflate(torch.eye(dim)[:, :, None, None], share), torch.zeros(dim))
@@ -103,27 +113,7 @@ def embed(model: SpaceTimeTransformer, link: Link, kernel: Kernel, *, resize_pat
     return [f"tokeniser: taken, {where}{resized}{colours}"]
 
 
-def with_channels(image: Tensor, channels: int) -> tuple[Tensor, str]:
-    if image.shape[1] == channels:
-        return image, ""
-    if (image.shape[1], channels) != (3, 1):
-        raise ValueError(f"the image model has {image.shape[1]} channels, the video model {channels}: expected as many")
-    return image.sum(1, keepdim=True), ", colours summed to brightness"
-
-
-def with_side(image: Tensor, side: tuple[int, int], *, resize_patch: bool) -> tuple[Tensor, str]:
-    h, w = image.shape[2:]
-    if (h, w) == side:
-        return image, ""
-    if not resize_patch:
-        raise ValueError(
-            f"the image model has patches of {(h, w)} px, the video model {side}: "
-            f"choose the patch of the image model, such as vivit2-B/16x2, or resize its kernel with resize_patch=True"
-        )
-    return resize_kernel(image, side), f", resized from {h} x {w} to {side[0]} x {side[1]} px"
-
-
-def shares(kernel: Kernel, frames: int) -> tuple[Tensor, str]:
+def share_kernel(kernel: Kernel, frames: int) -> tuple[Tensor, str]:
     """How much of the image kernel each of `frames` frames gets, (t,), and how to say it.
 
     Source of rank pooling: arXiv 1612.00738, section 3.2.
@@ -148,7 +138,7 @@ def put(link: Link, ours: str, weight: Tensor, bias: Tensor) -> None:
     link.result |= {f"{ours}.weight": weight, f"{ours}.bias": bias}
 
 
-def blocks(model: SpaceTimeTransformer, link: Link, temporal: Temporal, *, keep_norm: bool) -> list[str]:
+def fill_blocks(model: SpaceTimeTransformer, link: Link, temporal: Temporal, *, keep_norm: bool) -> list[str]:
     depth, steps = ForeignState(link.source).count("blocks.{}."), first_stage(model.config).attend.split(",")
     if depth != (own := first_stage(model.config).depth):
         raise ValueError(f"the image model has {depth} blocks, the video model {own}: expected as many")
@@ -185,7 +175,7 @@ def copy_step(
             state[f"{block}.{layer.format(time)}.{part}"] = torch.zeros_like(value) if zero else value
 
 
-def norm_and_rest(model: SpaceTimeTransformer, link: Link) -> list[str]:
+def fill_norm(model: SpaceTimeTransformer, link: Link) -> list[str]:
     """The last norm; what the image model has no counterpart for; the image classifier."""
     stage = first_stage(model.config)
     attentive = stage.pool == "attentive"

@@ -15,7 +15,7 @@ from tubelet.weights.dialects.timm import TOKENS
 from tubelet.weights.dialects.vit import ENCODER, PREFIX, first_stage
 
 
-def positions(
+def fill_positions(
     model: SpaceTimeTransformer,
     link: Link,
     image_grid: Sequence[int] | None,
@@ -47,7 +47,7 @@ def positions(
     if not report:
         report = ["positions: left, the model makes its own for each size"]
     dropped = as_scenic and model.config.family == "vivit2"
-    return report + prefix_tokens(model, link, tokens, rows if count else None, dropped=dropped)
+    return report + fill_prefix(model, link, tokens, rows if count else None, dropped=dropped)
 
 
 def along(table: Tensor, axes: str) -> Tensor:
@@ -106,7 +106,7 @@ def squarest(cells: int) -> tuple[int, int] | None:
     return next(((h, cells // h) for h in range(math.isqrt(max(cells, 0)), 1, -1) if cells % h == 0), None)
 
 
-def prefix_tokens(
+def fill_prefix(
     model: SpaceTimeTransformer,
     link: Link,
     tokens: Sequence[tuple[str, Tensor]],

@@ -4,8 +4,7 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +68,11 @@ def download(name: str, file: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repository = name.removeprefix(HUB) if name.startswith(HUB) else f"timm/{name}"
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # nothing of what it tries again: in the end one message says it
     try:
-        with without_retry_lines():
-            return Path(hf_hub_download(repository, file))
+        return Path(hf_hub_download(repository, file))
     except Exception as error:  # each version of the hub client raises the errors of another HTTP library
         if isinstance(error, OSError) and error.errno in OF_THE_DISK:
             raise
@@ -87,18 +88,8 @@ def download(name: str, file: str) -> Path:
             f"a .safetensors file, or bring what another machine downloaded into {constants.HF_HUB_CACHE} and set "
             f"HF_HUB_OFFLINE=1"
         ) from error
-
-
-@contextmanager
-def without_retry_lines() -> Iterator[None]:
-    """Inside, the hub client says nothing of what it tries again: in the end one message says it."""
-    logger = logging.getLogger("huggingface_hub")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)
 
 
 def image_config(weights: ImageWeights) -> dict[str, Any]:
