@@ -23,15 +23,16 @@ def show_plan(config: StreamConfig, predictor: Predictor, footage: Footage, slid
         way = "each step is encoded once"
     else:
         way = "each window is computed anew (vivit2 would encode each step once)"
+    window_seconds, hop_seconds = slide.seconds(slide.window), slide.seconds(slide.hop)
     trained = "" if slide.window == predictor.spec.frames else f", trained on {predictor.spec.frames}"
-    window, hop = rounded(config.window, slide.window_seconds), rounded(config.hop, slide.hop_seconds)
+    window, hop = rounded(config.window, window_seconds), rounded(config.hop, hop_seconds)
     rows = [
         ("file", str(config.file)),
         ("model", f"{predictor.model.config.family}, {plural(len(predictor.classes), 'class')}; {way}"),
         ("video", footage.words),
-        ("frames", f"every {slide.seconds_between_frames:.4g} s; a step is {slide.step_seconds:.4g} s"),
-        ("window", f"{slide.window_seconds:.4g} s, {plural(slide.window, 'frame')}{trained}{window}"),
-        ("hop", f"{slide.hop_seconds:.4g} s{hop}"),
+        ("frames", f"every {slide.seconds_between_frames:.4g} s; a step is {slide.seconds(slide.step):.4g} s"),
+        ("window", f"{window_seconds:.4g} s, {plural(slide.window, 'frame')}{trained}{window}"),
+        ("hop", f"{hop_seconds:.4g} s{hop}"),
     ]
     facts("Streaming", rows)
 
