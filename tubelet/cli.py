@@ -262,7 +262,7 @@ def bench(command: Bench) -> int:
     from tubelet.bench import bench as measure
     from tubelet.bench import print_bench, to_json
 
-    found = measure(**fields_but(command, "json"))
+    found = measure(command.model, **fields_but(command, "model", "json"))
     print_json(to_json(found)) if command.json else print_bench(found)
     return 0
 
