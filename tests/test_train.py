@@ -581,8 +581,8 @@ def test_views_that_the_kind_does_not_have_are_refused_before_the_training(tmp_p
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"batch": 0}, "batch = 0: expected 1 or more"),
-        ({"accumulate": 0}, "accumulate = 0: expected 1 or more"),
+        ({"batch": 0}, "batch = 0: expected more than 0"),
+        ({"accumulate": 0}, "accumulate = 0: expected more than 0"),
         ({"mixup": -0.1}, "mixup = -0.1: expected 0 or more"),
         ({"ema": 1.0}, "ema = 1.0: expected less than 1"),
         ({"lr": 0.0}, "lr = 0.0: expected more than 0"),

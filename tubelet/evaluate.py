@@ -92,7 +92,6 @@ def evaluate(
             ready,
             views_text=views,
             workers=workers,
-            device=predictor.device,
             after=lambda _: progress.advance(f"{progress.done + 1}/{progress.total} files"),
         )
     evaluation = measure_answers(answers, task, split=split, views=views)

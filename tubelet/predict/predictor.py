@@ -119,7 +119,6 @@ class Predictor:
                 ready,
                 views_text=views,
                 workers=workers,
-                device=self.device,
                 after=take,
             )
         return given

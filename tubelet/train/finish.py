@@ -51,9 +51,7 @@ def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) ->
     task = settle_task(model, plan, team, show=show)
     about = {"clip_spec": plan.spec.to_json(), "task": task.to_json(), "tubelet": __version__}
     save(model, run.path, about=about)
-    evaluation, seconds = evaluate_split(
-        model, task, plan, team, views=config.views, title="evaluating", show=show, split=plan.data.held_out
-    )
+    evaluation, seconds = evaluate_split(model, task, plan, team, split=plan.data.held_out, show=show)
     bad.announce(BadFile(one.path, one.code, one.note, plan.data.held_out) for one in evaluation.failed)
     write_labelled(evaluation.answers, task, run.path / PREDICTIONS)
     results = evaluation.to_json()
@@ -84,9 +82,7 @@ def settle_task(model: SpaceTimeTransformer, plan: Plan, team: Team, *, show: bo
     task = plan.data.source.task
     if not (plan.data.chooses and task.settles):
         return task
-    chosen, _ = evaluate_split(
-        model, task, plan, team, views=plan.config.views, title="thresholds", show=show, split="val"
-    )
+    chosen, _ = evaluate_split(model, task, plan, team, split="val", title="thresholds", show=show)
     values = np.stack([one.values for one in chosen.read if one.values is not None])
     return task.settle(task.targets([one.item.label for one in chosen.read]), values)
 
@@ -98,13 +94,15 @@ def evaluate_split(
     team: Team,
     *,
     split: str,
-    views: str,
-    title: str,
+    title: str = "evaluating",
     show: bool,
     single: bool = False,
 ) -> tuple[Evaluation, float]:
-    """What a model is worth on the clips of a split, and the seconds that its answers took."""
-    items = plan.data.items(split)
+    """The figures of a model on the clips of a split, and the seconds that its answers took.
+
+    single: from the middle frame of one clip alone.
+    """
+    items, views = plan.data.items(split), "1x1" if single else plan.config.views
     begun = time.monotonic()
     with bar(title, len(items), show=show) as progress:
         answers = answer(
@@ -116,7 +114,6 @@ def evaluate_split(
             views_text=views,
             single_frame=single,
             workers=plan.workers,
-            device=team.device,
             after=lambda _: progress.advance(f"{progress.done + 1}/{progress.total} clips"),
         )
     return measure_answers(answers, task, split=split, views=views), time.monotonic() - begun
@@ -141,14 +138,8 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
     if budget:
         clips = len(plan.data.items(plan.data.held_out))
         budget = Budget(budget.seconds, budget.begun, clips, budget.clip_seconds, other_seconds=REPORT_SECONDS)
-    other = Fit(
-        plan=replace(plan, config=config),
-        model=model,
-        clips=fit.clips,
-        team=alone,
-        pace=Pace(fit.pace.steps, budget=budget),
-        single_frame=True,
-    )
+    pace = Pace(fit.pace.steps, budget=budget)
+    other = Fit(replace(plan, config=config), model, fit.clips, alone, pace, single_frame=True)
     with bar("one frame", other.pace.steps, show=show) as progress:
 
         def after(figures: dict[str, float]) -> bool:
@@ -159,17 +150,8 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
             return False
 
         other.run(after=after)
-    found, _ = evaluate_split(
-        model,
-        plan.data.source.task,
-        plan,
-        alone,
-        split=plan.data.held_out,
-        views="1x1",
-        title="evaluating",
-        show=False,
-        single=True,
-    )
+    task, split = plan.data.source.task, plan.data.held_out
+    found, _ = evaluate_split(model, task, plan, alone, split=split, show=False, single=True)
     return {found.results.figure_name: found.results.figure}
 
 

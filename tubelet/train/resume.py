@@ -25,7 +25,9 @@ def find_run(config: TrainConfig) -> Run:
     run = Run(config.out) if config.out else next_run(Path("runs") / name_of(config.data))
     if run.config_file.is_file():
         return run
-    if run.path.is_file() or (run.path.is_dir() and any(not is_passing(file.name) for file in run.path.iterdir())):
+    names = [file.name for file in run.path.iterdir()] if run.path.is_dir() else []
+    # what a process leaves in a new run when it is killed before config.json is there is no hindrance
+    if run.path.is_file() or not all(name == LOCK or is_leftover(name) for name in names):
         raise ValueError(f"{run.path} holds something that is no run: choose another --out")
     run.path.mkdir(parents=True, exist_ok=True)
     return run
@@ -66,11 +68,6 @@ def is_begun(plan: Plan, run: Run) -> bool:
             f"{run.path} holds a model, but neither {CARD} nor a checkpoint to go on from: choose another --out"
         )
     return False
-
-
-def is_passing(name: str) -> bool:
-    """Whether a file is one that a process leaves in a new run when it is killed before config.json is there."""
-    return name == LOCK or is_leftover(name)
 
 
 def checkpoint_bytes(plan: Plan) -> int:

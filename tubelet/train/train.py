@@ -205,7 +205,7 @@ def features_of(
     if budget:  # looks are at features, the evaluation is of files
         measured, begun = plan.data.items(plan.data.held_out), time.monotonic()
         task, root, views = plan.data.source.task, plan.data.source.root, plan.config.views
-        answer(model, plan.spec, task, root, measured[:TRIED], views_text=views, device=team.device)
+        answer(model, plan.spec, task, root, measured[:TRIED], views_text=views)
         budget.clips = 0
         budget.other_seconds += (time.monotonic() - begun) / len(measured[:TRIED]) * len(measured)
     return train, looked_at
