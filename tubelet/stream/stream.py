@@ -1,4 +1,4 @@
-"""The task: from a run and a long video to windows, segments and files."""
+"""From a run and a long video to windows, segments and files."""
 
 import sys
 import time
@@ -15,13 +15,15 @@ from tubelet.predict.predictor import Predictor
 from tubelet.stream.codes import hash_steps, keep_steps, read_steps
 from tubelet.stream.config import StreamConfig
 from tubelet.stream.outputs import Files, choose_places, segment_object, window_object
-from tubelet.stream.segments import Window, find_segments
+from tubelet.stream.segments import Segment, Window, find_segments
 from tubelet.stream.show import show_end, show_plan, show_segments, words_of
 from tubelet.stream.source import Footage, from_file, from_pipe
 from tubelet.stream.window import Slide, choose_slide, slide_window
 from tubelet.system.console import Bar, bar, clock
 from tubelet.system.exits import code_of
 from tubelet.system.text import dumps, visible
+
+__all__ = ["Segment", "Window", "find_segments", "stream_fn", "windows_of_file"]
 
 
 def windows_of_file(
