@@ -82,21 +82,13 @@ def settle_task(model: SpaceTimeTransformer, plan: Plan, team: Team, *, show: bo
     task = plan.data.source.task
     if not (plan.data.chooses and task.settles):
         return task
-    chosen, _ = evaluate_split(model, task, plan, team, split="val", title="thresholds", show=show)
+    chosen, _ = evaluate_split(model, task, plan, team, split="val", show=show)
     values = np.stack([one.values for one in chosen.read if one.values is not None])
     return task.settle(task.targets([one.item.label for one in chosen.read]), values)
 
 
 def evaluate_split(
-    model: SpaceTimeTransformer,
-    task: Task,
-    plan: Plan,
-    team: Team,
-    *,
-    split: str,
-    title: str = "evaluating",
-    show: bool,
-    single: bool = False,
+    model: SpaceTimeTransformer, task: Task, plan: Plan, team: Team, *, split: str, show: bool, single: bool = False
 ) -> tuple[Evaluation, float]:
     """The figures of a model on the clips of a split, and the seconds that its answers took.
 
@@ -104,6 +96,7 @@ def evaluate_split(
     """
     items, views = plan.data.items(split), "1x1" if single else plan.config.views
     begun = time.monotonic()
+    title = "evaluating" if split == plan.data.held_out else "thresholds"
     with bar(title, len(items), show=show) as progress:
         answers = answer(
             model.to(team.device),
