@@ -68,10 +68,9 @@ def segment_object(segment: Segment) -> dict[str, Any]:
 class Files:
     """The files of a stream: a context that opens the tables; each window is written when it comes."""
 
-    def __init__(self, places: Places, classes: Sequence[str], *, words: tuple[str, str] = ("", "")):
-        """words: of the picture, the names of the video and of the model."""
-        self.places, self.classes, self.stack = places, list(classes), ExitStack()
-        self.words = words
+    def __init__(self, places: Places, classes: Sequence[str], **words: str):
+        """words: of the picture, `title` and `model`."""
+        self.places, self.classes, self.words, self.stack = places, list(classes), words, ExitStack()
 
     def __enter__(self) -> "Files":
         for place in self.places.values():
@@ -114,5 +113,4 @@ class Files:
                 times = [f"{one.start_seconds:.3f}", f"{one.end_seconds:.3f}"]
                 table.writerow([*times, text_cell(one.label), f"{one.probability:.6f}"])
         if "picture" in self.places and windows:
-            title, model = self.words
-            draw(self.places["picture"], windows, segments, self.classes, on=on, title=title, model=model)
+            draw(self.places["picture"], windows, segments, self.classes, on=on, **self.words)

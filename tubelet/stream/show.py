@@ -1,4 +1,4 @@
-"""What a stream says on the screen: what it is going to do, what happened when, what it left behind."""
+"""The screen of a stream: its plan, the segments, the files written."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ SHOWN_SEGMENTS = 40
 
 
 def show_plan(config: StreamConfig, predictor: Predictor, footage: Footage, slide: Slide) -> None:
-    """How the video will be looked at, and what was rounded to whole steps."""
+    """The window and hop along the video, with what was rounded to whole steps."""
     if encodes_steps_apart(predictor.model):
         way = "each step is encoded once"
     else:
@@ -35,12 +35,6 @@ def show_plan(config: StreamConfig, predictor: Predictor, footage: Footage, slid
         ("hop", f"{hop_seconds:.4g} s{hop}"),
     ]
     facts("Streaming", rows)
-
-
-def words_of(config: StreamConfig, predictor: Predictor) -> tuple[str, str]:
-    """What the picture is called: the name of the video, and the model."""
-    file = "standard input" if config.is_pipe else config.file.name
-    return file, f"{predictor.model.config.family} of {config.run}, {plural(len(predictor.classes), 'class')}"
 
 
 def rounded(asked_seconds: float | None, seconds: float) -> str:

@@ -16,12 +16,12 @@ from tubelet.stream.codes import hash_steps, keep_steps, read_steps
 from tubelet.stream.config import StreamConfig
 from tubelet.stream.outputs import Files, choose_places, segment_object, window_object
 from tubelet.stream.segments import Segment, Window, find_segments
-from tubelet.stream.show import show_end, show_plan, show_segments, words_of
+from tubelet.stream.show import show_end, show_plan, show_segments
 from tubelet.stream.source import Footage, from_file, from_pipe
 from tubelet.stream.window import Slide, choose_slide, slide_window
 from tubelet.system.console import Bar, bar, clock
 from tubelet.system.exits import code_of
-from tubelet.system.text import dumps, visible
+from tubelet.system.text import dumps, plural, visible
 
 __all__ = ["Segment", "Window", "find_segments", "stream_fn", "windows_of_file"]
 
@@ -77,7 +77,9 @@ def stream_fn(config: StreamConfig) -> int:
     if not config.json:
         show_plan(config, predictor, footage, slide)
     code, trouble, windows, begun = 0, "", [], time.monotonic()
-    with Files(places, predictor.classes, words=words_of(config, predictor)) as files, saver as codes:
+    model = f"{predictor.model.config.family} of {config.run}, {plural(len(predictor.classes), 'class')}"
+    title = "standard input" if config.is_pipe else config.file.name
+    with Files(places, predictor.classes, title=title, model=model) as files, saver as codes:
         try:
             for window in show_windows(predictor, footage, slide, codes, show=not config.json):
                 windows.append(window)

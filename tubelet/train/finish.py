@@ -1,6 +1,5 @@
-"""After the last step: the weights are kept, measured on clips they never saw, and reported."""
+"""The end of a training: its weights are kept, measured on held-out clips, and reported."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -156,12 +155,6 @@ def one_frame(config: ModelConfig) -> ModelConfig:
     stage = replace(first, **plain, prefix=1, pool="cls", norm="tokens")
     config = replace(config, family="vidtrans", stages=(stage,), clip=(1, *config.clip[1:]))
     return config.with_embed(patch=(1, *embed.patch[1:]), stride=(1, *embed.stride[1:]))
-
-
-def all_weights(run: Run, figure_name: str) -> dict[str, Any]:
-    """The results of a run of which all weights learned, for the report of a frozen one."""
-    whole = json.loads((run.path / RESULTS).read_text())
-    return {"run": str(run.path), **{key: whole[key] for key in (figure_name, "clips", "seconds_total")}}
 
 
 def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:

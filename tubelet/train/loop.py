@@ -20,13 +20,13 @@ from tubelet.train.feature_cache import Features
 from tubelet.train.pace import FIRST_STEPS
 from tubelet.train.trainer import Best, Fit
 
-LOOKS = (5, 20)  # fewest and most times that held-out clips are looked at during training
-LOOK_CLIPS = 256  # how many of them, at most, each time
+VALIDATIONS = (5, 20)  # fewest and most times that held-out clips are looked at during training
+VALIDATION_CLIPS = 256  # how many of them, at most, each time
 WAIT_SHARE = 0.1  # of training that may go by in waiting for clips before something is advised
-LOOK_SHARE = 0.1  # of the work that looking may take; a clip looked at is a third of one learned from
+VALIDATION_SHARE = 0.1  # of the work that looking may take; a clip looked at is a third of one learned from
 
 
-def learn(
+def train_steps(
     fit: Fit, run: Run, held: Clips | Features, *, recent: list[dict[str, float]], title: str, show: bool
 ) -> None:
     """The rest of the steps, with looks at the held-out clips, checkpoints, and a bar.
@@ -59,13 +59,13 @@ def learn(
             recent.append(figures)
             bad.announce(found)
             waits.append((figures["waited"], figures["seconds"]))
-            step, look_due = fit.step, is_look(fit, held)
+            step, look_due = fit.step, is_validation_due(fit, held)
             if decision:
                 pace.take(decision)
             if show and step == FIRST_STEPS[-1]:
                 say("pace", pace_words(fit))
             if look_due or step == pace.steps:
-                held_score = f" held out {100 * look_and_log(fit, run, held, recent, draw):.0f}%"
+                held_score = f" held out {100 * validate_and_log(fit, run, held, recent, draw):.0f}%"
                 patience = plan.config.patience
                 if patience is not None and fit.best is not None and fit.best.worse_looks >= patience:
                     pace.take(replace(pace.decision, step=step, progress=1.0, steps=step))
@@ -92,15 +92,15 @@ def learn(
         raise Stopped(run.path, stop)
 
 
-def looks_of(fit: Fit, held: Clips | Features) -> int:
+def count_validations(fit: Fit, held: Clips | Features) -> int:
     """How often held-out clips are looked at in a training."""
-    affordable = int(LOOK_SHARE * 3 * fit.pace.steps * fit.plan.config.batch / min(len(held), LOOK_CLIPS))
-    return min(max(affordable, LOOKS[0]), LOOKS[1])
+    affordable = int(VALIDATION_SHARE * 3 * fit.pace.steps * fit.plan.config.batch / min(len(held), VALIDATION_CLIPS))
+    return min(max(affordable, VALIDATIONS[0]), VALIDATIONS[1])
 
 
-def is_look(fit: Fit, held: Clips | Features) -> bool:
+def is_validation_due(fit: Fit, held: Clips | Features) -> bool:
     """Whether held-out clips are looked at after this step: at even shares of the progress."""
-    looks, rounding = looks_of(fit, held), 1e-9
+    looks, rounding = count_validations(fit, held), 1e-9
     before, now = (int(looks * fit.pace.progress(step) + rounding) for step in (fit.step - 1, fit.step))
     return now > before
 
@@ -123,7 +123,7 @@ def pace_words(fit: Fit) -> str:
     )
 
 
-def look_and_log(
+def validate_and_log(
     fit: Fit,
     run: Run,
     held: Clips | Features,
@@ -135,7 +135,7 @@ def look_and_log(
     when = {"step": fit.step, "epoch": fit.step / (len(fit.clips) / fit.plan.config.batch)}
     recent.clear()
     begun = time.monotonic()
-    loss, score = fit.team.gather(look(fit, held))[0]
+    loss, score = fit.team.gather(validate(fit, held))[0]
     if fit.plan.data.chooses:
         keep_best(fit, score, loss)
     if fit.team.first:
@@ -144,9 +144,9 @@ def look_and_log(
     draw({**mean, "val_loss": loss, f"val_{name}": score}, fit.step)
     if budget := fit.pace.budget:
         seconds = time.monotonic() - begun
-        budget.looks_seconds = seconds * round(looks_of(fit, held) * (1 - fit.pace.progress(fit.step)))
+        budget.looks_seconds = seconds * round(count_validations(fit, held) * (1 - fit.pace.progress(fit.step)))
         if isinstance(held, Clips):  # the encoder of features is not at work in a look
-            budget.clip_seconds = seconds / min(len(held), LOOK_CLIPS)
+            budget.clip_seconds = seconds / min(len(held), VALIDATION_CLIPS)
     return score
 
 
@@ -190,11 +190,11 @@ def summary(recent: list[dict[str, float]], fit: Fit) -> dict[str, float]:
 
 def spread(count: int) -> list[int]:
     """The clips, of `count`, that are looked at: evenly chosen where there are many."""
-    return np.unique(np.linspace(0, count - 1, min(count, LOOK_CLIPS)).round().astype(int)).tolist()
+    return np.unique(np.linspace(0, count - 1, min(count, VALIDATION_CLIPS)).round().astype(int)).tolist()
 
 
 @torch.no_grad()
-def look(fit: Fit, held: Clips | Features) -> tuple[float, float]:
+def validate(fit: Fit, held: Clips | Features) -> tuple[float, float]:
     """Mean loss and score on held-out clips. Those that cannot be read are passed over here, and counted in the end."""
     chosen = spread(len(held))
     fit.wrapped.eval()

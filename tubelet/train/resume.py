@@ -1,7 +1,8 @@
-"""The run directory before the first step: a new one, or one whose training was stopped and goes on."""
+"""The run directory before the first step: a new one, or that of a training that was stopped and goes on."""
 
 import json
 import os
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,8 @@ def name_of(data: Path) -> str:
 
 def next_run(base: Path) -> Run:
     """`base`, or base-2, base-3 and so on: the first that is not finished."""
-    run, number = Run(base), 1
-    while run.finished:
-        number += 1
-        run = Run(base.with_name(f"{base.name}-{number}"))
-    return run
+    runs = (Run(base.with_name(f"{base.name}-{number}") if number > 1 else base) for number in count(1))
+    return next(run for run in runs if not run.finished)
 
 
 def check_same(plan: Plan, run: Run, old: dict[str, Any]) -> None:
