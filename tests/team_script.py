@@ -22,7 +22,7 @@ from tubelet.train.trainer import Fit
 
 data, out, jobs = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 rank = os.environ["RANK"]
-learn = Fit.learn
+learn = Fit.take_step
 
 
 def stop_at(steps: int | None) -> None:
@@ -31,7 +31,7 @@ def stop_at(steps: int | None) -> None:
             signal.raise_signal(signal.SIGTERM)
         return learn(fit, parts)
 
-    Fit.learn = learn_and_signal  # type: ignore[method-assign]
+    Fit.take_step = learn_and_signal  # type: ignore[method-assign]
 
 
 def typed(arguments: list[str]) -> dict[str, Any]:

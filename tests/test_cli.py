@@ -271,7 +271,7 @@ def test_other_commands_explain_what_is_wrong(
         ("train x --batch many", ["--batch NUMBER", "'many'"]),
         ("train x --batch 1.5", ["--batch NUMBER", "'1.5'"]),
         ("train x --lr fast", ["--lr NUMBER", "'fast'"]),
-        ("train x --batch 0", ["batch = 0", "1 or more"]),
+        ("train x --batch 0", ["batch = 0", "more than 0"]),
         ("train x --embed words", ["--embed", "'words'", "tubelet", "space-time", "depthwise", "conv"]),
         ("train x --size 48", ["--size HEIGHT WIDTH", "2"]),
         ("train x --size=48", ["--size HEIGHT WIDTH", "2"]),

@@ -313,7 +313,7 @@ def test_a_frozen_run_that_was_stopped_ends_as_one_that_was_not(
 ) -> None:
     settings = {"init": vit, "mixup": 0.4, "ema": 0.9, "dropout": 0.2}
     straight = train(videos, tmp_path / "straight", **settings)
-    learn = Fit.learn
+    learn = Fit.take_step
 
     def learn_and_signal(fit: Fit, parts: Any) -> dict[str, float]:
         if fit.step == 2:
@@ -321,7 +321,7 @@ def test_a_frozen_run_that_was_stopped_ends_as_one_that_was_not(
         return learn(fit, parts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Fit, "learn", learn_and_signal)
+        patch.setattr(Fit, "take_step", learn_and_signal)
         with pytest.raises(Stopped):
             train(videos, tmp_path / "stopped", **settings)
     saved = load_file(next((tmp_path / "stopped").glob("checkpoints/*/state.safetensors")))
@@ -337,14 +337,14 @@ def test_images_and_sounds_are_learned_from_features_too(
     tmp_path: Path, vit: str, write: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chances: list[torch.Tensor] = []
-    look = tubelet.train.loop.look
+    look = tubelet.train.loop.validate
 
     def look_and_keep(fit: Fit, held: Features) -> tuple[float, float]:
         with torch.no_grad():
             chances.append(fit.model(torch.stack([held.centre(i) for i in range(len(held))])).softmax(1))
         return look(fit, held)
 
-    monkeypatch.setattr("tubelet.train.loop.look", look_and_keep)
+    monkeypatch.setattr("tubelet.train.loop.validate", look_and_keep)
     data = write(tmp_path / "data")
     run = train(data, tmp_path / "run", init=vit, frames=None, views="1x1")
     assert read_json(run / "results.json")["frozen"]["learned"] == "the head"

@@ -42,7 +42,7 @@ def checkpoints_stay() -> Iterator[None]:
     """Also when a training is done, to compare optimizers; and what is logged is of several steps, here and there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "remove_checkpoints", lambda run: None)
-        patch.setattr("tubelet.train.loop.LOOKS", (2, 2))
+        patch.setattr("tubelet.train.loop.VALIDATIONS", (2, 2))
         yield
 
 
@@ -105,8 +105,8 @@ def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(
 
 
 def stopped_by(number: int, times: int = 1) -> Callable[..., Any]:
-    """A `Fit.learn` in whose third step a signal comes, or more."""
-    learn = Fit.learn
+    """A `Fit.take_step` in whose third step a signal comes, or more."""
+    learn = Fit.take_step
 
     def learn_and_signal(fit: Fit, parts: Any) -> dict[str, float]:
         for _ in range(times if fit.step == 2 else 0):
@@ -121,7 +121,7 @@ def test_a_signal_saves_after_its_step_and_the_same_command_goes_on(
     data: Path, straight: Path, tmp_path: Path, number: int, code: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def work() -> None:
-        Fit.learn = stopped_by(number)  # type: ignore[method-assign]
+        Fit.take_step = stopped_by(number)  # type: ignore[method-assign]
         os._exit(command("train", data, *FLAGS, "--save-minutes", "9", "--out", tmp_path / "run"))
 
     assert in_child(work) == code
@@ -134,7 +134,7 @@ def test_a_signal_saves_after_its_step_and_the_same_command_goes_on(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_second_signal_does_not_wait_for_the_step(data: Path, tmp_path: Path, number: int, code: int) -> None:
     def work() -> None:
-        Fit.learn = stopped_by(number, times=2)  # type: ignore[method-assign]
+        Fit.take_step = stopped_by(number, times=2)  # type: ignore[method-assign]
         os._exit(command("train", data, *FLAGS, "--save-minutes", "9", "--out", tmp_path / "run"))
 
     assert in_child(work) == code
@@ -144,7 +144,7 @@ def test_a_second_signal_does_not_wait_for_the_step(data: Path, tmp_path: Path, 
 def test_a_signal_that_torchrun_passes_on_is_no_second_one(data: Path, tmp_path: Path) -> None:
     def work() -> None:
         os.environ["TORCHELASTIC_RUN_ID"] = "none"
-        Fit.learn = stopped_by(signal.SIGINT, times=2)  # type: ignore[method-assign]
+        Fit.take_step = stopped_by(signal.SIGINT, times=2)  # type: ignore[method-assign]
         os._exit(command("train", data, *FLAGS, "--save-minutes", "9", "--out", tmp_path / "run"))
 
     assert in_child(work) == 130
@@ -167,7 +167,7 @@ def test_a_signal_where_no_step_is_done_ends_the_command_too(
 def test_too_little_memory_is_told_with_what_to_do_and_the_same_run_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    learn = Fit.learn
+    learn = Fit.take_step
 
     def too_big(fit: Fit, parts: Any) -> dict[str, float]:
         if fit.step == 3:
@@ -176,7 +176,7 @@ def test_too_little_memory_is_told_with_what_to_do_and_the_same_run_goes_on(
 
     arguments = ("train", data, *FLAGS, "--mixup", "0", "--out", tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(Fit, "learn", too_big)
+        patch.setattr(Fit, "take_step", too_big)
         assert command(*arguments) == 4
     told = capsys.readouterr().err
     assert "tubelet: memory is full (" in told
@@ -228,7 +228,7 @@ def test_a_last_file_that_cannot_be_written_costs_no_training(
         replace(source, target)
 
     arguments = ("train", data, *FLAGS, "--out", tmp_path / "run")
-    monkeypatch.setattr(Fit, "learn", None)
+    monkeypatch.setattr(Fit, "take_step", None)
     shutil.copytree(straight, tmp_path / "run", ignore=shutil.ignore_patterns(*LAST_FILES))
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", refused)
@@ -243,7 +243,7 @@ def test_no_training_begins_where_it_could_not_be_kept(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tubelet.system.errors.free_bytes", lambda path: 5_000_000)
-    monkeypatch.setattr(Fit, "learn", None)
+    monkeypatch.setattr(Fit, "take_step", None)
     assert command("train", data, *FLAGS, "--out", tmp_path / "run") == 4
     assert "run: 5 MB are free there, " in capsys.readouterr().err
 
@@ -263,7 +263,7 @@ def test_weights_of_another_model_are_refused_when_going_on(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def work() -> None:
-        Fit.learn = stopped_by(signal.SIGTERM)  # type: ignore[method-assign]
+        Fit.take_step = stopped_by(signal.SIGTERM)  # type: ignore[method-assign]
         os._exit(command("train", data, *FLAGS, "--out", tmp_path / "run"))
 
     assert in_child(work) == 143

@@ -214,8 +214,8 @@ def test_a_stopped_stream_keeps_its_windows(
 
     from tubelet.stream import stream as room
 
-    original = room.windows_of
-    monkeypatch.setattr(room, "windows_of", cut)
+    original = room.slide_window
+    monkeypatch.setattr(room, "slide_window", cut)
     table = tmp_path / "windows.csv"
     assert command("stream", run, data / "dark" / "0.mp4", "--csv", table, *CPU) == code
     assert "tubelet: interrupted; what was computed so far is kept" in capsys.readouterr().err

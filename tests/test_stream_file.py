@@ -37,7 +37,7 @@ from tubelet.stream.codes import hash_steps, keep_steps, read_steps
 from tubelet.stream.plot import COLOURS, draw, ink_on, labels, shown_classes, thinned, tick_label, tick_seconds
 from tubelet.stream.segments import Segment, borders
 from tubelet.stream.source import BLOCKS_AHEAD, ahead
-from tubelet.stream.window import slide_of
+from tubelet.stream.window import choose_slide
 from tubelet.system.console import console
 from tubelet.weights.store import write_tensors
 
@@ -161,10 +161,7 @@ def test_a_video_shorter_than_the_window_gets_one_answer(run: Path, tmp_path: Pa
 def test_what_is_asked_for_is_rounded_to_whole_steps(
     run: Path, window_seconds: float | None, hop_seconds: float | None, frames: tuple[int, int]
 ) -> None:
-    model = Predictor.load(run, device="cpu").model
-    slide = slide_of(
-        model, frames=8, seconds_between_frames=0.08, window_seconds=window_seconds, hop_seconds=hop_seconds
-    )
+    slide = choose_slide(Predictor.load(run, device="cpu"), window_seconds, hop_seconds)
     assert (slide.window, slide.hop) == frames
 
 

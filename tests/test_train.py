@@ -417,14 +417,14 @@ class stopping_after:  # read as a phrase
         self.steps, self.number, self.patch = steps, number, pytest.MonkeyPatch()
 
     def __enter__(self) -> None:
-        learn = Fit.learn
+        learn = Fit.take_step
 
         def learn_and_signal(fit: Fit, parts: Any) -> dict[str, float]:
             if fit.step == self.steps:
                 signal.raise_signal(self.number)
             return learn(fit, parts)
 
-        self.patch.setattr(Fit, "learn", learn_and_signal)
+        self.patch.setattr(Fit, "take_step", learn_and_signal)
 
     def __exit__(self, *_: object) -> None:
         self.patch.undo()
@@ -490,7 +490,7 @@ def test_a_training_stopped_in_its_evaluation_need_not_learn_again(
                 train(videos, stopped)
         assert not Run(stopped).finished
     with monkeypatch.context() as patch:
-        patch.setattr(Fit, "learn", interrupt)
+        patch.setattr(Fit, "take_step", interrupt)
         train(videos, stopped)
     assert_same_training(straight, stopped)
 
@@ -581,8 +581,8 @@ def test_views_that_the_kind_does_not_have_are_refused_before_the_training(tmp_p
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"batch": 0}, "batch = 0: expected 1 or more"),
-        ({"accumulate": 0}, "accumulate = 0: expected 1 or more"),
+        ({"batch": 0}, "batch = 0: expected more than 0"),
+        ({"accumulate": 0}, "accumulate = 0: expected more than 0"),
         ({"mixup": -0.1}, "mixup = -0.1: expected 0 or more"),
         ({"ema": 1.0}, "ema = 1.0: expected less than 1"),
         ({"lr": 0.0}, "lr = 0.0: expected more than 0"),
@@ -639,7 +639,7 @@ def look_as(accuracies: list[float], monkeypatch: pytest.MonkeyPatch) -> list[di
         seen.append({name: value.detach().clone() for name, value in fit.model.named_parameters()})
         return 0.5, accuracies[min(len(seen), len(accuracies)) - 1]
 
-    monkeypatch.setattr("tubelet.train.loop.look", look)
+    monkeypatch.setattr("tubelet.train.loop.validate", look)
     return seen
 
 

@@ -6,11 +6,11 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout
-from dataclasses import asdict, fields, replace
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import asdict, replace
 from io import TextIOWrapper
 from textwrap import fill
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tubelet.commands import COMMANDS, Bench, Check, Convert, Demo, Eval, Export, Info, Predict, Prepare, Stream, Train
 from tubelet.system.exits import SOME_FAILED, WRONG, report_error, terminable
@@ -19,13 +19,15 @@ from tubelet.system.options import read_command
 from tubelet.train.config import TrainConfig
 from tubelet.version import __version__
 
+if TYPE_CHECKING:
+    from tubelet.predict.predictor import Predictor
+
 BEGUN = time.monotonic()  # budgets of time count from here on: torch takes seconds to be loaded
 
 ABOUT = f"""tubelet {__version__}: from a folder of clips, images or sounds to a tested model.
 
 Begin with `tubelet demo`, then `tubelet train YOUR_FOLDER`.
 """
-
 
 LEAST: dict[type, dict[str, int]] = {
     Demo: {"clips_per_class": 1, "seed": 0},
@@ -56,7 +58,11 @@ def act(typed: list[str]) -> int:
             return 0
         command = parse(typed)
         check_numbers(command)
-        with only_json() if getattr(command, "json", False) else nullcontext():
+        if not getattr(command, "json", False):
+            return ACTIONS[type(command)](command)
+        from tubelet.system.console import only_json_on_stdout
+
+        with only_json_on_stdout():
             return ACTIONS[type(command)](command)
     finally:
         if sys.stdout:
@@ -70,10 +76,9 @@ def check_numbers(command: object) -> None:
             raise ValueError(f"--{name.replace('_', '-')} {given}: expected {least} or more")
 
 
-def only_json() -> AbstractContextManager[None]:
-    from tubelet.system.console import only_json_on_stdout
-
-    return only_json_on_stdout()
+def fields_but(command: object, *names: str) -> dict[str, Any]:
+    """The fields of a command but those named: the arguments of the function that does it."""
+    return {name: value for name, value in vars(command).items() if name not in names}
 
 
 def print_json(values: Any) -> None:
@@ -129,15 +134,14 @@ def demo(command: Demo) -> int:
     out = next_run(command.out / "run").path
     swaps, seed = clips.with_name("label-swaps.csv"), command.seed
     config = TrainConfig(data=clips, out=out, epochs=command.epochs, baseline=True, label_swaps=swaps, seed=seed)
-    return train_as_told(config, as_json=command.json)
+    return run_training(config, as_json=command.json)
 
 
 def train(command: Train) -> int:
-    settings = {field.name: getattr(command, field.name) for field in fields(TrainConfig)}
-    return train_as_told(TrainConfig(**settings), as_json=command.json)
+    return run_training(TrainConfig(**fields_but(command, "json")), as_json=command.json)
 
 
-def train_as_told(config: TrainConfig, *, as_json: bool) -> int:
+def run_training(config: TrainConfig, *, as_json: bool) -> int:
     from tubelet.train.distributed import Elsewhere
     from tubelet.train.train import Stopped, train_fn
 
@@ -178,21 +182,11 @@ def prepare(command: Prepare) -> int:
 
 def evaluate(command: Eval) -> int:
     from tubelet.evaluate import evaluate as measure
-    from tubelet.predict.predictor import Predictor
     from tubelet.predict.tables import check_table
 
     check_table(command.csv)
-    predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype)
-    print(f"tubelet: in {predictor.precision}", file=sys.stderr)
-    found = measure(
-        predictor,
-        command.data,
-        views=command.views,
-        split=command.split,
-        labels=command.labels,
-        csv_file=command.csv,
-        workers=command.workers,
-    )
+    settings = fields_but(command, "run", "device", "dtype", "csv", "json")
+    found = measure(load_predictor(command), **settings, csv_file=command.csv)
     failures = [{"path": one.path, "code": one.code, "message": one.status} for one in found.failed]
     if command.json:
         print_json({"run": command.run, "data": command.data, **found.to_json(), "failures": failures})
@@ -200,24 +194,23 @@ def evaluate(command: Eval) -> int:
 
 
 def predict(command: Predict) -> int:
-    from tubelet.predict.predictor import Predictor, find_files
+    from tubelet.predict.predictor import find_files
     from tubelet.predict.show import show as show_predictions
     from tubelet.predict.tables import check_table
 
     check_table(command.csv)
     files = find_files(command.files)
+    settings = fields_but(command, "run", "files", "device", "dtype")
+    predictions = show_predictions(load_predictor(command), files, **settings)
+    return SOME_FAILED if any(p.label is None for p in predictions) else 0
+
+
+def load_predictor(command: Eval | Predict) -> "Predictor":
+    from tubelet.predict.predictor import Predictor
+
     predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype)
     print(f"tubelet: in {predictor.precision}", file=sys.stderr)
-    predictions = show_predictions(
-        predictor,
-        files,
-        views=command.views,
-        top=command.top,
-        json_lines=command.json,
-        csv_file=command.csv,
-        workers=command.workers,
-    )
-    return SOME_FAILED if any(p.label is None for p in predictions) else 0
+    return predictor
 
 
 def stream(command: Stream) -> int:
@@ -230,16 +223,7 @@ def export(command: Export) -> int:
     from tubelet.export.writer import export as write
 
     with redirect_stdout(sys.stderr) if command.json else nullcontext():  # the exporters print, too
-        about = write(
-            command.run,
-            command.out,
-            format=command.format,
-            int8=command.int8,
-            full_range=command.full_range,
-            data=command.data,
-            clips=command.clips,
-            overwrite=command.overwrite,
-        )
+        about = write(**fields_but(command, "json"))
     if command.json:
         print_json({"out": command.out, **about})
     return 0
@@ -278,8 +262,7 @@ def bench(command: Bench) -> int:
     from tubelet.bench import bench as measure
     from tubelet.bench import print_bench
 
-    flags = {name: value for name, value in vars(command).items() if name not in ("model", "json")}
-    found = measure(command.model, **flags)
+    found = measure(command.model, **fields_but(command, "model", "json"))
     print_json(found) if command.json else print_bench(found)
     return 0
 
@@ -289,7 +272,7 @@ def convert(command: Convert) -> int:
     from tubelet.convert.conversion import convert_back
     from tubelet.weights.store import read_about
 
-    flags = {name: value for name, value in vars(command).items() if name not in ("src", "dst", "to", "json")}
+    flags = fields_but(command, "src", "dst", "to", "json")
     if command.to is None:
         file = take_over(command.src, command.dst, **flags)
     elif asked := [name for name, value in flags.items() if value not in (None, False)]:

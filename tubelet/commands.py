@@ -1,4 +1,4 @@
-"""What can be typed: each command is a dataclass, its fields are the flags, their docstrings the help."""
+"""The commands, a dataclass each: its fields are the flags, their docstrings the help."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,16 +247,5 @@ class Convert:
     """At the end, print what was written as one JSON object."""
 
 
-COMMANDS: dict[str, type] = {
-    "demo": Demo,
-    "train": Train,
-    "check": Check,
-    "prepare": Prepare,
-    "eval": Eval,
-    "predict": Predict,
-    "stream": Stream,
-    "export": Export,
-    "info": Info,
-    "bench": Bench,
-    "convert": Convert,
-}
+IN_ORDER: tuple[type, ...] = (Demo, Train, Check, Prepare, Eval, Predict, Stream, Export, Info, Bench, Convert)
+COMMANDS = {command.__name__.lower(): command for command in IN_ORDER}

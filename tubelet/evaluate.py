@@ -3,7 +3,6 @@
 import csv
 import os
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from rich.table import Table
 from tubelet.data.items import Item, Source, find_items
 from tubelet.data.splits import with_groups
 from tubelet.data.table import LABELS
-from tubelet.predict.answer import Answer, answer
-from tubelet.predict.predictor import Predictor, looked_at
+from tubelet.predict.answer import Answer
+from tubelet.predict.predictor import Predictor
 from tubelet.predict.show import seen_words
 from tubelet.predict.tables import write_labelled
 from tubelet.runs.run import Run
@@ -82,19 +81,12 @@ def evaluate(
     split, items = choose_items(predictor.run, source, split)
     if show and (left_out := sum(split in (None, item.split) for item in source.items) - len(items)):
         say("note", f"{plural(left_out, 'clip')} left out: the run was trained on {'it' if left_out == 1 else 'them'}")
-    ready = looked_at(items, root=source.root, workers=workers)
-    with bar("evaluating", len(items), show=show) as progress, closing(ready):
-        answers = answer(
-            predictor.answers,
-            predictor.spec,
-            task,
-            source.root,
-            ready,
-            views_text=views,
-            workers=workers,
-            device=predictor.device,
-            after=lambda _: progress.advance(f"{progress.done + 1}/{progress.total} files"),
-        )
+    with bar("evaluating", len(items), show=show) as progress:
+
+        def count(_: Answer) -> None:
+            progress.advance(f"{progress.done + 1}/{progress.total} files")
+
+        answers = predictor.answer_items(items, root=source.root, views=views, workers=workers, after=count)
     evaluation = measure_answers(answers, task, split=split, views=views)
     if csv_file:
         write_labelled(answers, task, csv_file)

@@ -1,4 +1,4 @@
-"""From files to answers: the one path of evaluation, prediction and the end of training."""
+"""Answers for files: the one path of evaluation, prediction and the end of training."""
 
 import re
 from collections import deque
@@ -48,11 +48,9 @@ class Answer:
 class Prediction:
     """The answer for one file: the label, its probability, and those of all classes, the likeliest first.
 
-    Where the file could not be read, `status` says why, `code` what kind of fault it is, and the others are None and
-    empty. `note`: of a file that ends early but could be read, that it does. `seconds`, `seconds_seen`: how long the
-    file is and how much of it was looked at, None where it could not be read; 0 for an image. Of several classes that
-    hold at once `label` is "a;b", and of numbers "1.5;2", with `values` by name in the place of probabilities; both
-    have no `probability`.
+    status to seconds_seen: as in `Answer`; the others are None and empty where the file could not be read. Of several
+    classes that hold at once `label` is "a;b", and of numbers "1.5;2", with `values` by name in the place of
+    probabilities; both have no `probability`.
     """
 
     path: str
@@ -109,7 +107,6 @@ def answer(
     views_text: str = "auto",
     single_frame: bool = False,
     workers: int = 2,
-    device: torch.device | None = None,
     after: Callable[[Answer], None] = lambda answer: None,
 ) -> list[Answer]:
     """Answers for items, in their order: the mean of the logits over the views of each, as the task reads them.
@@ -118,7 +115,7 @@ def answer(
     each answer as soon as the clips it is made of are answered, `CLIPS` of them at once.
     """
     temporal, spatial = parse_views(views_text, spec.kind)
-    device = device or torch.device("cpu")
+    device = next((weights.device for weights in model.parameters()), torch.device("cpu"))  # none where exported
     model.eval()
 
     def read(item: Item) -> tuple[Item, Views | MediaError]:

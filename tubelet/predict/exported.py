@@ -15,7 +15,6 @@ from tubelet.weights.formats.json_file import MOST_BYTES, parse
 
 ABOUT = "tubelet.json"
 FILES = {"onnx": "model.onnx", "openvino": "model.xml"}
-KEYS = {"classes": list, "clip_spec": dict, "format": str, "int8": bool, "input": dict}
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -75,18 +74,14 @@ def read_exported(folder: str | os.PathLike[str]) -> dict[str, Any]:
             about = parse(handle.read(MOST_BYTES + 1))
     except (OSError, ValueError) as error:
         raise ValueError(f"{file}: cannot be read ({error}): export the model again") from error
-    if not (
-        isinstance(about, dict)
-        and all(isinstance(about.get(key), kind) for key, kind in KEYS.items())
-        and about["format"] in FILES
-        and isinstance(about["input"].get("shape"), list)
-        and isinstance(about["input"].get("dtype"), str)
-        and about["input"]["shape"]
-    ):
-        raise ValueError(f"{file}: not written by `tubelet export`: export the model again")
-    if not (model := Path(folder) / FILES[about["format"]]).is_file():
-        raise ValueError(f"{model}: no such file: export the model again")
-    return about
+    match about:
+        case {"input": {"shape": [_, *_], "dtype": str()}, "format": str(form), "classes": list(), "int8": bool()} if (
+            form in FILES and isinstance(about.get("clip_spec"), dict)
+        ):
+            if not (model := Path(folder) / FILES[form]).is_file():
+                raise ValueError(f"{model}: no such file: export the model again")
+            return about
+    raise ValueError(f"{file}: not written by `tubelet export`: export the model again")
 
 
 def open_file(file: Path, form: str, *, int8: bool, dtype: str = "float32") -> tuple[str, Run]:

@@ -110,22 +110,25 @@ class Predictor:
             given.append(predict_item(one, self.task))
             after(given[-1])
 
-        with closing(looked_at(items, workers=workers)) as ready:
-            answer(
-                self.answers,
-                self.spec,
-                self.task,
-                Path(),
-                ready,
-                views_text=views,
-                workers=workers,
-                device=self.device,
-                after=take,
-            )
+        self.answer_items(items, views=views, workers=workers, after=take)
         return given
 
+    def answer_items(
+        self,
+        items: Sequence[Item],
+        *,
+        root: Path | None = None,
+        views: str,
+        workers: int,
+        after: Callable[[Answer], None],
+    ) -> list[Answer]:
+        """Answers for items of the data in `root`, or of files as the user could open them; see `answer`."""
+        settings: dict[str, Any] = {"views_text": views, "workers": workers, "after": after}
+        with closing(check_first(items, root=root, workers=workers)) as ready:
+            return answer(self.answers, self.spec, self.task, root or Path(), ready, **settings)
 
-def looked_at(items: Sequence[Item], *, root: Path | None = None, workers: int) -> Generator[Item, None, None]:
+
+def check_first(items: Sequence[Item], *, root: Path | None = None, workers: int) -> Generator[Item, None, None]:
     """The items, in order, each when children have looked at its file, and this process will not open it if they died.
 
     root: of the data set; None: the paths are as the user could open them. A file alone is not looked at: a process

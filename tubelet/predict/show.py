@@ -14,31 +14,24 @@ from tubelet.system.text import dumps, visible
 
 
 def show(
-    predictor: Predictor,
-    files: Sequence[Path],
-    *,
-    views: str,
-    top: int,
-    json_lines: bool,
-    csv_file: Path | None,
-    workers: int,
+    predictor: Predictor, files: Sequence[Path], *, views: str, top: int, json: bool, csv: Path | None, workers: int
 ) -> list[Prediction]:
     """Predicts files and prints a table, or JSON lines as they come, or writes a CSV file."""
 
     def say(prediction: Prediction) -> None:
         keep(prediction)
-        if json_lines:
+        if json:
             print(dumps(asdict(prediction)), flush=True)
         progress.advance(f"{progress.done + 1}/{progress.total} files")
 
-    with kept_rows(predictor.task, csv_file) as keep:
-        with bar("predicting", len(files), show=not json_lines and len(files) > 1) as progress:
+    with kept_rows(predictor.task, csv) as keep:
+        with bar("predicting", len(files), show=not json and len(files) > 1) as progress:
             predictions = predictor.predict_files(files, views=views, workers=workers, after=say)
-        if csv_file:
-            write_table(predictions, predictor.task, csv_file)
-    if not (csv_file or json_lines):
+        if csv:
+            write_table(predictions, predictor.task, csv)
+    if not (csv or json):
         print_table(predictions, top)
-    if not json_lines:
+    if not json:
         for one in predictions:
             if one.label is None:
                 print(f"tubelet: {visible(one.status)}", file=sys.stderr)

@@ -57,13 +57,8 @@ def write_table(predictions: Iterable[Prediction], task: Task, file: Path) -> No
 
 def write_labelled(answers: Iterable[Answer], task: Task, file: Path) -> None:
     """A table of LABELLED, then the columns of the task."""
-
-    def rows() -> Iterator[list[str]]:
-        for one in answers:
-            path, *cells = row(predict_item(one, task), task)
-            yield [path, text_cell(one.item.label), *cells]
-
-    write_rows([*LABELLED, *task.columns()], rows(), file)
+    rows = ((text_cell(one.item.label), row(predict_item(one, task), task)) for one in answers)
+    write_rows([*LABELLED, *task.columns()], ([cells[0], label, *cells[1:]] for label, cells in rows), file)
 
 
 def write_rows(header: Sequence[str], rows: Iterable[Sequence[str]], file: Path) -> None:

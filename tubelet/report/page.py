@@ -1,4 +1,4 @@
-"""What a finished run is worth: a page (`report.html`) and a model card (`README.md`)."""
+"""The page (`report.html`) and the model card (`README.md`) of a finished run."""
 
 import math
 import os
@@ -133,15 +133,6 @@ class Cell:
         return self.label == self.answer
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What the page shows of a file: a strip of frames, a small one, its sound; data URIs, or None."""
-
-    strip: str | None
-    small: str | None
-    sound: str | None
-
-
 def write_report(
     run: Finished,
     *,
@@ -170,7 +161,8 @@ def write_report(
         "report.html.jinja",
         run=run,
         summary=run.summary,
-        verdict=find_verdict(run),
+        sentence=say_verdict(run),
+        warnings=find_warnings(run),
         curves=curves,
         kept=describe_kept(run, curves["best"]),
         most_classes=MOST_CLASSES,
@@ -186,12 +178,8 @@ def write_report(
         failed_shown=FAILED_SHOWN,
         settings=list_settings(run),
     )
-    return write_text(run.path / "report.html", page)
-
-
-def write_text(path: Path, text: str) -> Path:
-    write_whole(path, text)
-    return path
+    write_whole(file := run.path / "report.html", page)
+    return file
 
 
 def write_card(run: Finished) -> Path:
@@ -202,7 +190,8 @@ def write_card(run: Finished) -> Path:
         "card.md.jinja",
         run=run,
         summary=run.summary,
-        verdict=find_verdict(run),
+        sentence=say_verdict(run),
+        warnings=find_warnings(run),
         pipeline=_TASKS[run.config["data"]["kind"]],
         dataset=Path(run.config["data"]["root"]).name,
         settings={name: choose_set(run.config[name]) for name in ("model", "clip_spec", "train")},
@@ -211,19 +200,16 @@ def write_card(run: Finished) -> Path:
         names=sorted(names - {"README.md"}),
         contents=_CONTENTS,
     )
-    return write_text(run.path / "README.md", card)
+    write_whole(file := run.path / "README.md", card)
+    return file
 
 
-# ------------------------------------------------------------------------------------------ what the templates are told
-
-
-def find_verdict(run: Finished) -> dict[str, Any]:
-    """The headline in words: the sentence, the baselines as (name, figure), and what a reader has to be warned of."""
-    summary, split, noun = run.summary, run.evaluation.split, run.noun
+def say_verdict(run: Finished) -> str:
+    """The headline in a sentence."""
+    summary, noun = run.summary, run.noun
     rivals = ", ".join(f"{summary.number(figure)} by {name}" for name, figure in run.baselines)
-    seen = "it was trained on" if split == "train" else "it never saw"
-    sentence = f"The model is at {summary.say(summary.figure)} on {plural(summary.clips, noun)} {seen}; {rivals}."
-    return {"sentence": sentence, "baselines": run.baselines, "warnings": find_warnings(run)}
+    seen = "it was trained on" if run.evaluation.split == "train" else "it never saw"
+    return f"The model is at {summary.say(summary.figure)} on {plural(summary.clips, noun)} {seen}; {rivals}."
 
 
 def find_warnings(run: Finished) -> list[str]:
@@ -308,9 +294,10 @@ def picture(
     pictured: Iterable[Shown],
     frames: Callable[[str], np.ndarray | None],
     sounds: Callable[[str], tuple[np.ndarray, int] | None] | None,
-) -> dict[str, Seen]:
-    """By the path of the item; each is asked for once. Sounds, the longer part of a page, only as far as they fit."""
-    found: dict[str, Seen] = {}
+) -> dict[str, dict[str, str | None]]:
+    """A strip of frames, a small one and the sound, as data URIs or None, by the path of the item; each is asked for
+    once. Sounds, the longer part of a page, only as far as they fit."""
+    found: dict[str, dict[str, str | None]] = {}
     large, left = {item.path for item in mistakes}, SOUND_LETTERS
     for path in dict.fromkeys(item.path for item in chain(mistakes, pictured)):
         picture = frames(path)
@@ -319,7 +306,8 @@ def picture(
         sound = sound if sound and len(sound) <= left else None
         left -= len(sound or "") * (2 if path in large else 1)  # which stand in their cells as well
         strip = strip_uri(picture) if picture is not None and path in large else None
-        found[path] = Seen(strip, None if picture is None else strip_uri(picture, small=True), sound)
+        small = None if picture is None else strip_uri(picture, small=True)
+        found[path] = {"strip": strip, "small": small, "sound": sound}
     return found
 
 
@@ -360,9 +348,6 @@ def choose_set(values: dict[str, Any]) -> dict[str, Any]:
         for key, value in values.items()
         if value is not None and value not in ([], {}, "")
     }
-
-
-# --------------------------------------------------------------------------------------------------- text and templates
 
 
 def format_width(share: float) -> str:

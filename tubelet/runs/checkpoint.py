@@ -22,7 +22,7 @@ TENSORS, MANIFEST = "state.safetensors", "manifest.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training goes on from: the steps done, the tensors, and the rest of its state."""
+    """The state of a training that goes on: the steps done, the tensors, and the rest."""
 
     step: int
     tensors: Tensors
@@ -60,7 +60,7 @@ def write(folder: Path, tensors: Tensors, state: dict[str, Any]) -> None:
 
 
 def remove(folder: Path) -> None:
-    """At once for who looks, so that none is ever seen in part. What the disk refuses is tried again next time."""
+    """Renames a checkpoint, then deletes it, so that no reader sees a part. What the disk refuses is tried again."""
     aside = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.gone.tmp")
     with suppress(OSError):
         os.replace(folder, aside)
@@ -93,15 +93,13 @@ def manifest(folder: Path) -> str:
 
 
 def difference(stated: str, found: str) -> str:
-    """In words, what of the files is not as their manifest states."""
-    try:
-        then, now = json.loads(stated)["files"], json.loads(found)["files"]
-        missing, extra = sorted(set(then) - set(now)), sorted(set(now) - set(then))
-        changed = sorted(name for name in set(then) & set(now) if then[name] != now[name])
-    except (ValueError, TypeError, KeyError):
-        return f"{MANIFEST} is not as it was written"
-    words = [*(f"{name} is missing" for name in missing), *(f"{name} does not belong to it" for name in extra)]
-    words += [f"{name} is not as it was written" for name in changed]
+    """The files that are not as their manifest states, in words."""
+    now, words = json.loads(found)["files"], []
+    with suppress(ValueError, TypeError, KeyError, AttributeError):  # of a manifest that is damaged itself
+        then = json.loads(stated)["files"]
+        words = [f"{name} is missing" for name in then if name not in now]
+        words += [f"{name} does not belong to it" for name in now if name not in then]
+        words += [f"{name} is not as it was written" for name in then if name in now and then[name] != now[name]]
     return ", ".join(words) or f"{MANIFEST} is not as it was written"
 
 

@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tubelet.system.console import say
@@ -40,37 +40,31 @@ def hold(folder: Path) -> Iterator[None]:
 
 def take(file: Path) -> int | None:
     """An open file that holds the lock; None where the disk has no locks, as some network drives."""
-    while True:
+    with ExitStack() as closing:
         number = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        closing.callback(os.close, number)
+        content = os.pread(number, 200, 0).decode(errors="replace").strip()
         try:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            who = os.pread(number, 200, 0).decode(errors="replace").strip() or "another process"
-            os.close(number)
             raise EnvironmentTrouble(
-                f"{file.parent} is in use by {who}: wait until it ends, stop it, or choose another --out"
+                f"{file.parent} is in use by {content or 'another process'}: wait until it ends, stop it, or choose "
+                "another --out"
             ) from None
         except OSError as error:
-            os.close(number)
-            if error.errno in NO_LOCKS:
-                say("note", f"{file.parent} has no locks: see to it that one process alone trains there")
-                return None
-            raise
-        if is_still(file, number):
-            break
-        os.close(number)  # who held it removed it just now
-    if os.pread(number, 8, 0) not in (b"", b"process "):
-        os.close(number)
-        raise ValueError(f"{file} is no lock of a training: choose another --out")
-    with suppress(OSError):  # a full disk: the lock counts, not what is written in it
-        os.ftruncate(number, 0)
-        os.pwrite(number, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    return number
-
-
-def is_still(file: Path, number: int) -> bool:
-    """Whether an open file is the one of that name."""
-    try:
-        return os.path.samestat(os.stat(file), os.fstat(number))
-    except FileNotFoundError:
-        return False
+            if error.errno not in NO_LOCKS:
+                raise
+            say("note", f"{file.parent} has no locks: see to it that one process alone trains there")
+            return None
+        still = False
+        with suppress(FileNotFoundError):
+            still = os.path.samestat(os.stat(file), os.fstat(number))
+        if not still:  # the process that held it removed it just now
+            return take(file)
+        if content and not content.startswith("process "):
+            raise ValueError(f"{file} is no lock of a training: choose another --out")
+        with suppress(OSError):  # a full disk: the lock counts, not what is written in it
+            os.ftruncate(number, 0)
+            os.pwrite(number, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        closing.pop_all()
+        return number

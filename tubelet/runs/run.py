@@ -1,4 +1,4 @@
-"""The run directory: what a training leaves on disk, and what it needs to go on after it was stopped.
+"""The run directory: the files of a training, and those it needs to go on after it was stopped.
 
 config.json         all settings, the classes, the data; written first
 split.csv           which file is used for what
@@ -37,10 +37,8 @@ from tubelet.system.text import dumps
 
 CONFIG, SPLIT, INIT, FEATURES = "config.json", "split.csv", "init.txt", "features.json"
 METRICS, BAD_FILES, CHECKPOINTS, PACE = "metrics.jsonl", "bad_files.jsonl", "checkpoints", "pace.jsonl"
-MODEL, PREDICTIONS, RESULTS, REPORT, CARD = (
-    *("model.safetensors", "predictions.csv", "results.json"),
-    *("report.html", "README.md"),
-)
+MODEL, PREDICTIONS, RESULTS = "model.safetensors", "predictions.csv", "results.json"
+REPORT, CARD = "report.html", "README.md"
 
 KEPT = 2  # checkpoints
 MISSES = 3  # checkpoints in a row that may fail to be written
@@ -125,7 +123,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl, in the order in which they were written."""
-        return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in (self.path / METRICS).read_text().splitlines()]
 
     def forget_metrics_after(self, step: int) -> int:
         """Drops the records of steps that are going to be done again, and a line that was cut short. Returns how many

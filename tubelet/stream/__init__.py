@@ -9,18 +9,10 @@ if TYPE_CHECKING:
     from tubelet.stream.segments import Segment, Window, find_segments
     from tubelet.stream.stream import stream_fn, windows_of_file
 
-HOMES = {
-    "Segment": "tubelet.stream.segments",
-    "Window": "tubelet.stream.segments",
-    "find_segments": "tubelet.stream.segments",
-    "stream_fn": "tubelet.stream.stream",
-    "windows_of_file": "tubelet.stream.stream",
-}
-
 __all__ = ["Segment", "StreamConfig", "Window", "find_segments", "stream_fn", "windows_of_file"]
 
 
 def __getattr__(name: str) -> object:
-    if name in HOMES:
-        return getattr(import_module(HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("tubelet.stream.stream"), name)

@@ -1,9 +1,9 @@
-"""What a stream leaves behind: tables that grow while it runs, subtitles and a picture at its end."""
+"""The files of a stream: tables that grow while it runs, subtitles and a picture at its end."""
 
 import csv
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,48 +12,39 @@ from tubelet.stream.plot import draw
 from tubelet.stream.segments import Segment, Window, srt
 from tubelet.system.text import dumps, text_cell
 
-
-@dataclass(frozen=True)
-class Places:
-    """Where the files go; None is nowhere."""
-
-    csv: Path | None = None
-    jsonl: Path | None = None
-    srt: Path | None = None
-    segments: Path | None = None
-    picture: Path | None = None
-    codes: Path | None = None
-
-    @property
-    def all(self) -> list[Path]:
-        return [place for place in vars(self).values() if place is not None]
+# In --out.
+FILES = {
+    "csv": "windows.csv",
+    "jsonl": "windows.jsonl",
+    "srt": "segments.srt",
+    "segments": "segments.csv",
+    "picture": "timeline.svg",
+}
 
 
-def places_of(config: StreamConfig) -> Places:
-    """The files that were asked for, one by one or with --out.
+Places = dict[str, Path]
+
+
+def choose_places(config: StreamConfig) -> Places:
+    """The files that were asked for, one by one or with --out, by what is in them.
 
     Raises:
         ValueError: one of them exists, or its folder does not: said before any work is done.
     """
     out = config.out
-    places = Places(
-        csv=config.csv or (out and out / "windows.csv"),
-        jsonl=out and out / "windows.jsonl",
-        srt=config.srt or (out and out / "segments.srt"),
-        segments=out and out / "segments.csv",
-        picture=config.picture or (out and out / "timeline.svg"),
-        codes=config.save,
-    )
+    asked = {"csv": config.csv, "srt": config.srt, "picture": config.picture, "codes": config.save}
+    places = {name: out / file for name, file in FILES.items()} if out else {}
+    places |= {name: file for name, file in asked.items() if file}
     if out is not None and out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is no folder: give --out the name of a folder")
-    for place in places.all:
+    for place in places.values():
         if place.is_dir() or not (place.parent.is_dir() or place.parent == out):
             raise ValueError(f"{place}: cannot be written: name a file in a folder that exists")
         if place.exists() and config.file.exists() and place.samefile(config.file):
             raise ValueError(f"{place}: is the video itself: choose another name")
         if place.exists() and not config.overwrite:
             raise ValueError(f"{place}: exists: choose another name, or --overwrite")
-    if len(set(places.all)) < len(places.all):
+    if len(set(places.values())) < len(places):
         raise ValueError("two files of the same name: give each a name of its own")
     return places
 
@@ -77,15 +68,14 @@ def segment_object(segment: Segment) -> dict[str, Any]:
 class Files:
     """The files of a stream: a context that opens the tables; each window is written when it comes."""
 
-    def __init__(self, places: Places, classes: Sequence[str], *, words: tuple[str, str] = ("", "")):
-        """words: of the picture, the names of the video and of the model."""
-        self.places, self.classes, self.stack = places, list(classes), ExitStack()
-        self.words = words
+    def __init__(self, places: Places, classes: Sequence[str], **words: str):
+        """words: of the picture, `title` and `model`."""
+        self.places, self.classes, self.words, self.stack = places, list(classes), words, ExitStack()
 
     def __enter__(self) -> "Files":
-        for place in self.places.all:
+        for place in self.places.values():
             place.parent.mkdir(exist_ok=True, parents=True)
-        self.table, self.lines = self.opened(self.places.csv), self.opened(self.places.jsonl)
+        self.table, self.lines = self.open("csv"), self.open("jsonl")
         if self.table:
             names = ["start_seconds", "end_seconds", "label", "probability", *(f"p:{name}" for name in self.classes)]
             csv.writer(self.table).writerow(names)
@@ -94,12 +84,12 @@ class Files:
     def __exit__(self, *_: object) -> None:
         self.stack.close()
 
-    def opened(self, place: Path | None) -> TextIO | None:
-        """Written line by line, so that what is there can be looked at, and a crash leaves it."""
-        if place is None:
+    def open(self, name: str) -> TextIO | None:
+        """A file that is written line by line, so that it can be looked at, and a crash leaves what is there."""
+        if name not in self.places:
             return None
         return self.stack.enter_context(
-            open(place, "w", newline="", encoding="utf-8", errors="surrogateescape", buffering=1)
+            open(self.places[name], "w", newline="", encoding="utf-8", errors="surrogateescape", buffering=1)
         )
 
     def add(self, window: Window) -> None:
@@ -114,14 +104,13 @@ class Files:
     def finish(self, windows: Sequence[Window], segments: Sequence[Segment], *, on: float) -> None:
         if self.lines:
             self.lines.writelines(dumps(segment_object(one)) + "\n" for one in segments)
-        if self.places.srt:
-            self.places.srt.write_text(srt(segments), encoding="utf-8", errors="surrogateescape")
-        if file := self.opened(self.places.segments):
+        if "srt" in self.places:
+            self.places["srt"].write_text(srt(segments), encoding="utf-8", errors="surrogateescape")
+        if file := self.open("segments"):
             table = csv.writer(file)
             table.writerow(["start_seconds", "end_seconds", "label", "probability"])
             for one in segments:
                 times = [f"{one.start_seconds:.3f}", f"{one.end_seconds:.3f}"]
                 table.writerow([*times, text_cell(one.label), f"{one.probability:.6f}"])
-        if self.places.picture and windows:
-            title, model = self.words
-            draw(self.places.picture, windows, segments, self.classes, on=on, title=title, model=model)
+        if "picture" in self.places and windows:
+            draw(self.places["picture"], windows, segments, self.classes, on=on, **self.words)

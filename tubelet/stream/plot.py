@@ -1,4 +1,4 @@
-"""A timeline as a picture: one band with the name of what happens when, the probabilities below.
+"""A timeline as a picture: one band with the names of the segments, the probabilities below.
 
 title    match.mp4
          2:13 · vivit2 of runs/clips
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which the colour-blind tell apart; without yellow, of which a line cannot be seen on white.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")
+DARK = ("#0072b2", "#000000")  # of these, on which white letters are easier to read than black ones
 OTHER, NOTHING, TEXT, GRID = "#999999", "#f0f0f0", "#444444", "#dddddd"
 LIKELIEST = 3  # classes whose curves are shown where no segment is
 COLUMNS = 900  # points of a curve, at most: more cannot be seen
@@ -76,25 +77,25 @@ def draw(
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "timeline", "font.size": 10}), catch_warnings():
         filterwarnings("ignore", message=r"Glyph \d+ .* missing from")  # a box in a PNG; an SVG leaves it to the viewer
         inside, flags = labels(segments, cuts, inches)
-        entries = in_lines(legend(chances, segments, classes, shown, inks), width - LEFT - RIGHT)
-        lines = lines_of(flags)
-        height = TOP + TITLE + LINE * len(entries) + GAP + LINE * lines + BAND + GAP + CURVES + BOTTOM
-        figure = Figure(figsize=(width, height))
+        entries = legend(chances, segments, classes, shown, inks)
+        entry = SWATCH + 0.36 + max(inches_of(text) for _, text in entries)
+        columns = max(1, int((width - LEFT - RIGHT) / entry))
+        above = BAND + LINE * max((flag.line + 1 for flag in flags), default=0)
+        rows = math.ceil(len(entries) / columns)
+        figure = Figure(figsize=(width, TOP + TITLE + LINE * rows + GAP + above + GAP + CURVES + BOTTOM))
         write_title(figure, title, [moment(cuts[-1] - cuts[0]), model])
-        write_legend(figure, entries)
-        band = placed(figure, BOTTOM + CURVES + GAP, BAND + LINE * lines)
-        draw_band(band, cuts, segments, inks, inside, flags, inches)
+        write_legend(figure, entries, columns=columns, entry=entry)
+        band = place_axes(figure, BOTTOM + CURVES + GAP, above)
+        band.set(xlim=(cuts[0], cuts[-1]), ylim=(0, above), xticks=[], yticks=[])
+        draw_band(band, segments, inks, inside, flags, inches)
         if not segments:
             at = (cuts[0] + cuts[-1]) / 2, BAND / 2
             band.text(*at, f"no class stays at {on:.0%} for long enough", color=TEXT, ha="center", va="center")
-        curves = placed(figure, BOTTOM, CURVES)
+        curves = place_axes(figure, BOTTOM, CURVES)
         ticks = tick_seconds(cuts[0], cuts[-1], most=int((width - LEFT - RIGHT) / TICK_EVERY))
         draw_curves(curves, cuts, chances, {k: inks[classes[k]] for k in shown}, ticks, on=on)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # the same timeline gives the same bytes
         figure.savefig(file, dpi=DPI, metadata=nothing if file.suffix.lower() == ".svg" else {"Software": None})
-
-
-# ------------------------------------------------------------------------------------------------------ what is shown
 
 
 def shown_classes(chances: np.ndarray, segments: Sequence[Segment], classes: Sequence[str]) -> list[int]:
@@ -106,6 +107,7 @@ def shown_classes(chances: np.ndarray, segments: Sequence[Segment], classes: Seq
 
 
 def seconds_of(segments: Sequence[Segment]) -> dict[str, float]:
+    """The time of each class in all."""
     seconds: dict[str, float] = {}
     for one in segments:
         seconds[one.label] = seconds.get(one.label, 0.0) + one.end_seconds - one.start_seconds
@@ -127,30 +129,12 @@ def legend(
 ) -> list[tuple[str, str]]:
     """(colour, text): the name of each class shown and its time in all, or its highest probability."""
     seconds = seconds_of(segments)
-    entries = [
-        (
-            inks[classes[k]],
-            shortened(classes[k])
-            + (f" {moment(seconds[classes[k]])}" if segments else f" at most {chances[:, k].max():.0%}"),
-        )
-        for k in shown
-    ]
+    entries = []
+    for k in shown:
+        much = moment(seconds[classes[k]]) if segments else f"at most {chances[:, k].max():.0%}"
+        entries.append((inks[classes[k]], f"{shortened(classes[k])} {much}"))
     others = len(seconds) - len(shown)
     return [*entries, (OTHER, plural(others, "more class"))] if others > 0 else entries
-
-
-def in_lines(entries: Sequence[tuple[str, str]], room: float) -> list[list[tuple[float, str, str]]]:
-    """(colour, text) -> lines of (inches from the left, colour, text), as many in a line as it has room for."""
-    lines: list[list[tuple[float, str, str]]] = [[]]
-    at = 0.0
-    for ink, text in entries:
-        need = SWATCH + 0.06 + inches_of(text) + 0.3
-        if lines[-1] and at + need > room:
-            lines.append([])
-            at = 0.0
-        lines[-1].append((at, ink, text))
-        at += need
-    return lines
 
 
 def labels(segments: Sequence[Segment], cuts: np.ndarray, inches: float) -> tuple[dict[int, str], list[Flag]]:
@@ -181,14 +165,7 @@ def labels(segments: Sequence[Segment], cuts: np.ndarray, inches: float) -> tupl
     return inside, flags
 
 
-# ------------------------------------------------------------------------------------------------------ how it is drawn
-
-
-def lines_of(flags: Sequence[Flag]) -> int:
-    return max((flag.line + 1 for flag in flags), default=0)
-
-
-def placed(figure: "Figure", bottom: float, height: float) -> "Axes":
+def place_axes(figure: "Figure", bottom: float, height: float) -> "Axes":
     """Axes from the left to the right margin, `bottom` and `height` in inches."""
     width, whole = figure.get_size_inches()
     axes = figure.add_axes((LEFT / width, bottom / whole, 1 - (LEFT + RIGHT) / width, height / whole))
@@ -206,22 +183,22 @@ def write_title(figure: "Figure", title: str, more: Sequence[str]) -> None:
     figure.text(LEFT / width, 1 - (TOP + 0.25) / height, words, color=TEXT, va="top", parse_math=False)
 
 
-def write_legend(figure: "Figure", lines: Sequence[Sequence[tuple[float, str, str]]]) -> None:
+def write_legend(figure: "Figure", entries: Sequence[tuple[str, str]], *, columns: int, entry: float) -> None:
+    """(colour, text) of each class, in rows of `columns`, each `entry` inches wide."""
     from matplotlib.patches import Rectangle
 
     width, height = figure.get_size_inches()
-    for number, line in enumerate(lines):
-        y = height - TOP - TITLE - LINE * (number + 0.5)
-        for at, ink, text in line:
-            corner = (LEFT + at) / width, (y - SWATCH / 2) / height
-            figure.add_artist(Rectangle(corner, SWATCH / width, SWATCH / height, color=ink, linewidth=0))
-            x = (LEFT + at + SWATCH + 0.06) / width
-            figure.text(x, y / height, text, color=TEXT, va="center_baseline", parse_math=False)
+    for number, (ink, text) in enumerate(entries):
+        row, column = divmod(number, columns)
+        x, y = LEFT + entry * column, height - TOP - TITLE - LINE * (row + 0.5)
+        corner = x / width, (y - SWATCH / 2) / height
+        figure.add_artist(Rectangle(corner, SWATCH / width, SWATCH / height, color=ink, linewidth=0))
+        at = (x + SWATCH + 0.06) / width, y / height
+        figure.text(*at, text, color=TEXT, va="center_baseline", parse_math=False)
 
 
 def draw_band(
     axes: "Axes",
-    cuts: np.ndarray,
     segments: Sequence[Segment],
     inks: dict[str, str],
     inside: dict[int, str],
@@ -229,8 +206,7 @@ def draw_band(
     inches: float,
 ) -> None:
     """The segments along the time, in inches upwards; white lines part those that touch."""
-    axes.set(xlim=(cuts[0], cuts[-1]), ylim=(0, BAND + LINE * lines_of(flags)), xticks=[], yticks=[])
-    axes.broken_barh([(cuts[0], cuts[-1] - cuts[0])], (0, BAND), color=NOTHING, linewidth=0)
+    axes.axhspan(0, BAND, color=NOTHING, linewidth=0)
     for label, group in groupby(sorted(segments, key=lambda one: one.label), key=lambda one: one.label):
         spans = [(one.start_seconds, one.end_seconds - one.start_seconds) for one in group]
         edges = [0.4 if length * inches > PARTED else 0 for _, length in spans]
@@ -309,12 +285,4 @@ def inches_of(text: str, *, size: float = 10, weight: str = "normal") -> float:
 
 
 def ink_on(colour: str) -> str:
-    """Black or white, which is easier to read on a colour.
-
-    Source: WCAG 2.2, relative luminance and contrast ratio.
-    """
-    from matplotlib.colors import to_rgb
-
-    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in to_rgb(colour)]
-    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
+    return "white" if colour in DARK else "black"

@@ -1,4 +1,4 @@
-"""From the answers of a sliding window to a timeline: pure arithmetic."""
+"""A timeline of segments from the answers of a sliding window: pure arithmetic."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +6,12 @@ from itertools import groupby
 
 import numpy as np
 
+from tubelet.system.console import clock
+
 
 @dataclass(frozen=True)
 class Window:
-    """What the model says of one stretch of a video: the probability of each class, (classes,) float32."""
+    """One stretch of a video and the probability of each class there, (classes,) float32."""
 
     start_seconds: float
     end_seconds: float
@@ -18,7 +20,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch in which one thing happens; `probability` is its mean over the stretch."""
+    """A stretch in which one class holds; `probability` is its mean over the stretch."""
 
     start_seconds: float
     end_seconds: float
@@ -90,11 +92,8 @@ def hysteresis(chances: np.ndarray, *, on: float, off: float) -> list[int | None
 
 def moment(seconds: float) -> str:
     """75.25 -> 1:15.2, 3675 -> 1:01:15.0."""
-    tenths = int(max(0.0, seconds) * 10 + 1e-6)
-    minutes, rest = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    clock = f"{rest // 10:02d}.{rest % 10}"
-    return f"{hours}:{minutes:02d}:{clock}" if hours else f"{minutes}:{clock}"
+    whole, tenths = divmod(int(max(0.0, seconds) * 10 + 1e-6), 10)
+    return f"{clock(whole)}.{tenths}"
 
 
 def srt(segments: Sequence[Segment]) -> str:

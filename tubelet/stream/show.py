@@ -1,4 +1,4 @@
-"""What a stream says on the screen: what it is going to do, what happened when, what it left behind."""
+"""The screen of a stream: its plan, the segments, the files written."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,28 +18,23 @@ SHOWN_SEGMENTS = 40
 
 
 def show_plan(config: StreamConfig, predictor: Predictor, footage: Footage, slide: Slide) -> None:
-    """How the video will be looked at, and what was rounded to whole steps."""
+    """The window and hop along the video, with what was rounded to whole steps."""
     if encodes_steps_apart(predictor.model):
         way = "each step is encoded once"
     else:
         way = "each window is computed anew (vivit2 would encode each step once)"
+    window_seconds, hop_seconds = slide.seconds(slide.window), slide.seconds(slide.hop)
     trained = "" if slide.window == predictor.spec.frames else f", trained on {predictor.spec.frames}"
-    window, hop = rounded(config.window, slide.window_seconds), rounded(config.hop, slide.hop_seconds)
+    window, hop = rounded(config.window, window_seconds), rounded(config.hop, hop_seconds)
     rows = [
         ("file", str(config.file)),
         ("model", f"{predictor.model.config.family}, {plural(len(predictor.classes), 'class')}; {way}"),
         ("video", footage.words),
-        ("frames", f"every {slide.seconds_between_frames:.4g} s; a step is {slide.step_seconds:.4g} s"),
-        ("window", f"{slide.window_seconds:.4g} s, {plural(slide.window, 'frame')}{trained}{window}"),
-        ("hop", f"{slide.hop_seconds:.4g} s{hop}"),
+        ("frames", f"every {slide.seconds_between_frames:.4g} s; a step is {slide.seconds(slide.step):.4g} s"),
+        ("window", f"{window_seconds:.4g} s, {plural(slide.window, 'frame')}{trained}{window}"),
+        ("hop", f"{hop_seconds:.4g} s{hop}"),
     ]
     facts("Streaming", rows)
-
-
-def words_of(config: StreamConfig, predictor: Predictor) -> tuple[str, str]:
-    """What the picture is called: the name of the video, and the model."""
-    file = "standard input" if config.is_pipe else config.file.name
-    return file, f"{predictor.model.config.family} of {config.run}, {plural(len(predictor.classes), 'class')}"
 
 
 def rounded(asked_seconds: float | None, seconds: float) -> str:

@@ -16,6 +16,7 @@ from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import check_kind, crop, to_channels
 from tubelet.media.reader import MediaError, index
 from tubelet.media.sequential import Picture, frames_in_order, pictures_within, raw_frames_in_order
+from tubelet.stream.config import StreamConfig, parse_size
 
 Block = TypeVar("Block")
 BLOCKS_AHEAD = 2  # made and not yet taken
@@ -51,25 +52,17 @@ def from_file(path: Path, spec: ClipSpec, *, block_frames: int, threads: int) ->
     return from_pictures(pictures, spec, words=words, block_frames=block_frames, frames=count)
 
 
-def from_pipe(
-    pipe: BinaryIO,
-    spec: ClipSpec,
-    *,
-    size: tuple[int, int],
-    frames_per_second: float,
-    pixel_format: str,
-    block_frames: int,
-) -> Footage:
-    """Raw frames of (height, width); see `raw_frames_in_order`."""
+def from_pipe(pipe: BinaryIO, spec: ClipSpec, config: StreamConfig, *, block_frames: int) -> Footage:
+    """Raw frames of the size, rate and layout of the settings; see `raw_frames_in_order`."""
     pictures = raw_frames_in_order(
         pipe,
-        size=size,
-        frames_per_second=frames_per_second,
-        pixel_format=pixel_format,
+        size=parse_size(config.size or ""),
+        frames_per_second=config.fps or 0.0,
+        pixel_format=config.pixel_format,
         seconds_between_frames=spec.seconds_between_frames,
         cover=spec.resize,
     )
-    words = f"{size[1]}x{size[0]} {pixel_format}, {frames_per_second:g} frames a second, from standard input"
+    words = f"{config.size} {config.pixel_format}, {config.fps:g} frames a second, from standard input"
     return from_pictures(pictures, spec, words=words, block_frames=block_frames, frames=None)
 
 
@@ -87,7 +80,6 @@ def cropped(
 ) -> Generator[np.ndarray, None, None]:
     """uint8 (T, H, W, 3), T = block_frames but for the last block; an error comes after all that came before it."""
     held: list[np.ndarray] = []
-    error: MediaError | None = None
     try:
         for picture in pictures:
             view = crop(torch.from_numpy(picture.pixels).permute(2, 0, 1), spec.crop)
@@ -97,17 +89,12 @@ def cropped(
             if len(held) == block_frames:
                 yield np.stack(held)
                 held = []
-    except MediaError as failure:
-        error = failure
+    except MediaError:
+        if held:
+            yield np.stack(held)
+        raise
     if held:
         yield np.stack(held)
-    if error:
-        raise error
-
-
-@dataclass(frozen=True)
-class _End:
-    error: BaseException | None
 
 
 def ahead(blocks: Generator[Block, None, None]) -> Iterator[Block]:
@@ -115,11 +102,11 @@ def ahead(blocks: Generator[Block, None, None]) -> Iterator[Block]:
 
     An error comes where its block would have stood. Closing the iterator stops the thread after the block it is at.
     """
-    queue: Queue[Block | _End] = Queue(BLOCKS_AHEAD)
+    queue: Queue[Block | BaseException | None] = Queue(BLOCKS_AHEAD)  # None at the end
     stop = Event()
 
     def work() -> None:
-        error: BaseException | None = None
+        end: BaseException | None = None
         try:
             with closing(blocks):
                 for block in blocks:
@@ -127,16 +114,16 @@ def ahead(blocks: Generator[Block, None, None]) -> Iterator[Block]:
                     if stop.is_set():
                         return
         except BaseException as failure:
-            error = failure
-        queue.put(_End(error))
+            end = failure
+        queue.put(end)
 
     thread = Thread(target=work, name="tubelet-stream", daemon=True)
     thread.start()
     try:
-        while not isinstance(block := queue.get(), _End):
+        while (block := queue.get()) is not None:
+            if isinstance(block, BaseException):
+                raise block
             yield block
-        if block.error:
-            raise block.error
     finally:
         stop.set()
         with suppress(Empty):

@@ -1,4 +1,4 @@
-"""The task: from a run and a long video to windows, segments and files."""
+"""From a run and a long video to windows, segments and files."""
 
 import sys
 import time
@@ -13,15 +13,17 @@ from tubelet.media.reader import MediaError
 from tubelet.nn.split import encodes_steps_apart
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.codes import hash_steps, keep_steps, read_steps
-from tubelet.stream.config import StreamConfig, parse_size
-from tubelet.stream.outputs import Files, places_of, segment_object, window_object
-from tubelet.stream.segments import Window, find_segments
-from tubelet.stream.show import show_end, show_plan, show_segments, words_of
+from tubelet.stream.config import StreamConfig
+from tubelet.stream.outputs import Files, choose_places, segment_object, window_object
+from tubelet.stream.segments import Segment, Window, find_segments
+from tubelet.stream.show import show_end, show_plan, show_segments
 from tubelet.stream.source import Footage, from_file, from_pipe
-from tubelet.stream.window import Slide, slide_of, windows_of
+from tubelet.stream.window import Slide, choose_slide, slide_window
 from tubelet.system.console import Bar, bar, clock
 from tubelet.system.exits import code_of
-from tubelet.system.text import dumps, visible
+from tubelet.system.text import dumps, plural, visible
+
+__all__ = ["Segment", "Window", "find_segments", "stream_fn", "windows_of_file"]
 
 
 def windows_of_file(
@@ -32,21 +34,8 @@ def windows_of_file(
     Raises:
         ValueError: a model of images or sounds; MediaError where the file cannot be read, or not to its end.
     """
-    slide = slide_for(predictor, window_seconds, hop_seconds)
-    return windows_of(predictor, open_file(predictor, Path(file), slide), slide)
-
-
-def slide_for(predictor: Predictor, window_seconds: float | None, hop_seconds: float | None) -> Slide:
-    spec = predictor.spec
-    if spec.kind != "video":
-        raise ValueError(f"the model takes files of kind {spec.kind!r}: stream needs one that was trained on video")
-    return slide_of(
-        predictor.model,
-        frames=spec.frames,
-        seconds_between_frames=spec.seconds_between_frames,
-        window_seconds=window_seconds,
-        hop_seconds=hop_seconds,
-    )
+    slide = choose_slide(predictor, window_seconds, hop_seconds)
+    return slide_window(predictor, open_file(predictor, Path(file), slide), slide)
 
 
 def open_file(predictor: Predictor, file: Path, slide: Slide) -> Footage:
@@ -74,12 +63,12 @@ def stream_fn(config: StreamConfig) -> int:
     Raises:
         ValueError: settings or files that cannot work.
     """
-    places = places_of(config)
+    places = choose_places(config)
     predictor = Predictor.load(config.run, device=config.device, dtype=config.dtype)
     if not predictor.task.exclusive:
         about = predictor.task.describe()
         raise ValueError(f"{config.run}: stream tells one class after the other, this run {about}: use tubelet predict")
-    slide = slide_for(predictor, config.window, config.hop)
+    slide = choose_slide(predictor, config.window, config.hop)
     try:
         footage = open_footage(config, predictor, slide)
     except MediaError as error:
@@ -88,9 +77,11 @@ def stream_fn(config: StreamConfig) -> int:
     if not config.json:
         show_plan(config, predictor, footage, slide)
     code, trouble, windows, begun = 0, "", [], time.monotonic()
-    with Files(places, predictor.classes, words=words_of(config, predictor)) as files, saver as codes:
+    model = f"{predictor.model.config.family} of {config.run}, {plural(len(predictor.classes), 'class')}"
+    title = "standard input" if config.is_pipe else config.file.name
+    with Files(places, predictor.classes, title=title, model=model) as files, saver as codes:
         try:
-            for window in watched(predictor, footage, slide, codes, show=not config.json):
+            for window in show_windows(predictor, footage, slide, codes, show=not config.json):
                 windows.append(window)
                 files.add(window)
                 if config.json:
@@ -104,12 +95,14 @@ def stream_fn(config: StreamConfig) -> int:
         segments = find_segments(windows, predictor.classes, on=on, off=off, min_seconds=config.min_seconds)
         files.finish(windows, segments, on=on)
     if not windows and not code:
-        raise ValueError(f"{config.file}: shorter than one step of {slide.length_seconds:g} s: use `tubelet predict`")
+        raise ValueError(
+            f"{config.file}: shorter than one step of {slide.seconds(slide.length):g} s: use `tubelet predict`"
+        )
     if config.json:
         print("".join(dumps(segment_object(one)) + "\n" for one in segments), end="", flush=True)
     elif windows:
         show_segments(windows, segments, predictor.classes, on=on)
-        show_end(windows, footage, places.all, seconds=seconds)
+        show_end(windows, footage, [*places.values()], seconds=seconds)
     return complain(trouble, code) if code else 0
 
 
@@ -130,9 +123,7 @@ def open_footage(config: StreamConfig, predictor: Predictor, slide: Slide) -> Fo
     return from_pipe(
         open(sys.stdin.fileno(), "rb", buffering=0, closefd=False),
         predictor.spec,
-        size=parse_size(config.size or ""),
-        frames_per_second=config.fps or 0.0,
-        pixel_format=config.pixel_format,
+        config,
         block_frames=slide.block(live=True),
     )
 
@@ -149,16 +140,16 @@ def step_keeper(
     return keep_steps(
         config.save,
         key=hash_steps(predictor.model, predictor.spec),
-        seconds_between_steps=slide.step_seconds,
+        seconds_between_steps=slide.seconds(slide.step),
         source=config.file.name,
     )
 
 
-def watched(
+def show_windows(
     predictor: Predictor, footage: Footage, slide: Slide, codes: list[Tensor] | None, *, show: bool
 ) -> Iterator[Window]:
     """The windows of the footage, with a bar that says how far they are and how much faster than the video plays."""
-    unit_seconds = slide.step_seconds if footage.encoded else slide.seconds_between_frames
+    unit_seconds = slide.seconds(slide.step if footage.encoded else 1)
     whole = "" if footage.frames is None else f" of {clock(footage.frames * unit_seconds)}"
 
     def counted(progress: Bar) -> Iterator[Tensor]:
@@ -170,4 +161,4 @@ def watched(
             progress.advance(f"{clock(seconds)}{whole}  {speed:.3g}x real time", by=count)
 
     with bar("streaming", footage.frames, show=show) as progress:
-        yield from windows_of(predictor, replace(footage, blocks=counted(progress)), slide, codes=codes)
+        yield from slide_window(predictor, replace(footage, blocks=counted(progress)), slide, codes=codes)

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: one console, one kind of progress bar, plain lines where there is no terminal."""
+"""The terminal: one console, one kind of progress bar, plain lines where there is no terminal."""
 
 import time
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ class SafeConsole(Console):
         self._width, self._height = size
 
     def on_broken_pipe(self) -> None:
-        raise  # rich would end the program here; whoever prints is told
+        raise  # rich would end the program here
 
 
 # Names of files and classes are shown as they are, also those with [brackets] or :colons:.
@@ -74,9 +74,6 @@ class Bar:
             self.said = time.monotonic()
             of = "" if self.total is None else f"/{self.total}"
             console.print(f"{self.title} {self.done}{of}  {words}", soft_wrap=True)
-
-    def start_at(self, done: int) -> None:
-        self.done = done
 
     @property
     def left(self) -> str:

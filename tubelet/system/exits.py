@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and the line that says why."""
+"""The end of a command: its exit code, and the line that says why."""
 
 import contextlib
 import dis
@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tubelet.system.text import visible_lines
@@ -27,18 +27,25 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def terminable() -> Iterator[None]:
     """Inside, SIGTERM raises Terminated; a training catches it by itself."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def catch(number: int, frame: object) -> None:
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, catch)
+    with handle(catch, signal.SIGTERM):
+        yield
+
+
+@contextmanager
+def handle(catch: Callable[[int, object], None], *numbers: int) -> Iterator[None]:
+    """Inside, `catch` gets these signals; in the main thread alone, where Python allows it."""
+    if threading.current_thread() is not threading.main_thread():
+        numbers = ()
+    before = {number: signal.signal(number, catch) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def code_of(stop: KeyboardInterrupt) -> int:

@@ -1,15 +1,15 @@
-"""How a training is stopped: by a signal, with everything saved."""
+"""Signals that stop a training, with everything saved."""
 
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tubelet.system.console import console, say
+from tubelet.system.exits import handle
 
 
 class Stopped(Exception):
@@ -26,7 +26,7 @@ PASSED_ON_SECONDS = 2.0
 
 @contextmanager
 def signals(*, show: bool) -> Iterator[list[int]]:
-    """Signals caught while inside, for who looks at them; a second one ends the process at once."""
+    """The signals caught while inside, the first alone: a second one ends the process at once."""
     caught: list[int] = []
     first = 0.0
 
@@ -42,15 +42,8 @@ def signals(*, show: bool) -> Iterator[list[int]]:
             with suppress(RuntimeError):  # the signal came in the midst of a line that is being printed
                 say("\nstopping", "after this step")
 
-    if threading.current_thread() is not threading.main_thread():
+    with handle(catch, signal.SIGINT, signal.SIGTERM):
         yield caught
-        return
-    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def end_at_once(number: int) -> None:

@@ -43,14 +43,8 @@ def visible_lines(text: object) -> str:
 
 
 FORMULA = "[=+@\t\r-]"
-
-
 _PATH, _MARKED_PATH = re.compile(rf"(\./)*{FORMULA}"), re.compile(rf"(\./)+{FORMULA}")
-
-
 _TEXT, _MARKED_TEXT = re.compile(rf"'*{FORMULA}"), re.compile(rf"'+{FORMULA}")
-
-
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 
 

@@ -20,7 +20,7 @@ def interleaved(
     """
     took: dict[str, list[float]] = {name: [] for name in jobs}
     begun, turn = now(), -1
-    while turn < runs or fits(begun, turn + 1, seconds):
+    while turn < runs or (now() - begun) * (turn + 2) / (turn + 1) < seconds:
         for name, job in jobs.items():
             start = now()
             job()
@@ -32,9 +32,3 @@ def interleaved(
             after(name, passed)
         turn += 1
     return took
-
-
-def fits(begun: float, turns: int, seconds: float) -> bool:
-    """Whether one more turn, as long as those before it, ends in time."""
-    passed = now() - begun
-    return passed + passed / turns < seconds

@@ -1,7 +1,7 @@
 """One of several classes for each clip."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from tubelet.system.text import list_names, percent, plural
 from tubelet.tasks.intervals import wilson_interval
-from tubelet.tasks.task import check_names
+from tubelet.tasks.task import Results, Task, check_names
 
 CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Task):
     """names: the classes. A target is the number of the class, int64, an answer the probability of each."""
 
     names: tuple[str, ...]
@@ -26,8 +26,6 @@ class Classification:
     smoothing: ClassVar[float] = 0.1
     fewest_classes: ClassVar[int] = 2
     exclusive: ClassVar[bool] = True
-    gives_probabilities: ClassVar[bool] = True
-    settles: ClassVar[bool] = False
 
     @staticmethod
     def classes_in(cell: str) -> tuple[str, ...]:
@@ -40,12 +38,6 @@ class Classification:
     @classmethod
     def from_cells(cls, cells: Sequence[str], columns: Sequence[str] = ()) -> "Classification":
         return cls(tuple(sorted(set(cells))))
-
-    def learn_from(self, targets: Tensor) -> "Classification":
-        return self
-
-    def settle(self, targets: Tensor, answers: np.ndarray) -> "Classification":
-        return self
 
     def targets(self, cells: Sequence[str]) -> Tensor:
         numbers = {name: number for number, name in enumerate(self.names)}
@@ -76,26 +68,16 @@ class Classification:
     def errors(self, targets: Tensor, answers: np.ndarray) -> np.ndarray:
         return np.where(answers.argmax(1) == targets.numpy(), 0.0, answers.max(1))
 
-    def columns(self) -> list[str]:
-        return [f"p:{name}" for name in self.names]
-
     def measure(
         self, targets: Tensor, answers: np.ndarray, *, groups: Sequence[str] = (), failed: int = 0
     ) -> "ClassificationResults":
         """The figures of N > 0 answers; those of a class without a clip, or never answered, are None.
 
         Raises:
-            ValueError: shapes that do not fit, labels out of range, rows that are no probabilities.
+            ValueError: rows that are no probabilities, as of a model whose weights are not finite.
         """
         labels, probabilities = targets.numpy(), np.asarray(answers, dtype=np.float64)
         n, k = len(labels), len(self.names)
-        if labels.ndim != 1 or probabilities.shape != (n, k) or n == 0:
-            raise ValueError(
-                f"got labels {labels.shape} and probabilities {probabilities.shape} for {k} classes; expected (N,) and "
-                f"(N, {k}), N > 0"
-            )
-        if not np.issubdtype(labels.dtype, np.integer) or not 0 <= labels.min() <= labels.max() < k:
-            raise ValueError(f"got labels {np.unique(labels)[:10]}; expected integers from 0 to {k - 1}")
         if not (np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-2)):
             raise ValueError("the rows of probabilities do not sum to 1; pass the softmax of the logits")
         labels, predicted = labels.astype(np.int64), probabilities.argmax(axis=1)
@@ -127,16 +109,13 @@ class Classification:
     def describe(self) -> str:
         return f"names one of {plural(len(self.names), 'class')}"
 
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "names": list(self.names)}
-
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Classification":
         return cls(check_names(values.get("names")))
 
 
 @dataclass(frozen=True)
-class ClassificationResults:
+class ClassificationResults(Results):
     """Shares in 0..1; the macro averages run over the classes that have at least one clip.
 
     accuracy_all: files that could not be read count as wrong. top5: right among the five likeliest, of more than five.
@@ -155,13 +134,6 @@ class ClassificationResults:
     per_class: list[dict[str, Any]]
     confusion: list[list[int]]
     figure_name: ClassVar[str] = "accuracy"
-
-    @property
-    def figure(self) -> float:
-        return self.accuracy
-
-    def number(self, figure: float) -> str:
-        return percent(figure)
 
     def say(self, figure: float) -> str:
         return f"{percent(figure)} right"
@@ -186,9 +158,6 @@ class ClassificationResults:
     def warnings(self) -> list[str]:
         absent = [row["label"] for row in self.per_class if not row["support"]]
         return [f"Not tested, for want of clips that could be read: {list_names(absent)}."] if absent else []
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure_classes(classes: Sequence[str], confusion: np.ndarray) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Several classes at once: a cell names all that hold in a clip, as in "walk;wave", or "(none)"."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tubelet.system.text import list_names, percent, plural
 from tubelet.tasks.intervals import group_interval
-from tubelet.tasks.task import check_names, check_numbers, mean_known, none_if_unknown
+from tubelet.tasks.task import Results, Task, check_names, check_numbers, mean_known, none_if_unknown
 
 NONE = "(none)"
 THRESHOLD = 0.5  # of the probability from which on a class holds, where validation clips chose no other
@@ -20,7 +20,7 @@ MOST_WEIGHT = 20.0  # of the clips in which a rare class holds
 
 
 @dataclass(frozen=True)
-class MultiLabel:
+class MultiLabel(Task):
     """names: the classes. A target is 1 where a class holds, 0 where not, an answer the probability of each.
 
     weights: of each class's examples in the loss, 1 where left out. thresholds: probabilities from which on a class
@@ -32,10 +32,7 @@ class MultiLabel:
     thresholds: tuple[float, ...] = ()
     kind: ClassVar[str] = "multilabel"
     figure_name: ClassVar[str] = "overlap"  # of the classes said and those that hold: Jaccard's index
-    smoothing: ClassVar[float] = 0.0
     fewest_classes: ClassVar[int] = 1
-    exclusive: ClassVar[bool] = False
-    gives_probabilities: ClassVar[bool] = True
     settles: ClassVar[bool] = True
 
     @staticmethod
@@ -103,16 +100,10 @@ class MultiLabel:
     def word(self, answer: np.ndarray) -> str:
         return ";".join(self.names[number] for number in np.flatnonzero(self.holds(answer))) or NONE
 
-    def certainty(self, answer: np.ndarray) -> None:
-        return None
-
     def errors(self, targets: Tensor, answers: np.ndarray) -> np.ndarray:
         truth, said = targets.nan_to_num().numpy() > 0, self.holds(answers)
         either = (truth | said).sum(1)
         return np.where(targets.isnan().any(1).numpy(), 0.0, (truth ^ said).sum(1) / np.maximum(either, 1))
-
-    def columns(self) -> list[str]:
-        return [f"p:{name}" for name in self.names]
 
     def measure(
         self, targets: Tensor, answers: np.ndarray, *, groups: Sequence[str], failed: int = 0
@@ -162,9 +153,6 @@ class MultiLabel:
     def describe(self) -> str:
         return f"names all that hold of {plural(len(self.names), 'class')}"
 
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, **{name: list(values) for name, values in asdict(self).items()}}
-
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "MultiLabel":
         names = check_names(values.get("names"))
@@ -172,7 +160,7 @@ class MultiLabel:
 
 
 @dataclass(frozen=True)
-class MultiLabelResults:
+class MultiLabelResults(Results):
     """Shares in 0..1; means run over the classes that hold in at least one clip. `unlabelled` clips are in no figure.
 
     at_random: the mean average precision of answers in any order. chosen_thresholds: by validation clips.
@@ -189,15 +177,8 @@ class MultiLabelResults:
     at_random: float
     chosen_thresholds: bool
     per_class: list[dict[str, Any]]
-    confusion: ClassVar[None] = None
+    confusion = None
     figure_name: ClassVar[str] = "mean_average_precision"
-
-    @property
-    def figure(self) -> float:
-        return self.mean_average_precision
-
-    def number(self, figure: float) -> str:
-        return percent(figure)
 
     def say(self, figure: float) -> str:
         return f"{percent(figure)} mean average precision"
@@ -220,9 +201,6 @@ class MultiLabelResults:
     def warnings(self) -> list[str]:
         absent = [row["label"] for row in self.per_class if not row["support"]]
         return [f"Not tested, for they hold in no clip that could be read: {list_names(absent)}."] if absent else []
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Ranking:

@@ -1,8 +1,8 @@
 """A number for each clip, or several under names, one column of the table each."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from tubelet.system.text import list_names
 from tubelet.tasks.intervals import group_interval
-from tubelet.tasks.task import check_names, check_numbers, mean_known, none_if_unknown
+from tubelet.tasks.task import Results, Task, check_names, check_numbers, mean_known, none_if_unknown
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(Task):
     """names: the columns. Targets and answers are the numbers as the table has them, NaN where a cell is empty.
 
     A model learns them less their `means`, divided by their `deviations`, over the training clips.
@@ -27,11 +27,8 @@ class Regression:
     deviations: tuple[float, ...] = ()
     kind: ClassVar[str] = "regression"
     figure_name: ClassVar[str] = "r2"
-    smoothing: ClassVar[float] = 0.0
     fewest_classes: ClassVar[int] = 0
-    exclusive: ClassVar[bool] = False
     gives_probabilities: ClassVar[bool] = False
-    settles: ClassVar[bool] = False
 
     @staticmethod
     def classes_in(cell: str) -> tuple[str, ...]:
@@ -58,15 +55,9 @@ class Regression:
             raise ValueError(f"{list_names(flat)}: the same number, or none, in all training clips; leave it out")
         return replace(self, means=tuple(means.tolist()), deviations=tuple(deviations.tolist()))
 
-    def settle(self, targets: Tensor, answers: np.ndarray) -> "Regression":
-        return self
-
     def targets(self, cells: Sequence[str]) -> Tensor:
         rows = [[float(part) if part.strip() else math.nan for part in cell.split(";")] for cell in cells]
         return torch.tensor(rows).reshape(len(rows), len(self.names))
-
-    def swap(self, cell: str, partners: Mapping[str, str]) -> str:
-        return cell
 
     def soften(self, targets: Tensor, smoothing: float) -> Tensor:
         return (targets - self.constant(self.means, targets)) / self.constant(self.deviations, targets)
@@ -88,9 +79,6 @@ class Regression:
 
     def word(self, answer: np.ndarray) -> str:
         return ";".join(f"{value:.4g}" for value in answer.tolist())
-
-    def certainty(self, answer: np.ndarray) -> None:
-        return None
 
     def errors(self, targets: Tensor, answers: np.ndarray) -> np.ndarray:
         off = (targets - torch.from_numpy(answers)).abs() / self.constant(self.deviations, targets)
@@ -134,9 +122,6 @@ class Regression:
     def describe(self) -> str:
         return f"estimates {list_names(self.names)}"
 
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, **{name: list(values) for name, values in asdict(self).items()}}
-
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Regression":
         names = check_names(values.get("names"))
@@ -147,7 +132,7 @@ class Regression:
 
 
 @dataclass(frozen=True)
-class RegressionResults:
+class RegressionResults(Results):
     """r2: mean over the outputs of the share of variance that the answers explain; r2_of_mean: that of always
     answering the mean of the training clips. MAE is in the units of the table."""
 
@@ -157,12 +142,8 @@ class RegressionResults:
     interval: list[float]
     r2_of_mean: float
     per_output: list[dict[str, Any]]
-    confusion: ClassVar[None] = None
+    confusion = None
     figure_name: ClassVar[str] = "r2"
-
-    @property
-    def figure(self) -> float:
-        return self.r2
 
     def number(self, figure: float) -> str:
         return f"{figure:.3f}" if math.isfinite(figure) else "–"
@@ -187,12 +168,6 @@ class RegressionResults:
         keys = ("mae", "mae_of_mean", "r2", "spearman")
         rows = [[row["label"], *(number(row[key]) for key in keys), row["support"]] for row in self.per_output]
         return ["output", "MAE", "MAE of the mean", "R2", "Spearman", "clips"], rows
-
-    def warnings(self) -> list[str]:
-        return []
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def is_number(text: str) -> bool:

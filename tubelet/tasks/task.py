@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from torch import Tensor
 
-Row = dict[str, Any]
+from tubelet.system.text import percent
 
 
 class Results(Protocol):
@@ -22,20 +22,18 @@ class Results(Protocol):
     """
 
     figure_name: ClassVar[str]
+    clips: int
+    failed: int
+    interval: list[float]
+    confusion: list[list[int]] | None
 
     @property
-    def figure(self) -> float: ...
-    @property
-    def clips(self) -> int: ...
-    @property
-    def failed(self) -> int: ...
-    @property
-    def interval(self) -> Sequence[float]: ...
-    @property
-    def confusion(self) -> list[list[int]] | None: ...
+    def figure(self) -> float:
+        return float(getattr(self, self.figure_name))
 
     def number(self, figure: float) -> str:
         """A figure as it is written."""
+        return percent(figure)
 
     def say(self, figure: float) -> str:
         """A figure in words, as in "93.1 % right"."""
@@ -51,8 +49,10 @@ class Results(Protocol):
 
     def warnings(self) -> list[str]:
         """What a reader has to be told before he relies on the figures."""
+        return []
 
-    def to_json(self) -> dict[str, Any]: ...
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
 
 
 class Task(Protocol):
@@ -63,14 +63,12 @@ class Task(Protocol):
 
     kind: ClassVar[str]
     figure_name: ClassVar[str]  # of the mean of `score`, as training shows and keeps it
-    smoothing: ClassVar[float]  # of labels, where no other is asked for
+    smoothing: ClassVar[float] = 0.0  # of labels, where no other is asked for
     fewest_classes: ClassVar[int]  # that a training needs
-    exclusive: ClassVar[bool]  # whether each clip has one class, and no other
-    gives_probabilities: ClassVar[bool]
-    settles: ClassVar[bool]  # whether `settle` chooses something
-
-    @property
-    def names(self) -> tuple[str, ...]: ...
+    exclusive: ClassVar[bool] = False  # whether each clip has one class, and no other
+    gives_probabilities: ClassVar[bool] = True
+    settles: ClassVar[bool] = False  # whether `settle` chooses something
+    names: tuple[str, ...]
 
     @staticmethod
     def classes_in(cell: str) -> tuple[str, ...]:
@@ -86,15 +84,18 @@ class Task(Protocol):
 
     def learn_from(self, targets: Tensor) -> Self:
         """The task with what its loss and answers take from the training targets."""
+        return self
 
     def settle(self, targets: Tensor, answers: np.ndarray) -> Self:
         """The task with what is chosen by validation clips, such as thresholds."""
+        return self
 
     def targets(self, cells: Sequence[str]) -> Tensor:
         """Cells -> targets (N, ...)."""
 
     def swap(self, cell: str, partners: Mapping[str, str]) -> str:
         """The cell of a clip that was mirrored or reversed, which turns each class into its partner."""
+        return cell
 
     def soften(self, targets: Tensor, smoothing: float) -> Tensor:
         """Targets (B, ...) -> (B, outputs) float, which can be mixed; `smoothing` in [0, 1) of them is spread out."""
@@ -113,12 +114,14 @@ class Task(Protocol):
 
     def certainty(self, answer: np.ndarray) -> float | None:
         """The probability of `word`; None where there is none."""
+        return None
 
     def errors(self, targets: Tensor, answers: np.ndarray) -> np.ndarray:
         """How wrong each of N answers is, (N,): 0 is right, the most misleading has the most."""
 
     def columns(self) -> list[str]:
         """Names of the columns of a table that hold an answer."""
+        return [f"p:{name}" for name in self.names]
 
     def measure(self, targets: Tensor, answers: np.ndarray, *, groups: Sequence[str], failed: int) -> Results:
         """The figures of N > 0 answers; clips of one group, such as one recording, are not independent."""
@@ -126,10 +129,11 @@ class Task(Protocol):
     def describe(self) -> str:
         """In a few words, for a plan and a card."""
 
-    def to_json(self) -> Row: ...
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, **{name: list(values) for name, values in vars(self).items()}}
 
     @classmethod
-    def from_json(cls, values: Row) -> Self:
+    def from_json(cls, values: dict[str, Any]) -> Self:
         """Raises ValueError for values that this task cannot have."""
 
 

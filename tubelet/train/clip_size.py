@@ -91,9 +91,8 @@ def like(spec: ClipSpec, config: TrainConfig) -> ClipSpec:
 
 def short_side(config: TrainConfig, device: torch.device, side: int) -> int:
     """Short side of a clip in px, a multiple of the patch: what the device can train on within minutes."""
-    if config.init:
-        return multiple_near(224 if device.type == "cuda" else 112, side)
-    return multiple_near(112 if device.type == "cuda" else SMALLEST_PX, side)
+    on_gpu, on_others = (224, 112) if config.init else (112, SMALLEST_PX)
+    return multiple_near(on_gpu if device.type == "cuda" else on_others, side)
 
 
 def affordable_side(config: TrainConfig, aspect: float, *, native_px: float, clips: int, frames: int, side: int) -> int:
@@ -133,11 +132,7 @@ def sound_spec(config: TrainConfig, source: Source, train: Sequence[Item], secon
         std=(1.0,),
         channels="mel",
     )
-    chosen = np.random.default_rng(config.seed).permutation(len(train))[:64]
-    values = torch.cat(
-        [
-            load_frames(source.root / item.path, spec, start_seconds=item.start_seconds or 0.0).flatten()
-            for item in (train[i] for i in chosen)
-        ]
-    )
+    chosen = [train[i] for i in np.random.default_rng(config.seed).permutation(len(train))[:64]]
+    where = [(source.root / item.path, item.start_seconds or 0.0) for item in chosen]
+    values = torch.cat([load_frames(file, spec, start_seconds=start).flatten() for file, start in where])
     return replace(spec, mean=(round(values.mean().item(), 4),), std=(round(max(values.std().item(), 1e-3), 4),))

@@ -105,23 +105,19 @@ class TrainConfig:
     """Seed of the split, the weights, the order of the clips and every random draw."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: expected 1 or more")
         if len(set(self.labels)) != len(self.labels) or (len(self.labels) > 1 and self.task != "regression"):
             raise ValueError(f"labels = {' '.join(self.labels)}: expected one column, or several for --task regression")
         if self.compare and not self.freeze:
             raise ValueError("--compare compares --freeze with training all weights: give both")
-        for name in NOT_NEGATIVE:
-            if not 0 <= (getattr(self, name) or 0) < math.inf:
-                raise ValueError(f"{name} = {getattr(self, name)}: expected 0 or more")
-        for name in ("ema", "drop_path", "dropout", "label_smoothing", "val_share"):
-            if (getattr(self, name) or 0) >= 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: expected less than 1")
-        for name in POSITIVE:
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
+        for name, value in vars(self).items():
+            if not isinstance(value, int | float):
+                continue
+            if name in POSITIVE and not 0 < value < math.inf:
                 raise ValueError(f"{name} = {value}: expected more than 0")
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} = {value}: expected 0 or more")
+            if name in SHARES and value >= 1:
+                raise ValueError(f"{name} = {value}: expected less than 1")
         if self.seed > MOST_SEED:
             raise ValueError(f"seed = {self.seed}: expected at most {MOST_SEED}")
         if not re.fullmatch(r"(100|\d{1,2}(\.\d+)?)%", self.max_bad):
@@ -156,23 +152,12 @@ class TrainConfig:
 
 
 MOST_SEED = 2**32 - 1  # the seed of a step, a million times it and more, has 64 bits
-NOT_NEGATIVE = (
-    "mixup",
-    "ema",
-    "clip_grad",
-    "drop_path",
-    "dropout",
-    "weight_decay",
-    "label_smoothing",
-    "warmup",
-    "save_minutes",
-    "freeze_views",
-    "seed",
-)
+# Of the numbers, none of which is below 0.
 POSITIVE = (
-    *("minutes", "epochs", "lr", "frames", "seconds_between_frames", "layer_decay", "val_share", "workers"),
-    "patience",
+    *("minutes", "epochs", "batch", "accumulate", "lr", "frames", "seconds_between_frames", "layer_decay"),
+    *("val_share", "workers", "patience"),
 )
+SHARES = ("ema", "drop_path", "dropout", "label_smoothing", "val_share")
 
 # May differ between the run that stopped and the one that goes on: they change where or how fast it runs, not what.
 MAY_CHANGE = (

@@ -1,6 +1,5 @@
-"""After the last step: the weights are kept, measured on clips they never saw, and reported."""
+"""The end of a training: its weights are kept, measured on held-out clips, and reported."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -51,9 +50,7 @@ def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) ->
     task = settle_task(model, plan, team, show=show)
     about = {"clip_spec": plan.spec.to_json(), "task": task.to_json(), "tubelet": __version__}
     save(model, run.path, about=about)
-    evaluation, seconds = evaluate_split(
-        model, task, plan, team, views=config.views, title="evaluating", show=show, split=plan.data.held_out
-    )
+    evaluation, seconds = evaluate_split(model, task, plan, team, split=plan.data.held_out, show=show)
     bad.announce(BadFile(one.path, one.code, one.note, plan.data.held_out) for one in evaluation.failed)
     write_labelled(evaluation.answers, task, run.path / PREDICTIONS)
     results = evaluation.to_json()
@@ -84,28 +81,21 @@ def settle_task(model: SpaceTimeTransformer, plan: Plan, team: Team, *, show: bo
     task = plan.data.source.task
     if not (plan.data.chooses and task.settles):
         return task
-    chosen, _ = evaluate_split(
-        model, task, plan, team, views=plan.config.views, title="thresholds", show=show, split="val"
-    )
+    chosen, _ = evaluate_split(model, task, plan, team, split="val", show=show)
     values = np.stack([one.values for one in chosen.read if one.values is not None])
     return task.settle(task.targets([one.item.label for one in chosen.read]), values)
 
 
 def evaluate_split(
-    model: SpaceTimeTransformer,
-    task: Task,
-    plan: Plan,
-    team: Team,
-    *,
-    split: str,
-    views: str,
-    title: str,
-    show: bool,
-    single: bool = False,
+    model: SpaceTimeTransformer, task: Task, plan: Plan, team: Team, *, split: str, show: bool, single: bool = False
 ) -> tuple[Evaluation, float]:
-    """What a model is worth on the clips of a split, and the seconds that its answers took."""
-    items = plan.data.items(split)
+    """The figures of a model on the clips of a split, and the seconds that its answers took.
+
+    single: from the middle frame of one clip alone.
+    """
+    items, views = plan.data.items(split), "1x1" if single else plan.config.views
     begun = time.monotonic()
+    title = "evaluating" if split == plan.data.held_out else "thresholds"
     with bar(title, len(items), show=show) as progress:
         answers = answer(
             model.to(team.device),
@@ -116,7 +106,6 @@ def evaluate_split(
             views_text=views,
             single_frame=single,
             workers=plan.workers,
-            device=team.device,
             after=lambda _: progress.advance(f"{progress.done + 1}/{progress.total} clips"),
         )
     return measure_answers(answers, task, split=split, views=views), time.monotonic() - begun
@@ -141,14 +130,8 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
     if budget:
         clips = len(plan.data.items(plan.data.held_out))
         budget = Budget(budget.seconds, budget.begun, clips, budget.clip_seconds, other_seconds=REPORT_SECONDS)
-    other = Fit(
-        plan=replace(plan, config=config),
-        model=model,
-        clips=fit.clips,
-        team=alone,
-        pace=Pace(fit.pace.steps, budget=budget),
-        single_frame=True,
-    )
+    pace = Pace(fit.pace.steps, budget=budget)
+    other = Fit(replace(plan, config=config), model, fit.clips, alone, pace, single_frame=True)
     with bar("one frame", other.pace.steps, show=show) as progress:
 
         def after(figures: dict[str, float]) -> bool:
@@ -159,17 +142,8 @@ def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
             return False
 
         other.run(after=after)
-    found, _ = evaluate_split(
-        model,
-        plan.data.source.task,
-        plan,
-        alone,
-        split=plan.data.held_out,
-        views="1x1",
-        title="evaluating",
-        show=False,
-        single=True,
-    )
+    task, split = plan.data.source.task, plan.data.held_out
+    found, _ = evaluate_split(model, task, plan, alone, split=split, show=False, single=True)
     return {found.results.figure_name: found.results.figure}
 
 
@@ -181,12 +155,6 @@ def one_frame(config: ModelConfig) -> ModelConfig:
     stage = replace(first, **plain, prefix=1, pool="cls", norm="tokens")
     config = replace(config, family="vidtrans", stages=(stage,), clip=(1, *config.clip[1:]))
     return config.with_embed(patch=(1, *embed.patch[1:]), stride=(1, *embed.stride[1:]))
-
-
-def all_weights(run: Run, figure_name: str) -> dict[str, Any]:
-    """The results of a run of which all weights learned, for the report of a frozen one."""
-    whole = json.loads((run.path / RESULTS).read_text())
-    return {"run": str(run.path), **{key: whole[key] for key in (figure_name, "clips", "seconds_total")}}
 
 
 def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:

@@ -1,4 +1,4 @@
-"""What the weights that a training starts from say of the model and of its input."""
+"""The weights that a training starts from, with the model and the input that they are for."""
 
 from dataclasses import dataclass
 
@@ -50,11 +50,12 @@ def find_start(config: TrainConfig, kind: str) -> Start | None:
                 "a run of tubelet or an image ViT (a .safetensors file with timm's names, or a timm name)"
             )
         return None
-    if not is_ours(config.init):
+    try:
+        file = open_model(config.init)
+    except ValueError:  # no weights of ours
         image = image_config(config.init)
         mean, std = (tuple(image.get(key, (0.5, 0.5, 0.5))) for key in ("mean", "std"))
         return Start(init=config.init, name=config.model or image_model(config.init, kind), mean=mean, std=std)
-    file = open_model(config.init)
     model, spec = file.config(), file.about.get("clip_spec")
     start = Start(
         init=config.init,
@@ -83,13 +84,6 @@ def check_fits(start: Start, config: TrainConfig, kind: str) -> None:
         raise ValueError(
             f"{start.init}: weights of {start.name} with {start.model.embed.kind} tokens: leave --model and --embed out"
         )
-
-
-def is_ours(init: str) -> bool:
-    try:
-        return bool(open_model(init))
-    except ValueError:
-        return False
 
 
 def image_model(init: str, kind: str) -> str:

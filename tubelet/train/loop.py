@@ -1,15 +1,14 @@
-"""The steps of a training as a person follows them: a bar, looks at the held-out clips, checkpoints, a way to stop."""
+"""The steps of a training with a bar, looks at the held-out clips, checkpoints, and a way to stop."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
+from itertools import chain, islice
 
 import numpy as np
 import torch
 
-from tubelet.data.bad_files import BadFile
 from tubelet.data.dataset import Clips
 from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError
@@ -18,16 +17,16 @@ from tubelet.system.console import bar, clock, say
 from tubelet.system.signals import Stopped, signals
 from tubelet.system.text import plural
 from tubelet.train.feature_cache import Features
-from tubelet.train.pace import FIRST_STEPS, Decision
+from tubelet.train.pace import FIRST_STEPS
 from tubelet.train.trainer import Best, Fit
 
-LOOKS = (5, 20)  # fewest and most times that held-out clips are looked at during training
-LOOK_CLIPS = 256  # how many of them, at most, each time
+VALIDATIONS = (5, 20)  # fewest and most times that held-out clips are looked at during training
+VALIDATION_CLIPS = 256  # how many of them, at most, each time
 WAIT_SHARE = 0.1  # of training that may go by in waiting for clips before something is advised
-LOOK_SHARE = 0.1  # of the work that looking may take; a clip looked at is a third of one learned from
+VALIDATION_SHARE = 0.1  # of the work that looking may take; a clip looked at is a third of one learned from
 
 
-def learn(
+def train_steps(
     fit: Fit, run: Run, held: Clips | Features, *, recent: list[dict[str, float]], title: str, show: bool
 ) -> None:
     """The rest of the steps, with looks at the held-out clips, checkpoints, and a bar.
@@ -45,25 +44,29 @@ def learn(
     held_score, stop = "", 0
     board = curves(run, wanted=plan.config.tensorboard and team.first)
     with signals(show=team.first) as caught, board as draw, bar(title, pace.steps, show=show) as progress:
-        progress.start_at(fit.step)
+        progress.done = fit.step
 
         def after(figures: dict[str, float]) -> bool:
             nonlocal saved, held_score, stop
             due = time.monotonic() - saved > 60 * plan.config.save_minutes
             wanted = pace.decide(fit.step, figures["seconds"]) if team.first else None
-            mine = Word(figures, caught[0] if caught else 0, due, bad.unannounced(), wanted)
-            figures, stop, due, found, decision = agree(team.gather(mine))
+            mine = figures, caught[0] if caught else 0, due, bad.unannounced(), wanted
+            every, stops, dues, founds, decisions = zip(*team.gather(mine))
+            means = {name: float(np.mean([one[name] for one in every])) for name in ("loss", "score")}
+            figures, stop, due = {**every[0], **means}, max(stops), any(dues)
+            found, decision = [*chain(*founds)], decisions[0]
             recent.append(figures)
             bad.announce(found)
             waits.append((figures["waited"], figures["seconds"]))
-            step, look_due = fit.step, is_look(fit, held)
+            step, look_due = fit.step, is_validation_due(fit, held)
             if decision:
                 pace.take(decision)
             if show and step == FIRST_STEPS[-1]:
                 say("pace", pace_words(fit))
             if look_due or step == pace.steps:
-                held_score = f" held out {100 * look_and_log(fit, run, held, recent, draw):.0f}%"
-                if is_patience_over(fit):
+                held_score = f" held out {100 * validate_and_log(fit, run, held, recent, draw):.0f}%"
+                patience = plan.config.patience
+                if patience is not None and fit.best is not None and fit.best.worse_looks >= patience:
                     pace.take(replace(pace.decision, step=step, progress=1.0, steps=step))
             figures, progress.total = summary(recent or [figures], fit), pace.steps
             progress.advance(
@@ -71,7 +74,7 @@ def learn(
                 f"{figures['clips_per_second']:.0f} clips/s wait {100 * figures['data_wait']:.0f}% "
                 f"{f'{bad.skipped} skipped ' if bad.skipped else ''}left {clock(seconds_left(fit))}"
             )
-            if stop or due or step == pace.steps:  # the last, for whoever stops the evaluation
+            if stop or due or step == pace.steps:  # the last, in case the evaluation is stopped
                 missed = fit.save(run, recent, last=bool(stop) or step == pace.steps)
                 if missed and show:
                     say("warning", missed)
@@ -88,43 +91,17 @@ def learn(
         raise Stopped(run.path, stop)
 
 
-@dataclass(frozen=True)
-class Word:
-    """What a process tells the others after a step. decision: on the pace, of the first process alone."""
-
-    figures: dict[str, float]
-    stop: int
-    due: bool
-    bad: list[BadFile]
-    decision: Decision | None
-
-
-def agree(words: list[Word]) -> tuple[dict[str, float], int, bool, list[BadFile], Decision | None]:
-    """Loss and score as means over the processes; the signal that one of them got, whether one wants to save, the
-    bad files that any of them found, and what the first decided."""
-    means = {name: float(np.mean([word.figures[name] for word in words])) for name in ("loss", "score")}
-    found = [one for word in words for one in word.bad]
-    figures = {**words[0].figures, **means}
-    return figures, max(word.stop for word in words), any(word.due for word in words), found, words[0].decision
-
-
-def looks_of(fit: Fit, held: Clips | Features) -> int:
+def count_validations(fit: Fit, held: Clips | Features) -> int:
     """How often held-out clips are looked at in a training."""
-    affordable = int(LOOK_SHARE * 3 * fit.pace.steps * fit.plan.config.batch / min(len(held), LOOK_CLIPS))
-    return min(max(affordable, LOOKS[0]), LOOKS[1])
+    affordable = int(VALIDATION_SHARE * 3 * fit.pace.steps * fit.plan.config.batch / min(len(held), VALIDATION_CLIPS))
+    return min(max(affordable, VALIDATIONS[0]), VALIDATIONS[1])
 
 
-def is_look(fit: Fit, held: Clips | Features) -> bool:
+def is_validation_due(fit: Fit, held: Clips | Features) -> bool:
     """Whether held-out clips are looked at after this step: at even shares of the progress."""
-    looks, rounding = looks_of(fit, held), 1e-9
+    looks, rounding = count_validations(fit, held), 1e-9
     before, now = (int(looks * fit.pace.progress(step) + rounding) for step in (fit.step - 1, fit.step))
     return now > before
-
-
-def is_patience_over(fit: Fit) -> bool:
-    """Whether `--patience` looks, one after another, were no better than the best."""
-    patience = fit.plan.config.patience
-    return patience is not None and fit.best is not None and fit.best.worse_looks >= patience
 
 
 def seconds_left(fit: Fit) -> float:
@@ -145,7 +122,7 @@ def pace_words(fit: Fit) -> str:
     )
 
 
-def look_and_log(
+def validate_and_log(
     fit: Fit,
     run: Run,
     held: Clips | Features,
@@ -157,7 +134,7 @@ def look_and_log(
     when = {"step": fit.step, "epoch": fit.step / (len(fit.clips) / fit.plan.config.batch)}
     recent.clear()
     begun = time.monotonic()
-    loss, score = fit.team.gather(look(fit, held))[0]
+    loss, score = fit.team.gather(validate(fit, held))[0]
     if fit.plan.data.chooses:
         keep_best(fit, score, loss)
     if fit.team.first:
@@ -166,9 +143,9 @@ def look_and_log(
     draw({**mean, "val_loss": loss, f"val_{name}": score}, fit.step)
     if budget := fit.pace.budget:
         seconds = time.monotonic() - begun
-        budget.looks_seconds = seconds * round(looks_of(fit, held) * (1 - fit.pace.progress(fit.step)))
+        budget.looks_seconds = seconds * round(count_validations(fit, held) * (1 - fit.pace.progress(fit.step)))
         if isinstance(held, Clips):  # the encoder of features is not at work in a look
-            budget.clip_seconds = seconds / min(len(held), LOOK_CLIPS)
+            budget.clip_seconds = seconds / min(len(held), VALIDATION_CLIPS)
     return score
 
 
@@ -212,11 +189,11 @@ def summary(recent: list[dict[str, float]], fit: Fit) -> dict[str, float]:
 
 def spread(count: int) -> list[int]:
     """The clips, of `count`, that are looked at: evenly chosen where there are many."""
-    return np.unique(np.linspace(0, count - 1, min(count, LOOK_CLIPS)).round().astype(int)).tolist()
+    return np.unique(np.linspace(0, count - 1, min(count, VALIDATION_CLIPS)).round().astype(int)).tolist()
 
 
 @torch.no_grad()
-def look(fit: Fit, held: Clips | Features) -> tuple[float, float]:
+def validate(fit: Fit, held: Clips | Features) -> tuple[float, float]:
     """Mean loss and score on held-out clips. Those that cannot be read are passed over here, and counted in the end."""
     chosen = spread(len(held))
     fit.wrapped.eval()

@@ -1,4 +1,4 @@
-"""How weights move: groups and rates of the optimizer, mixup, the averaged weights."""
+"""The optimizer: its groups of weights and their learning rates."""
 
 import math
 

@@ -72,7 +72,8 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     """
     found = find_items(config.data, task=TASKS[config.task], labels=config.labels)
     source = assign_splits(found, val_share=config.val_share, seed=config.seed)
-    source = learn_task(source)
+    learned = source.task.targets([item.label for item in source.items if item.split == "train"])
+    source = replace(source, task=source.task.learn_from(learned))
     start = find_start(config, source.kind)
     workers = config.workers or min(8, processors())
     data = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show)
@@ -106,12 +107,6 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
         workers=workers,
         notes=(*data.notes, *notes),
     )
-
-
-def learn_task(source: Source) -> Source:
-    """The source with a task that knows its training labels."""
-    cells = [item.label for item in source.items if item.split == "train"]
-    return replace(source, task=source.task.learn_from(source.task.targets(cells)))
 
 
 def balance_note(source: Source, config: TrainConfig) -> list[str]:

@@ -30,7 +30,10 @@ class Data:
     def durations(self, split: str | None = None) -> list[float]:
         """Seconds of the items that can be read, of a split or of all."""
         items = [item for item in self.source.items if item.path in self.healths and split in (None, item.split)]
-        return [duration_of(item, self.healths[item.path]) for item in items]
+        ends = [
+            self.healths[one.path].duration_seconds if one.end_seconds is None else one.end_seconds for one in items
+        ]
+        return [max(end - (item.start_seconds or 0.0), 0.0) for item, end in zip(items, ends)]
 
     @property
     def held_out(self) -> str:
@@ -80,13 +83,7 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
         notes.append(f"{plural(len(damaged), 'file')} damaged but used: {losses(damaged)}; `tubelet check` names them")
     items = tuple(item for item in source.items if item.split != "train" or item not in faults)
     kept = replace(source, items=items)
-    notes = [*source.notes, *notes]
-    return Data(source=kept, healths=usable, bad=tuple(bad), notes=tuple(notes))
-
-
-def duration_of(item: Item, health: Health) -> float:
-    end = item.end_seconds if item.end_seconds is not None else health.duration_seconds
-    return max(end - (item.start_seconds or 0.0), 0.0)
+    return Data(source=kept, healths=usable, bad=tuple(bad), notes=(*source.notes, *notes))
 
 
 def healths_of(source: Source, *, workers: int, show: bool) -> tuple[dict[str, Health], str]:

@@ -1,7 +1,8 @@
-"""The run directory before the first step: a new one, or one whose training was stopped and goes on."""
+"""The run directory before the first step: a new one, or that of a training that was stopped and goes on."""
 
 import json
 import os
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ def find_run(config: TrainConfig) -> Run:
     run = Run(config.out) if config.out else next_run(Path("runs") / name_of(config.data))
     if run.config_file.is_file():
         return run
-    if run.path.is_file() or (run.path.is_dir() and any(not is_passing(file.name) for file in run.path.iterdir())):
+    names = [file.name for file in run.path.iterdir()] if run.path.is_dir() else []
+    # what a process leaves in a new run when it is killed before config.json is there is no hindrance
+    if run.path.is_file() or not all(name == LOCK or is_leftover(name) for name in names):
         raise ValueError(f"{run.path} holds something that is no run: choose another --out")
     run.path.mkdir(parents=True, exist_ok=True)
     return run
@@ -68,11 +71,6 @@ def is_begun(plan: Plan, run: Run) -> bool:
     return False
 
 
-def is_passing(name: str) -> bool:
-    """Whether a file is one that a process leaves in a new run when it is killed before config.json is there."""
-    return name == LOCK or is_leftover(name)
-
-
 def checkpoint_bytes(plan: Plan) -> int:
     """Weights that learn, two moments of each, and their average where there is one, in float32."""
     learned = learned_of(plan.model)[0] if plan.config.freeze else info_of(plan.model).parameters
@@ -85,11 +83,8 @@ def name_of(data: Path) -> str:
 
 def next_run(base: Path) -> Run:
     """`base`, or base-2, base-3 and so on: the first that is not finished."""
-    run, number = Run(base), 1
-    while run.finished:
-        number += 1
-        run = Run(base.with_name(f"{base.name}-{number}"))
-    return run
+    runs = (Run(base.with_name(f"{base.name}-{number}") if number > 1 else base) for number in count(1))
+    return next(run for run in runs if not run.finished)
 
 
 def check_same(plan: Plan, run: Run, old: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """One training, from its settings to a finished run directory."""
 
+import json
 import time
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
@@ -20,15 +21,15 @@ from tubelet.nn.split import Rest
 from tubelet.predict.answer import answer
 from tubelet.runs.checkpoint import check_fits
 from tubelet.runs.lock import hold
-from tubelet.runs.run import BAD_FILES, INIT, METRICS, Run
+from tubelet.runs.run import BAD_FILES, INIT, METRICS, RESULTS, Run
 from tubelet.system.console import bar, say
 from tubelet.system.errors import EnvironmentTrouble, environment_error
 from tubelet.system.signals import Stopped
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.feature_cache import Cache, Features
-from tubelet.train.finish import all_weights, finish, measure
-from tubelet.train.loop import learn, spread
+from tubelet.train.finish import finish, measure
+from tubelet.train.loop import spread, train_steps
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.resume import find_run, next_run, open_run
@@ -114,7 +115,7 @@ def train(plan: Plan, run: Run, team: Team, *, begun: float, show: bool) -> None
         notes.append(f"{run.path / METRICS}: {lost} damaged lines are left out")
     for note in notes if show else ():
         say("going on", note)
-    learn(fit, run, held_clips, recent=recent, title="training", show=show)
+    train_steps(fit, run, held_clips, recent=recent, title="training", show=show)
     finished = measure(fit, run, begun=begun, frozen=model.state_dict() if config.freeze else {}, show=show)
     if finished is None:
         return
@@ -122,8 +123,10 @@ def train(plan: Plan, run: Run, team: Team, *, begun: float, show: bool) -> None
         summary = finished.summary
         if show:
             say("frozen", f"{summary.say(summary.figure)}; now all weights learn, to compare")
-        whole = all_weights(train_all(plan, run, show=show), summary.figure_name)
-        finished.results["frozen"]["all_weights"] = whole
+        other = train_all(plan, run, show=show)
+        whole = json.loads((other.path / RESULTS).read_text())
+        kept = {key: whole[key] for key in (summary.figure_name, "clips", "seconds_total")}
+        finished.results["frozen"]["all_weights"] = {"run": str(other.path), **kept}
     finish(plan, run, finished, show=show)
 
 
@@ -214,8 +217,8 @@ def features_of(
     bad.check()
     if budget:  # looks are at features, the evaluation is of files
         measured, begun = plan.data.items(plan.data.held_out), time.monotonic()
-        task, root = plan.data.source.task, plan.data.source.root
-        answer(model, plan.spec, task, root, measured[:TRIED], views_text=plan.config.views, device=team.device)
+        task, root, views = plan.data.source.task, plan.data.source.root, plan.config.views
+        answer(model, plan.spec, task, root, measured[:TRIED], views_text=views)
         budget.clips = 0
         budget.other_seconds += (time.monotonic() - begun) / len(measured[:TRIED]) * len(measured)
     return train, looked_at

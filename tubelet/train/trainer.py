@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from itertools import count
 from typing import Any
 
@@ -67,7 +68,6 @@ class Fit:
     part: int = field(init=False)
     average: Tensors | None = field(init=False, default=None)
     best: Best | None = field(init=False, default=None)
-    orders: dict[int, np.ndarray] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         config, team = self.plan.config, self.team
@@ -75,6 +75,7 @@ class Fit:
         self.model.to(team.device)
         self.wrapped = wrap(self.model, team, config.shard)  # before the optimizer: sharding replaces the parameters
         self.optimizer = make_optimizer(self.model, weight_decay=config.weight_decay, layer_decay=self.plan.layer_decay)
+        self.order = lru_cache(EPOCHS_REMEMBERED)(self.make_order)  # each clip of a batch asks
         if config.ema:
             self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
 
@@ -90,7 +91,7 @@ class Fit:
                 begun = time.perf_counter()
                 parts = self.team.together(lambda: [next(batches) for _ in range(self.plan.config.accumulate)])
                 waited = time.perf_counter() - begun
-                figures = self.learn(parts)
+                figures = self.take_step(parts)
                 seconds = time.perf_counter() - begun
                 self.step += 1
                 if after({**figures, "seconds": seconds, "waited": waited}):
@@ -139,22 +140,17 @@ class Fit:
         order = self.order(epoch)
         return int(order[(place + skips) % len(order)]), epoch
 
-    def order(self, epoch: int) -> np.ndarray:
-        """The clips of an epoch by number; the last few epochs are remembered, for each clip of a batch asks."""
-        order = self.orders.get(epoch)
-        if order is None:
-            make = balanced_order if self.plan.config.balance else shuffled_order
-            order = make(self.clips.targets, seed=self.plan.config.seed, epoch=epoch)
-            kept = {one: known for one, known in self.orders.items() if one > epoch - EPOCHS_REMEMBERED}
-            self.orders = {**kept, epoch: order}  # replaced, not changed: threads read it
-        return order
+    def make_order(self, epoch: int) -> np.ndarray:
+        """The clips of an epoch by number."""
+        make = balanced_order if self.plan.config.balance else shuffled_order
+        return make(self.clips.targets, seed=self.plan.config.seed, epoch=epoch)
 
     def taken(self, position: int) -> int:
         """The clip that is learned from at a position, once the bad ones are known."""
         numbers = (self.shuffled(position, skips=skips)[0] for skips in count())
         return next(number for number in numbers if not self.clips.is_bad(number))
 
-    def learn(self, parts: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    def take_step(self, parts: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """One optimizer step over the parts of this process's share of the batch."""
         config, device = self.plan.config, self.team.device
         torch.manual_seed(config.seed * 1_000_003 + self.step * 1_009 + self.team.rank)
