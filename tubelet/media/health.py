@@ -13,22 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.media.decoder import (
-    COPY_AGAIN,
-    Budget,
-    decode,
-    decode_one,
-    open_media,
-    packets_of,
-    sound_stream,
-    video_stream,
-)
+from tubelet.media.decoder import COPY_AGAIN, Budget, decode_one, open_media, packets_of, sound_stream
 from tubelet.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaError
 from tubelet.media.index import cut_short
 from tubelet.media.mono import mono
-from tubelet.media.reader import index
+from tubelet.media.reader import index, open_frames
 from tubelet.media.structure import broken_at
-from tubelet.media.timeline import Index, numbered
+from tubelet.media.timeline import Index
 from tubelet.media.truncation import promised_seconds, usual_gap
 
 Spans = tuple[tuple[float, float], ...]
@@ -110,11 +101,9 @@ def _video_health(found: Index, quick: bool) -> Health:
         is_good[:] = True
     else:
         breaks = broken_at(found.path)
-        with open_media(found.path) as container:
-            stream = video_stream(found.path, container, threads=1)
-            packets = Budget(found.path).spend(packets_of(container, stream), stream)
+        with open_frames(found, threads=1) as (stream, frames):
             size = None
-            for number, frame in numbered(decode(packets, stream), found, tick_seconds=float(stream.time_base)):
+            for number, frame in frames:
                 is_good[number] = True
                 size = size or (frame.height, frame.width)
                 if (frame.height, frame.width) != size:
@@ -122,20 +111,20 @@ def _video_health(found: Index, quick: bool) -> Health:
                 if frame.interlaced_frame:
                     notes.add("interlaced")
             if breaks is not None:
-                gaps = stepped_over(found, container, stream)
+                gaps = _gaps(found, stream)
     ends = np.append(found.times[1:], max(found.duration_seconds, found.times[-1]))
     lost = [(float(found.times[number]), float(ends[number])) for number in np.flatnonzero(~is_good)]
     return _health(found, int(is_good.sum()), lost, sorted(notes), breaks=breaks, gaps=gaps)
 
 
-def stepped_over(found: Index, container: Any, stream: Any) -> list[tuple[float, float]]:
+def _gaps(found: Index, stream: Any) -> list[tuple[float, float]]:
     """(from, to) seconds on screen for which a broken file has no packet, if its frames else come at an even rate."""
     end, step = found.duration_seconds, usual_gap(found.times)
     since = np.flatnonzero(np.diff(found.times) > 1.5 * step)
     spans = [(float(found.times[number] + step), float(found.times[number + 1])) for number in since]
     if len(spans) > len(found.times) // 4:  # at a variable rate a hole cannot be told from a long frame
         spans = []
-    promised = promised_seconds(found.path, container, stream, start_seconds=found.start_seconds, end_seconds=end)
+    promised = promised_seconds(found.path, stream, start_seconds=found.start_seconds, end_seconds=end)
     return spans + ([(end, promised)] if promised > end + step / 2 else [])
 
 

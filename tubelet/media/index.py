@@ -110,7 +110,7 @@ def _missing(
     """(is the file cut short, the seconds on screen that it lacks, how many frames that is)."""
     listed, cut = _listed_beyond_the_end(path, container, stream), is_cut(path)
     end, count = found.duration_seconds, len(found.times)
-    promised = promised_seconds(path, container, stream, start_seconds=found.start_seconds, end_seconds=end)
+    promised = promised_seconds(path, stream, start_seconds=found.start_seconds, end_seconds=end)
     lacks_its_end = _is_timed(stream) and promised > end + TAG_SECONDS and broken_at(path) is not None
     if not listed and not cut and not lacks_its_end:  # where nothing is broken, the last frame stays on for long
         return False, (), 0
@@ -175,7 +175,7 @@ def _sound_index(path: str, container: InputContainer) -> Index:
     missing: tuple[tuple[float, float], ...] = ()
     if is_cut(path):
         start = min((start for start, _ in spans), default=0) * tick_seconds
-        promised = promised_seconds(path, container, stream, start_seconds=start, end_seconds=seconds)
+        promised = promised_seconds(path, stream, start_seconds=start, end_seconds=seconds)
         missing = ((seconds, promised),) if promised > seconds + 0.05 else ()
     nothing = np.empty(0)
     return Index(

@@ -7,22 +7,13 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from tubelet.media.decoder import (
-    Budget,
-    VideoReformatter,
-    av,
-    decode,
-    open_media,
-    packets_of,
-    upright_rgb,
-    video_stream,
-)
+from tubelet.media.decoder import VideoReformatter, av, upright_rgb
 from tubelet.media.formats import MediaError
 from tubelet.media.geometry import cover_size
 from tubelet.media.index import cut_short
-from tubelet.media.reader import index, nothing_before, shown_size
+from tubelet.media.reader import index, nothing_before, open_frames, shown_size
 from tubelet.media.sampling import TIME_ROUNDING_SECONDS, clip_times, displayed_frames
-from tubelet.media.timeline import Index, displayed, numbered
+from tubelet.media.timeline import Index, displayed
 
 PIXEL_FORMATS = {"rgb24": 3, "gray": 1}  # bytes of a pixel
 
@@ -74,10 +65,7 @@ def _in_order(found: Index, times: np.ndarray, cover: tuple[int, int] | None, th
     wanted, firsts = np.unique(numbers, return_index=True)
     stops = [*firsts[1:], len(numbers)]  # a picture that stays on screen is wanted at several times in a row
     size, reformatter, reached = shown_size(found, cover), VideoReformatter(), 0
-    with open_media(found.path) as container:
-        stream = video_stream(found.path, container, threads)
-        packets = Budget(found.path).spend(packets_of(container, stream), stream)
-        frames = numbered(decode(packets, stream), found, tick_seconds=float(stream.time_base))
+    with open_frames(found, threads) as (_, frames):
         for number, shown, frame in displayed(frames, wanted.tolist()):
             pixels = upright_rgb(frame, reformatter, size)
             for time in times[firsts[reached] : stops[reached]]:

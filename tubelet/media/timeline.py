@@ -5,17 +5,14 @@ wanted                                    1                             7
 decoded                              |----|                        |----|         two runs, a seek before the second
 """
 
-import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 Frame = TypeVar("Frame")
-Kept = TypeVar("Kept")
 _UNKNOWN = (np.empty(0, np.int64),) * 3
 BEFORE_THE_FIRST_SECONDS = 0.0005  # a frame earlier than this leads up to the first one and is not displayed
 
@@ -169,10 +166,13 @@ def numbered(frames: Iterable[Any], found: Index, *, tick_seconds: float) -> Ite
                 yield int(np.searchsorted(middles, seconds)), frame
 
 
-def displayed(numbered: Iterable[tuple[int, Frame]], wanted: list[int]) -> Iterator[tuple[int, int, Frame]]:
+def displayed(
+    numbered: Iterable[tuple[int, Frame]], wanted: list[int], *, to_the_end: bool = False
+) -> Iterator[tuple[int, int, Frame]]:
     """Takes the wanted frames, sorted, out of a row in display order; for a missing one the last good one before it.
 
-    Reads no further than the last wanted frame, and stops early where the row starts too late or ends too soon.
+    Reads no further than the last wanted frame, and stops early where the row starts too late or ends too soon;
+    to_the_end: the last good frame is shown for all that are missing after it.
 
     Yields:
         (wanted number, number of the frame that is shown for it, that frame).
@@ -187,20 +187,5 @@ def displayed(numbered: Iterable[tuple[int, Frame]], wanted: list[int]) -> Itera
         if not waiting or waiting[0] < number:
             return
         shown = number, frame
-
-
-def collect(
-    numbered: Iterable[tuple[int, Frame]], wanted: list[int], convert: Callable[[Frame], Kept]
-) -> tuple[dict[int, Kept], set[int]]:
-    """The wanted frames by number, converted; a frame that is missing at the end too is the last good one before it.
-
-    Returns less than what is wanted when the row starts too late; and the numbers of the frames that are missing,
-    for which another one stands in.
-    """
-    end: tuple[int, Any] = (sys.maxsize, None)  # holds the last good frame for all that are still wanted
-    kept, lost = {}, set()
-    for number, shown, frame in displayed(chain(numbered, [end]), wanted):
-        kept[number] = convert(frame)
-        if shown != number:
-            lost.add(number)
-    return kept, lost
+    if to_the_end and shown is not None:
+        yield from ((number, *shown) for number in waiting)

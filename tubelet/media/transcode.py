@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.media.decoder import Budget, av, decode, open_media, packets_of, upright_rgb, video_stream
-from tubelet.media.reader import Index, index, nothing_before, shown_size
-from tubelet.media.timeline import numbered
+from tubelet.media.decoder import av, open_media, upright_rgb, video_stream
+from tubelet.media.reader import Index, index, nothing_before, open_frames, shown_size
 from tubelet.media.writer import atomically, explained
 
 _X264 = {
@@ -91,11 +90,9 @@ def _in_ticks(found: Index, candidates: tuple[Fraction, ...]) -> tuple[Fraction,
 def _pictures(found: Index, ticks: np.ndarray, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
     """(tick, uint8 (H, W, 3)) of all good frames; of frames at one time the last, which is the one that is seen."""
     reformatter = av.video.reformatter.VideoReformatter()
-    with open_media(found.path) as container:
-        stream = video_stream(found.path, container, threads=1)
-        frames = decode(Budget(found.path).spend(packets_of(container, stream), stream), stream)
+    with open_frames(found, threads=1) as (_, frames):
         held: tuple[int, Any] | None = None
-        for number, frame in numbered(frames, found, tick_seconds=float(stream.time_base)):
+        for number, frame in frames:
             if held is None and number > 0:
                 raise nothing_before(found, 0)
             if held is not None and number <= held[0]:

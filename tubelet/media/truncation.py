@@ -101,14 +101,14 @@ _FORMATS: dict[tuple[bytes, ...], Callable[[BinaryIO, bytes], int]] = {
 }
 
 
-def promised_seconds(path: str, container: Any, stream: Any, *, start_seconds: float, end_seconds: float) -> float:
+def promised_seconds(path: str, stream: Any, *, start_seconds: float, end_seconds: float) -> float:
     """How long the header says the stream lasts from its first frame on; 0 where it does not. Ask of cut files only.
 
     Args:
         start_seconds: of the first frame, on the clock of the file.
         end_seconds: of what is there, from its first frame on.
     """
-    formats = set(container.format.name.split(","))
+    container, formats = stream.container, set(stream.container.format.name.split(","))
     if formats & {"wav", "aiff"}:
         return end_seconds * promised_bytes(path) / os.path.getsize(path)
     if "avi" in formats and stream.type == "video" and stream.average_rate:
