@@ -19,7 +19,7 @@ from small_sets import command, spoil, tiny_config, write_sounds
 import tubelet.data.health_cache
 import tubelet.train.preflight
 from tubelet.check import check
-from tubelet.data.health_cache import Checked, Stamp, index_file
+from tubelet.data.health_cache import Checked, index_file
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health, examine
 from tubelet.media.workers import Workers
@@ -501,7 +501,7 @@ def test_many_known_files_are_not_opened(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "a.mp4").write_bytes(small_file("front.mp4"))
     health, count = examine(tmp_path / "a.mp4"), 20_000
     items = tuple(Item(f"{i % 2}/{i}.mp4", str(i % 2), split="val" if i % 10 < 2 else "train") for i in range(count))
-    monkeypatch.setattr(Checked, "stamp", lambda self, path: Stamp(1, 2, 3))
+    monkeypatch.setattr(Checked, "stamp", lambda self, path: {"size": 1, "mtime_ns": 2, "inode": 3})
     checked = Checked.open(tmp_path)
     for item in items:
         checked.put(item.path, health, stamp=checked.stamp(item.path), quick=True)

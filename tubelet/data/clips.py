@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,13 @@ def fine_times(spec: ClipSpec, start_seconds: float, end_seconds: float) -> np.n
     return (round(start_seconds * spec.sample_rate) + hop * np.arange(columns)) / spec.sample_rate
 
 
-def views(
+def views(path: str | Path, spec: ClipSpec, **settings: Any) -> torch.Tensor:
+    """The clips of `load_views`, which takes the same settings: (temporal * spatial, C, T, H, W), uint8 or for sound
+    float32."""
+    return load_views(path, spec, **settings).clips
+
+
+def load_views(
     path: str | Path,
     spec: ClipSpec,
     *,
@@ -84,29 +91,14 @@ def views(
     spatial: int = 1,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
-) -> torch.Tensor:
-    """(temporal * spatial, C, T, H, W), uint8 or for sound float32; the views of one time stand together.
+) -> Views:
+    """(temporal * spatial, C, T, H, W) of an item, the views of one time together, and how much of it they show.
 
     temporal: clips spread evenly over the item, or over the file; None: as many as `views_to_cover` takes. spatial: 1
     (centre) or 3 (left, centre, right, or top, centre, bottom, along the side that stands out further).
 
     Raises: MediaError where the file cannot be read; ValueError for numbers of views that the kind does not have.
     """
-    return load_views(
-        path, spec, temporal=temporal, spatial=spatial, start_seconds=start_seconds, end_seconds=end_seconds
-    ).clips
-
-
-def load_views(
-    path: str | Path,
-    spec: ClipSpec,
-    *,
-    temporal: int | None,
-    spatial: int,
-    start_seconds: float | None = None,
-    end_seconds: float | None = None,
-) -> Views:
-    """`views`, and how much of the item they show."""
     if (temporal is not None and temporal < 1) or spatial not in (1, 3):
         raise ValueError(f"views: temporal={temporal}, spatial={spatial}; expected temporal >= 1 and spatial 1 or 3")
     if (spec.kind == "image" and temporal not in (None, 1)) or (spec.kind == "sound" and spatial > 1):
