@@ -11,17 +11,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_files import small_file
 from small_sets import command
 from test_check import clips
 
 import tubelet.data.health_cache
 from tubelet.check import check
-from tubelet.data.bad_files import BadFiles
-from tubelet.data.dataset import BadFile
+from tubelet.data.bad_files import BadFile
 from tubelet.data.health_cache import Checked
 from tubelet.data.items import Item, Source
 from tubelet.media.health import examine
@@ -29,7 +30,9 @@ from tubelet.media.reader import MediaError, index, read_frames, read_sound
 from tubelet.media.workers import START, Workers
 from tubelet.runs.run import Run
 from tubelet.tasks import Classification
+from tubelet.train.distributed import Team
 from tubelet.train.preflight import look_at_files
+from tubelet.train.train import bad_files
 
 # A child that does what the names of files say; the folder of the first file holds the notes of all.
 CHILD = """
@@ -170,7 +173,7 @@ def test_what_a_full_check_found_holds_for_quick_looks(tmp_path: Path, monkeypat
         if is_checked:
             check(data, show=False)
         before = len(pids(data))
-        monkeypatch.setattr("tubelet.media.remembered._deadly", {})  # as in a process of tomorrow
+        monkeypatch.setattr("tubelet.media.index_cache._deadly", {})  # as in a process of tomorrow
         codes = [health.code for health in Checked.open(data).look(paths, threads=1)]
         assert codes == ["ok", "decoder-crash" if is_checked else "ok", "ok", "ok"]
         assert len(pids(data)) - before == (0 if is_checked else 3)
@@ -201,8 +204,12 @@ def test_what_a_run_knows_to_kill_is_not_opened_when_it_goes_on(tmp_path: Path) 
     known = [BadFile(item.name, code, message, "val") for item, code in zip(items, ("decoder-crash", "damaged"))]
     run = Run(tmp_path)
     (tmp_path / "bad_files.jsonl").write_text("".join(json.dumps(vars(one)) + "\n" for one in known))
-    plan = SimpleNamespace(bad=(), source=Source(data, "video", items, ("run", "walk")))
-    BadFiles(plan, run, write=False, show=False)  # type: ignore[arg-type]
+    source = Source(data, "video", items, Classification(("run", "walk")))
+    plan: Any = SimpleNamespace(
+        config=SimpleNamespace(data=data, most_bad=1.0),
+        data=SimpleNamespace(source=source, bad=(), items=lambda split: items),
+    )
+    bad_files(plan, run, Team(0, 1, torch.device("cpu")), show=False)
     with pytest.raises(MediaError) as caught:
         index(data / items[0].path)
     assert (caught.value.code, caught.value.message) == ("decoder-crash", message)

@@ -13,6 +13,7 @@ from tubelet.data.bad_files import BadFiles, read_list
 from tubelet.data.dataset import Clips, UserAugmentation
 from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError
+from tubelet.media.workers import DEADLY, refuse_deadly
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
@@ -127,11 +128,16 @@ def train(plan: Plan, run: Run, team: Team, *, begun: float, show: bool) -> None
 
 def bad_files(plan: Plan, run: Run, team: Team, *, show: bool) -> BadFiles:
     """The bad files that the plan found, or the run before it was stopped; one process keeps the list."""
+    known, source = [*read_list(run.path / BAD_FILES), *plan.data.bad], plan.data.source
+    paths = {item.name: str(source.root / item.path) for item in source.items}
+    for one in known:
+        if one.code == DEADLY and one.path in paths:  # another process of the run met it
+            refuse_deadly(paths[one.path], one.message)
     return BadFiles(
         plan.config.data,
         train_files=len(plan.data.items("train")) + sum(one.split == "train" for one in plan.data.bad),
         most=plan.config.most_bad,
-        known=(*read_list(run.path / BAD_FILES), *plan.data.bad),
+        known=known,
         file=run.path / BAD_FILES if team.first else None,
         show=show,
     )
