@@ -693,7 +693,7 @@ def test_the_decoder_is_silent_and_torch_stays_away(tmp_path):
     path.write_bytes(data)
     program = (
         "import contextlib, sys, numpy\n"
-        "from tubelet.media import reader, sound, writer\n"
+        "from tubelet.media import reader, spectrogram, writer\n"
         "with contextlib.suppress(reader.MediaError):\n"
         f"    reader.read_frames({str(path)!r}, numpy.arange(20) / 10)\n"
         "assert 'torch' not in sys.modules"
@@ -795,10 +795,9 @@ def test_a_missing_frame_is_the_good_one_before_it(good, wanted):
 def plan_of(key_places: list[int], count: int, *, linear_only: bool = False) -> timeline.Index:
     """Frames in display order in the file, 25 a second, a hundred ticks a second."""
     ticks, keys = np.arange(count) * 4, np.array(key_places, dtype=np.int64)
-    way = (ticks, np.arange(count), keys, False)
-    return timeline.Index(
-        "", "video", ticks / 100, count / 25, 48, 80, linear_only, ticks[keys] / 100, 0.0, False, *way
-    )
+    way = {"ticks": ticks, "places": np.arange(count), "key_places": keys, "key_times": ticks[keys] / 100}
+    shown = {"times": ticks / 100, "duration_seconds": count / 25, "height": 48, "width": 80}
+    return timeline.Index(path="", kind="video", linear_only=linear_only, **shown, **way)
 
 
 @given(data=st.data())

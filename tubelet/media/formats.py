@@ -21,27 +21,14 @@ SOUND_CONTAINERS = {"wav", "aiff", "flac", "ogg", "mp3", "aac"}
 VIDEO_CONTAINERS = {"mov", "mp4", "matroska", "webm", "avi", "flv", "asf", "gif", "h264", "hevc"}
 MPEG_CONTAINERS = {"mpegts", "mpeg", "mpegvideo"}
 IMAGE_CODECS = {"gif", "png", "bmp", "webp", "tiff", "ppm", "pgm", "mjpeg", "ffv1", "huffyuv", "rawvideo"}
-SOUND_CODECS = {
-    "aac",
-    "mp2",
-    "mp3",
-    "ac3",
-    "eac3",
-    "opus",
-    "vorbis",
-    "flac",
-    "alac",
-    "wmav1",
-    "wmav2",
-    "amr_nb",
-    "amr_wb",
-}
+SOUND_CODECS = {"aac", "mp3", "ac3", "eac3", "opus", "vorbis", "flac", "alac"}
+OLD_SOUND_CODECS = {"mp2", "wmav1", "wmav2", "amr_nb", "amr_wb"}
 VIDEO_CODECS = {"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "theora", "prores", "dnxhd"}
 OLD_VIDEO_CODECS = {"msmpeg4v2", "msmpeg4v3", "h263", "flv1", "wmv1", "wmv2", "wmv3", "vc1"}
 MPEG_CODECS = {"mpeg1video", "mpeg2video"}
 
 CONTAINERS = frozenset(IMAGE_CONTAINERS | SOUND_CONTAINERS | VIDEO_CONTAINERS | MPEG_CONTAINERS)
-CODECS = frozenset(IMAGE_CODECS | SOUND_CODECS | VIDEO_CODECS | OLD_VIDEO_CODECS | MPEG_CODECS)
+CODECS = frozenset(IMAGE_CODECS | SOUND_CODECS | OLD_SOUND_CODECS | VIDEO_CODECS | OLD_VIDEO_CODECS | MPEG_CODECS)
 TELLS_REFERENCES = frozenset({"h264"})  # HEVC too, but its layers in time may refer to what it calls unreferenced
 SEEKS_LATE = frozenset(MPEG_CONTAINERS | MPEG_CODECS)
 

@@ -19,10 +19,8 @@ from tubelet.media.index import cut_short
 from tubelet.media.mono import mono
 from tubelet.media.reader import index, open_frames
 from tubelet.media.structure import broken_at
-from tubelet.media.timeline import Index
+from tubelet.media.timeline import Index, Spans
 from tubelet.media.truncation import promised_seconds, usual_gap
-
-Spans = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)

@@ -79,5 +79,4 @@ def _remember(path: str, version: tuple[int, int], found: Index) -> None:
 
 def bytes_of(found: Index) -> int:
     """About what an index takes."""
-    arrays = (found.times, found.key_times, found.ticks, found.places, found.key_places)
-    return _BYTES_BESIDE_ARRAYS + sum(array.nbytes for array in arrays)
+    return _BYTES_BESIDE_ARRAYS + sum(getattr(value, "nbytes", 0) for value in vars(found).values())

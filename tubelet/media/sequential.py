@@ -110,17 +110,6 @@ def raw_frames_in_order(
             f"raw frames of {size[1]}x{size[0]} px, {frames_per_second} a second, {pixel_format}: "
             f"expected sides and a rate above 0 and one of {', '.join(PIXEL_FORMATS)}"
         )
-    return _raw_in_order(pipe, size, frames_per_second, pixel_format, seconds_between_frames, cover)
-
-
-def _raw_in_order(
-    pipe: BinaryIO,
-    size: tuple[int, int],
-    frames_per_second: float,
-    pixel_format: str,
-    seconds_between_frames: float,
-    cover: tuple[int, int] | None,
-) -> Iterator[Picture]:
     shape = size if pixel_format == "gray" else (*size, 3)
     scaled_to = cover_size(*size, cover) if cover else size
     reformatter, number, wanted = VideoReformatter(), 0, 0  # frames read, pictures handed out

@@ -8,21 +8,8 @@ from typing import BinaryIO
 
 HEAD_BYTES = 1 << 16
 _PICTURES = (
-    b"\x89PNG",
-    b"\xff\xd8\xff",
-    b"GIF8",
-    b"BM",
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"MM\0+",
-    b"RIFF",
-    b"P1",
-    b"P2",
-    b"P3",
-    b"P4",
-    b"P5",
-    b"P6",
+    *(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"RIFF"),
+    *(b"P%d" % number for number in range(1, 7)),  # PBM, PGM, PPM
 )
 _SIGNATURES = (
     *(b"\x1aE\xdf\xa3", b"RIFF", b"FORM", b"OggS", b"fLaC", b"FLV", b"ID3"),
@@ -31,15 +18,8 @@ _SIGNATURES = (
 )
 MP4_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"sidx", b"free", b"skip", b"wide")
 _PLAYLISTS = (
-    b"#extm3u",
-    b"ffconcat",
-    b"v=0\r",
-    b"v=0\n",
-    b"[playlist]",
-    b"[reference]",
-    b"<asx",
-    b"<smil",
-    b"rtsptext",
+    *(b"#extm3u", b"ffconcat", b"[playlist]", b"[reference]", b"<asx", b"<smil"),
+    *(b"v=0\r", b"v=0\n", b"rtsptext"),  # sessions
 )
 _TRANSPORT = (0, 188, 376)  # where MPEG's transport packets start, each with a G
 _AVIF, _HEIC = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")

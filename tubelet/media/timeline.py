@@ -7,26 +7,27 @@ decoded                              |----|                        |----|       
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 Frame = TypeVar("Frame")
-_UNKNOWN = (np.empty(0, np.int64),) * 3
 BEFORE_THE_FIRST_SECONDS = 0.0005  # a frame earlier than this leads up to the first one and is not displayed
 
 
-@dataclass(frozen=True, eq=False)
-class Index:
-    """What a file holds.
+Spans = tuple[tuple[float, float], ...]  # (from, to) in seconds
+_nothing = partial(np.empty, 0, np.int64)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Timeline:
+    """The part of an `Index` that follows from the packets alone.
 
     Attributes:
-        kind: "video", "image" or "sound".
         times: `(N,)` seconds at which the frames appear, sorted, the first at 0; empty for sound.
         duration_seconds: until the last frame leaves the screen or the sound ends; 0 for an image.
-        height, width: of a picture as displayed, rotation applied; 0 for sound.
-        linear_only: frames must be decoded from the start of the file.
         key_times: seconds at which decoding can start; below 0 for a key frame that an edit list hides.
         start_seconds: the time of the first frame on the file's own clock.
         counted: the file's own times cannot tell its frames apart; they are told by counting.
@@ -34,6 +35,26 @@ class Index:
             frame on; empty, as the next two, where times cannot tell packets apart.
         places: `(N,)` where in that order the packet of each frame stands.
         key_places: `(K,)` where each key frame stands.
+    """
+
+    times: np.ndarray
+    duration_seconds: float
+    key_times: np.ndarray = field(default_factory=_nothing)
+    start_seconds: float = 0.0
+    counted: bool = False
+    ticks: np.ndarray = field(default_factory=_nothing)
+    places: np.ndarray = field(default_factory=_nothing)
+    key_places: np.ndarray = field(default_factory=_nothing)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Index(Timeline):
+    """What a file holds.
+
+    Attributes:
+        kind: "video", "image" or "sound".
+        height, width: of a picture as displayed, rotation applied; 0 for sound.
+        linear_only: frames must be decoded from the start of the file.
         tells_references: the decoder knows, before it decodes a frame, whether others refer to it.
         is_cut: the file ends before it says it does, and not all that it promises is there.
         missing_spans: (from, to) seconds on screen of frames that are promised and not there, as far as known.
@@ -43,20 +64,12 @@ class Index:
 
     path: str
     kind: str
-    times: np.ndarray
-    duration_seconds: float
-    height: int
-    width: int
-    linear_only: bool
-    key_times: np.ndarray
-    start_seconds: float
-    counted: bool
-    ticks: np.ndarray
-    places: np.ndarray
-    key_places: np.ndarray
-    tells_references: bool
+    height: int = 0
+    width: int = 0
+    linear_only: bool = True
+    tells_references: bool = False
     is_cut: bool = False
-    missing_spans: tuple[tuple[float, float], ...] = ()
+    missing_spans: Spans = ()
     missing_frames: int = 0
     notes: tuple[str, ...] = ()
 
@@ -68,19 +81,6 @@ class Packet(NamedTuple):
     duration_ticks: int
     is_key: bool
     is_hidden: bool
-
-
-class Timeline(NamedTuple):
-    """The part of an `Index` that follows from the packets alone."""
-
-    times: np.ndarray
-    duration_seconds: float
-    key_times: np.ndarray
-    start_seconds: float
-    counted: bool
-    ticks: np.ndarray
-    places: np.ndarray
-    key_places: np.ndarray
 
 
 class Run(NamedTuple):
@@ -115,15 +115,21 @@ def timeline(packets: list[Packet], *, tick_seconds: float, frame_seconds: float
         raise ValueError("no packet is displayed")
     if counted:
         times = np.arange(len(places)) * frame_seconds
-        return Timeline(times, len(times) * frame_seconds, times[:1], 0.0, True, *_UNKNOWN)
+        return Timeline(times=times, duration_seconds=len(times) * frame_seconds, key_times=times[:1], counted=True)
     places = places[np.argsort(ticks[places], kind="stable")]
     start = ticks[places[0]]
     times = (ticks[places] - start) * tick_seconds
     key_times = (ticks[key_places] - start) * tick_seconds
     duration_seconds = float(times[-1] + (packets[places[-1]].duration_ticks * tick_seconds or frame_seconds))
-    twins = bool(np.any(np.diff(times) <= 0))
-    way = (ticks, places, key_places) if len(np.unique(ticks)) == len(ticks) else _UNKNOWN
-    return Timeline(times, duration_seconds, key_times, float(start * tick_seconds), twins, *way)
+    is_told = len(np.unique(ticks)) == len(ticks)
+    return Timeline(
+        times=times,
+        duration_seconds=duration_seconds,
+        key_times=key_times,
+        start_seconds=float(start * tick_seconds),
+        counted=bool(np.any(np.diff(times) <= 0)),
+        **({"ticks": ticks, "places": places, "key_places": key_places} if is_told else {}),
+    )
 
 
 def runs(found: Index, wanted: list[int]) -> list[Run]:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tubelet.media.sniff import MP4_BOXES, boxes, ebml_number
+from tubelet.media.timeline import Spans
 
 _MOST_SEGMENTS = 1000
 _BOXES = {*MP4_BOXES, b"mfra", b"uuid", b"udta"}
@@ -129,9 +130,7 @@ def usual_gap(times: np.ndarray) -> float:
     return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
 
-def missing_spans(
-    times: np.ndarray, *, duration_seconds: float, promised_seconds: float
-) -> tuple[tuple[float, float], ...]:
+def missing_spans(times: np.ndarray, *, duration_seconds: float, promised_seconds: float) -> Spans:
     """The seconds on screen that a file lacks: holes that reordering leaves before its end, then the end.
 
     Args:
