@@ -104,7 +104,7 @@ def report(data: Path, listing: Listing, found: list[Health], *, index: str, nam
     say("in them", totals(found))
     if notes := Counter(note for health in found for note in health.notes):
         say("notes", ", ".join(f"{count} {note}" for note, count in notes.most_common()))
-    if listing.passed:
+    if listing.passed_over:
         say("passed over", listing.passed_over)
     layout, trains = layout_of(data, listing, in_full=not name_them)
     say("as data", layout)

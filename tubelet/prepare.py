@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from time import perf_counter
@@ -105,15 +106,14 @@ def prepare(
             return error
         return None
 
-    found: dict[str, MediaError | None] = {}
+    failed: dict[str, MediaError] = {}
     threads = workers or processors()
     with bar("preparing", len(names), show=show) as progress:
         for path, error in zip(names, prefetch(copy, names, threads=threads, ahead=2 * threads), strict=True):
-            found[path] = error
+            failed |= {path: error} if error else {}
             progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
-    good = {path: name for path, name in names.items() if found[path] is None}
-    train_on = _write_table(source, good, data, out)
-    made = Prepared(out, good, [*closed, *(error for error in found.values() if error is not None)], train_on)
+    good = {path: name for path, name in names.items() if path not in failed}
+    made = Prepared(out, good, [*closed, *failed.values()], _write_table(source, good, data, out))
     if show:
         _report(source, made)
     return made
@@ -193,27 +193,16 @@ def _copy(original: Path, copy: Path, settings: Settings) -> None:
     check_kind(original, "video")
     mark = settings.mark(original)
     if copy.exists():
-        comment = _comment(copy)
+        comment = ""
+        with suppress(MediaError):
+            comment = comment_of(copy)
         if comment == mark:
             return
         if not comment.startswith("tubelet prepare: "):
             raise ValueError(f"{copy}: is in the way and no copy that prepare made; move it, or name another folder")
     copy.parent.mkdir(parents=True, exist_ok=True)
-    shrink(
-        original,
-        copy,
-        short_side_px=settings.short_side_px,
-        gop_frames=settings.gop_frames,
-        crf=settings.quality,
-        comment=mark,
-    )
-
-
-def _comment(file: Path) -> str:
-    try:
-        return comment_of(file)
-    except MediaError:
-        return ""
+    side, gop = settings.short_side_px, settings.gop_frames
+    shrink(original, copy, short_side_px=side, gop_frames=gop, crf=settings.quality, comment=mark)
 
 
 def _write_table(source: Source, good: dict[str, str], data: Path, out: Path) -> Path | None:
@@ -238,21 +227,13 @@ def _report(source: Source, made: Prepared) -> None:
     missing = f"; missing, as they cannot be read: {len(made.failed)}" if made.failed else ""
     say("prepared", f"{plural(len(good), 'file')} in {out}{missing}")
     if good:
-        before, after = (sum(os.stat(file).st_size for file in files) for files in _pairs(root, out, good))
+        sides = ((root, good.keys()), (out, good.values()))
+        before, after = (sum((folder / name).stat().st_size for name in names) for folder, names in sides)
         say("size", f"{size(before)} before, {size(after)} now")
-        before_ms, after_ms = (1000 * seconds for seconds in reading_seconds(root, out, good))
-        say(
-            "reading",
-            f"{before_ms:.0f} ms a clip before, {after_ms:.1f} ms now: {before_ms / after_ms:.1f} times as fast",
-        )
-        say(
-            "train on",
-            made.train_on or "nothing yet: no file has a label; sort the copies into a folder for each class",
-        )
-
-
-def _pairs(root: Path, out: Path, good: dict[str, str]) -> tuple[list[Path], list[Path]]:
-    return [root / path for path in good], [out / name for name in good.values()]
+        slow, fast = (1000 * seconds for seconds in reading_seconds(root, out, good))
+        say("reading", f"{slow:.0f} ms a clip before, {fast:.1f} ms now: {slow / fast:.1f} times as fast")
+        nothing = "nothing yet: no file has a label; sort the copies into a folder for each class"
+        say("train on", made.train_on or nothing)
 
 
 def reading_seconds(root: Path, out: Path, good: dict[str, str]) -> tuple[float, float]:

@@ -22,10 +22,11 @@ from time import monotonic
 
 import numpy as np
 
+from tubelet.data.clips import item_range
 from tubelet.data.items import Item, Source
 from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import some
-from tubelet.media.reader import MediaError, index, read_frames
+from tubelet.media.reader import MediaError, read_frames
 
 MOST_HELD_OUT, MOST_TRAIN = 300, 2000  # items that are looked at
 MOST_SECONDS = 20.0
@@ -132,11 +133,10 @@ def _read(source: Source, items: list[Item], workers: int, seconds: float) -> It
 
 
 def _pictures(source: Source, item: Item) -> np.ndarray:
-    path, start = source.root / item.path, item.start_seconds or 0.0
-    duration = index(path).duration_seconds
-    end = duration if item.end_seconds is None else min(item.end_seconds, duration)
+    path = source.root / item.path
+    start, end = item_range(path, start_seconds=item.start_seconds, end_seconds=item.end_seconds)
     places = np.array(PLACES if source.kind == "video" else (0.0,))
-    frames = read_frames(path, start + places * max(end - start, 0.0), cover=(SIDE_PX, SIDE_PX))
+    frames = read_frames(path, start + places * (end - start), cover=(SIDE_PX, SIDE_PX))
     grey = frames @ np.array(LUMA, np.float32)
     return _shares(grey.shape[1], SIDE_PX) @ grey @ _shares(grey.shape[2], SIDE_PX).T
 

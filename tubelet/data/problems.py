@@ -1,9 +1,10 @@
 """What is wrong with a data set: all of it in one error, so that it can be repaired in one go."""
 
 import shlex
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 from tubelet.system.text import visible
 
@@ -68,7 +69,7 @@ class DataProblems(ValueError):
         if len(lines) == 1:
             return f"{origin}: {lines[0]}"
         counts = Counter(problem.kind for problem in self.problems)
-        by_kind = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        by_kind = ", ".join(f"{many} {kind}" for kind, many in counts.items())
         if len(self.problems) > len(lines):
             command = f"tubelet check {shlex.quote(origin)} --json"
             lines.append(f"and {len(self.problems) - len(lines)} more, which `{command}` lists")
@@ -77,12 +78,9 @@ class DataProblems(ValueError):
 
 def _first(problems: tuple[Problem, ...], most: int) -> list[Problem]:
     """The first `most` in their order, but the first of a kind goes before the second of any."""
-    met: Counter[str] = Counter()
-    ranks = []
-    for place, problem in enumerate(problems):
-        ranks.append((met[problem.kind], place))
-        met[problem.kind] += 1
-    return [problems[place] for place in sorted(place for _, place in sorted(ranks)[:most])]
+    nth: dict[str, Iterator[int]] = defaultdict(count)
+    ranks = sorted((next(nth[problem.kind]), place) for place, problem in enumerate(problems))
+    return [problems[place] for place in sorted(place for _, place in ranks[:most])]
 
 
 def some(names: Iterable[str], *, most: int = 5) -> str:

@@ -19,15 +19,7 @@ from tubelet.tasks import Classification, Task
 TABLES = (".csv", ".tsv", ".txt")
 COLUMNS = ("path", "label", "start", "end", "split", "group")
 LABELS = ("label",)  # the columns that say what is to be learned, unless others are named
-SPLITS = {
-    "": "",
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "eval": "val",
-    "test": "test",
-}
+SPLITS = {"": "", "train": "train", **dict.fromkeys(("val", "valid", "validation", "eval"), "val"), "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -126,11 +118,16 @@ def write_table(table: Path, items: Iterable[Item]) -> None:
 
 
 def column_names(table: Path) -> list[str]:
-    """As the first line of a table has them, in small letters."""
-    _, first = next(
-        records(table.read_bytes().decode("utf-8-sig", errors="surrogateescape").replace("\0", "")), (1, [])
-    )
-    return [] if isinstance(first, str) else [cell.strip().lower() for cell in first]
+    """The names in the first line of a table, in small letters; none where it cannot be read."""
+    return next(rows(table), [])
+
+
+def rows(table: Path) -> Iterator[list[str]]:
+    """The names of the columns of a table, in small letters, then the cells of each line that can be read."""
+    text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape").replace("\0", "")
+    readable = (cells for _, cells in records(text) if not isinstance(cells, str))
+    yield [cell.strip().lower() for cell in next(readable, [])]
+    yield from readable
 
 
 def records(text: str) -> Iterator[tuple[int, list[str] | str]]:

@@ -12,8 +12,10 @@ from av.sidedata import sidedata
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from tubelet.media.formats import (
+    CHECK_FILE,
     CODECS,
     CONTAINERS,
+    COPY_AGAIN,
     IMAGE_CONTAINERS,
     MAX_PIXELS,
     MediaError,
@@ -27,7 +29,6 @@ from tubelet.media.sniff import PICTURE_BRANDS, end_of_sound, holds_a_picture
 
 av.logging.set_level(None)  # silent: what matters is in the MediaError
 
-COPY_AGAIN = "Copy the file again or leave it out"
 FREE_PIXELS = 1_000_000_000  # 480 pictures in 1080p, a few seconds of work
 PIXELS_FOR_A_BYTE = 200_000  # a black picture in 1080p, the least that a real video holds, takes a byte for 170,000
 BYTES_BESIDE_A_PACKET = 40  # about what the container spends; a picture that AV1 repeats takes 3 bytes, in 4K too
@@ -85,7 +86,7 @@ def video_stream(path: str, container: InputContainer, threads: int) -> Any:
     _check_codec(path, stream)
     context = stream.codec_context
     if context.width * context.height > MAX_PIXELS:
-        raise too_big(path, context.height, context.width, most_pixels=MAX_PIXELS)
+        raise too_big(path, context.height, context.width)
     context.options = {"max_pixels": str(MAX_PIXELS * 9 // 8)}  # the size can change on the way; decoders pad a little
     is_alone = threads == 1 or context.codec.canonical_name == "png"  # `decode_one` takes a frame to be its packet's
     context.thread_type, context.thread_count = ("NONE", 1) if is_alone else ("AUTO", threads)
@@ -95,7 +96,7 @@ def video_stream(path: str, container: InputContainer, threads: int) -> Any:
 def sound_stream(path: str, container: InputContainer) -> Any:
     streams = streams_of(container, "audio")
     if not streams and streams_of(container, "video"):
-        raise MediaError(path, "no-sound", "there is no sound in it", "Check that it is the file you mean")
+        raise MediaError(path, "no-sound", "there is no sound in it", CHECK_FILE)
     if not streams:
         raise why_no_stream(path, "no-sound", "there is no sound in it")
     _check_codec(path, streams[0])
@@ -117,7 +118,10 @@ def packets_of(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
     """Yields packets with something in them, from where the container stands, until the end or what looks like it."""
     demuxed: Any = container.demux(stream)
     form = container.format.name
-    end = _end_of_sound(container.name) if form == "mp3" else 0
+    end = 0
+    if form == "mp3":
+        with open(container.name.removeprefix("file:"), "rb") as file:
+            end = end_of_sound(file)
     try:
         for packet in demuxed:
             if end and packet.pos is not None and packet.pos >= end:
@@ -130,11 +134,6 @@ def packets_of(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
         return  # the rest of the file cannot be taken apart: it ends here
     finally:
         demuxed.close()  # one that is merely dropped never gives back its packet
-
-
-def _end_of_sound(name: str) -> int:
-    with open(name.removeprefix("file:"), "rb") as file:
-        return end_of_sound(file)
 
 
 class Budget:

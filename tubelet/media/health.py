@@ -76,7 +76,9 @@ def examine(path: str | os.PathLike[str], *, quick: bool = False) -> Health:
     try:
         found = index(absolute)
         if found.kind == "sound":
-            _check_suffix(absolute)
+            if os.path.splitext(absolute)[1].lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+                remedy = "If it is meant to be sound, give it a suffix such as .m4a"
+                raise MediaError(absolute, "no-picture", "it holds sound but no video", remedy)
             return _sound_health(found, quick)
         return _video_health(found, quick)
     except MediaError as error:
@@ -84,12 +86,6 @@ def examine(path: str | os.PathLike[str], *, quick: bool = False) -> Health:
     except OSError as error:  # it was removed meanwhile, or the disk fails
         message = f"it cannot be read to its end ({error.strerror}). Check the path and the disk."
         return Health(absolute, False, False, "unreadable", message)
-
-
-def _check_suffix(path: str) -> None:
-    if os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
-        remedy = "If it is meant to be sound, give it a suffix such as .m4a"
-        raise MediaError(path, "no-picture", "it holds sound but no video", remedy)
 
 
 def _video_health(found: Index, quick: bool) -> Health:

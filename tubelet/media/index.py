@@ -123,15 +123,11 @@ def _missing(path: str, stream: Any, found: Timeline, packets: int) -> tuple[boo
 
 def _listed_beyond_the_end(path: str, stream: Any) -> int:
     """How many packets the table of an MP4 lists, if it lists some behind the end of the file; else 0."""
-    entries = _table(stream)
+    entries = stream.index_entries
     if "mov" not in stream.container.format.name.split(",") or len(entries) == 0:
         return 0
     last = entries[len(entries) - 1]
     return len(entries) if last.pos + last.size > os.path.getsize(path) else 0
-
-
-def _table(stream: Any) -> Any:
-    return getattr(stream, "index_entries", ())  # since PyAV 16
 
 
 def _notes(path: str, stream: Any, found: Timeline, first: Any, hides: bool) -> tuple[str, ...]:
@@ -143,7 +139,7 @@ def _notes(path: str, stream: Any, found: Timeline, first: Any, hides: bool) -> 
         "turned": turn_of(first) != Turn(),
         "variable-rate": len(gaps) > 1 and np.mean(is_off) > FEW_GAPS,
         "interlaced": first.interlaced_frame,
-        "edit-list": "mov" in formats and (hides or 0 < len(_table(stream)) < stream.frames),
+        "edit-list": "mov" in formats and (hides or 0 < len(stream.index_entries) < stream.frames),
         "several-streams": len(streams_of(stream.container, "video")) > 1,
         "other-suffix": bool(usual) and not any(suffix in names for names in usual),
     }

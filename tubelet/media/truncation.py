@@ -12,10 +12,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tubelet.media.sniff import MP4_BOXES, boxes, ebml_number
+from tubelet.media.sniff import MP4_BOXES, boxes, ebml_number, jpeg_segments, read_at
 from tubelet.media.timeline import Spans
 
-_MOST_SEGMENTS = 1000
 _BOXES = {*MP4_BOXES, b"mfra", b"uuid", b"udta"}
 _REORDERED_FRAMES = 16  # H.264 and HEVC hold back no more; holes before the cut lie within
 
@@ -68,16 +67,8 @@ def _riff_bytes(file: BinaryIO, head: bytes) -> int:
 
 def _jpeg_bytes(file: BinaryIO, head: bytes) -> int:
     """The mark of the end cannot stand among the coded pixels; before them, it ends the small picture for previews."""
-    place = 2
-    for _ in range(_MOST_SEGMENTS):
-        start = _read(file, place, 4)
-        if start[:2] == b"\xff\xff":  # one to fill up
-            place += 1
-            continue
-        if start[:1] != b"\xff" or start[1:2] == b"\xda" or len(start) < 4:  # the pixels
-            break
-        place += 2 + int.from_bytes(start[2:])
-    return _marked(file, place, b"\xff\xd9")
+    pixels = max(place for place, _ in jpeg_segments(file))
+    return _marked(file, pixels, b"\xff\xd9")
 
 
 def _gif_bytes(file: BinaryIO, head: bytes) -> int:
@@ -86,12 +77,7 @@ def _gif_bytes(file: BinaryIO, head: bytes) -> int:
 
 def _marked(file: BinaryIO, since: int, mark: bytes) -> int:
     """A byte more than there are where the mark of the end is missing; behind it, some cameras write on."""
-    return 0 if mark in _read(file, since) else file.seek(0, os.SEEK_END) + 1
-
-
-def _read(file: BinaryIO, place: int, size: int = -1) -> bytes:
-    file.seek(place)
-    return file.read(size)
+    return 0 if mark in read_at(file, since) else file.seek(0, os.SEEK_END) + 1
 
 
 _FORMATS: dict[tuple[bytes, ...], Callable[[BinaryIO, bytes], int]] = {
