@@ -19,13 +19,7 @@ from tubelet.system.console import bar, clock, console, say
 from tubelet.system.text import plural
 
 SHOWN = 20  # bad files that are told of in full
-CLOSED = Health(
-    path="",
-    ok=False,
-    usable=False,
-    code="unreadable",
-    message="you may not look into this folder. Check the permissions.",
-)
+CLOSED = Health("", False, False, "unreadable", "you may not look into this folder. Check the permissions.")
 
 
 def check(
@@ -52,6 +46,8 @@ def check(
         raise ValueError(f"--workers {workers}: expected 1 or more, or 0 for one for each processor")
     listing = list_media(data)
     base, checked = data if data.is_dir() else data.parent, Checked.open(listing.root)
+    known = {path: health for path in listing.files if (health := checked.get(path, full=not quick))}
+    unknown = [path for path in listing.files if path not in known]
     found: dict[str, Health] = {}
 
     def take(path: str, health: Health) -> None:
@@ -59,14 +55,10 @@ def check(
         if after:
             after(found[path])
 
-    for folder in listing.closed:
-        take(folder, CLOSED)
-    known = {path: health for path in listing.files if (health := checked.get(path, full=not quick))}
-    for path, health in known.items():
+    for path, health in (dict.fromkeys(listing.closed, CLOSED) | known).items():
         take(path, health)
     if known and show:
         say("known", f"{len(known)} of {len(listing.files)} files, not changed since")
-    unknown = [path for path in listing.files if path not in known]
     bad = sum(not health.ok for health in found.values())
     new = checked.scan(unknown, quick=quick, threads=workers or processors())
     try:
@@ -85,9 +77,6 @@ def check(
         index = f"{trouble}: nothing is remembered" if trouble else str(checked.file)
         report(data, listing, healths, index=index, name_them=after is None)
     return healths
-
-
-# ---- what is said
 
 
 def report(data: Path, listing: Listing, found: list[Health], *, index: str, name_them: bool) -> None:

@@ -130,33 +130,22 @@ def find_videos(data: Path) -> tuple[Source, list[MediaError]]:
     except DataProblems as error:
         if {problem.kind for problem in error.problems} - NOT_LAID_OUT or is_labelled(data):
             raise
-        source, closed = _unlabelled(data)
-        if source.notes and not source.items:
-            raise ValueError(f"{data}: holds no videos, prepare copies videos; {source.notes[0]}") from error
-        if not (source.items or closed):
-            raise
-        return source, closed
+        try:
+            listing = list_media(data)
+        except ValueError:
+            raise error from None
+        videos = [path for path in listing.files if KIND_OF_SUFFIX.get(Path(path).suffix.lower()) == "video"]
+        others = sorted(set(listing.files) - set(videos))
+        notes = [f"left out, as no videos ({len(others)}): {some(others)}"] if others else []
+        if not videos and others:
+            raise ValueError(f"{data}: holds no videos, prepare copies videos; {notes[0]}") from error
+        why = ("unreadable", "you may not look into this folder", "Check the permissions")
+        closed = [MediaError(str(listing.root / folder), *why) for folder in listing.closed]
+        items = tuple(Item(path, "") for path in videos)
+        return Source(listing.root, "video", items, Classification(()), tuple(notes)), closed
     if source.kind != "video":
         raise ValueError(f"{data}: holds files of kind {source.kind!r}, prepare copies videos; train on it as it is")
     return source, []
-
-
-def _unlabelled(data: Path) -> tuple[Source, list[MediaError]]:
-    try:
-        listing = list_media(data)
-    except ValueError:
-        return Source(data, "video", (), Classification(())), []
-    videos = [path for path in listing.files if KIND_OF_SUFFIX.get(Path(path).suffix.lower()) == "video"]
-    others = sorted(set(listing.files) - set(videos))
-    notes = [f"left out, as no videos ({len(others)}): {some(others)}"] if others else []
-    closed = [
-        MediaError(
-            str(listing.root / folder), "unreadable", "you may not look into this folder", "Check the permissions"
-        )
-        for folder in listing.closed
-    ]
-    items = tuple(Item(path, "") for path in videos)
-    return Source(listing.root, "video", items, Classification(()), tuple(notes)), closed
 
 
 def copy_names(source: Source) -> dict[str, str]:

@@ -48,8 +48,9 @@ def load_clips(
     """`load_frames` from each start; the clips of a file are read in one pass, what they share is decoded once."""
     if spec.kind == "sound":
         return _load_spectrograms(path, spec, starts_seconds, end_seconds, columns=spec.crop[1])
-    times = np.concatenate([_clip_times(spec, start) for start in starts_seconds])
-    frames = _read_times(path, spec, times, end_seconds)
+    spacing = spec.seconds_between_frames or 1.0  # an image is on screen at any time
+    times = [clip_times(start, frames=spec.frames, seconds_between_frames=spacing) for start in starts_seconds]
+    frames = _read_times(path, spec, np.concatenate(times), end_seconds)
     return [to_channels(clip.permute(3, 0, 1, 2), spec) for clip in frames.split(spec.frames)]
 
 
@@ -150,13 +151,6 @@ def item_range(path: str | Path, *, start_seconds: float | None, end_seconds: fl
         problem = f"nothing lies between {start} s and {end} s of a file of {duration} s"
         raise MediaError(str(path), "no-frames", problem, "Mend the times")
     return start, end
-
-
-def _clip_times(spec: ClipSpec, start_seconds: float) -> np.ndarray:
-    """When the frames of a clip are on screen."""
-    if spec.kind == "image":
-        return np.zeros(1)
-    return clip_times(start_seconds, frames=spec.frames, seconds_between_frames=spec.seconds_between_frames)
 
 
 def _read_times(path: str | Path, spec: ClipSpec, times: np.ndarray, end_seconds: float | None) -> torch.Tensor:

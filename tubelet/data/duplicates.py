@@ -110,11 +110,11 @@ def _problem(one: Item, other: Item, root: Path) -> Problem | None:
     """What is wrong with two clips of the same seconds of the same content."""
     if folded(one.label) != folded(other.label):
         message = f"labelled {one.label!r} and {other.label!r}; keep the right one"
-        return Problem("two-labels", *_told(one, other, message))
+        return Problem("two-labels", *_name_both(one, other, message))
     if _is_held_out(one) != _is_held_out(other):
         return _leak(one, other)
     if os.path.samefile(root / one.path, root / other.path):
-        return Problem("repeated", *_told(one, other, "listed twice; keep one"))
+        return Problem("repeated", *_name_both(one, other, "listed twice; keep one"))
     return None
 
 
@@ -132,15 +132,15 @@ def _overlaps(clips: list[Item]) -> Iterator[Problem]:
 
 def _leak(one: Item, other: Item) -> Problem:
     splits = " and ".join(f"in {item.split or 'train'}" for item in sorted((one, other), key=_is_held_out))
-    return Problem("leak", *_told(one, other, f"{splits}, which flatters the result; keep one"))
+    return Problem("leak", *_name_both(one, other, f"{splits}, which flatters the result; keep one"))
 
 
 def _is_held_out(item: Item) -> bool:
     return item.split in _HELD_OUT
 
 
-def _told(one: Item, other: Item, message: str) -> tuple[str, str]:
-    """Where it is and what it is. Parts of one file are named with their times."""
+def _name_both(one: Item, other: Item, message: str) -> tuple[str, str]:
+    """Names of two clips, and a message on them. Parts of one file are named with their times."""
     if one.name == other.name:
         return one.name, message
     what = "parts of one file" if one.path == other.path else "the same content"

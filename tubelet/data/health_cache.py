@@ -137,7 +137,7 @@ class Checked:
                     saved = monotonic()
 
     def save(self) -> str:
-        """Writes the file anew, whole or not at all. Returns "", or why it could not be written: no disaster."""
+        """Writes the file anew, whole or not at all. Returns "", or why it could not be written."""
         if not self.changed:
             return ""
         try:

@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 Words = tuple[str, ...]
@@ -25,8 +24,10 @@ _SAME = {
     "forwards": "forward",
     "backwards": "backward",
 }
-_SIDES = "left right, leftward rightward, east west, clockwise counterclockwise"
-_WAYS = f"{_SIDES}, up down, in out, forward backward, forward reversed"
+_PAIRS = [("left", "right"), ("leftward", "rightward"), ("east", "west"), ("clockwise", "counterclockwise")]
+_SIDES = dict(_PAIRS) | {other: one for one, other in _PAIRS}
+_MORE = [("up", "down"), ("in", "out"), ("forward", "backward"), ("forward", "reversed")]
+_WAYS = {*_SIDES.items(), *_MORE, *((other, one) for one, other in _MORE)}
 # Beside one of these, a way does not say all that is undone by playing backwards.
 _UNDONE = re.compile(
     r"(to|from|then)$|((dis)?appear|clos|enter|exit|fall|(un)?fold|leav|(un)?load|lower|open|(un)?plug|pull|push|rais|ris|"
@@ -54,8 +55,8 @@ def find_swaps(classes: tuple[str, ...]) -> LabelSwaps:
     name; it is made only if every class has exactly one partner. Doubt switches a change off, for a wrong label is
     worse than a missing augmentation.
     """
-    mirrored, flip_note = _partners(classes, _flipped, change="horizontal flip")
-    backwards, reverse_note = _partners(classes, _reversed, change="playing backwards")
+    mirrored, flip_note = _partners(classes, _flip, change="horizontal flip")
+    backwards, reverse_note = _partners(classes, _reverse, change="playing backwards")
     return LabelSwaps(mirrored, backwards, (flip_note, reverse_note))
 
 
@@ -144,24 +145,12 @@ def _words(label: str) -> Words:
     return tuple(_SAME.get(word, word) for word in joined.split())
 
 
-def _table(pairs: str) -> dict[str, list[str]]:
-    """'a b, a c' -> {'a': ['b', 'c'], 'b': ['a'], 'c': ['a']}."""
-    table: dict[str, list[str]] = {}
-    for one, other in (pair.split() for pair in pairs.split(", ")):
-        table.setdefault(one, []).append(other)
-        table.setdefault(other, []).append(one)
-    return table
+def _flip(words: Words) -> set[Words]:
+    return {tuple(_SIDES.get(word, word) for word in words)}
 
 
-_FLIP, _REVERSE = _table(_SIDES), _table(_WAYS)
-
-
-def _flipped(words: Words) -> set[Words]:
-    return set(product(*(_FLIP.get(word, [word]) for word in words)))
-
-
-def _reversed(words: Words) -> set[Words]:
+def _reverse(words: Words) -> set[Words]:
     """The names that `words` could bear when played backwards, as far as their last word tells."""
     if any(_UNDONE.match(word) for word in words):
         return set()
-    return {(*words[:-1], other) for other in _REVERSE.get(words[-1], [])} if words else set()
+    return {(*words[:-1], other) for one, other in _WAYS if words[-1:] == (one,)}

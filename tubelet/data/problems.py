@@ -54,7 +54,7 @@ class Problem:
 
 
 class DataProblems(ValueError):
-    """All that is wrong with a data set, in `problems`; `origin` is its path.
+    """The faults of a data set, in `problems`; `origin` is its path.
 
     As text: how many of each kind, and the first 20 in full, those of rare kinds before the many of one.
     """

@@ -56,14 +56,10 @@ def with_groups(source: Source) -> tuple[list[Item], list[str]]:
             item = replace(item, group=f"{item.label if source.task.exclusive else cut[1]}/{cut[2]}")
             recordings += 1
         grouped.append(replace(item, group=item.group or item.path))
-    notes = []
-    if recordings:
-        notes += [
-            f"{plural(recordings, 'clip')} named as in UCF101; those of one recording (g01, g02 ...) stay together"
-        ]
+    named = f"{plural(recordings, 'clip')} named as in UCF101; those of one recording (g01, g02 ...) stay together"
     home = _homes(grouped, source.copies)
-    if home:
-        notes += [f"{plural(len(home), 'group')} with copies of clips of others; they stay together"]
+    copied = f"{plural(len(home), 'group')} with copies of clips of others; they stay together"
+    notes = [named] * bool(recordings) + [copied] * bool(home)
     return [replace(item, group=home.get(item.group, item.group)) for item in grouped], notes
 
 

@@ -54,7 +54,7 @@ setattr(sidedata.Type, "_missing_", classmethod(_name_unknown_side_data))  # noq
 
 @contextmanager
 def open_media(path: str) -> Iterator[InputContainer]:
-    """Opens a file; whatever the decoder raises inside the `with` leaves as a MediaError, not from FFmpeg alone."""
+    """Opens a file; every exception inside the `with` leaves as a MediaError, not those of FFmpeg alone."""
     try:
         container = av.open(f"file:{path}", options=_OPEN_OPTIONS, metadata_errors="replace")
     except Exception as error:
@@ -137,21 +137,14 @@ def packets_of(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
 
 
 class Budget:
-    """The work one reading may cost, so that a small file cannot keep the machine busy for minutes.
-
-    Counted in pixels to decode, not in seconds, so that it does not depend on the machine: some for nothing and more
-    with every byte, far more than a real video needs, however long it is.
-    """
+    """The pixels that one reading may decode: some for nothing and more with every byte, far more than a real video
+    needs. A small file cannot keep the machine busy for minutes, and every machine refuses the same ones."""
 
     def __init__(self, path: str) -> None:
         self.path, self.pixels = path, FREE_PIXELS
 
     def spend(self, packets: Iterable[av.Packet], stream: Any) -> Iterator[av.Packet]:
-        """Hands the packets on until the budget is spent.
-
-        Raises:
-            MediaError: too-slow.
-        """
+        """Yields the packets until the budget is spent. Raises MediaError: too-slow."""
         context = stream.codec_context
         for packet in packets:
             if stream.type == "video":
@@ -174,7 +167,7 @@ def decode(packets: Iterable[av.Packet], stream: Any) -> Iterator[Any]:
 
 
 def decode_one(packet: av.Packet | None, stream: Any) -> list[Any]:
-    """What the decoder hands out for one packet; a packet that it cannot read does not end the file."""
+    """The frames that the decoder hands out for one packet; a packet that it cannot read does not end the file."""
     try:
         frames = stream.codec_context.decode(packet)
         if packet and stream.codec_context.codec.canonical_name == "png" and b"iCCP" in bytes(packet):
@@ -185,11 +178,8 @@ def decode_one(packet: av.Packet | None, stream: Any) -> list[Any]:
 
 
 def _without_profile(frame: Any) -> Any:
-    """The same frame, the same pixels, without the profile of its colours.
-
-    PyAV frees the name of a profile twice, once for whoever has looked at the side data of a frame, as `turn_of` does,
-    and once for the frame. Of all decoders PNG's alone gives such a name.
-    """
+    """The same frame without the profile of its colours, whose name, which PNG's decoder alone gives, PyAV frees twice:
+    with the side data that `turn_of` looks at, and with the frame."""
     graph = av.filter.Graph()
     graph.link_nodes(
         graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),

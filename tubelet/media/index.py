@@ -86,7 +86,7 @@ def list_frames(path: str) -> Index:
 
 
 def cut_short(found: Index) -> MediaError:
-    """What there is to say of a file that is not all there."""
+    """The error for a file that is not all there."""
     problem, end = "it ends before it says it does", found.duration_seconds
     if found.missing_spans and found.missing_spans[-1][1] > end:
         problem = f"it ends after {end:.2f} of {found.missing_spans[-1][1]:.2f} seconds"

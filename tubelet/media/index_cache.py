@@ -53,7 +53,7 @@ def openable_file(path: str) -> tuple[int, int]:
 
 
 def refuse(error: MediaError) -> None:
-    """The file is opened no more in this process until it changes: it would be the end of all."""
+    """Opens the file no more in this process until it changes: the decoder would end the process."""
     with suppress(MediaError):  # it is gone
         _deadly[error.path] = (regular_file(error.path), error)
 

@@ -71,16 +71,11 @@ def _in_order(found: Index, times: np.ndarray, cover: tuple[int, int] | None, th
             for time in times[firsts[reached] : stops[reached]]:
                 yield Picture(float(time), pixels, shown < number)
             reached += 1
-    _check_end(found, wanted, reached)
-
-
-def _check_end(found: Index, wanted: np.ndarray, reached: int) -> None:
-    """Raises MediaError where not all wanted frames were reached, or the file ends before it says it does."""
     if reached == 0:
         raise nothing_before(found, int(wanted[0]))
-    end = found.duration_seconds
     if reached < len(wanted):
-        problem = f"nothing after second {found.times[wanted[reached - 1]]:.2f} of {end:.2f} can be decoded"
+        last, end = found.times[wanted[reached - 1]], found.duration_seconds
+        problem = f"nothing after second {last:.2f} of {end:.2f} can be decoded"
         raise MediaError(found.path, "damaged", problem, "Copy the file again", stage="decode")
     if found.is_cut or found.missing_spans:
         raise cut_short(found)

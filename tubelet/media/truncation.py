@@ -1,7 +1,6 @@
-"""Whether a file ends before it says it does, read from its own bytes: no decoder, and no header alone is believed.
+"""Files that are cut short: their outermost box, chunk or element reaches beyond their end.
 
-A file is taken to be cut short only where the outermost box, chunk or element reaches beyond its end; how long it
-should have lasted is asked only then. Whole files never are, whatever else their headers say.
+Read from their own bytes, without a decoder. Only of such a file is asked how long it should have lasted.
 """
 
 import os
@@ -76,7 +75,7 @@ def _gif_bytes(file: BinaryIO, head: bytes) -> int:
 
 
 def _marked(file: BinaryIO, since: int, mark: bytes) -> int:
-    """A byte more than there are where the mark of the end is missing; behind it, some cameras write on."""
+    """One byte more than the file has where the mark of the end is missing; behind it, some cameras write on."""
     return 0 if mark in read_at(file, since) else file.seek(0, os.SEEK_END) + 1
 
 

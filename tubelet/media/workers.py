@@ -31,7 +31,7 @@ Child = subprocess.Popen[str]
 
 
 class Workers:
-    """Children, as many as threads ask at once, started when they are needed; to be used in a `with`, which ends them.
+    """Child processes, as many as threads ask at once, started when needed; the end of a `with` ends them.
 
     command: what a child runs, by default `work`.
     """
@@ -67,7 +67,7 @@ class Workers:
                 raise
             if answer is not None:
                 self.idle.append(child)
-                return health_told(path, *answer)
+                return read_answer(path, *answer)
             how = died_how(child)
         message = f"the decoder dies of it ({how}). Leave it out, or convert it."
         refuse_deadly(path, message)
@@ -101,7 +101,7 @@ class Workers:
 
 
 def refuse_deadly(path: str, message: str) -> None:
-    """This process opens a file no more of which children died, its own or another's; message: that of its Health."""
+    """Opens a file no more in this process, as children died of it. message: that of its Health."""
     problem, _, remedy = message.removesuffix(".").partition(". ")
     refuse(MediaError(os.path.abspath(path), DEADLY, problem, remedy))
 
@@ -132,14 +132,14 @@ def died_how(child: Child) -> str:
     return f"{signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
 
 
-def health_told(path: str, kind: str, what: Any) -> Health:
+def read_answer(path: str, kind: str, what: Any) -> Health:
     if kind == "health":
         return health_of(path, what)
     raise MemoryError(what) if kind == "memory" else RuntimeError(f"while looking at {path!r}: {what}")
 
 
 def work() -> None:
-    """What a child does: answers about one file after the other, until nobody can ask any more."""
+    """The program of a child: answers about one file after the other, until its input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever else is printed is no answer
     print("ready", file=answers, flush=True)
