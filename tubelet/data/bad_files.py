@@ -27,6 +27,9 @@ class BadFile:
     message: str
     split: str
 
+    def __str__(self) -> str:
+        return visible(f"{self.path}: {self.message} [{self.code}]")
+
     @classmethod
     def of(cls, item: Item, error: MediaError) -> "BadFile":
         return cls(item.name, error.code, error.message, item.split)
@@ -59,7 +62,7 @@ class BadFiles:
         self.data, self.train_files, self.most, self.file, self.show = data, train_files, most, file, show
         self.files: dict[str, BadFile] = {}
         self.announced: set[str] = set()
-        self.train_met, self.lock = 0, Lock()
+        self.lock = Lock()
         for one in known:
             self.add(one)
         self.announced |= self.files.keys()
@@ -74,7 +77,6 @@ class BadFiles:
     def add(self, one: BadFile) -> None:
         """Takes a file up, once; any thread may call it."""
         with self.lock:
-            self.train_met += one.split == "train" and one.path not in self.files
             self.files.setdefault(one.path, one)
 
     def unannounced(self) -> list[BadFile]:
@@ -89,7 +91,7 @@ class BadFiles:
             self.add(one)
         self.announced |= new.keys()
         for _, one in sorted(new.items()) if self.show else ():
-            say("skipped" if one.split == "train" else "unreadable", line_of(one))
+            say("skipped" if one.split == "train" else "unreadable", str(one))
         if new:
             self.save()
 
@@ -105,13 +107,13 @@ class BadFiles:
 
     def check(self) -> None:
         """Raises ValueError where more training files than allowed are bad, or all."""
-        if self.train_met <= min(count_share(self.most, self.train_files), self.train_files - 1):
-            return
         with self.lock:
             bad = sorted((one for one in self.files.values() if one.split == "train"), key=lambda one: one.path)
+        if len(bad) <= min(count_share(self.most, self.train_files), self.train_files - 1):
+            return
         total = self.train_files
         limit = "not one is left" if len(bad) == total else f"more than the {100 * self.most:g}% of --max-bad"
-        table = [f"  {line_of(one)}" for one in bad[:SHOWN]]
+        table = [f"  {one}" for one in bad[:SHOWN]]
         table += [f"  and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
         codes = ", ".join(f"{count} {code}" for code, count in Counter(one.code for one in bad).most_common())
         advice = (
@@ -141,7 +143,3 @@ def read_list(file: Path) -> list[BadFile]:
         raise ValueError(
             f"{file}: damaged ({error}): restore it; without it, files that were mended since count as good again"
         ) from error
-
-
-def line_of(one: BadFile) -> str:
-    return visible(f"{one.path}: {one.message} [{one.code}]")

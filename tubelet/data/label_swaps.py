@@ -66,8 +66,7 @@ def read_swaps(file: Path, classes: tuple[str, ...]) -> LabelSwaps:
     A class that is not in the file, or has an empty cell, keeps its label; a change whose column is not there is not
     made.
 
-    Raises:
-        ValueError: no such file, columns or classes that there are not, or swaps that are not mutual.
+    Raises: ValueError: no such file, columns or classes that there are not, or swaps that are not mutual.
     """
     rows = _read_rows(file)
     columns = {name for row in rows for name in row}

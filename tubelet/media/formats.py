@@ -59,8 +59,7 @@ class MediaError(ValueError):
 def regular_file(path: str) -> tuple[int, int]:
     """Returns size and time of the last change in ns; anything but a file with something in it is refused unopened.
 
-    Raises:
-        MediaError: missing, not-a-file (opening a pipe would wait for ever), unreadable or empty.
+    Raises: MediaError: missing, not-a-file (opening a pipe would wait for ever), unreadable or empty.
     """
     try:
         status = os.stat(path)

@@ -46,8 +46,7 @@ _SUFFIXES = {
 def list_frames(path: str) -> Index:
     """Lists what a file holds.
 
-    Raises:
-        MediaError: the file is not one that can be read.
+    Raises: MediaError: the file is not one that can be read.
     """
     with open_media(path) as container:
         if not streams_of(container, "video") and streams_of(container, "audio"):

@@ -23,8 +23,7 @@ _lock = Lock()
 def index(path: str | os.PathLike[str]) -> Index:
     """Lists the frames of a file without decoding more than the first; remembered until the file changes.
 
-    Raises:
-        MediaError: the file is not one that can be read.
+    Raises: MediaError: the file is not one that can be read.
     """
     absolute = os.path.abspath(path)
     size, changed_ns = openable_file(absolute)
@@ -42,8 +41,7 @@ def index(path: str | os.PathLike[str]) -> Index:
 def openable_file(path: str) -> tuple[int, int]:
     """`regular_file` of what may be opened.
 
-    Raises:
-        MediaError: there is no such file, or it was refused.
+    Raises: MediaError: there is no such file, or it was refused.
     """
     version = regular_file(path)
     if path in _deadly and _deadly[path][0] == version:

@@ -65,8 +65,7 @@ def read_frames(
         cover: (height, width) of a box; frames are scaled, keeping their aspect, until they just cover it.
         threads: of the decoder; 1 for a worker among many, 0 lets FFmpeg choose.
 
-    Raises:
-        MediaError: the file cannot be read, no good frame comes before a wanted one, or too many are lost.
+    Raises: MediaError: the file cannot be read, no good frame comes before a wanted one, or too many are lost.
     """
     times = np.asarray(times_seconds, dtype=np.float64).reshape(-1)
     if not np.isfinite(times).all():
@@ -88,8 +87,7 @@ def read_sound(
 
     Fewer samples come back where the file ends early.
 
-    Raises:
-        MediaError: the file cannot be read, has no sound, or none of it can be decoded.
+    Raises: MediaError: the file cannot be read, has no sound, or none of it can be decoded.
     """
     return read_sounds(path, sample_rate=sample_rate, spans=[(start_seconds, seconds)])[0]
 

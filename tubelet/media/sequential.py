@@ -50,8 +50,7 @@ def frames_in_order(
     Args:
         cover, threads: as for `read_frames`.
 
-    Raises:
-        MediaError: the file cannot be read, no good frame comes before the first wanted one, or the rest is lost.
+    Raises: MediaError: the file cannot be read, no good frame comes before the first wanted one, or the rest is lost.
     """
     found = index(path)
     shown_size(found, cover)

@@ -101,8 +101,7 @@ def timeline(packets: list[Packet], *, tick_seconds: float, frame_seconds: float
     so is what an edit list hides. Where a packet has no time, or key frames run backwards (files glued together),
     frames are taken to follow each other in order, `frame_seconds` apart.
 
-    Raises:
-        ValueError: no packet is displayed.
+    Raises: ValueError: no packet is displayed.
     """
     first_key = next((place for place, packet in enumerate(packets) if packet.is_key), 0)
     packets = packets[first_key:]

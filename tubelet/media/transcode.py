@@ -9,6 +9,7 @@ import numpy as np
 
 from tubelet.media.decoder import av, open_media, upright_rgb, video_stream
 from tubelet.media.reader import Index, index, nothing_before, open_frames, shown_size
+from tubelet.media.timeline import displayed
 from tubelet.media.writer import atomically, explained
 
 _X264 = {
@@ -90,19 +91,14 @@ def _in_ticks(found: Index, candidates: tuple[Fraction, ...]) -> tuple[Fraction,
 def _pictures(found: Index, ticks: np.ndarray, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
     """(tick, uint8 (H, W, 3)) of all good frames; of frames at one time the last, which is the one that is seen."""
     reformatter = av.video.reformatter.VideoReformatter()
+    wanted = np.flatnonzero(np.append(np.diff(ticks) > 0, True)).tolist()
+    shown = -1
     with open_frames(found, threads=1) as (_, frames):
-        held: tuple[int, Any] | None = None
-        for number, frame in frames:
-            if held is None and number > 0:
-                raise nothing_before(found, 0)
-            if held is not None and number <= held[0]:
-                continue
-            if held is not None and ticks[number] > ticks[held[0]]:
-                yield int(ticks[held[0]]), upright_rgb(held[1], reformatter, size)
-            held = number, frame
-        if held is None:
-            raise nothing_before(found, 0)
-        yield int(ticks[held[0]]), upright_rgb(held[1], reformatter, size)
+        for number, shown, frame in displayed(frames, wanted):
+            if ticks[shown] == ticks[number]:  # else it is lost
+                yield int(ticks[number]), upright_rgb(frame, reformatter, size)
+    if shown < 0:
+        raise nothing_before(found, 0)
 
 
 def _encoded(stream: Any, pictures: Iterator[tuple[int, np.ndarray]], tick: Fraction) -> Iterator[Any]:

@@ -54,8 +54,7 @@ class Workers:
 
         The first may have died of what the file before did to its memory. This process opens such a file no more.
 
-        Raises:
-            OSError: no child can be started. RuntimeError: a bug. MemoryError.
+        Raises: OSError: no child can be started. RuntimeError: a bug. MemoryError.
         """
         how = ""
         for is_fresh in (False, True):

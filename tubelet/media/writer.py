@@ -32,8 +32,7 @@ def write_video(
         gop: frames from one key frame to the next, at most.
         rotation_degrees: how players (and `read_frames`) shall turn the picture, anticlockwise; a mark in the file.
 
-    Raises:
-        ValueError: the frames are not `(T, H, W, 3)` uint8 with T > 0, have an odd side, or FFmpeg refuses.
+    Raises: ValueError: the frames are not `(T, H, W, 3)` uint8 with T > 0, have an odd side, or FFmpeg refuses.
     """
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0:
