@@ -32,14 +32,13 @@ def check(
 ) -> list[Health]:
     """The health of every media file of a data set, of any folder, or of one file; by path, as the user could open it.
 
-    What is found is remembered (`tubelet.data.health_cache`), for the next call and for training: files that have not
-    changed are not read again. Nothing is written into the folder.
+    `tubelet.data.health_cache` keeps it, for the next call and for training: files that have not changed are not read
+    again. Nothing is written into the folder.
 
-    quick: only what stands at the start of each file, and its first picture. workers: threads; 0: one for each
-    processor. after: gets each health as soon as it is known; bad files are not listed in the end then.
+    quick: only the start of each file, and its first picture. workers: threads; 0: one for each processor. after: gets
+    each health as soon as it is known; bad files are not listed in the end then.
 
-    Raises:
-        ValueError: there is no such folder or file, or no media in it.
+    Raises: ValueError where there is no such folder or file, or no media in it.
     """
     data = Path(data)
     if workers < 0:

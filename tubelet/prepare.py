@@ -90,8 +90,7 @@ def prepare(
 
     workers: threads that copy a file each; 0: one for each processor.
 
-    Raises:
-        ValueError: data that are no videos, folders within each other, or files in the way that are no copies.
+    Raises: ValueError for data that are no videos, folders within each other, or files in the way that are no copies.
     """
     settings = settings or Settings()
     data, out = Path(data), Path(out).absolute()
@@ -226,8 +225,8 @@ def _report(source: Source, made: Prepared) -> None:
 
 
 def reading_seconds(root: Path, out: Path, good: dict[str, str]) -> tuple[float, float]:
-    """Mean time that a clip from the middle of a file takes, of the originals and of their copies, one after the other;
-    16 frames, scaled to the copy's size, read by one thread. A few files tell."""
+    """Mean seconds that a clip from the middle of a file takes, of the originals and of their copies: 16 frames, scaled
+    to the copy's size, of a few files, one after the other."""
     chosen = sorted(good)[:: -(-len(good) // TIMED_FILES)]
     taken = np.zeros((len(chosen), 2))
     for number, path in enumerate(chosen):

@@ -41,12 +41,9 @@ class BadFiles:
     Threads that read ahead `add` a file as soon as they meet it. `announce` names and lists those that all processes
     of a training know of, at the same step in each.
 
-    Args:
-        data: the data set, for messages.
-        train_files: how many it has to train on, of which a share `most` in [0, 1] may be bad, and never all.
-        known: found before, and in the list already.
-        file: the list, a JSON object a line; None for none.
-        show: whether each file is named when it is announced.
+    data: the data set, for messages. train_files: how many it has to train on, of which a share `most` in [0, 1] may be
+    bad, and never all. known: found before, and in the list already. file: the list, a JSON object a line; None for
+    none. show: each file is named when it is announced.
     """
 
     def __init__(

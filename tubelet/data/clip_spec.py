@@ -10,8 +10,6 @@ from tubelet.system.text import is_count, is_number
 Kind = Literal["video", "image", "sound"]
 Channels = Literal["rgb", "bgr", "gray", "mel"]
 
-_NUM_CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1, "mel": 1}
-
 # What no clip comes near: a spec may come from anywhere, and clips of its size will be made.
 _MOST = 2**20
 _MOST_PIXELS = 2**30
@@ -55,7 +53,7 @@ class ClipSpec:
     @property
     def num_channels(self) -> int:
         """C of the clip."""
-        return _NUM_CHANNELS[self.channels]
+        return 3 if self.channels in ("rgb", "bgr") else 1
 
     @property
     def span_seconds(self) -> float:

@@ -5,6 +5,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tubelet.data.class_checks import folded
@@ -76,21 +77,18 @@ def _parted(sets: list[list[File]], key: Callable[[File], int | bytes | None]) -
 
 def _ends(path: Path, ends_bytes: int) -> bytes | None:
     """sha256 of the first and last bytes of a file; None where it cannot be read: a reading of the file tells."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(ends_bytes)
-            file.seek(max(0, os.fstat(file.fileno()).st_size - ends_bytes))
-            return hashlib.sha256(start + file.read(ends_bytes)).digest()
-    except OSError:
-        return None
+    with suppress(OSError), open(path, "rb") as file:
+        start = file.read(ends_bytes)
+        file.seek(max(0, os.fstat(file.fileno()).st_size - ends_bytes))
+        return hashlib.sha256(start + file.read(ends_bytes)).digest()
+    return None
 
 
 def _is_media(path: Path) -> bool:
-    try:
+    with suppress(MediaError):
         index(path)
-    except MediaError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _span(item: Item) -> tuple[float, float]:

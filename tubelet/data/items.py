@@ -47,9 +47,7 @@ def find_items(
     minimum_classes: int = 2,
     minimum_clips: int = 2,
 ) -> Source:
-    """Class folders, train/val/test folders of class folders, or a CSV file -> the items in it.
-
-    Files may lie deeper inside a class folder. Hidden files and files that are no media are passed over, with a note.
+    """Class folders, train/val/test folders of class folders, or a CSV file -> the items in it; see `read_folder`.
 
     task: what the cells of the columns `labels` of a table mean. minimum_classes, minimum_clips: how many classes, and
     clips in each, the use at hand needs; training needs two, where it tells classes apart.
@@ -95,15 +93,15 @@ def fingerprint(source: Source) -> str:
 
 
 def _look(path: Path, task: type[Task], labels: Sequence[str]) -> Found:
-    if path.is_dir():
+    if os.path.isdir(path):
         found = read_folder(path)
         faults = {label: fault for label in sorted(found.names) if (fault := task.find_fault(label, labels))}
         found.names = {name for label in found.names - faults.keys() for name in task.classes_in(label)}
         found.problems += [Problem("label", f"class {label!r}", fault) for label, fault in faults.items()]
         return found
-    if path.is_file() and path.suffix.lower() in TABLES:
+    if os.path.isfile(path) and path.suffix.lower() in TABLES:
         return read_table(path, root=path.parent, task=task, labels=labels)
-    what = "is a single file" if path.is_file() else "is neither a folder nor a file"
+    what = "is a single file" if os.path.isfile(path) else "is neither a folder nor a file"
     kind, what = ("layout", what) if os.path.exists(path) else ("missing", "does not exist")
     return Found(problems=[Problem(kind, str(path), f"{what}; {LAYOUT}")])
 

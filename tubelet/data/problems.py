@@ -10,32 +10,12 @@ from tubelet.system.text import visible
 
 SHOWN = 20
 
-# Every kind of problem, by its name: these stay.
-KINDS = {
-    "missing": "there is nothing at the path of the data set",
-    "unreadable": "a folder or table that cannot be opened or is no text",
-    "layout": "not laid out as classes, or nothing in it",
-    "empty-class": "a class folder without clips",
-    "few-classes": "fewer classes than the use needs",
-    "few-clips": "a class with fewer clips than the use needs",
-    "alike-classes": "classes that differ only in case, spaces or Unicode form",
-    "class-name": "a class name that cannot be printed",
-    "unseen-class": "a class of val or test that train lacks",
-    "mixed-kinds": "videos, images and sounds in one data set",
-    "header": "the first line of a table does not name its columns",
-    "broken-row": "a line of a table whose quotes do not match",
-    "cells": "a line with more or fewer cells than the header",
-    "empty-path": "a line without a path",
-    "missing-file": "a line whose file is not there",
-    "not-media": "a line whose file is no video, image or sound by its suffix",
-    "empty-label": "a line without a label",
-    "label": "a label that the task cannot read",
-    "times": "start or end are no seconds, or not in this order",
-    "split": "a split that is not train, val or test",
-    "repeated": "the same seconds of one file, listed twice",
-    "two-labels": "the same content under two labels",
-    "leak": "the same content in train and in val or test",
-}
+KINDS = (  # these names stay
+    *("missing", "unreadable", "layout"),
+    *("empty-class", "few-classes", "few-clips", "alike-classes", "class-name", "unseen-class"),
+    *("mixed-kinds", "header", "broken-row", "cells", "empty-path", "missing-file", "not-media"),
+    *("empty-label", "label", "times", "split", "repeated", "two-labels", "leak"),
+)
 
 
 @dataclass(frozen=True)

@@ -126,10 +126,8 @@ def _straddling_groups(items: list[Item]) -> list[str]:
     for item in items:
         splits[item.group].add(item.split)
     torn = sorted(group for group, found in splits.items() if "train" in found and len(found) > 1)
-    if not torn:
-        return []
     where = "both in train and in val or test, which flatters the result"
-    return [f"{plural(len(torn), 'group')} with clips {where}: {some(torn)}"]
+    return [f"{plural(len(torn), 'group')} with clips {where}: {some(torn)}"] * bool(torn)
 
 
 def _uncovered_classes(source: Source, items: list[Item], strata: Strata) -> list[str]:
@@ -143,11 +141,8 @@ def _uncovered_classes(source: Source, items: list[Item], strata: Strata) -> lis
         raise ValueError(
             f"{source.root}: no train clips for {some(untrained, most=20)}; add some or remove these classes"
         )
-    if not covered["val"]:
-        return []
-    unseen = [label for label in source.classes if label not in covered["val"]]
-    groups = {label: {item.group for item in items if label in strata(item)} for label in unseen}
-    alone = [label for label in unseen if len(groups[label]) == 1]
-    others = [label for label in unseen if len(groups[label]) > 1]
-    notes = [f"all clips of {some(alone)} are in one group, so none can be held out for val"] if alone else []
-    return notes + ([f"no val clips for {some(others)}"] if others else [])
+    unseen = [label for label in source.classes if covered["val"] and label not in covered["val"]]
+    alone = [name for name in unseen if len({item.group for item in items if name in strata(item)}) == 1]
+    others = [name for name in unseen if name not in alone]
+    notes = [f"all clips of {some(alone)} are in one group, so none can be held out for val"] * bool(alone)
+    return notes + [f"no val clips for {some(others)}"] * bool(others)

@@ -68,9 +68,8 @@ def health_of(path: str, fields: dict[str, Any]) -> Health:
 def examine(path: str | os.PathLike[str], *, quick: bool = False) -> Health:
     """Looks at a whole file; never raises for a bad one.
 
-    Args:
-        quick: only the header, the list of packets and the first picture: finds what cannot be opened and what was cut
-            short, but no damage further in.
+    quick: reads the header, the list of packets and the first picture alone: finds files that cannot be opened or were
+        cut short, but no damage further in.
     """
     absolute = os.path.abspath(path)
     try:
@@ -89,11 +88,9 @@ def examine(path: str | os.PathLike[str], *, quick: bool = False) -> Health:
 
 
 def _video_health(found: Index, quick: bool) -> Health:
-    is_good = np.zeros(len(found.times), bool)
+    is_good = np.full(len(found.times), quick)
     notes, breaks, gaps = set(found.notes), None, []
-    if quick:
-        is_good[:] = True
-    else:
+    if not quick:
         breaks = broken_at(found.path)
         with open_frames(found, threads=1) as (stream, frames):
             size = None

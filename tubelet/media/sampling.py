@@ -15,9 +15,7 @@ import math
 
 import numpy as np
 
-TIME_ROUNDING_SECONDS = (
-    0.001  # Matroska and Flash round every time to a millisecond, the first and the wanted frame's alike
-)
+TIME_ROUNDING_SECONDS = 0.001  # Matroska and Flash round times to a millisecond, the first and the wanted frame's alike
 FINER = 2  # a grid of times is so many times as fine as a clip: clips begin between two frames of another, too
 ROUNDING = 1e-6  # of a step
 MOST_VIEWS = 32  # of a file, unless more are asked for: of a longer one, what lies between them is not looked at

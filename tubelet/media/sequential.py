@@ -42,13 +42,9 @@ def frames_in_order(
     cover: tuple[int, int] | None = None,
     threads: int = 1,
 ) -> Iterator[Picture]:
-    """The pictures of a file at 0, d, 2 d, ... until it ends, each packet decoded once.
+    """The pictures of a file at 0, d, 2 d, ... until it ends, each packet decoded once, as `read_frames` gives them.
 
-    They are those that `read_frames` gives for these times, but for the end of a damaged file: what cannot be decoded
-    to the end is not made up for by the last good picture but told by an error, after all that could be read.
-
-    Args:
-        cover, threads: as for `read_frames`.
+    Where nothing can be decoded to the end, an error comes after all that could be, not the last good picture again.
 
     Raises: MediaError: the file cannot be read, no good frame comes before the first wanted one, or the rest is lost.
     """
@@ -89,11 +85,9 @@ def raw_frames_in_order(
     seconds_between_frames: float,
     cover: tuple[int, int] | None = None,
 ) -> Iterator[Picture]:
-    """The same of raw frames, one after the other without anything between them, as `ffmpeg -f rawvideo -` writes them.
+    """The pictures of raw frames, one after the other with nothing between, as `ffmpeg -f rawvideo -` writes them.
 
-    Args:
-        size: (height, width) px of each frame.
-        pixel_format: "rgb24" or "gray", 8 bits for each channel.
+    size: (height, width) px of each frame. pixel_format: "rgb24" or "gray", 8 bits for each channel.
 
     Raises:
         MediaError: the pipe ends inside a frame, or before there is one.

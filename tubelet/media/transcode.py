@@ -35,10 +35,8 @@ def shrink(
     Frames keep their times and the last one its end; one that cannot be decoded is left out, so the one before it
     stays on screen, as in `read_frames`. Smaller videos are not enlarged. Sides are even.
 
-    Args:
-        gop_frames: from one key frame to the next, at most.
-        crf: x264's constant quality, 0 best to 51 worst.
-        comment: written into the file; `comment_of` reads it.
+    gop_frames: from one key frame to the next, at most. crf: x264's constant quality, 0 best to 51 worst. comment:
+    written into the file; `comment_of` reads it.
 
     Raises:
         MediaError: the source cannot be read, from its first frame on.

@@ -88,11 +88,9 @@ _FORMATS: dict[tuple[bytes, ...], Callable[[BinaryIO, bytes], int]] = {
 
 
 def promised_seconds(path: str, stream: Any, *, start_seconds: float, end_seconds: float) -> float:
-    """How long the header says the stream lasts from its first frame on; 0 where it does not. Ask of cut files only.
+    """Seconds that the stream lasts from its first frame on, by its header; 0 where that does not say. Cut files only.
 
-    Args:
-        start_seconds: of the first frame, on the clock of the file.
-        end_seconds: of what is there, from its first frame on.
+    start_seconds: of the first frame, on the clock of the file. end_seconds: of the frames there are, from the first.
     """
     container, formats = stream.container, set(stream.container.format.name.split(","))
     if formats & {"wav", "aiff"}:
@@ -116,10 +114,9 @@ def usual_gap(times: np.ndarray) -> float:
 
 
 def missing_spans(times: np.ndarray, *, duration_seconds: float, promised_seconds: float) -> Spans:
-    """The seconds on screen that a file lacks: holes that reordering leaves before its end, then the end.
+    """Spans on screen that a file lacks: holes that reordering leaves before its end, then the end.
 
-    Args:
-        times: `(N,)` of the frames that are there, sorted.
+    times: `(N,)` seconds of the frames that are there, sorted.
     """
     spans = []
     gaps, step = np.diff(times), usual_gap(times)

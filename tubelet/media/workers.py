@@ -14,7 +14,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
-from types import TracebackType
 from typing import Any
 
 from tubelet.media.formats import MediaError
@@ -43,9 +42,7 @@ class Workers:
     def __enter__(self) -> "Workers":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         while self.idle:
             end(self.idle.pop())
 
@@ -89,7 +86,6 @@ class Workers:
                 env={**os.environ, **ONE_THREAD},
                 start_new_session=True,
                 encoding="ascii",
-                text=True,
             )
         except OSError as error:
             raise OSError(errno.ENOMEM, f"no process to decode in can be started, {error.strerror}") from error
