@@ -1,4 +1,4 @@
-"""Looks through every file of a folder, and says which are damaged and what is lost, before a training stumbles."""
+"""The health of every file of a folder: damaged files and their losses, known before a training starts."""
 
 import os
 import shlex
@@ -125,7 +125,7 @@ def totals(found: list[Health]) -> str:
 
 
 def layout_of(data: Path, listing: Listing, *, in_full: bool) -> tuple[str, bool]:
-    """What training would say to the folders, and whether it would take them. in_full: all problems, however many."""
+    """The data set as training sees it, in words, and whether it can be trained on. in_full: all problems."""
     if data.is_dir() and not any("/" in path for path in listing.files):
         return "a plain folder: training wants one for each class", False
     if data.is_file() and data.suffix.lower() not in TABLES:

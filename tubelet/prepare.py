@@ -33,7 +33,7 @@ TIMED_FRAMES, TIMED_SPAN_SECONDS = 16, 2.5
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How videos are copied. Raises ValueError for what cannot be.
+    """The way that videos are copied. Raises ValueError for values out of range.
 
     short_side_px: even. gop_frames: from key frame to key frame. quality: x264's crf, 0 best to 51 worst.
     """
@@ -51,7 +51,7 @@ class Settings:
             raise ValueError(f"--quality {self.quality}: expected 0 (best) to 51 (worst); 16 can hardly be told apart")
 
     def mark(self, original: Path) -> str:
-        """What is written into a copy, to know it again: how it was made, and from what."""
+        """The comment of a copy: its settings and its original, to know it again."""
         status = original.stat()
         return (
             f"tubelet prepare: short side {self.short_side_px} px, gop {self.gop_frames}, quality {self.quality}, "
@@ -61,7 +61,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What came of videos: path of each file that was copied -> path of its copy below `out`, those that cannot be
+    """The outcome of `prepare`: path of each file that was copied -> path of its copy below `out`, those that cannot be
     read, and what to train on: `out` itself, a table in it, or None where nothing is labelled."""
 
     out: Path
@@ -194,7 +194,7 @@ def _copy(original: Path, copy: Path, settings: Settings) -> None:
 
 
 def _write_table(source: Source, good: dict[str, str], data: Path, out: Path) -> Path | None:
-    """What to train on: `out` itself where its folders say all that the original said, else a table in it."""
+    """The data set to train on: `out` itself where its folders say all that the original said, else a table in it."""
     if not source.classes:
         return None
     if data.is_dir() and not source.copies and all(path == name for path, name in good.items()):

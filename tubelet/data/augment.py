@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What may happen to a clip of pixels. Raises ValueError for ranges that make no sense.
+    """The random changes of a clip of pixels. Raises ValueError for ranges that make no sense.
 
     scale: least and greatest share of the frame's area, in (0, 1], that a crop keeps.
     aspect: least and greatest factor on the crop's width / height, before it is resized to the model's size.

@@ -1,4 +1,4 @@
-"""The files of a data set that cannot be read: told and asked in one place, counted, listed, never too many."""
+"""The files of a data set that cannot be read: counted, listed, never too many."""
 
 import json
 import shlex
@@ -8,8 +8,6 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from threading import Lock
 
-from tubelet.data.items import Item
-from tubelet.media.reader import MediaError
 from tubelet.system.console import say
 from tubelet.system.files import write_whole
 from tubelet.system.text import visible
@@ -29,10 +27,6 @@ class BadFile:
 
     def __str__(self) -> str:
         return visible(f"{self.path}: {self.message} [{self.code}]")
-
-    @classmethod
-    def of(cls, item: Item, error: MediaError) -> "BadFile":
-        return cls(item.name, error.code, error.message, item.split)
 
 
 class BadFiles:
@@ -123,7 +117,7 @@ class BadFiles:
 
 
 def count_share(share: float, files: int) -> int:
-    """How many files may be bad where a share of them may."""
+    """The number of files that a share of them is."""
     return int(share * files + ROUNDING)
 
 

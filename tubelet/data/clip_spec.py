@@ -17,7 +17,7 @@ _MOST_PIXELS = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSpec:
-    """How a file becomes a clip (C, T, H, W). Raises ValueError where the fields contradict each other.
+    """The way from a file to a clip (C, T, H, W). Raises ValueError where the fields contradict each other.
 
     kind: what the files are.
     frames: T; 1 for images and sound.
@@ -80,7 +80,7 @@ class ClipSpec:
         return cls(**known)
 
     def _faults(self) -> Iterator[str]:
-        """What is wrong, the first of which is told: types before values, for later lines rely on them."""
+        """Faults of the fields, of which the first is raised: types before values, for later lines rely on them."""
         for name, words in (("kind", get_args(Kind)), ("channels", get_args(Channels))):
             if getattr(self, name) not in words:
                 yield f"{name}={getattr(self, name)!r}, expected one of {', '.join(words)}"

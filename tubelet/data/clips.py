@@ -20,7 +20,7 @@ _LUMA = (299, 587, 114)  # thousandths; ITU-R BT.601
 
 @dataclass(frozen=True)
 class Views:
-    """What is looked at of an item. clips: (V, C, T, H, W), uint8 or for sound float32. seconds: how long the item is;
+    """The views of an item. clips: (V, C, T, H, W), uint8 or for sound float32. seconds: how long the item is;
     seconds_seen: how much of it the clips stand for, each frame for the time until the next. Both are 0 for an image.
     """
 
@@ -141,7 +141,7 @@ def check_kind(path: str | Path, kind: Kind) -> None:
 
 
 def item_range(path: str | Path, *, start_seconds: float | None, end_seconds: float | None) -> tuple[float, float]:
-    """Where an item starts and ends, in seconds; None is the file's own start or end.
+    """Start and end of an item, in seconds; None is the file's own start or end.
 
     Raises: MediaError where nothing lies between the two.
     """

@@ -17,7 +17,7 @@ from tubelet.media.reader import MediaError, index
 _ENDS_BYTES = (4096, 2**20)
 _HELD_OUT = ("val", "test")
 
-File = tuple[int, int]  # device and inode: the same for all names of one file
+File = tuple[int, int, int]  # device, inode and size: the same for all names of one file
 
 
 def same_contents(root: Path, paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
@@ -25,15 +25,13 @@ def same_contents(root: Path, paths: Iterable[str]) -> tuple[tuple[str, ...], ..
     first and last MB. Contents that are no media are left out: a reading of the file tells better what is wrong.
     """
     names: dict[File, list[str]] = defaultdict(list)
-    sizes: dict[File, int] = {}
     for path in sorted(set(paths)):
         try:
             status = os.stat(root / path)
         except OSError:  # gone meanwhile: a reading of the file tells
             continue
-        names[status.st_dev, status.st_ino].append(path)
-        sizes[status.st_dev, status.st_ino] = status.st_size
-    sets = _parted([list(names)], lambda file: sizes[file] or None)
+        names[status.st_dev, status.st_ino, status.st_size].append(path)
+    sets = _parted([list(names)], lambda file: file[2] or None)
     for ends_bytes in _ENDS_BYTES:
         sets = _parted(sets, lambda file: _ends(root / names[file][0], ends_bytes))  # noqa: B023 used at once
     sets = [files for files in sets if _is_media(root / names[files[0]][0])]
@@ -43,7 +41,7 @@ def same_contents(root: Path, paths: Iterable[str]) -> tuple[tuple[str, ...], ..
 
 
 def repeats(items: Sequence[Item], copies: Iterable[tuple[str, ...]], root: Path) -> tuple[list[Problem], list[str]]:
-    """What is wrong with clips that are there twice, and notes on those where nothing is. copies: `same_contents`."""
+    """Problems of clips that are there twice, and notes on harmless ones. copies: `same_contents`."""
     content = {path: paths[0] for paths in copies for path in paths}
     clips: dict[str, list[Item]] = defaultdict(list)
     for item in items:
@@ -105,7 +103,7 @@ def _pairs(clips: list[Item]) -> Iterator[tuple[Item, Item]]:
 
 
 def _problem(one: Item, other: Item, root: Path) -> Problem | None:
-    """What is wrong with two clips of the same seconds of the same content."""
+    """The problem of two clips of the same seconds of the same content, if there is one."""
     if folded(one.label) != folded(other.label):
         message = f"labelled {one.label!r} and {other.label!r}; keep the right one"
         return Problem("two-labels", *_name_both(one, other, message))

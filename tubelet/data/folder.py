@@ -104,7 +104,7 @@ class _Walk:
         return files
 
     def entries(self, folder: Path) -> list[Path]:
-        """What is in a folder, sorted; one that cannot be looked into is a problem, once."""
+        """The entries of a folder, sorted; one that cannot be looked into is a problem, once."""
         try:
             return list_folder(folder)
         except OSError as error:

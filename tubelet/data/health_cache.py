@@ -1,4 +1,4 @@
-"""What is known of the files of a data set: kept on disk between commands, so that no file is looked through twice."""
+"""The health of the files of a data set, kept on disk between commands: no file is looked through twice."""
 
 import errno
 import json
@@ -43,7 +43,7 @@ class Checked:
 
     @classmethod
     def open(cls, root: str | Path) -> "Checked":
-        """What was saved for this root, if anything. Lines that are damaged, or of other rules, are passed over."""
+        """The entries saved for this root, if any. Lines that are damaged, or of other rules, are passed over."""
         entries = {}
         try:
             lines = index_file(root).read_text(errors="replace").splitlines()
@@ -62,7 +62,7 @@ class Checked:
 
     @classmethod
     def open_above(cls, files: Sequence[str]) -> "Checked":
-        """What was saved last for any of the folders that hold all of these files; there is at least one."""
+        """The entries saved last for any of the folders that hold all of these files; there is at least one."""
         folder = Path(os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files]))
 
         def saved(folder: Path) -> float:
@@ -151,7 +151,7 @@ class Checked:
 
 
 def index_file(root: str | Path) -> Path:
-    """Where the index of a root is kept: outside of it, as data may be read-only or belong to somebody else.
+    """The file that keeps the index of a root: outside of it, as data may be read-only or belong to somebody else.
 
     Raises: OSError where the user has no home.
     """

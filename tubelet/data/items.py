@@ -35,7 +35,7 @@ class Source:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Those that clips are labelled with, sorted; none where labels are numbers."""
+        """The classes that clips are labelled with, sorted; none where labels are numbers."""
         return tuple(sorted({name for item in self.items for name in self.task.classes_in(item.label)} - {""}))
 
 

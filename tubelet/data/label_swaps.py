@@ -1,4 +1,4 @@
-"""What a clip's label becomes when the clip is mirrored or played backwards: from a file, or from the class names."""
+"""The labels of mirrored and of reversed clips: from a file, or from the class names."""
 
 import csv
 import io
@@ -93,21 +93,16 @@ def read_swaps(file: Path, classes: tuple[str, ...]) -> LabelSwaps:
 
 
 def _read_rows(file: Path) -> list[dict[str, str]]:
+    """The rows of a table, CSV or JSON, by the names of their columns."""
     try:
         text = file.read_text(encoding="utf-8-sig")
         if file.suffix.lower() != ".json":
             lines = csv.DictReader(io.StringIO(text, newline=""), restkey="more cells than columns", strict=True)
             return [{name: str(cell or "").strip() for name, cell in row.items()} for row in lines]
-        rows = json.loads(text)
-    except (OSError, ValueError, csv.Error, AttributeError) as error:
-        raise ValueError(f"{file}: not readable as a table of label, mirrored, reversed ({error})") from error
-    if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and all(isinstance(cell, str) for cell in row.values()) for row in rows
-    ):
-        raise ValueError(
-            f"{file}: expected a list of objects of texts, such as {{'label': 'left', 'mirrored': 'right'}}"
-        )
-    return rows
+        return [{name: cell.strip() for name, cell in row.items()} for row in json.loads(text)]
+    except (OSError, ValueError, csv.Error, AttributeError, TypeError) as error:
+        expected = "a CSV table, or a JSON list of objects of texts, of label, mirrored, reversed"
+        raise ValueError(f"{file}: not readable as {expected} ({error})") from error
 
 
 def _partners(

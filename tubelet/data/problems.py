@@ -1,4 +1,4 @@
-"""What is wrong with a data set: all of it in one error, so that it can be repaired in one go."""
+"""Faults of a data set: all in one error, so that they can be repaired in one go."""
 
 import shlex
 from collections import Counter, defaultdict

@@ -1,4 +1,4 @@
-"""Who is trained on and who is held out: by class, whole groups, and the same on every machine."""
+"""The split into training and held-out clips: by class, in whole groups, the same on every machine."""
 
 import hashlib
 import re

@@ -49,7 +49,7 @@ class Item:
 
 @dataclass
 class Found:
-    """What a folder or a table holds, and what is wrong with it.
+    """The clips of a folder or a table, and its faults.
 
     faulty: clips that something is wrong with, as far as they can be told, and one without a path for an empty class
     folder; they count nevertheless, so that one fault is not reported as another. names: classes as they are written.
@@ -65,11 +65,10 @@ class Found:
 def read_table(table: Path, *, root: Path, task: type[Task] = Classification, labels: Sequence[str] = LABELS) -> Found:
     """The items of a table, a note on the columns that were not read, and all its faults by their line numbers.
 
-    task: what reads the cells of the columns `labels`, joined by ";" where there are several.
-
-    The first line names the columns: path, those and, as wanted, start, end (seconds, or h:m:s), split, group, in any
-    order, with commas, semicolons or tabs between. Paths are relative to `root`. A byte order mark, CRLF and blank
-    lines do no harm, nor does the Unicode form of file names. A faulty header ends the reading.
+    task: reads the cells of the columns `labels`, joined by ";" where there are several. The first line names the
+    columns: path, those and, as wanted, start, end (seconds, or h:m:s), split, group, in any order, with commas,
+    semicolons or tabs between. Paths are relative to `root`. A byte order mark, CRLF and blank lines do no harm, nor
+    does the Unicode form of file names. A faulty header ends the reading.
     """
     found = Found()
     try:

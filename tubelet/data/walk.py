@@ -1,4 +1,4 @@
-"""Which files of a folder, or of a table, are media: all of them, whether or not they make a data set."""
+"""The media files of a folder or a table: all of them, whether or not they make a data set."""
 
 import os
 from collections import Counter
@@ -104,7 +104,7 @@ def is_hidden(name: str) -> bool:
 
 
 def identity(path: str | Path) -> tuple[int, int]:
-    """The same for every name of one folder."""
+    """Device and inode, the same for every name of one folder."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
 

@@ -191,7 +191,7 @@ def _without_profile(frame: Any) -> Any:
 
 
 def turn_of(frame: Any) -> Turn:
-    """How the frame must be turned to stand upright."""
+    """The turn that makes a frame stand upright."""
     sides = (np.frombuffer(side, np.int32) for side in frame.side_data if side.type.name == "DISPLAYMATRIX")
     matrix = next(sides, None)
     return Turn() if matrix is None or len(matrix) < 9 else turn(matrix)

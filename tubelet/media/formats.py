@@ -1,4 +1,4 @@
-"""Which files are read, and the one exception for those that cannot be."""
+"""Formats that are read, and the one exception for files that cannot be."""
 
 import os
 import stat
@@ -52,7 +52,7 @@ class MediaError(ValueError):
 
     @property
     def message(self) -> str:
-        """What is wrong and what to do, without the path."""
+        """The problem and the remedy, without the path."""
         return f"{self.problem}. {self.remedy}."
 
 
@@ -108,7 +108,7 @@ def why_no_frames(path: str, *, is_picture: bool) -> MediaError:
         return too_big(path, height, width)
     if reason:
         return reason
-    if is_picture and not sniff.starts_like_a_picture(head):
+    if is_picture and not head.startswith(sniff.PICTURES):
         return MediaError(path, "not-video", "its content is no picture", CHECK_FILE)
     for name, start in (("BMP", b"BM"), ("TIFF", (b"II", b"MM"))):  # of many kinds, not all of which are read
         if head.startswith(start):

@@ -1,4 +1,4 @@
-"""How a picture is scaled to cover a box, and turned for display: whole numbers only, so every machine agrees."""
+"""The scaling of a picture to cover a box, and its turn for display: whole numbers only, so every machine agrees."""
 
 from typing import NamedTuple
 

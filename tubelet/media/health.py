@@ -1,4 +1,4 @@
-"""What is wrong with a file, and how much of it is lost: every packet decoded once, nothing kept.
+"""The damage of a file, and how much of it is lost: every packet decoded once, nothing kept.
 
 A frame is good where the decoder, fed packet by packet, hands it out without a mark of damage; concealed blocks are
 damage. The sound track of a video is not looked at.
@@ -25,7 +25,7 @@ from tubelet.media.truncation import promised_seconds, usual_gap
 
 @dataclass(frozen=True)
 class Health:
-    """What can be read of a file. All values are plain, fit for JSON.
+    """The readable and the lost parts of a file. All values are plain, fit for JSON.
 
     Attributes:
         ok: nothing at all is lost.

@@ -121,7 +121,7 @@ def _missing(path: str, stream: Any, found: Timeline, packets: int) -> tuple[boo
 
 
 def _listed_beyond_the_end(path: str, stream: Any) -> int:
-    """How many packets the table of an MP4 lists, if it lists some behind the end of the file; else 0."""
+    """The number of packets in the table of an MP4, if some would lie behind the end of the file; else 0."""
     entries = stream.index_entries
     if "mov" not in stream.container.format.name.split(",") or len(entries) == 0:
         return 0

@@ -1,4 +1,4 @@
-"""What files hold, kept until they change: a little memory, whatever their number and length."""
+"""Indexes of files, kept until the files change: a little memory, whatever their number and length."""
 
 import os
 import time

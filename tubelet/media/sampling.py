@@ -1,4 +1,4 @@
-"""Which moments of a file a clip is made of: pure arithmetic on times in seconds, no file is touched.
+"""The moments of a file that a clip is made of: pure arithmetic on times in seconds, no file is touched.
 
 A clip of `frames` frames, `seconds_between_frames` apart, spans `frames * seconds_between_frames`: each frame owns the
 time until the next one, the last frame too.
@@ -110,9 +110,7 @@ def displayed_frames(frame_times: np.ndarray, wanted_times: np.ndarray) -> np.nd
 
     A wanted time may lie a millisecond before its frame: containers round times to their own clock.
 
-    Args:
-        frame_times: `(N,)` seconds, sorted.
-        wanted_times: seconds, any shape and order.
+    frame_times: `(N,)` seconds, sorted. wanted_times: seconds, any shape and order.
 
     Raises: ValueError: there is no frame at all.
     """

@@ -19,7 +19,7 @@ PIXEL_FORMATS = {"rgb24": 3, "gray": 1}  # bytes of a pixel
 
 
 class Picture(NamedTuple):
-    """What is on screen at a time; `damaged`: it is the last good picture before one that cannot be decoded."""
+    """The picture on screen at a time; `damaged`: it is the last good picture before one that cannot be decoded."""
 
     seconds: float
     pixels: np.ndarray  # uint8 (H, W, 3)
@@ -27,7 +27,7 @@ class Picture(NamedTuple):
 
 
 def pictures_within(duration_seconds: float, *, seconds_between_frames: float) -> int:
-    """How many pictures a video has at 0, d, 2 d, ... before it ends; at least one.
+    """The number of pictures that a video has at 0, d, 2 d, ... before it ends; at least one.
 
     |---------|---------|-----|   duration
     0         d        2 d          three

@@ -1,4 +1,4 @@
-"""What a file says of itself in its first bytes and its outermost boxes: read without a decoder, believed with care."""
+"""The kind and the size of a file by its first bytes and its outermost boxes: read without a decoder."""
 
 import codecs
 import os
@@ -8,14 +8,14 @@ from io import BytesIO
 from typing import BinaryIO
 
 HEAD_BYTES = 1 << 16
-_PICTURES = (
+PICTURES = (
     *(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"RIFF"),
     *(b"P%d" % number for number in range(1, 7)),  # PBM, PGM, PPM
 )
 _SIGNATURES = (
     *(b"\x1aE\xdf\xa3", b"RIFF", b"FORM", b"OggS", b"fLaC", b"FLV", b"ID3"),
     *(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\0\0\1\xba", b"\0\0\1\xb3"),  # Windows Media, MPEG programs, MPEG video
-    *_PICTURES,
+    *PICTURES,
 )
 MP4_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"sidx", b"free", b"skip", b"wide")
 _PLAYLISTS = (
@@ -47,10 +47,6 @@ def is_text(head: bytes) -> bool:
 def starts_like_media(head: bytes) -> bool:
     is_transport = len(head) > _TRANSPORT[-1] and all(head[place] == ord("G") for place in _TRANSPORT)
     return head.startswith(_SIGNATURES) or is_mp4(head) or is_transport
-
-
-def starts_like_a_picture(head: bytes) -> bool:
-    return head.startswith(_PICTURES)
 
 
 def is_mp4(head: bytes) -> bool:

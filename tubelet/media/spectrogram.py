@@ -28,8 +28,7 @@ def log_mel(
 
     As in Kaldi, a triangle narrower than the spacing of the spectrum can lie between two lines and stay empty.
 
-    Args:
-        samples: `(samples,)` in [-1, 1]. Kaldi itself counts in 16-bit steps; AST does not, and nor does this.
+    samples: `(samples,)` in [-1, 1]. Kaldi itself counts in 16-bit steps; AST does not, and nor does this.
 
     Raises: ValueError: the samples are not one row of numbers, or a window or hop is shorter than one sample.
     """

@@ -1,4 +1,4 @@
-"""What a file holds and which of its packets lead to a wanted frame: arithmetic on lists of packets, no decoder.
+"""The frames of a file and the packets that lead to a wanted one: arithmetic on lists of packets, no decoder.
 
 packets, in the order of the file    K    .    .    K    .    .    K    .    .    K: a decoder can start here
 wanted                                    1                             7
@@ -49,7 +49,7 @@ class Timeline:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Index(Timeline):
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
         kind: "video", "image" or "sound".
@@ -179,8 +179,7 @@ def displayed(
     Reads no further than the last wanted frame, and stops early where the row starts too late or ends too soon;
     to_the_end: the last good frame is shown for all that are missing after it.
 
-    Yields:
-        (wanted number, number of the frame that is shown for it, that frame).
+    Yields (wanted number, number of the frame that is shown for it, that frame).
     """
     waiting = deque(wanted)
     shown: tuple[int, Frame] | None = None

@@ -71,7 +71,7 @@ def shrunk_size(height: int, width: int, short_side_px: int) -> tuple[int, int]:
 
 
 def comment_of(path: str | os.PathLike[str]) -> str:
-    """What `shrink` was told to write into a file; "" for other files. Raises MediaError if it cannot be opened."""
+    """The comment that `shrink` wrote into a file; "" for other files. Raises MediaError if it cannot be opened."""
     with open_media(os.path.abspath(path)) as container:
         return str(container.metadata.get("comment", ""))
 
