@@ -19,7 +19,7 @@ from small_sets import command, spoil, tiny_config, write_sounds
 import tubelet.data.health_cache
 import tubelet.train.preflight
 from tubelet.check import check
-from tubelet.data.health_cache import Checked, Stamp, index_file
+from tubelet.data.health_cache import Checked, index_file
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health, examine
 from tubelet.media.workers import Workers
@@ -217,14 +217,14 @@ def test_links_do_not_lead_round_in_circles(tmp_path: Path, capsys: Capture) -> 
 
 
 def test_a_folder_that_cannot_be_entered_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, scandir = clips(tmp_path / "clips", 1), os.scandir
+    data, listdir = clips(tmp_path / "clips", 1), os.listdir
 
     def refuse(path: str | Path) -> Any:
         if Path(path).name == "walk":
             raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
+        return listdir(path)
 
-    monkeypatch.setattr("tubelet.data.walk.os.scandir", refuse)
+    monkeypatch.setattr("tubelet.data.walk.os.listdir", refuse)
     found = check(data, show=False)
     assert [(health.path, health.ok, health.code) for health in found] == [
         (f"{data}/run/0.mp4", True, "ok"),
@@ -501,7 +501,7 @@ def test_many_known_files_are_not_opened(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "a.mp4").write_bytes(small_file("front.mp4"))
     health, count = examine(tmp_path / "a.mp4"), 20_000
     items = tuple(Item(f"{i % 2}/{i}.mp4", str(i % 2), split="val" if i % 10 < 2 else "train") for i in range(count))
-    monkeypatch.setattr(Checked, "stamp", lambda self, path: Stamp(1, 2, 3))
+    monkeypatch.setattr(Checked, "stamp", lambda self, path: {"size": 1, "mtime_ns": 2, "inode": 3})
     checked = Checked.open(tmp_path)
     for item in items:
         checked.put(item.path, health, stamp=checked.stamp(item.path), quick=True)

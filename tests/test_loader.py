@@ -81,9 +81,9 @@ def test_closing_early_drops_what_has_not_begun() -> None:
 
 
 @pytest.mark.parametrize(("threads", "ahead"), [(0, 1), (1, 0)])
-def test_numbers_below_one_are_refused_at_the_call(threads: int, ahead: int) -> None:
+def test_numbers_below_one_are_refused(threads: int, ahead: int) -> None:
     with pytest.raises(ValueError, match=f"threads={threads}, ahead={ahead}; both must be 1 or more"):
-        prefetch(_square_slowly, [1], threads=threads, ahead=ahead)
+        next(prefetch(_square_slowly, [1], threads=threads, ahead=ahead))
 
 
 def _threads_at_work() -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from media_files import numbered_frames, read_numbers, spoil_packets, write_numbered, write_sound
 
-from tubelet.media import sequential
+from tubelet.media import reader
 from tubelet.media.reader import MediaError, index, read_frames
 from tubelet.media.sequential import Picture, frames_in_order, pictures_within, raw_frames_in_order
 from tubelet.media.writer import write_video
@@ -57,14 +57,14 @@ def test_each_packet_is_decoded_once_and_no_sooner_than_its_picture_is_asked_for
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_numbered(tmp_path / "a.mp4", 240)
-    count, packets_of = [0], sequential.packets_of
+    count, packets_of = [0], reader.packets_of
 
     def counting(*arguments: Any) -> Any:
         for packet in packets_of(*arguments):
             count[0] += 1
             yield packet
 
-    monkeypatch.setattr(sequential, "packets_of", counting)
+    monkeypatch.setattr(reader, "packets_of", counting)
     pictures = frames_in_order(path, seconds_between_frames=0.04)
     for number in range(100):
         assert read_numbers(next(pictures).pixels[None]) == [number]

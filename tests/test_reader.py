@@ -782,13 +782,12 @@ def test_frames_are_numbered_by_time_or_by_counting():
 @settings(max_examples=200, deadline=None)
 def test_a_missing_frame_is_the_good_one_before_it(good, wanted):
     row = iter((number, number) for number in sorted(good))
-    got, lost = timeline.collect(row, sorted(wanted), lambda number: np.array(number))
+    got = {number: shown for number, shown, _ in timeline.displayed(row, sorted(wanted), to_the_end=True)}
     expected = {number: max((other for other in good if other <= number), default=None) for number in wanted}
     if None in expected.values():
         assert len(got) < len(wanted), "the row starts too late"
     else:
-        assert {number: int(shown) for number, shown in got.items()} == expected
-        assert lost == wanted - good
+        assert got == expected
         read_on = [number for number in sorted(good) if number >= max(wanted)][1:]
         assert [number for number, _ in row] == read_on, "nothing is decoded after the last wanted frame"
 
@@ -796,10 +795,9 @@ def test_a_missing_frame_is_the_good_one_before_it(good, wanted):
 def plan_of(key_places: list[int], count: int, *, linear_only: bool = False) -> timeline.Index:
     """Frames in display order in the file, 25 a second, a hundred ticks a second."""
     ticks, keys = np.arange(count) * 4, np.array(key_places, dtype=np.int64)
-    way = (ticks, np.arange(count), keys, False)
-    return timeline.Index(
-        "", "video", ticks / 100, count / 25, 48, 80, linear_only, ticks[keys] / 100, 0.0, False, *way
-    )
+    way = {"ticks": ticks, "places": np.arange(count), "key_places": keys, "key_times": ticks[keys] / 100}
+    shown = {"times": ticks / 100, "duration_seconds": count / 25, "height": 48, "width": 80}
+    return timeline.Index(path="", kind="video", linear_only=linear_only, **shown, **way)
 
 
 @given(data=st.data())

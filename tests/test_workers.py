@@ -21,7 +21,7 @@ from test_check import clips
 
 import tubelet.data.health_cache
 from tubelet.check import check
-from tubelet.data.dataset import BadFile
+from tubelet.data.bad_files import BadFile
 from tubelet.data.health_cache import Checked
 from tubelet.data.items import Item, Source
 from tubelet.media.health import examine

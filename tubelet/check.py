@@ -1,4 +1,4 @@
-"""Looks through every file of a folder, and says which are damaged and what is lost, before a training stumbles."""
+"""The health of every file of a folder: damaged files and their losses, known before a training starts."""
 
 import os
 import shlex
@@ -19,13 +19,7 @@ from tubelet.system.console import bar, clock, console, say
 from tubelet.system.text import plural
 
 SHOWN = 20  # bad files that are told of in full
-CLOSED = Health(
-    path="",
-    ok=False,
-    usable=False,
-    code="unreadable",
-    message="you may not look into this folder. Check the permissions.",
-)
+CLOSED = Health("", False, False, "unreadable", "you may not look into this folder. Check the permissions.")
 
 
 def check(
@@ -38,20 +32,21 @@ def check(
 ) -> list[Health]:
     """The health of every media file of a data set, of any folder, or of one file; by path, as the user could open it.
 
-    What is found is remembered (`tubelet.data.health_cache`), for the next call and for training: files that have not
-    changed are not read again. Nothing is written into the folder.
+    `tubelet.data.health_cache` keeps it, for the next call and for training: files that have not changed are not read
+    again. Nothing is written into the folder.
 
-    quick: only what stands at the start of each file, and its first picture. workers: threads; 0: one for each
-    processor. after: gets each health as soon as it is known; bad files are not listed in the end then.
+    quick: only the start of each file, and its first picture. workers: threads; 0: one for each processor. after: gets
+    each health as soon as it is known; bad files are not listed in the end then.
 
-    Raises:
-        ValueError: there is no such folder or file, or no media in it.
+    Raises: ValueError where there is no such folder or file, or no media in it.
     """
     data = Path(data)
     if workers < 0:
         raise ValueError(f"--workers {workers}: expected 1 or more, or 0 for one for each processor")
     listing = list_media(data)
     base, checked = data if data.is_dir() else data.parent, Checked.open(listing.root)
+    known = {path: health for path in listing.files if (health := checked.get(path, full=not quick))}
+    unknown = [path for path in listing.files if path not in known]
     found: dict[str, Health] = {}
 
     def take(path: str, health: Health) -> None:
@@ -59,14 +54,10 @@ def check(
         if after:
             after(found[path])
 
-    for folder in listing.closed:
-        take(folder, CLOSED)
-    known = {path: health for path in listing.files if (health := checked.get(path, full=not quick))}
-    for path, health in known.items():
+    for path, health in (dict.fromkeys(listing.closed, CLOSED) | known).items():
         take(path, health)
     if known and show:
         say("known", f"{len(known)} of {len(listing.files)} files, not changed since")
-    unknown = [path for path in listing.files if path not in known]
     bad = sum(not health.ok for health in found.values())
     new = checked.scan(unknown, quick=quick, threads=workers or processors())
     try:
@@ -87,9 +78,6 @@ def check(
     return healths
 
 
-# ---- what is said
-
-
 def report(data: Path, listing: Listing, found: list[Health], *, index: str, name_them: bool) -> None:
     bad = [health for health in found if not health.ok]
     shown = bad[:SHOWN] if name_them else []
@@ -104,7 +92,7 @@ def report(data: Path, listing: Listing, found: list[Health], *, index: str, nam
     say("in them", totals(found))
     if notes := Counter(note for health in found for note in health.notes):
         say("notes", ", ".join(f"{count} {note}" for note, count in notes.most_common()))
-    if listing.passed:
+    if listing.passed_over:
         say("passed over", listing.passed_over)
     layout, trains = layout_of(data, listing, in_full=not name_them)
     say("as data", layout)
@@ -137,7 +125,7 @@ def totals(found: list[Health]) -> str:
 
 
 def layout_of(data: Path, listing: Listing, *, in_full: bool) -> tuple[str, bool]:
-    """What training would say to the folders, and whether it would take them. in_full: all problems, however many."""
+    """The data set as training sees it, in words, and whether it can be trained on. in_full: all problems."""
     if data.is_dir() and not any("/" in path for path in listing.files):
         return "a plain folder: training wants one for each class", False
     if data.is_file() and data.suffix.lower() not in TABLES:

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from time import perf_counter
@@ -32,7 +33,7 @@ TIMED_FRAMES, TIMED_SPAN_SECONDS = 16, 2.5
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How videos are copied. Raises ValueError for what cannot be.
+    """The way that videos are copied. Raises ValueError for values out of range.
 
     short_side_px: even. gop_frames: from key frame to key frame. quality: x264's crf, 0 best to 51 worst.
     """
@@ -50,7 +51,7 @@ class Settings:
             raise ValueError(f"--quality {self.quality}: expected 0 (best) to 51 (worst); 16 can hardly be told apart")
 
     def mark(self, original: Path) -> str:
-        """What is written into a copy, to know it again: how it was made, and from what."""
+        """The comment of a copy: its settings and its original, to know it again."""
         status = original.stat()
         return (
             f"tubelet prepare: short side {self.short_side_px} px, gop {self.gop_frames}, quality {self.quality}, "
@@ -60,7 +61,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What came of videos: path of each file that was copied -> path of its copy below `out`, those that cannot be
+    """The outcome of `prepare`: path of each file that was copied -> path of its copy below `out`, those that cannot be
     read, and what to train on: `out` itself, a table in it, or None where nothing is labelled."""
 
     out: Path
@@ -89,8 +90,7 @@ def prepare(
 
     workers: threads that copy a file each; 0: one for each processor.
 
-    Raises:
-        ValueError: data that are no videos, folders within each other, or files in the way that are no copies.
+    Raises: ValueError for data that are no videos, folders within each other, or files in the way that are no copies.
     """
     settings = settings or Settings()
     data, out = Path(data), Path(out).absolute()
@@ -105,15 +105,14 @@ def prepare(
             return error
         return None
 
-    found: dict[str, MediaError | None] = {}
+    failed: dict[str, MediaError] = {}
     threads = workers or processors()
     with bar("preparing", len(names), show=show) as progress:
         for path, error in zip(names, prefetch(copy, names, threads=threads, ahead=2 * threads), strict=True):
-            found[path] = error
+            failed |= {path: error} if error else {}
             progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
-    good = {path: name for path, name in names.items() if found[path] is None}
-    train_on = _write_table(source, good, data, out)
-    made = Prepared(out, good, [*closed, *(error for error in found.values() if error is not None)], train_on)
+    good = {path: name for path, name in names.items() if path not in failed}
+    made = Prepared(out, good, [*closed, *failed.values()], _write_table(source, good, data, out))
     if show:
         _report(source, made)
     return made
@@ -130,33 +129,22 @@ def find_videos(data: Path) -> tuple[Source, list[MediaError]]:
     except DataProblems as error:
         if {problem.kind for problem in error.problems} - NOT_LAID_OUT or is_labelled(data):
             raise
-        source, closed = _unlabelled(data)
-        if source.notes and not source.items:
-            raise ValueError(f"{data}: holds no videos, prepare copies videos; {source.notes[0]}") from error
-        if not (source.items or closed):
-            raise
-        return source, closed
+        try:
+            listing = list_media(data)
+        except ValueError:
+            raise error from None
+        videos = [path for path in listing.files if KIND_OF_SUFFIX.get(Path(path).suffix.lower()) == "video"]
+        others = sorted(set(listing.files) - set(videos))
+        notes = [f"left out, as no videos ({len(others)}): {some(others)}"] if others else []
+        if not videos and others:
+            raise ValueError(f"{data}: holds no videos, prepare copies videos; {notes[0]}") from error
+        why = ("unreadable", "you may not look into this folder", "Check the permissions")
+        closed = [MediaError(str(listing.root / folder), *why) for folder in listing.closed]
+        items = tuple(Item(path, "") for path in videos)
+        return Source(listing.root, "video", items, Classification(()), tuple(notes)), closed
     if source.kind != "video":
         raise ValueError(f"{data}: holds files of kind {source.kind!r}, prepare copies videos; train on it as it is")
     return source, []
-
-
-def _unlabelled(data: Path) -> tuple[Source, list[MediaError]]:
-    try:
-        listing = list_media(data)
-    except ValueError:
-        return Source(data, "video", (), Classification(())), []
-    videos = [path for path in listing.files if KIND_OF_SUFFIX.get(Path(path).suffix.lower()) == "video"]
-    others = sorted(set(listing.files) - set(videos))
-    notes = [f"left out, as no videos ({len(others)}): {some(others)}"] if others else []
-    closed = [
-        MediaError(
-            str(listing.root / folder), "unreadable", "you may not look into this folder", "Check the permissions"
-        )
-        for folder in listing.closed
-    ]
-    items = tuple(Item(path, "") for path in videos)
-    return Source(listing.root, "video", items, Classification(()), tuple(notes)), closed
 
 
 def copy_names(source: Source) -> dict[str, str]:
@@ -193,31 +181,20 @@ def _copy(original: Path, copy: Path, settings: Settings) -> None:
     check_kind(original, "video")
     mark = settings.mark(original)
     if copy.exists():
-        comment = _comment(copy)
+        comment = ""
+        with suppress(MediaError):
+            comment = comment_of(copy)
         if comment == mark:
             return
         if not comment.startswith("tubelet prepare: "):
             raise ValueError(f"{copy}: is in the way and no copy that prepare made; move it, or name another folder")
     copy.parent.mkdir(parents=True, exist_ok=True)
-    shrink(
-        original,
-        copy,
-        short_side_px=settings.short_side_px,
-        gop_frames=settings.gop_frames,
-        crf=settings.quality,
-        comment=mark,
-    )
-
-
-def _comment(file: Path) -> str:
-    try:
-        return comment_of(file)
-    except MediaError:
-        return ""
+    side, gop = settings.short_side_px, settings.gop_frames
+    shrink(original, copy, short_side_px=side, gop_frames=gop, crf=settings.quality, comment=mark)
 
 
 def _write_table(source: Source, good: dict[str, str], data: Path, out: Path) -> Path | None:
-    """What to train on: `out` itself where its folders say all that the original said, else a table in it."""
+    """The data set to train on: `out` itself where its folders say all that the original said, else a table in it."""
     if not source.classes:
         return None
     if data.is_dir() and not source.copies and all(path == name for path, name in good.items()):
@@ -238,26 +215,18 @@ def _report(source: Source, made: Prepared) -> None:
     missing = f"; missing, as they cannot be read: {len(made.failed)}" if made.failed else ""
     say("prepared", f"{plural(len(good), 'file')} in {out}{missing}")
     if good:
-        before, after = (sum(os.stat(file).st_size for file in files) for files in _pairs(root, out, good))
+        sides = ((root, good.keys()), (out, good.values()))
+        before, after = (sum((folder / name).stat().st_size for name in names) for folder, names in sides)
         say("size", f"{size(before)} before, {size(after)} now")
-        before_ms, after_ms = (1000 * seconds for seconds in reading_seconds(root, out, good))
-        say(
-            "reading",
-            f"{before_ms:.0f} ms a clip before, {after_ms:.1f} ms now: {before_ms / after_ms:.1f} times as fast",
-        )
-        say(
-            "train on",
-            made.train_on or "nothing yet: no file has a label; sort the copies into a folder for each class",
-        )
-
-
-def _pairs(root: Path, out: Path, good: dict[str, str]) -> tuple[list[Path], list[Path]]:
-    return [root / path for path in good], [out / name for name in good.values()]
+        slow, fast = (1000 * seconds for seconds in reading_seconds(root, out, good))
+        say("reading", f"{slow:.0f} ms a clip before, {fast:.1f} ms now: {slow / fast:.1f} times as fast")
+        nothing = "nothing yet: no file has a label; sort the copies into a folder for each class"
+        say("train on", made.train_on or nothing)
 
 
 def reading_seconds(root: Path, out: Path, good: dict[str, str]) -> tuple[float, float]:
-    """Mean time that a clip from the middle of a file takes, of the originals and of their copies, one after the other;
-    16 frames, scaled to the copy's size, read by one thread. A few files tell."""
+    """Mean seconds that a clip from the middle of a file takes, of the originals and of their copies: 16 frames, scaled
+    to the copy's size, of a few files, one after the other."""
     chosen = sorted(good)[:: -(-len(good) // TIMED_FILES)]
     taken = np.zeros((len(chosen), 2))
     for number, path in enumerate(chosen):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What may happen to a clip of pixels. Raises ValueError for ranges that make no sense.
+    """The random changes of a clip of pixels. Raises ValueError for ranges that make no sense.
 
     scale: least and greatest share of the frame's area, in (0, 1], that a crop keeps.
     aspect: least and greatest factor on the crop's width / height, before it is resized to the model's size.
@@ -54,7 +54,7 @@ def augment(
         raise ValueError(f"augment: got {clip.dtype} {tuple(clip.shape)}, expected torch.uint8 (C, T, H, W)")
     want_flip, want_reverse = rng.random(2) < 0.5
     window = _random_window(clip, size, augmentation, rng)
-    colour = _random_colour(augmentation.colour, rng)
+    colour = rng.uniform(1 - augmentation.colour, 1 + augmentation.colour, 3)
 
     mirrored = bool(flip and augmentation.flip and want_flip)
     backwards = bool(reverse and augmentation.reverse and want_reverse and clip.shape[1] > 1)
@@ -84,11 +84,6 @@ def _random_window(
     h, w = min(height, max(1, round(window_h))), min(width, max(1, round(window_h * aspect)))
     top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
     return clip[:, :, top : top + h, left : left + w]
-
-
-def _random_colour(strength: float, rng: np.random.Generator) -> tuple[float, float, float]:
-    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
-    return brightness, contrast, saturation
 
 
 def _recolour(pixels: torch.Tensor, brightness: float, contrast: float, saturation: float) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The files of a data set that cannot be read: told and asked in one place, counted, listed, never too many."""
+"""The files of a data set that cannot be read: counted, listed, never too many."""
 
 import json
 import shlex
@@ -8,8 +8,6 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from threading import Lock
 
-from tubelet.data.items import Item
-from tubelet.media.reader import MediaError
 from tubelet.system.console import say
 from tubelet.system.files import write_whole
 from tubelet.system.text import visible
@@ -27,9 +25,8 @@ class BadFile:
     message: str
     split: str
 
-    @classmethod
-    def of(cls, item: Item, error: MediaError) -> "BadFile":
-        return cls(item.name, error.code, error.message, item.split)
+    def __str__(self) -> str:
+        return visible(f"{self.path}: {self.message} [{self.code}]")
 
 
 class BadFiles:
@@ -38,12 +35,9 @@ class BadFiles:
     Threads that read ahead `add` a file as soon as they meet it. `announce` names and lists those that all processes
     of a training know of, at the same step in each.
 
-    Args:
-        data: the data set, for messages.
-        train_files: how many it has to train on, of which a share `most` in [0, 1] may be bad, and never all.
-        known: found before, and in the list already.
-        file: the list, a JSON object a line; None for none.
-        show: whether each file is named when it is announced.
+    data: the data set, for messages. train_files: how many it has to train on, of which a share `most` in [0, 1] may be
+    bad, and never all. known: found before, and in the list already. file: the list, a JSON object a line; None for
+    none. show: each file is named when it is announced.
     """
 
     def __init__(
@@ -59,7 +53,7 @@ class BadFiles:
         self.data, self.train_files, self.most, self.file, self.show = data, train_files, most, file, show
         self.files: dict[str, BadFile] = {}
         self.announced: set[str] = set()
-        self.train_met, self.lock = 0, Lock()
+        self.lock = Lock()
         for one in known:
             self.add(one)
         self.announced |= self.files.keys()
@@ -74,7 +68,6 @@ class BadFiles:
     def add(self, one: BadFile) -> None:
         """Takes a file up, once; any thread may call it."""
         with self.lock:
-            self.train_met += one.split == "train" and one.path not in self.files
             self.files.setdefault(one.path, one)
 
     def unannounced(self) -> list[BadFile]:
@@ -89,7 +82,7 @@ class BadFiles:
             self.add(one)
         self.announced |= new.keys()
         for _, one in sorted(new.items()) if self.show else ():
-            say("skipped" if one.split == "train" else "unreadable", line_of(one))
+            say("skipped" if one.split == "train" else "unreadable", str(one))
         if new:
             self.save()
 
@@ -105,13 +98,13 @@ class BadFiles:
 
     def check(self) -> None:
         """Raises ValueError where more training files than allowed are bad, or all."""
-        if self.train_met <= min(count_share(self.most, self.train_files), self.train_files - 1):
-            return
         with self.lock:
             bad = sorted((one for one in self.files.values() if one.split == "train"), key=lambda one: one.path)
+        if len(bad) <= min(count_share(self.most, self.train_files), self.train_files - 1):
+            return
         total = self.train_files
         limit = "not one is left" if len(bad) == total else f"more than the {100 * self.most:g}% of --max-bad"
-        table = [f"  {line_of(one)}" for one in bad[:SHOWN]]
+        table = [f"  {one}" for one in bad[:SHOWN]]
         table += [f"  and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
         codes = ", ".join(f"{count} {code}" for code, count in Counter(one.code for one in bad).most_common())
         advice = (
@@ -124,7 +117,7 @@ class BadFiles:
 
 
 def count_share(share: float, files: int) -> int:
-    """How many files may be bad where a share of them may."""
+    """The number of files that a share of them is."""
     return int(share * files + ROUNDING)
 
 
@@ -141,7 +134,3 @@ def read_list(file: Path) -> list[BadFile]:
         raise ValueError(
             f"{file}: damaged ({error}): restore it; without it, files that were mended since count as good again"
         ) from error
-
-
-def line_of(one: BadFile) -> str:
-    return visible(f"{one.path}: {one.message} [{one.code}]")

@@ -1,4 +1,4 @@
-"""What can be wrong with the classes of a data set, told from the classes that each clip is labelled with alone."""
+"""Faults of the classes of a data set, by the labels of its clips alone."""
 
 import difflib
 import unicodedata
@@ -15,7 +15,7 @@ MOST_UNEVEN = 20
 
 
 def folded(name: str) -> str:
-    """The same for names that a person would take for one."""
+    """A name without case, outer spaces and Unicode form: a person would take equal ones for one name."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
 
 
@@ -53,9 +53,8 @@ def count_problems(items: Sequence[Item], classes_in: ClassesIn, *, minimum_clip
             message = f"has {plural(len(clips), 'clip')} in {' and '.join(sorted(splits))} but none in train; {mend}"
             problems.append(Problem("unseen-class", where, message))
         elif len(clips) < minimum_clips and any(item.path for item in clips):
-            message = (
-                f"{plural(len(clips), 'clip')}, at least {minimum_clips} are needed; add clips or remove the class"
-            )
+            few = plural(len(clips), "clip")
+            message = f"{few}, at least {minimum_clips} are needed; add clips or remove the class"
             problems.append(Problem("few-clips", where, message))
     return problems
 

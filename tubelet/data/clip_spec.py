@@ -1,6 +1,7 @@
 """ClipSpec: all that lies between a file and the numbers a model sees; it travels with the model."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -9,8 +10,6 @@ from tubelet.system.text import is_count, is_number
 Kind = Literal["video", "image", "sound"]
 Channels = Literal["rgb", "bgr", "gray", "mel"]
 
-_NUM_CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1, "mel": 1}
-
 # What no clip comes near: a spec may come from anywhere, and clips of its size will be made.
 _MOST = 2**20
 _MOST_PIXELS = 2**30
@@ -18,7 +17,7 @@ _MOST_PIXELS = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSpec:
-    """How a file becomes a clip (C, T, H, W). Raises ValueError where the fields contradict each other.
+    """The way from a file to a clip (C, T, H, W). Raises ValueError where the fields contradict each other.
 
     kind: what the files are.
     frames: T; 1 for images and sound.
@@ -43,10 +42,8 @@ class ClipSpec:
     sample_rate: int = 16000
 
     def __post_init__(self) -> None:
-        self._check_words()
-        self._check_sizes()
-        self._check_times()
-        self._check_statistics()
+        if fault := next(self._faults(), ""):
+            raise ValueError(f"ClipSpec: {fault}")
 
     @property
     def clip_size(self) -> tuple[int, int, int]:
@@ -56,7 +53,7 @@ class ClipSpec:
     @property
     def num_channels(self) -> int:
         """C of the clip."""
-        return _NUM_CHANNELS[self.channels]
+        return 3 if self.channels in ("rgb", "bgr") else 1
 
     @property
     def span_seconds(self) -> float:
@@ -82,56 +79,47 @@ class ClipSpec:
         known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return cls(**known)
 
-    def _check_words(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"ClipSpec: kind={self.kind!r}, expected one of {', '.join(get_args(Kind))}")
-        if self.channels not in get_args(Channels):
-            raise ValueError(f"ClipSpec: channels={self.channels!r}, expected one of {', '.join(get_args(Channels))}")
+    def _faults(self) -> Iterator[str]:
+        """Faults of the fields, of which the first is raised: types before values, for later lines rely on them."""
+        for name, words in (("kind", get_args(Kind)), ("channels", get_args(Channels))):
+            if getattr(self, name) not in words:
+                yield f"{name}={getattr(self, name)!r}, expected one of {', '.join(words)}"
         if (self.kind == "sound") != (self.channels == "mel"):
-            raise ValueError(
-                f"ClipSpec: kind={self.kind!r} with channels={self.channels!r}; sound has channels='mel', "
-                "video and images have 'rgb', 'bgr' or 'gray'"
+            yield (
+                f"kind={self.kind!r} with channels={self.channels!r}; sound has channels='mel', video and images have "
+                "'rgb', 'bgr' or 'gray'"
             )
-
-    def _check_sizes(self) -> None:
         for name in ("resize", "crop"):
             size = getattr(self, name)
             if not (isinstance(size, tuple) and len(size) == 2 and all(is_count(side) for side in size)):
-                raise ValueError(f"ClipSpec: {name}={size!r}, expected (H, W), two whole numbers from 1 up")
+                yield f"{name}={size!r}, expected (H, W), two whole numbers from 1 up"
         if self.crop[0] > self.resize[0] or self.crop[1] > self.resize[1]:
-            raise ValueError(f"ClipSpec: crop={self.crop} is larger than resize={self.resize}; enlarge resize")
+            yield f"crop={self.crop} is larger than resize={self.resize}; enlarge resize"
         if self.kind == "sound" and self.crop != self.resize:
-            raise ValueError(f"ClipSpec: crop={self.crop}, resize={self.resize}; sound is not resized, make them equal")
+            yield f"crop={self.crop}, resize={self.resize}; sound is not resized, make them equal"
         for name in ("frames", "sample_rate"):
             if not is_count(getattr(self, name)):
-                raise ValueError(f"ClipSpec: {name}={getattr(self, name)!r}, expected a whole number from 1 up")
-
+                yield f"{name}={getattr(self, name)!r}, expected a whole number from 1 up"
         pixels = max(math.prod(self.resize), math.prod(self.clip_size))
         if max(*self.resize, *self.clip_size) > _MOST or pixels > _MOST_PIXELS:
-            raise ValueError(
-                f"ClipSpec: frames={self.frames}, resize={self.resize}, crop={self.crop}; expected at most {_MOST} "
-                f"along an axis and {_MOST_PIXELS} pixels in all"
+            yield (
+                f"frames={self.frames}, resize={self.resize}, crop={self.crop}; expected at most {_MOST} along an axis "
+                f"and {_MOST_PIXELS} pixels in all"
             )
-
-    def _check_times(self) -> None:
         if self.kind != "video" and self.frames != 1:
-            raise ValueError(f"ClipSpec: frames={self.frames} with kind={self.kind!r}; expected frames=1")
+            yield f"frames={self.frames} with kind={self.kind!r}; expected frames=1"
         seconds = self.seconds_between_frames
         if not is_number(seconds):
-            raise ValueError(f"ClipSpec: seconds_between_frames={seconds!r}, expected a finite number")
+            yield f"seconds_between_frames={seconds!r}, expected a finite number"
         if self.kind == "image" and seconds != 0:
-            raise ValueError(f"ClipSpec: seconds_between_frames={seconds} with kind='image'; expected 0.0")
+            yield f"seconds_between_frames={seconds} with kind='image'; expected 0.0"
         if self.kind != "image" and seconds <= 0:
-            raise ValueError(f"ClipSpec: seconds_between_frames={seconds}, expected more than 0 for {self.kind}")
-
-    def _check_statistics(self) -> None:
+            yield f"seconds_between_frames={seconds}, expected more than 0 for {self.kind}"
         for name in ("mean", "std"):
             values = getattr(self, name)
             if not (isinstance(values, tuple) and all(is_number(value) for value in values)):
-                raise ValueError(f"ClipSpec: {name}={values!r}, expected a tuple of finite numbers")
+                yield f"{name}={values!r}, expected a tuple of finite numbers"
             if len(values) != self.num_channels:
-                raise ValueError(
-                    f"ClipSpec: {name} has {len(values)} numbers, channels={self.channels!r} needs {self.num_channels}"
-                )
+                yield f"{name} has {len(values)} numbers, channels={self.channels!r} needs {self.num_channels}"
         if min(self.std) <= 0:
-            raise ValueError(f"ClipSpec: std={self.std}, expected numbers above 0")
+            yield f"std={self.std}, expected numbers above 0"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ _LUMA = (299, 587, 114)  # thousandths; ITU-R BT.601
 
 @dataclass(frozen=True)
 class Views:
-    """What is looked at of an item. clips: (V, C, T, H, W), uint8 or for sound float32. seconds: how long the item is;
+    """The views of an item. clips: (V, C, T, H, W), uint8 or for sound float32. seconds: how long the item is;
     seconds_seen: how much of it the clips stand for, each frame for the time until the next. Both are 0 for an image.
     """
 
@@ -47,8 +48,9 @@ def load_clips(
     """`load_frames` from each start; the clips of a file are read in one pass, what they share is decoded once."""
     if spec.kind == "sound":
         return _load_spectrograms(path, spec, starts_seconds, end_seconds, columns=spec.crop[1])
-    times = np.concatenate([_clip_times(spec, start) for start in starts_seconds])
-    frames = _read_times(path, spec, times, end_seconds)
+    spacing = spec.seconds_between_frames or 1.0  # an image is on screen at any time
+    times = [clip_times(start, frames=spec.frames, seconds_between_frames=spacing) for start in starts_seconds]
+    frames = _read_times(path, spec, np.concatenate(times), end_seconds)
     return [to_channels(clip.permute(3, 0, 1, 2), spec) for clip in frames.split(spec.frames)]
 
 
@@ -76,7 +78,13 @@ def fine_times(spec: ClipSpec, start_seconds: float, end_seconds: float) -> np.n
     return (round(start_seconds * spec.sample_rate) + hop * np.arange(columns)) / spec.sample_rate
 
 
-def views(
+def views(path: str | Path, spec: ClipSpec, **settings: Any) -> torch.Tensor:
+    """The clips of `load_views`, which takes the same settings: (temporal * spatial, C, T, H, W), uint8 or for sound
+    float32."""
+    return load_views(path, spec, **settings).clips
+
+
+def load_views(
     path: str | Path,
     spec: ClipSpec,
     *,
@@ -84,29 +92,14 @@ def views(
     spatial: int = 1,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
-) -> torch.Tensor:
-    """(temporal * spatial, C, T, H, W), uint8 or for sound float32; the views of one time stand together.
+) -> Views:
+    """(temporal * spatial, C, T, H, W) of an item, the views of one time together, and how much of it they show.
 
     temporal: clips spread evenly over the item, or over the file; None: as many as `views_to_cover` takes. spatial: 1
     (centre) or 3 (left, centre, right, or top, centre, bottom, along the side that stands out further).
 
     Raises: MediaError where the file cannot be read; ValueError for numbers of views that the kind does not have.
     """
-    return load_views(
-        path, spec, temporal=temporal, spatial=spatial, start_seconds=start_seconds, end_seconds=end_seconds
-    ).clips
-
-
-def load_views(
-    path: str | Path,
-    spec: ClipSpec,
-    *,
-    temporal: int | None,
-    spatial: int,
-    start_seconds: float | None = None,
-    end_seconds: float | None = None,
-) -> Views:
-    """`views`, and how much of the item they show."""
     if (temporal is not None and temporal < 1) or spatial not in (1, 3):
         raise ValueError(f"views: temporal={temporal}, spatial={spatial}; expected temporal >= 1 and spatial 1 or 3")
     if (spec.kind == "image" and temporal not in (None, 1)) or (spec.kind == "sound" and spatial > 1):
@@ -148,7 +141,7 @@ def check_kind(path: str | Path, kind: Kind) -> None:
 
 
 def item_range(path: str | Path, *, start_seconds: float | None, end_seconds: float | None) -> tuple[float, float]:
-    """Where an item starts and ends, in seconds; None is the file's own start or end.
+    """Start and end of an item, in seconds; None is the file's own start or end.
 
     Raises: MediaError where nothing lies between the two.
     """
@@ -158,13 +151,6 @@ def item_range(path: str | Path, *, start_seconds: float | None, end_seconds: fl
         problem = f"nothing lies between {start} s and {end} s of a file of {duration} s"
         raise MediaError(str(path), "no-frames", problem, "Mend the times")
     return start, end
-
-
-def _clip_times(spec: ClipSpec, start_seconds: float) -> np.ndarray:
-    """When the frames of a clip are on screen."""
-    if spec.kind == "image":
-        return np.zeros(1)
-    return clip_times(start_seconds, frames=spec.frames, seconds_between_frames=spec.seconds_between_frames)
 
 
 def _read_times(path: str | Path, spec: ClipSpec, times: np.ndarray, end_seconds: float | None) -> torch.Tensor:

@@ -27,7 +27,7 @@ UserAugmentation = Callable[[Tensor], Tensor]  # (C, T, H, W), uint8 or for soun
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """How training clips are varied; None for `augmentation` takes them as they are.
+    """The changes of training clips; None for `augmentation` takes them as they are.
 
     flipped, reversed: the class that each class becomes when a clip is mirrored or played backwards; None where that
     must not happen. user: any callable, after ours.
@@ -124,7 +124,7 @@ class Clips:
         return load_times(self.path(number), self.spec, chosen, end_seconds=self.items[number].end_seconds)
 
     def chosen(self, times: int, draw: float | None) -> np.ndarray:
-        """Which of the `fine_times` of an item a clip is made of."""
+        """Places in the `fine_times` of an item of the frames of a clip."""
         if self.spec.kind == "video":
             return grid_clip(times, draw, frames=self.spec.frames)
         return grid_clip(times, draw, frames=self.spec.crop[1] if self.spec.kind == "sound" else 1, finer=1)
@@ -141,14 +141,15 @@ class Clips:
         What comes of a draw depends on the draw and the file alone: an item that was bad at one draw is tried again at
         another, unless no part of it can be better.
         """
-        known = self.bad.get(self.items[number].name)
+        item = self.items[number]
+        known = self.bad.get(item.name)
         if known and (self.keep or known.code not in PARTLY):
             return None
         for place in [draw] if known or self.keep else [draw, *ELSEWHERE]:
             try:
                 return self.cut(number, place)
             except MediaError as error:
-                fault = BadFile.of(self.items[number], error)
+                fault = BadFile(item.name, error.code, error.message, item.split)
             if fault.code not in PARTLY:
                 break
         self.bad.add(fault)

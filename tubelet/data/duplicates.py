@@ -5,6 +5,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tubelet.data.class_checks import folded
@@ -16,7 +17,7 @@ from tubelet.media.reader import MediaError, index
 _ENDS_BYTES = (4096, 2**20)
 _HELD_OUT = ("val", "test")
 
-File = tuple[int, int]  # device and inode: the same for all names of one file
+File = tuple[int, int, int]  # device, inode and size: the same for all names of one file
 
 
 def same_contents(root: Path, paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
@@ -24,15 +25,13 @@ def same_contents(root: Path, paths: Iterable[str]) -> tuple[tuple[str, ...], ..
     first and last MB. Contents that are no media are left out: a reading of the file tells better what is wrong.
     """
     names: dict[File, list[str]] = defaultdict(list)
-    sizes: dict[File, int] = {}
     for path in sorted(set(paths)):
         try:
             status = os.stat(root / path)
         except OSError:  # gone meanwhile: a reading of the file tells
             continue
-        names[status.st_dev, status.st_ino].append(path)
-        sizes[status.st_dev, status.st_ino] = status.st_size
-    sets = _parted([list(names)], lambda file: sizes[file] or None)
+        names[status.st_dev, status.st_ino, status.st_size].append(path)
+    sets = _parted([list(names)], lambda file: file[2] or None)
     for ends_bytes in _ENDS_BYTES:
         sets = _parted(sets, lambda file: _ends(root / names[file][0], ends_bytes))  # noqa: B023 used at once
     sets = [files for files in sets if _is_media(root / names[files[0]][0])]
@@ -42,7 +41,7 @@ def same_contents(root: Path, paths: Iterable[str]) -> tuple[tuple[str, ...], ..
 
 
 def repeats(items: Sequence[Item], copies: Iterable[tuple[str, ...]], root: Path) -> tuple[list[Problem], list[str]]:
-    """What is wrong with clips that are there twice, and notes on those where nothing is. copies: `same_contents`."""
+    """Problems of clips that are there twice, and notes on harmless ones. copies: `same_contents`."""
     content = {path: paths[0] for paths in copies for path in paths}
     clips: dict[str, list[Item]] = defaultdict(list)
     for item in items:
@@ -76,21 +75,18 @@ def _parted(sets: list[list[File]], key: Callable[[File], int | bytes | None]) -
 
 def _ends(path: Path, ends_bytes: int) -> bytes | None:
     """sha256 of the first and last bytes of a file; None where it cannot be read: a reading of the file tells."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(ends_bytes)
-            file.seek(max(0, os.fstat(file.fileno()).st_size - ends_bytes))
-            return hashlib.sha256(start + file.read(ends_bytes)).digest()
-    except OSError:
-        return None
+    with suppress(OSError), open(path, "rb") as file:
+        start = file.read(ends_bytes)
+        file.seek(max(0, os.fstat(file.fileno()).st_size - ends_bytes))
+        return hashlib.sha256(start + file.read(ends_bytes)).digest()
+    return None
 
 
 def _is_media(path: Path) -> bool:
-    try:
+    with suppress(MediaError):
         index(path)
-    except MediaError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _span(item: Item) -> tuple[float, float]:
@@ -107,14 +103,14 @@ def _pairs(clips: list[Item]) -> Iterator[tuple[Item, Item]]:
 
 
 def _problem(one: Item, other: Item, root: Path) -> Problem | None:
-    """What is wrong with two clips of the same seconds of the same content."""
+    """The problem of two clips of the same seconds of the same content, if there is one."""
     if folded(one.label) != folded(other.label):
         message = f"labelled {one.label!r} and {other.label!r}; keep the right one"
-        return Problem("two-labels", *_told(one, other, message))
+        return Problem("two-labels", *_name_both(one, other, message))
     if _is_held_out(one) != _is_held_out(other):
         return _leak(one, other)
     if os.path.samefile(root / one.path, root / other.path):
-        return Problem("repeated", *_told(one, other, "listed twice; keep one"))
+        return Problem("repeated", *_name_both(one, other, "listed twice; keep one"))
     return None
 
 
@@ -132,15 +128,15 @@ def _overlaps(clips: list[Item]) -> Iterator[Problem]:
 
 def _leak(one: Item, other: Item) -> Problem:
     splits = " and ".join(f"in {item.split or 'train'}" for item in sorted((one, other), key=_is_held_out))
-    return Problem("leak", *_told(one, other, f"{splits}, which flatters the result; keep one"))
+    return Problem("leak", *_name_both(one, other, f"{splits}, which flatters the result; keep one"))
 
 
 def _is_held_out(item: Item) -> bool:
     return item.split in _HELD_OUT
 
 
-def _told(one: Item, other: Item, message: str) -> tuple[str, str]:
-    """Where it is and what it is. Parts of one file are named with their times."""
+def _name_both(one: Item, other: Item, message: str) -> tuple[str, str]:
+    """Names of two clips, and a message on them. Parts of one file are named with their times."""
     if one.name == other.name:
         return one.name, message
     what = "parts of one file" if one.path == other.path else "the same content"

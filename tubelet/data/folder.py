@@ -8,7 +8,7 @@ from pathlib import Path
 from tubelet.data.clip_spec import Kind
 from tubelet.data.problems import Problem, some
 from tubelet.data.table import SPLITS, Found, Item
-from tubelet.data.walk import identity, is_hidden
+from tubelet.data.walk import HIDDEN, SEEN, identity, is_hidden, list_folder, look_through
 from tubelet.media.reader import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from tubelet.system.text import plural
 
@@ -21,9 +21,7 @@ LAYOUT = (
     "expected a folder for each class with its clips in it (walk/a.mp4, run/b.mp4), or such folders in train/, val/ "
     "and test/, or a CSV file with the header path,label[,start,end,split,group]"
 )
-_HIDDEN = "hidden files and folders"
 _OUTSIDE = "files outside class folders"
-_SEEN = "folders met a second time through a link"
 
 
 def read_folder(root: Path) -> Found:
@@ -37,7 +35,7 @@ def read_folder(root: Path) -> Found:
         # A link back up must not bring the other classes in, so the way down to here counts as seen.
         seen = {identity(root), identity(folder.parent)}
         if identity(folder) in seen:
-            walk.ignored[_SEEN].append(folder.name)
+            walk.ignored[SEEN].append(folder.name)
             continue
         files = walk.media_files(folder, seen)
         label = unicodedata.normalize("NFC", folder.name).strip()
@@ -78,7 +76,7 @@ class _Walk:
         for folder in sorted({self.root, *(folder.parent for _, folder in classes)}):
             for entry in self.entries(folder):
                 if is_hidden(entry.name) or not entry.is_dir():
-                    what = _HIDDEN if is_hidden(entry.name) else _OUTSIDE
+                    what = HIDDEN if is_hidden(entry.name) else _OUTSIDE
                     self.ignored[what].append(entry.relative_to(self.root).as_posix())
         return classes
 
@@ -97,33 +95,18 @@ class _Walk:
 
     def media_files(self, folder: Path, seen: set[tuple[int, int]]) -> list[Path]:
         """All media files in a folder, at any depth; `seen` folders are left out, and those entered are added to it."""
-        files, left = [], [folder]
-        while left:
-            here = left.pop()
-            if identity(here) in seen:
-                self.ignored[_SEEN].append(f"{here.parent.name}/{here.name}")
-                continue
-            seen.add(identity(here))
-            inner = []
-            for entry in self.entries(here):
-                name = f"{here.name}/{entry.name}"
-                if is_hidden(entry.name):
-                    self.ignored[_HIDDEN].append(name)
-                elif os.path.isdir(entry):
-                    inner.append(entry)
-                elif not os.path.isfile(entry):
-                    self.ignored["entries that are no regular files"].append(name)
-                elif entry.suffix.lower() not in KIND_OF_SUFFIX:
-                    self.ignored["files that are no video, image or sound by their suffix"].append(name)
-                else:
-                    files.append(entry)
-            left += inner[::-1]
+        files = []
+        for path, reason in look_through(folder, seen, self.entries):
+            if reason:
+                self.ignored[reason].append(f"{path.parent.name}/{path.name}")
+            else:
+                files.append(path)
         return files
 
     def entries(self, folder: Path) -> list[Path]:
-        """What is in a folder, sorted; one that cannot be looked into is a problem, once."""
+        """The entries of a folder, sorted; one that cannot be looked into is a problem, once."""
         try:
-            return sorted(folder.iterdir())
+            return list_folder(folder)
         except OSError as error:
             if folder not in self.unreadable:
                 self.unreadable.add(folder)

@@ -1,11 +1,11 @@
-"""What is known of the files of a data set: kept on disk between commands, so that no file is looked through twice."""
+"""The health of the files of a data set, kept on disk between commands: no file is looked through twice."""
 
 import errno
 import json
 import os
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -27,34 +27,23 @@ QUICK_FILES = 32  # are looked at quickly in the time that a process takes to st
 SAVE_SECONDS = 15.0  # a crash loses no more than that
 
 
-@dataclass(frozen=True)
-class Stamp:
-    """What a file looks like from outside; as long as this stays, so does its content."""
-
-    size: int
-    mtime_ns: int
-    inode: int
-
-
-@dataclass(frozen=True)
-class Entry:
-    stamp: Stamp
-    quick: bool
-    health: dict[str, Any]  # fields of Health but for the path
+Stamp = dict[str, int]  # size, mtime_ns and inode of a file: as long as they stay, so does its content
 
 
 class Checked:
     """The health of the files below a root, by their paths: relative to it (as in `Item`), or absolute.
 
     Files that have changed since are unknown. `save` writes what was put in to a file in the user's cache folder.
+
+    entries: by path, a `Stamp`, whether the look was `quick`, the `rules`, and the fields of its `health`.
     """
 
-    def __init__(self, root: str | Path, entries: dict[str, Entry]) -> None:
+    def __init__(self, root: str | Path, entries: dict[str, dict[str, Any]]) -> None:
         self.root, self.entries, self.changed = os.path.abspath(root), entries, False
 
     @classmethod
     def open(cls, root: str | Path) -> "Checked":
-        """What was saved for this root, if anything. Lines that are damaged, or of other rules, are passed over."""
+        """The entries saved for this root, if any. Lines that are damaged, or of other rules, are passed over."""
         entries = {}
         try:
             lines = index_file(root).read_text(errors="replace").splitlines()
@@ -62,19 +51,18 @@ class Checked:
             lines = []
         for line in lines:
             try:
-                values = json.loads(line)
-                stamp = Stamp(int(values["size"]), int(values["mtime_ns"]), int(values["inode"]))
-                entry = Entry(stamp, bool(values["quick"]), values["health"])
-                health_of(str(values["path"]), entry.health)  # whether it can be
+                entry = json.loads(line)
+                path = str(entry.pop("path"))
+                health_of(path, entry["health"])  # whether it can be
+                if (entry["rules"], type(entry["quick"])) == (RULES, bool):
+                    entries[path] = entry
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue
-            if values.get("rules") == RULES:
-                entries[str(values["path"])] = entry
         return cls(root, entries)
 
     @classmethod
     def open_above(cls, files: Sequence[str]) -> "Checked":
-        """What was saved last for any of the folders that hold all of these files; there is at least one."""
+        """The entries saved last for any of the folders that hold all of these files; there is at least one."""
         folder = Path(os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files]))
 
         def saved(folder: Path) -> float:
@@ -95,17 +83,17 @@ class Checked:
             status = os.stat(os.path.join(self.root, path))
         except (OSError, ValueError):
             return None
-        return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
+        return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "inode": status.st_ino}
 
     def get(self, path: str, *, full: bool = False) -> Health | None:
         """The health of a file that has not changed since. One of which a decoder died is not opened any more.
 
         full: only if all of it was looked through, and no decoder died: the system may have ended that process.
         """
-        entry = self.entries.get(path)
-        if entry is None or (full and entry.quick) or entry.stamp != self.stamp(path):
+        entry, stamp = self.entries.get(path), self.stamp(path)
+        if entry is None or stamp is None or (full and entry["quick"]) or not entry.items() >= stamp.items():
             return None
-        health = health_of(os.path.join(self.root, path), entry.health)
+        health = health_of(os.path.join(self.root, path), entry["health"])
         if health.code == DEADLY:
             if full:
                 return None
@@ -118,21 +106,18 @@ class Checked:
         if stamp is None or health.code in PASSING:
             self.entries.pop(path, None)
             return
-        fields = asdict(health)
-        del fields["path"]
-        self.entries[path] = Entry(stamp, quick, fields)
+        fields = asdict(replace(health, path=""))
+        self.entries[path] = {**stamp, "quick": quick, "rules": RULES, "health": fields}
 
     def look(self, paths: Sequence[str], *, threads: int) -> Generator[Health, None, None]:
         """The health of each file, in order, as soon as it is known: from before, or by a quick `scan`."""
-        healths = {path: self.get(path) for path in paths}
-        unknown = [path for path, health in healths.items() if health is None]
+        known = {path: health for path in paths if (health := self.get(path))}
+        unknown = [path for path in dict.fromkeys(paths) if path not in known]
         with closing(self.scan(unknown, quick=True, threads=threads)) as looks:
             for path in paths:
-                health = healths[path]
-                if health is None:
-                    _, health = next(looks)
-                    healths[path] = health
-                yield health
+                if path not in known:
+                    known.update([next(looks)])
+                yield known[path]
 
     def scan(self, paths: Sequence[str], *, quick: bool, threads: int) -> Generator[tuple[str, Health], None, None]:
         """Looks at files in parallel, in child processes: the health of each, in order, remembered and saved now and
@@ -152,12 +137,13 @@ class Checked:
                     saved = monotonic()
 
     def save(self) -> str:
-        """Writes the file anew, whole or not at all. Returns "", or why it could not be written: no disaster."""
+        """Writes the file anew, whole or not at all. Returns "", or why it could not be written."""
         if not self.changed:
             return ""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.file, "".join(_line(path, entry) for path, entry in sorted(self.entries.items())))
+            lines = [json.dumps({"path": path, **self.entries[path]}) + "\n" for path in sorted(self.entries)]
+            write_whole(self.file, "".join(lines))
         except OSError as error:
             return f"{error.filename or self.file} cannot be written ({error.strerror})"
         self.changed = False
@@ -165,7 +151,7 @@ class Checked:
 
 
 def index_file(root: str | Path) -> Path:
-    """Where the index of a root is kept: outside of it, as data may be read-only or belong to somebody else.
+    """The file that keeps the index of a root: outside of it, as data may be read-only or belong to somebody else.
 
     Raises: OSError where the user has no home.
     """
@@ -175,8 +161,3 @@ def index_file(root: str | Path) -> Path:
         raise FileNotFoundError(errno.ENOENT, "there is no home folder: set XDG_CACHE_HOME", "~/.cache") from error
     name = sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:16]
     return folder / "tubelet" / "checked" / f"{name}.jsonl"
-
-
-def _line(path: str, entry: Entry) -> str:
-    values = {"path": path, **vars(entry.stamp), "quick": entry.quick, "rules": RULES, "health": entry.health}
-    return json.dumps(values) + "\n"

@@ -35,7 +35,7 @@ class Source:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Those that clips are labelled with, sorted; none where labels are numbers."""
+        """The classes that clips are labelled with, sorted; none where labels are numbers."""
         return tuple(sorted({name for item in self.items for name in self.task.classes_in(item.label)} - {""}))
 
 
@@ -47,9 +47,7 @@ def find_items(
     minimum_classes: int = 2,
     minimum_clips: int = 2,
 ) -> Source:
-    """Class folders, train/val/test folders of class folders, or a CSV file -> the items in it.
-
-    Files may lie deeper inside a class folder. Hidden files and files that are no media are passed over, with a note.
+    """Class folders, train/val/test folders of class folders, or a CSV file -> the items in it; see `read_folder`.
 
     task: what the cells of the columns `labels` of a table mean. minimum_classes, minimum_clips: how many classes, and
     clips in each, the use at hand needs; training needs two, where it tells classes apart.
@@ -95,19 +93,17 @@ def fingerprint(source: Source) -> str:
 
 
 def _look(path: Path, task: type[Task], labels: Sequence[str]) -> Found:
-    if not os.path.exists(path):
-        return Found(problems=[Problem("missing", str(path), f"does not exist; {LAYOUT}")])
-    if path.is_dir():
+    if os.path.isdir(path):
         found = read_folder(path)
         faults = {label: fault for label in sorted(found.names) if (fault := task.find_fault(label, labels))}
         found.names = {name for label in found.names - faults.keys() for name in task.classes_in(label)}
         found.problems += [Problem("label", f"class {label!r}", fault) for label, fault in faults.items()]
         return found
-    if not path.is_file():
-        return Found(problems=[Problem("layout", str(path), f"is neither a folder nor a file; {LAYOUT}")])
-    if path.suffix.lower() not in TABLES:
-        return Found(problems=[Problem("layout", str(path), f"is a single file; {LAYOUT}")])
-    return read_table(path, root=path.parent, task=task, labels=labels)
+    if os.path.isfile(path) and path.suffix.lower() in TABLES:
+        return read_table(path, root=path.parent, task=task, labels=labels)
+    what = "is a single file" if os.path.isfile(path) else "is neither a folder nor a file"
+    kind, what = ("layout", what) if os.path.exists(path) else ("missing", "does not exist")
+    return Found(problems=[Problem(kind, str(path), f"{what}; {LAYOUT}")])
 
 
 def _gather(
@@ -117,7 +113,6 @@ def _gather(
     readable = (item for item in found.items if item.label.strip("; ") and not task.find_fault(item.label, labels))
     items = sorted((_normal(item, root) for item in readable), key=_place)
     left = sum(not item.label.strip("; ") for item in found.items)
-    unlabelled = [f"{plural(left, 'clip')} without a label, left out"] * bool(left)
     problems = [*found.problems, *name_problems(found.names)]
     if not items and not problems:
         problems.append(Problem("layout", str(origin), f"no clips; {LAYOUT}"))
@@ -131,7 +126,8 @@ def _gather(
         problems.append(Problem("mixed-kinds", str(origin), message))
     copies = same_contents(root, (item.path for item in items))
     wrong, notes = repeats(items, copies, root)
-    notes = [*found.notes, *unlabelled, *notes, *uneven_note(items, task.classes_in)]
+    notes = [f"{plural(left, 'clip')} without a label, left out"] * bool(left) + notes
+    notes = [*found.notes, *notes, *uneven_note(items, task.classes_in)]
     asked = task.from_cells([item.label for item in items], labels)
     return Source(root, kind, tuple(items), asked, tuple(notes), copies), [*problems, *wrong]
 

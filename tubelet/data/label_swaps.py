@@ -1,4 +1,4 @@
-"""What a clip's label becomes when the clip is mirrored or played backwards: from a file, or from the class names."""
+"""The labels of mirrored and of reversed clips: from a file, or from the class names."""
 
 import csv
 import io
@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 Words = tuple[str, ...]
@@ -25,8 +24,10 @@ _SAME = {
     "forwards": "forward",
     "backwards": "backward",
 }
-_SIDES = "left right, leftward rightward, east west, clockwise counterclockwise"
-_WAYS = f"{_SIDES}, up down, in out, forward backward, forward reversed"
+_PAIRS = [("left", "right"), ("leftward", "rightward"), ("east", "west"), ("clockwise", "counterclockwise")]
+_SIDES = dict(_PAIRS) | {other: one for one, other in _PAIRS}
+_MORE = [("up", "down"), ("in", "out"), ("forward", "backward"), ("forward", "reversed")]
+_WAYS = {*_SIDES.items(), *_MORE, *((other, one) for one, other in _MORE)}
 # Beside one of these, a way does not say all that is undone by playing backwards.
 _UNDONE = re.compile(
     r"(to|from|then)$|((dis)?appear|clos|enter|exit|fall|(un)?fold|leav|(un)?load|lower|open|(un)?plug|pull|push|rais|ris|"
@@ -54,8 +55,8 @@ def find_swaps(classes: tuple[str, ...]) -> LabelSwaps:
     name; it is made only if every class has exactly one partner. Doubt switches a change off, for a wrong label is
     worse than a missing augmentation.
     """
-    mirrored, flip_note = _partners(classes, _flipped, change="horizontal flip")
-    backwards, reverse_note = _partners(classes, _reversed, change="playing backwards")
+    mirrored, flip_note = _partners(classes, _flip, change="horizontal flip")
+    backwards, reverse_note = _partners(classes, _reverse, change="playing backwards")
     return LabelSwaps(mirrored, backwards, (flip_note, reverse_note))
 
 
@@ -65,8 +66,7 @@ def read_swaps(file: Path, classes: tuple[str, ...]) -> LabelSwaps:
     A class that is not in the file, or has an empty cell, keeps its label; a change whose column is not there is not
     made.
 
-    Raises:
-        ValueError: no such file, columns or classes that there are not, or swaps that are not mutual.
+    Raises: ValueError: no such file, columns or classes that there are not, or swaps that are not mutual.
     """
     rows = _read_rows(file)
     columns = {name for row in rows for name in row}
@@ -93,21 +93,16 @@ def read_swaps(file: Path, classes: tuple[str, ...]) -> LabelSwaps:
 
 
 def _read_rows(file: Path) -> list[dict[str, str]]:
+    """The rows of a table, CSV or JSON, by the names of their columns."""
     try:
         text = file.read_text(encoding="utf-8-sig")
         if file.suffix.lower() != ".json":
             lines = csv.DictReader(io.StringIO(text, newline=""), restkey="more cells than columns", strict=True)
             return [{name: str(cell or "").strip() for name, cell in row.items()} for row in lines]
-        rows = json.loads(text)
-    except (OSError, ValueError, csv.Error, AttributeError) as error:
-        raise ValueError(f"{file}: not readable as a table of label, mirrored, reversed ({error})") from error
-    if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and all(isinstance(cell, str) for cell in row.values()) for row in rows
-    ):
-        raise ValueError(
-            f"{file}: expected a list of objects of texts, such as {{'label': 'left', 'mirrored': 'right'}}"
-        )
-    return rows
+        return [{name: cell.strip() for name, cell in row.items()} for row in json.loads(text)]
+    except (OSError, ValueError, csv.Error, AttributeError, TypeError) as error:
+        expected = "a CSV table, or a JSON list of objects of texts, of label, mirrored, reversed"
+        raise ValueError(f"{file}: not readable as {expected} ({error})") from error
 
 
 def _partners(
@@ -144,24 +139,12 @@ def _words(label: str) -> Words:
     return tuple(_SAME.get(word, word) for word in joined.split())
 
 
-def _table(pairs: str) -> dict[str, list[str]]:
-    """'a b, a c' -> {'a': ['b', 'c'], 'b': ['a'], 'c': ['a']}."""
-    table: dict[str, list[str]] = {}
-    for one, other in (pair.split() for pair in pairs.split(", ")):
-        table.setdefault(one, []).append(other)
-        table.setdefault(other, []).append(one)
-    return table
+def _flip(words: Words) -> set[Words]:
+    return {tuple(_SIDES.get(word, word) for word in words)}
 
 
-_FLIP, _REVERSE = _table(_SIDES), _table(_WAYS)
-
-
-def _flipped(words: Words) -> set[Words]:
-    return set(product(*(_FLIP.get(word, [word]) for word in words)))
-
-
-def _reversed(words: Words) -> set[Words]:
+def _reverse(words: Words) -> set[Words]:
     """The names that `words` could bear when played backwards, as far as their last word tells."""
     if any(_UNDONE.match(word) for word in words):
         return set()
-    return {(*words[:-1], other) for other in _REVERSE.get(words[-1], [])} if words else set()
+    return {(*words[:-1], other) for one, other in _WAYS if words[-1:] == (one,)}

@@ -18,14 +18,16 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 import numpy as np
 
+from tubelet.data.clips import item_range
 from tubelet.data.items import Item, Source
 from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import some
-from tubelet.media.reader import MediaError, index, read_frames
+from tubelet.media.reader import MediaError, read_frames
 
 MOST_HELD_OUT, MOST_TRAIN = 300, 2000  # items that are looked at
 MOST_SECONDS = 20.0
@@ -113,16 +115,9 @@ def _alternating(*sides: list[Item]) -> list[Item]:
 
 
 def _read(source: Source, items: list[Item], workers: int, seconds: float) -> Iterator[tuple[Item, np.ndarray]]:
-    """Item, its pictures (places, SIDE_PX, SIDE_PX) float32 in grey."""
-
-    def make(item: Item) -> np.ndarray | None:
-        try:
-            return _pictures(source, item)
-        except MediaError:  # whoever reads the clips tells of it
-            return None
-
+    """Items and their pictures, those that can be read, until the time is over."""
     until = monotonic() + seconds
-    with closing(prefetch(make, items, threads=workers, ahead=2 * workers)) as made:
+    with closing(prefetch(partial(_pictures, source), items, threads=workers, ahead=2 * workers)) as made:
         for item in items:
             if monotonic() >= until:
                 return
@@ -131,12 +126,14 @@ def _read(source: Source, items: list[Item], workers: int, seconds: float) -> It
                 yield item, pictures
 
 
-def _pictures(source: Source, item: Item) -> np.ndarray:
-    path, start = source.root / item.path, item.start_seconds or 0.0
-    duration = index(path).duration_seconds
-    end = duration if item.end_seconds is None else min(item.end_seconds, duration)
-    places = np.array(PLACES if source.kind == "video" else (0.0,))
-    frames = read_frames(path, start + places * max(end - start, 0.0), cover=(SIDE_PX, SIDE_PX))
+def _pictures(source: Source, item: Item) -> np.ndarray | None:
+    """Pictures (places, SIDE_PX, SIDE_PX) float32 in grey; None where the file cannot be read: training tells."""
+    path, places = source.root / item.path, np.array(PLACES if source.kind == "video" else (0.0,))
+    try:
+        start, end = item_range(path, start_seconds=item.start_seconds, end_seconds=item.end_seconds)
+        frames = read_frames(path, start + places * (end - start), cover=(SIDE_PX, SIDE_PX))
+    except MediaError:
+        return None
     grey = frames @ np.array(LUMA, np.float32)
     return _shares(grey.shape[1], SIDE_PX) @ grey @ _shares(grey.shape[2], SIDE_PX).T
 

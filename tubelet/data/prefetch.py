@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 def processors() -> int:
-    """How many this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -30,12 +30,6 @@ def prefetch(
     """
     if threads < 1 or ahead < 1:
         raise ValueError(f"prefetch: threads={threads}, ahead={ahead}; both must be 1 or more")
-    return _prefetch(make, requests, threads, ahead)
-
-
-def _prefetch(
-    make: Callable[[Request], Result], requests: Iterable[Request], threads: int, ahead: int
-) -> Generator[Result, None, None]:
     # Each thread computes by itself: threads of threads would fight with the model's over the same cores.
     alone, before = partial(torch.set_num_threads, 1), torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tubelet-prefetch", initializer=alone)

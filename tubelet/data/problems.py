@@ -1,40 +1,21 @@
-"""What is wrong with a data set: all of it in one error, so that it can be repaired in one go."""
+"""Faults of a data set: all in one error, so that they can be repaired in one go."""
 
 import shlex
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 from tubelet.system.text import visible
 
 SHOWN = 20
 
-# Every kind of problem, by its name: these stay.
-KINDS = {
-    "missing": "there is nothing at the path of the data set",
-    "unreadable": "a folder or table that cannot be opened or is no text",
-    "layout": "not laid out as classes, or nothing in it",
-    "empty-class": "a class folder without clips",
-    "few-classes": "fewer classes than the use needs",
-    "few-clips": "a class with fewer clips than the use needs",
-    "alike-classes": "classes that differ only in case, spaces or Unicode form",
-    "class-name": "a class name that cannot be printed",
-    "unseen-class": "a class of val or test that train lacks",
-    "mixed-kinds": "videos, images and sounds in one data set",
-    "header": "the first line of a table does not name its columns",
-    "broken-row": "a line of a table whose quotes do not match",
-    "cells": "a line with more or fewer cells than the header",
-    "empty-path": "a line without a path",
-    "missing-file": "a line whose file is not there",
-    "not-media": "a line whose file is no video, image or sound by its suffix",
-    "empty-label": "a line without a label",
-    "label": "a label that the task cannot read",
-    "times": "start or end are no seconds, or not in this order",
-    "split": "a split that is not train, val or test",
-    "repeated": "the same seconds of one file, listed twice",
-    "two-labels": "the same content under two labels",
-    "leak": "the same content in train and in val or test",
-}
+KINDS = (  # these names stay
+    *("missing", "unreadable", "layout"),
+    *("empty-class", "few-classes", "few-clips", "alike-classes", "class-name", "unseen-class"),
+    *("mixed-kinds", "header", "broken-row", "cells", "empty-path", "missing-file", "not-media"),
+    *("empty-label", "label", "times", "split", "repeated", "two-labels", "leak"),
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +34,7 @@ class Problem:
 
 
 class DataProblems(ValueError):
-    """All that is wrong with a data set, in `problems`; `origin` is its path.
+    """The faults of a data set, in `problems`; `origin` is its path.
 
     As text: how many of each kind, and the first 20 in full, those of rare kinds before the many of one.
     """
@@ -68,7 +49,7 @@ class DataProblems(ValueError):
         if len(lines) == 1:
             return f"{origin}: {lines[0]}"
         counts = Counter(problem.kind for problem in self.problems)
-        by_kind = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        by_kind = ", ".join(f"{many} {kind}" for kind, many in counts.items())
         if len(self.problems) > len(lines):
             command = f"tubelet check {shlex.quote(origin)} --json"
             lines.append(f"and {len(self.problems) - len(lines)} more, which `{command}` lists")
@@ -77,12 +58,9 @@ class DataProblems(ValueError):
 
 def _first(problems: tuple[Problem, ...], most: int) -> list[Problem]:
     """The first `most` in their order, but the first of a kind goes before the second of any."""
-    met: Counter[str] = Counter()
-    ranks = []
-    for place, problem in enumerate(problems):
-        ranks.append((met[problem.kind], place))
-        met[problem.kind] += 1
-    return [problems[place] for place in sorted(place for _, place in sorted(ranks)[:most])]
+    nth: dict[str, Iterator[int]] = defaultdict(count)
+    ranks = sorted((next(nth[problem.kind]), place) for place, problem in enumerate(problems))
+    return [problems[place] for place in sorted(place for _, place in ranks[:most])]
 
 
 def some(names: Iterable[str], *, most: int = 5) -> str:

@@ -1,4 +1,4 @@
-"""Who is trained on and who is held out: by class, whole groups, and the same on every machine."""
+"""The split into training and held-out clips: by class, in whole groups, the same on every machine."""
 
 import hashlib
 import re
@@ -56,14 +56,10 @@ def with_groups(source: Source) -> tuple[list[Item], list[str]]:
             item = replace(item, group=f"{item.label if source.task.exclusive else cut[1]}/{cut[2]}")
             recordings += 1
         grouped.append(replace(item, group=item.group or item.path))
-    notes = []
-    if recordings:
-        notes += [
-            f"{plural(recordings, 'clip')} named as in UCF101; those of one recording (g01, g02 ...) stay together"
-        ]
+    named = f"{plural(recordings, 'clip')} named as in UCF101; those of one recording (g01, g02 ...) stay together"
     home = _homes(grouped, source.copies)
-    if home:
-        notes += [f"{plural(len(home), 'group')} with copies of clips of others; they stay together"]
+    copied = f"{plural(len(home), 'group')} with copies of clips of others; they stay together"
+    notes = [named] * bool(recordings) + [copied] * bool(home)
     return [replace(item, group=home.get(item.group, item.group)) for item in grouped], notes
 
 
@@ -130,10 +126,8 @@ def _straddling_groups(items: list[Item]) -> list[str]:
     for item in items:
         splits[item.group].add(item.split)
     torn = sorted(group for group, found in splits.items() if "train" in found and len(found) > 1)
-    if not torn:
-        return []
     where = "both in train and in val or test, which flatters the result"
-    return [f"{plural(len(torn), 'group')} with clips {where}: {some(torn)}"]
+    return [f"{plural(len(torn), 'group')} with clips {where}: {some(torn)}"] * bool(torn)
 
 
 def _uncovered_classes(source: Source, items: list[Item], strata: Strata) -> list[str]:
@@ -147,11 +141,8 @@ def _uncovered_classes(source: Source, items: list[Item], strata: Strata) -> lis
         raise ValueError(
             f"{source.root}: no train clips for {some(untrained, most=20)}; add some or remove these classes"
         )
-    if not covered["val"]:
-        return []
-    unseen = [label for label in source.classes if label not in covered["val"]]
-    groups = {label: {item.group for item in items if label in strata(item)} for label in unseen}
-    alone = [label for label in unseen if len(groups[label]) == 1]
-    others = [label for label in unseen if len(groups[label]) > 1]
-    notes = [f"all clips of {some(alone)} are in one group, so none can be held out for val"] if alone else []
-    return notes + ([f"no val clips for {some(others)}"] if others else [])
+    unseen = [label for label in source.classes if covered["val"] and label not in covered["val"]]
+    alone = [name for name in unseen if len({item.group for item in items if name in strata(item)}) == 1]
+    others = [name for name in unseen if name not in alone]
+    notes = [f"all clips of {some(alone)} are in one group, so none can be held out for val"] * bool(alone)
+    return notes + [f"no val clips for {some(others)}"] * bool(others)

@@ -19,15 +19,7 @@ from tubelet.tasks import Classification, Task
 TABLES = (".csv", ".tsv", ".txt")
 COLUMNS = ("path", "label", "start", "end", "split", "group")
 LABELS = ("label",)  # the columns that say what is to be learned, unless others are named
-SPLITS = {
-    "": "",
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "eval": "val",
-    "test": "test",
-}
+SPLITS = {"": "", "train": "train", **dict.fromkeys(("val", "valid", "validation", "eval"), "val"), "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,7 @@ class Item:
 
 @dataclass
 class Found:
-    """What a folder or a table holds, and what is wrong with it.
+    """The clips of a folder or a table, and its faults.
 
     faulty: clips that something is wrong with, as far as they can be told, and one without a path for an empty class
     folder; they count nevertheless, so that one fault is not reported as another. names: classes as they are written.
@@ -73,11 +65,10 @@ class Found:
 def read_table(table: Path, *, root: Path, task: type[Task] = Classification, labels: Sequence[str] = LABELS) -> Found:
     """The items of a table, a note on the columns that were not read, and all its faults by their line numbers.
 
-    task: what reads the cells of the columns `labels`, joined by ";" where there are several.
-
-    The first line names the columns: path, those and, as wanted, start, end (seconds, or h:m:s), split, group, in any
-    order, with commas, semicolons or tabs between. Paths are relative to `root`. A byte order mark, CRLF and blank
-    lines do no harm, nor does the Unicode form of file names. A faulty header ends the reading.
+    task: reads the cells of the columns `labels`, joined by ";" where there are several. The first line names the
+    columns: path, those and, as wanted, start, end (seconds, or h:m:s), split, group, in any order, with commas,
+    semicolons or tabs between. Paths are relative to `root`. A byte order mark, CRLF and blank lines do no harm, nor
+    does the Unicode form of file names. A faulty header ends the reading.
     """
     found = Found()
     try:
@@ -126,11 +117,16 @@ def write_table(table: Path, items: Iterable[Item]) -> None:
 
 
 def column_names(table: Path) -> list[str]:
-    """As the first line of a table has them, in small letters."""
-    _, first = next(
-        records(table.read_bytes().decode("utf-8-sig", errors="surrogateescape").replace("\0", "")), (1, [])
-    )
-    return [] if isinstance(first, str) else [cell.strip().lower() for cell in first]
+    """The names in the first line of a table, in small letters; none where it cannot be read."""
+    return next(rows(table), [])
+
+
+def rows(table: Path) -> Iterator[list[str]]:
+    """The names of the columns of a table, in small letters, then the cells of each line that can be read."""
+    text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape").replace("\0", "")
+    readable = (cells for _, cells in records(text) if not isinstance(cells, str))
+    yield [cell.strip().lower() for cell in next(readable, [])]
+    yield from readable
 
 
 def records(text: str) -> Iterator[tuple[int, list[str] | str]]:

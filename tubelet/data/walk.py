@@ -1,29 +1,29 @@
-"""Which files of a folder, or of a table, are media: all of them, whether or not they make a data set."""
+"""The media files of a folder or a table: all of them, whether or not they make a data set."""
 
 import os
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tubelet.data.table import TABLES, records
+from tubelet.data.table import TABLES, rows
 from tubelet.media.formats import MEDIA_SUFFIXES
+
+HIDDEN, SEEN = "hidden files and folders", "folders met a second time through a link"
+IRREGULAR, OTHER = "entries that are no regular files", "files that are no video, image or sound by their suffix"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
     """Media files below `root`, sorted: paths relative to it (absolute where a table names files elsewhere).
 
-    passed: how many entries of what kind were passed over; closed: folders that cannot be entered.
+    passed_over: how many entries of what kind were. closed: folders that cannot be entered.
     """
 
     root: Path
     files: tuple[str, ...]
-    passed: tuple[tuple[str, int], ...] = ()
+    passed_over: str = ""
     closed: tuple[str, ...] = ()
-
-    @property
-    def passed_over(self) -> str:
-        return ", ".join(f"{count} {what}" for what, count in self.passed)
 
 
 def list_media(data: Path) -> Listing:
@@ -37,43 +37,66 @@ def list_media(data: Path) -> Listing:
     else:
         listing = Listing(root=data.parent.absolute(), files=(data.name,))
     if not listing.files and not listing.closed:
-        over = f", only {listing.passed_over}" if listing.passed else ""
+        over = f", only {listing.passed_over}" if listing.passed_over else ""
         expected = "name a folder that holds some, or a table with a column `path`"
         raise ValueError(f"{data}: no video, image or sound files in it{over}: {expected}")
     return listing
 
 
 def walk(root: Path) -> Listing:
-    """All files with the suffix of a medium, at any depth. Links are followed, but no folder is entered twice."""
+    """All files with the suffix of a medium, at any depth, by `look_through`."""
     files: list[str] = []
     passed: Counter[str] = Counter()
     closed: list[str] = []
-    folders, seen = [""], {identity(root)}
-    while folders:
-        folder = folders.pop()
+
+    def entries(folder: Path) -> list[Path]:
         try:
-            with os.scandir(root / folder) as entries:
-                listed = list(entries)
+            return list_folder(folder)
         except OSError:
-            closed.append(folder)
+            closed.append("" if folder == root else f"{folder.relative_to(root).as_posix()}/")
+            return []
+
+    for path, reason in look_through(root, set(), entries):
+        suffix = path.suffix.lower()
+        if reason in (HIDDEN, SEEN):
+            passed["hidden" if reason == HIDDEN else SEEN] += 1
+        elif suffix in MEDIA_SUFFIXES:  # a pipe and a link to nowhere too: a reading of the file tells
+            files.append(path.relative_to(root).as_posix())
+        else:
+            passed[suffix or "without a suffix"] += 1
+    over = ", ".join(f"{count} {what}" for what, count in passed.most_common())
+    return Listing(root=root.absolute(), files=tuple(sorted(files)), passed_over=over, closed=tuple(closed))
+
+
+def look_through(
+    folder: Path, seen: set[tuple[int, int]], entries: Callable[[Path], list[Path]]
+) -> Iterator[tuple[Path, str]]:
+    """Yields what is in a folder, at any depth, and why it is passed over: HIDDEN ... OTHER, or "" for a media file.
+
+    Links are followed, but no `seen` folder is entered; those that are entered are added to it. entries: lists one.
+    """
+    left = [folder]
+    while left:
+        here = left.pop()
+        if identity(here) in seen:
+            yield here, SEEN
             continue
-        for entry in listed:
-            suffix = Path(entry.name).suffix.lower()
+        seen.add(identity(here))
+        folders = []
+        for entry in entries(here):
             if is_hidden(entry.name):
-                passed["hidden"] += 1
-            elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
-                if identity(entry.path) in seen:
-                    passed["folders met a second time through a link"] += 1
-                else:
-                    seen.add(identity(entry.path))
-                    folders.append(f"{folder}{entry.name}/")
-            elif suffix in MEDIA_SUFFIXES:
-                files.append(folder + entry.name)
+                yield entry, HIDDEN
+            elif os.path.isdir(entry):
+                folders.append(entry)
+            elif not os.path.isfile(entry):
+                yield entry, IRREGULAR
             else:
-                passed[suffix or "without a suffix"] += 1
-    return Listing(
-        root=root.absolute(), files=tuple(sorted(files)), passed=tuple(passed.most_common()), closed=tuple(closed)
-    )
+                yield entry, "" if entry.suffix.lower() in MEDIA_SUFFIXES else OTHER
+        left += folders[::-1]
+
+
+def list_folder(folder: Path) -> list[Path]:
+    return [folder / name for name in sorted(os.listdir(folder))]
 
 
 def is_hidden(name: str) -> bool:
@@ -81,22 +104,15 @@ def is_hidden(name: str) -> bool:
 
 
 def identity(path: str | Path) -> tuple[int, int]:
-    """The same for every name of one folder."""
+    """Device and inode, the same for every name of one folder."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
 
 
 def read_paths(table: Path) -> Listing:
     """The files that a table names, whatever else may be wrong with it."""
-    text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape").replace("\0", "")
-    root, paths, column = table.parent.absolute(), set(), None
-    for _, cells in records(text):
-        if isinstance(cells, str):  # what is wrong is said by `layout_of`
-            continue
-        if column is None:
-            names = [cell.strip().lower() for cell in cells]
-            column = names.index("path") if "path" in names else len(text)
-        elif column < len(cells) and cells[column].strip():
-            path = root / cells[column]
-            paths.add((path.relative_to(root) if path.is_relative_to(root) else path).as_posix())
+    root, (names, *lines) = table.parent.absolute(), rows(table)
+    cells = (dict(zip(names, cells)).get("path", "") for cells in lines)
+    files = (root / cell for cell in cells if cell.strip())
+    paths = {(path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in files}
     return Listing(root=root, files=tuple(sorted(paths)))

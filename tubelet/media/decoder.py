@@ -12,8 +12,10 @@ from av.sidedata import sidedata
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from tubelet.media.formats import (
+    CHECK_FILE,
     CODECS,
     CONTAINERS,
+    COPY_AGAIN,
     IMAGE_CONTAINERS,
     MAX_PIXELS,
     MediaError,
@@ -27,7 +29,6 @@ from tubelet.media.sniff import PICTURE_BRANDS, end_of_sound, holds_a_picture
 
 av.logging.set_level(None)  # silent: what matters is in the MediaError
 
-COPY_AGAIN = "Copy the file again or leave it out"
 FREE_PIXELS = 1_000_000_000  # 480 pictures in 1080p, a few seconds of work
 PIXELS_FOR_A_BYTE = 200_000  # a black picture in 1080p, the least that a real video holds, takes a byte for 170,000
 BYTES_BESIDE_A_PACKET = 40  # about what the container spends; a picture that AV1 repeats takes 3 bytes, in 4K too
@@ -53,7 +54,7 @@ setattr(sidedata.Type, "_missing_", classmethod(_name_unknown_side_data))  # noq
 
 @contextmanager
 def open_media(path: str) -> Iterator[InputContainer]:
-    """Opens a file; whatever the decoder raises inside the `with` leaves as a MediaError, not from FFmpeg alone."""
+    """Opens a file; every exception inside the `with` leaves as a MediaError, not those of FFmpeg alone."""
     try:
         container = av.open(f"file:{path}", options=_OPEN_OPTIONS, metadata_errors="replace")
     except Exception as error:
@@ -85,7 +86,7 @@ def video_stream(path: str, container: InputContainer, threads: int) -> Any:
     _check_codec(path, stream)
     context = stream.codec_context
     if context.width * context.height > MAX_PIXELS:
-        raise too_big(path, context.height, context.width, most_pixels=MAX_PIXELS)
+        raise too_big(path, context.height, context.width)
     context.options = {"max_pixels": str(MAX_PIXELS * 9 // 8)}  # the size can change on the way; decoders pad a little
     is_alone = threads == 1 or context.codec.canonical_name == "png"  # `decode_one` takes a frame to be its packet's
     context.thread_type, context.thread_count = ("NONE", 1) if is_alone else ("AUTO", threads)
@@ -95,7 +96,7 @@ def video_stream(path: str, container: InputContainer, threads: int) -> Any:
 def sound_stream(path: str, container: InputContainer) -> Any:
     streams = streams_of(container, "audio")
     if not streams and streams_of(container, "video"):
-        raise MediaError(path, "no-sound", "there is no sound in it", "Check that it is the file you mean")
+        raise MediaError(path, "no-sound", "there is no sound in it", CHECK_FILE)
     if not streams:
         raise why_no_stream(path, "no-sound", "there is no sound in it")
     _check_codec(path, streams[0])
@@ -117,7 +118,10 @@ def packets_of(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
     """Yields packets with something in them, from where the container stands, until the end or what looks like it."""
     demuxed: Any = container.demux(stream)
     form = container.format.name
-    end = _end_of_sound(container.name) if form == "mp3" else 0
+    end = 0
+    if form == "mp3":
+        with open(container.name.removeprefix("file:"), "rb") as file:
+            end = end_of_sound(file)
     try:
         for packet in demuxed:
             if end and packet.pos is not None and packet.pos >= end:
@@ -132,27 +136,15 @@ def packets_of(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
         demuxed.close()  # one that is merely dropped never gives back its packet
 
 
-def _end_of_sound(name: str) -> int:
-    with open(name.removeprefix("file:"), "rb") as file:
-        return end_of_sound(file)
-
-
 class Budget:
-    """The work one reading may cost, so that a small file cannot keep the machine busy for minutes.
-
-    Counted in pixels to decode, not in seconds, so that it does not depend on the machine: some for nothing and more
-    with every byte, far more than a real video needs, however long it is.
-    """
+    """The pixels that one reading may decode: some for nothing and more with every byte, far more than a real video
+    needs. A small file cannot keep the machine busy for minutes, and every machine refuses the same ones."""
 
     def __init__(self, path: str) -> None:
         self.path, self.pixels = path, FREE_PIXELS
 
     def spend(self, packets: Iterable[av.Packet], stream: Any) -> Iterator[av.Packet]:
-        """Hands the packets on until the budget is spent.
-
-        Raises:
-            MediaError: too-slow.
-        """
+        """Yields the packets until the budget is spent. Raises MediaError: too-slow."""
         context = stream.codec_context
         for packet in packets:
             if stream.type == "video":
@@ -175,7 +167,7 @@ def decode(packets: Iterable[av.Packet], stream: Any) -> Iterator[Any]:
 
 
 def decode_one(packet: av.Packet | None, stream: Any) -> list[Any]:
-    """What the decoder hands out for one packet; a packet that it cannot read does not end the file."""
+    """The frames that the decoder hands out for one packet; a packet that it cannot read does not end the file."""
     try:
         frames = stream.codec_context.decode(packet)
         if packet and stream.codec_context.codec.canonical_name == "png" and b"iCCP" in bytes(packet):
@@ -186,11 +178,8 @@ def decode_one(packet: av.Packet | None, stream: Any) -> list[Any]:
 
 
 def _without_profile(frame: Any) -> Any:
-    """The same frame, the same pixels, without the profile of its colours.
-
-    PyAV frees the name of a profile twice, once for whoever has looked at the side data of a frame, as `turn_of` does,
-    and once for the frame. Of all decoders PNG's alone gives such a name.
-    """
+    """The same frame without the profile of its colours, whose name, which PNG's decoder alone gives, PyAV frees twice:
+    with the side data that `turn_of` looks at, and with the frame."""
     graph = av.filter.Graph()
     graph.link_nodes(
         graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
@@ -202,7 +191,7 @@ def _without_profile(frame: Any) -> Any:
 
 
 def turn_of(frame: Any) -> Turn:
-    """How the frame must be turned to stand upright."""
+    """The turn that makes a frame stand upright."""
     sides = (np.frombuffer(side, np.int32) for side in frame.side_data if side.type.name == "DISPLAYMATRIX")
     matrix = next(sides, None)
     return Turn() if matrix is None or len(matrix) < 9 else turn(matrix)

@@ -1,4 +1,4 @@
-"""Which files are read, and the one exception for those that cannot be."""
+"""Formats that are read, and the one exception for files that cannot be."""
 
 import os
 import stat
@@ -14,6 +14,8 @@ SOUND_SUFFIXES = frozenset({".wav", ".aif", ".aiff", ".flac", ".mp3", ".ogg", ".
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES | SOUND_SUFFIXES
 MAX_PIXELS = 8192 * 8192
 FETCH_AGAIN = "The copy or download was probably cut short: fetch it again"
+COPY_AGAIN = "Copy the file again or leave it out"
+CHECK_FILE = "Check that it is the file you mean"
 
 # FFmpeg's names. Playlists and scripts, which open other files, are not among the containers.
 IMAGE_CONTAINERS = {"image2", "png_pipe", "jpeg_pipe", "bmp_pipe", "webp_pipe", "tiff_pipe", "ppm_pipe", "pgm_pipe"}
@@ -21,27 +23,14 @@ SOUND_CONTAINERS = {"wav", "aiff", "flac", "ogg", "mp3", "aac"}
 VIDEO_CONTAINERS = {"mov", "mp4", "matroska", "webm", "avi", "flv", "asf", "gif", "h264", "hevc"}
 MPEG_CONTAINERS = {"mpegts", "mpeg", "mpegvideo"}
 IMAGE_CODECS = {"gif", "png", "bmp", "webp", "tiff", "ppm", "pgm", "mjpeg", "ffv1", "huffyuv", "rawvideo"}
-SOUND_CODECS = {
-    "aac",
-    "mp2",
-    "mp3",
-    "ac3",
-    "eac3",
-    "opus",
-    "vorbis",
-    "flac",
-    "alac",
-    "wmav1",
-    "wmav2",
-    "amr_nb",
-    "amr_wb",
-}
+SOUND_CODECS = {"aac", "mp3", "ac3", "eac3", "opus", "vorbis", "flac", "alac"}
+OLD_SOUND_CODECS = {"mp2", "wmav1", "wmav2", "amr_nb", "amr_wb"}
 VIDEO_CODECS = {"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "theora", "prores", "dnxhd"}
 OLD_VIDEO_CODECS = {"msmpeg4v2", "msmpeg4v3", "h263", "flv1", "wmv1", "wmv2", "wmv3", "vc1"}
 MPEG_CODECS = {"mpeg1video", "mpeg2video"}
 
 CONTAINERS = frozenset(IMAGE_CONTAINERS | SOUND_CONTAINERS | VIDEO_CONTAINERS | MPEG_CONTAINERS)
-CODECS = frozenset(IMAGE_CODECS | SOUND_CODECS | VIDEO_CODECS | OLD_VIDEO_CODECS | MPEG_CODECS)
+CODECS = frozenset(IMAGE_CODECS | SOUND_CODECS | OLD_SOUND_CODECS | VIDEO_CODECS | OLD_VIDEO_CODECS | MPEG_CODECS)
 TELLS_REFERENCES = frozenset({"h264"})  # HEVC too, but its layers in time may refer to what it calls unreferenced
 SEEKS_LATE = frozenset(MPEG_CONTAINERS | MPEG_CODECS)
 
@@ -63,15 +52,14 @@ class MediaError(ValueError):
 
     @property
     def message(self) -> str:
-        """What is wrong and what to do, without the path."""
+        """The problem and the remedy, without the path."""
         return f"{self.problem}. {self.remedy}."
 
 
 def regular_file(path: str) -> tuple[int, int]:
     """Returns size and time of the last change in ns; anything but a file with something in it is refused unopened.
 
-    Raises:
-        MediaError: missing, not-a-file (opening a pipe would wait for ever), unreadable or empty.
+    Raises: MediaError: missing, not-a-file (opening a pipe would wait for ever), unreadable or empty.
     """
     try:
         status = os.stat(path)
@@ -97,17 +85,17 @@ def why_not_opened(path: str, error: Exception, *, refused: bool) -> MediaError:
         return MediaError(path, "blocked", problem, "Convert it, to MP4 or Matroska for instance")
     if sniff.is_mp4(head):
         problem = f"its table of contents (moov) is damaged ({type(error).__name__})"
-        return MediaError(path, "damaged", problem, "Copy the file again or leave it out")
+        return MediaError(path, "damaged", problem, COPY_AGAIN)
     if sniff.starts_like_media(head):
         problem = "it starts like a media file, but a needed part is missing or damaged"
         return MediaError(path, "truncated", problem, FETCH_AGAIN)
     problem = f"its content is no video, image or sound that can be read ({type(error).__name__})"
-    return MediaError(path, "not-video", problem, "Check that it is the file you mean")
+    return MediaError(path, "not-video", problem, CHECK_FILE)
 
 
 def why_no_stream(path: str, code: str, problem: str) -> MediaError:
     """Explains a file that was opened and does not hold what is wanted: its bytes may know a better reason."""
-    return _looked_into(path)[1] or MediaError(path, code, problem, "Check that it is the file you mean")
+    return _looked_into(path)[1] or MediaError(path, code, problem, CHECK_FILE)
 
 
 def why_no_frames(path: str, *, is_picture: bool) -> MediaError:
@@ -117,16 +105,15 @@ def why_no_frames(path: str, *, is_picture: bool) -> MediaError:
         return MediaError(path, "no-decoder", "animated WebP is not read", "Convert it, to GIF or MP4 for instance")
     height, width = sniff.stated_size(head)
     if height * width > MAX_PIXELS:
-        return too_big(path, height, width, most_pixels=MAX_PIXELS)
+        return too_big(path, height, width)
     if reason:
         return reason
-    if is_picture and not sniff.starts_like_a_picture(head):
-        return MediaError(path, "not-video", "its content is no picture", "Check that it is the file you mean")
+    if is_picture and not head.startswith(sniff.PICTURES):
+        return MediaError(path, "not-video", "its content is no picture", CHECK_FILE)
     for name, start in (("BMP", b"BM"), ("TIFF", (b"II", b"MM"))):  # of many kinds, not all of which are read
         if head.startswith(start):
             return unread_picture(path, f"this {name}, which is damaged or of a rare kind,")
-    remedy = "Copy the file again or leave it out"
-    return MediaError(path, "no-frames", "not one picture can be decoded", remedy, stage="list")
+    return MediaError(path, "no-frames", "not one picture can be decoded", COPY_AGAIN, stage="list")
 
 
 def why_no_decoder(path: str, codec: str, *, better: str) -> MediaError:
@@ -142,8 +129,8 @@ def unread_picture(path: str, name: str) -> MediaError:
     return MediaError(path, "no-decoder", f"{name} is not read", "Convert it, to PNG for instance")
 
 
-def too_big(path: str, height: int, width: int, *, most_pixels: int) -> MediaError:
-    problem = f"its pictures have {width}x{height} pixels, more than {most_pixels} in all"
+def too_big(path: str, height: int, width: int) -> MediaError:
+    problem = f"its pictures have {width}x{height} pixels, more than {MAX_PIXELS} in all"
     return MediaError(path, "too-big", problem, "Scale it down first")
 
 
@@ -163,8 +150,7 @@ def _looked_into(path: str) -> tuple[bytes, MediaError | None]:
         remedy = "Pass the video itself, as MP4 or Matroska for instance"
         return head, MediaError(path, "blocked", problem, remedy)
     if sniff.is_text(head):
-        problem = "its content is no video but text"
-        return head, MediaError(path, "not-video", problem, "Check that it is the file you mean")
+        return head, MediaError(path, "not-video", "its content is no video but text", CHECK_FILE)
     if without_moov:
         problem = "its table of contents (moov) is missing: the recording or the download is incomplete"
         return head, MediaError(path, "no-moov", problem, "Download it again, or repair the recording")

@@ -1,4 +1,4 @@
-"""How a picture is scaled to cover a box, and turned for display: whole numbers only, so every machine agrees."""
+"""The scaling of a picture to cover a box, and its turn for display: whole numbers only, so every machine agrees."""
 
 from typing import NamedTuple
 
@@ -38,8 +38,7 @@ def cover_size(height: int, width: int, box: tuple[int, int]) -> tuple[int, int]
         |  | box  |  |    a wide picture: the height is the box's, the width sticks out
         +--+------+--+
 
-    Raises:
-        ValueError: a side below one pixel.
+    Raises: ValueError: a side below one pixel.
     """
     tall, wide = box
     if min(height, width, tall, wide) < 1:

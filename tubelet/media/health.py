@@ -1,4 +1,4 @@
-"""What is wrong with a file, and how much of it is lost: every packet decoded once, nothing kept.
+"""The damage of a file, and how much of it is lost: every packet decoded once, nothing kept.
 
 A frame is good where the decoder, fed packet by packet, hands it out without a mark of damage; concealed blocks are
 damage. The sound track of a video is not looked at.
@@ -13,30 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.media.decoder import (
-    COPY_AGAIN,
-    Budget,
-    decode,
-    decode_one,
-    open_media,
-    packets_of,
-    sound_stream,
-    video_stream,
-)
+from tubelet.media.decoder import COPY_AGAIN, Budget, decode_one, open_media, packets_of, sound_stream
 from tubelet.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaError
 from tubelet.media.index import cut_short
 from tubelet.media.mono import mono
-from tubelet.media.reader import index
+from tubelet.media.reader import index, open_frames
 from tubelet.media.structure import broken_at
-from tubelet.media.timeline import Index, numbered
+from tubelet.media.timeline import Index, Spans
 from tubelet.media.truncation import promised_seconds, usual_gap
-
-Spans = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
 class Health:
-    """What can be read of a file. All values are plain, fit for JSON.
+    """The readable and the lost parts of a file. All values are plain, fit for JSON.
 
     Attributes:
         ok: nothing at all is lost.
@@ -79,15 +68,16 @@ def health_of(path: str, fields: dict[str, Any]) -> Health:
 def examine(path: str | os.PathLike[str], *, quick: bool = False) -> Health:
     """Looks at a whole file; never raises for a bad one.
 
-    Args:
-        quick: only the header, the list of packets and the first picture: finds what cannot be opened and what was cut
-            short, but no damage further in.
+    quick: reads the header, the list of packets and the first picture alone: finds files that cannot be opened or were
+        cut short, but no damage further in.
     """
     absolute = os.path.abspath(path)
     try:
         found = index(absolute)
         if found.kind == "sound":
-            _check_suffix(absolute)
+            if os.path.splitext(absolute)[1].lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+                remedy = "If it is meant to be sound, give it a suffix such as .m4a"
+                raise MediaError(absolute, "no-picture", "it holds sound but no video", remedy)
             return _sound_health(found, quick)
         return _video_health(found, quick)
     except MediaError as error:
@@ -97,24 +87,14 @@ def examine(path: str | os.PathLike[str], *, quick: bool = False) -> Health:
         return Health(absolute, False, False, "unreadable", message)
 
 
-def _check_suffix(path: str) -> None:
-    if os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
-        remedy = "If it is meant to be sound, give it a suffix such as .m4a"
-        raise MediaError(path, "no-picture", "it holds sound but no video", remedy)
-
-
 def _video_health(found: Index, quick: bool) -> Health:
-    is_good = np.zeros(len(found.times), bool)
+    is_good = np.full(len(found.times), quick)
     notes, breaks, gaps = set(found.notes), None, []
-    if quick:
-        is_good[:] = True
-    else:
+    if not quick:
         breaks = broken_at(found.path)
-        with open_media(found.path) as container:
-            stream = video_stream(found.path, container, threads=1)
-            packets = Budget(found.path).spend(packets_of(container, stream), stream)
+        with open_frames(found, threads=1) as (stream, frames):
             size = None
-            for number, frame in numbered(decode(packets, stream), found, tick_seconds=float(stream.time_base)):
+            for number, frame in frames:
                 is_good[number] = True
                 size = size or (frame.height, frame.width)
                 if (frame.height, frame.width) != size:
@@ -122,20 +102,20 @@ def _video_health(found: Index, quick: bool) -> Health:
                 if frame.interlaced_frame:
                     notes.add("interlaced")
             if breaks is not None:
-                gaps = stepped_over(found, container, stream)
+                gaps = _gaps(found, stream)
     ends = np.append(found.times[1:], max(found.duration_seconds, found.times[-1]))
     lost = [(float(found.times[number]), float(ends[number])) for number in np.flatnonzero(~is_good)]
     return _health(found, int(is_good.sum()), lost, sorted(notes), breaks=breaks, gaps=gaps)
 
 
-def stepped_over(found: Index, container: Any, stream: Any) -> list[tuple[float, float]]:
+def _gaps(found: Index, stream: Any) -> list[tuple[float, float]]:
     """(from, to) seconds on screen for which a broken file has no packet, if its frames else come at an even rate."""
     end, step = found.duration_seconds, usual_gap(found.times)
     since = np.flatnonzero(np.diff(found.times) > 1.5 * step)
     spans = [(float(found.times[number] + step), float(found.times[number + 1])) for number in since]
     if len(spans) > len(found.times) // 4:  # at a variable rate a hole cannot be told from a long frame
         spans = []
-    promised = promised_seconds(found.path, container, stream, start_seconds=found.start_seconds, end_seconds=end)
+    promised = promised_seconds(found.path, stream, start_seconds=found.start_seconds, end_seconds=end)
     return spans + ([(end, promised)] if promised > end + step / 2 else [])
 
 

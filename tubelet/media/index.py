@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from tubelet.media.decoder import (
 from tubelet.media.formats import FETCH_AGAIN, IMAGE_CONTAINERS, SEEKS_LATE, TELLS_REFERENCES, MediaError, why_no_frames
 from tubelet.media.geometry import Turn
 from tubelet.media.structure import broken_at
-from tubelet.media.timeline import Index, Packet, Timeline, timeline
+from tubelet.media.timeline import Index, Packet, Spans, Timeline, timeline
 from tubelet.media.truncation import is_cut, missing_spans, promised_seconds, usual_gap
 
 ROUNDED_SECONDS = 0.0011  # Matroska and Flash round to a millisecond, so two times differ by one more or less
@@ -45,8 +46,7 @@ _SUFFIXES = {
 def list_frames(path: str) -> Index:
     """Lists what a file holds.
 
-    Raises:
-        MediaError: the file is not one that can be read.
+    Raises: MediaError: the file is not one that can be read.
     """
     with open_media(path) as container:
         if not streams_of(container, "video") and streams_of(container, "audio"):
@@ -61,27 +61,21 @@ def list_frames(path: str) -> Index:
         rate = stream.average_rate or stream.guessed_rate or 25
         found = timeline(notes, tick_seconds=float(stream.time_base), frame_seconds=float(1 / rate))
         formats, codec = set(container.format.name.split(",")), stream.codec_context.codec.canonical_name
-        cut, spans, missing = _missing(path, container, stream, found, len(notes))
-        words = _notes(path, container, stream, found, first, any(note.is_hidden for note in notes))
+        cut, spans, missing = _missing(path, stream, found, len(notes))
+        words = _notes(path, stream, found, first, any(note.is_hidden for note in notes))
     is_image = bool(formats & IMAGE_CONTAINERS) or (codec == "gif" and len(found.times) == 1)
     # AVI stores no display times; what the demuxer makes up is wrong once frames are reordered.
     counted = found.counted or first.pts is None or ("avi" in formats and not all(note.is_key for note in notes))
     height, width = turn_of(first).of_size(first.height, first.width)
     found.times.setflags(write=False)
+    found = replace(found, counted=counted, duration_seconds=0.0 if is_image else found.duration_seconds)
     return Index(
+        **vars(found),
         path=path,
         kind="image" if is_image else "video",
-        times=found.times,
-        duration_seconds=0.0 if is_image else found.duration_seconds,
         height=height,
         width=width,
         linear_only=counted or len(found.key_times) < 2 or bool(SEEKS_LATE & {*formats, codec}),
-        key_times=found.key_times,
-        start_seconds=found.start_seconds,
-        counted=counted,
-        ticks=found.ticks,
-        places=found.places,
-        key_places=found.key_places,
         tells_references=codec in TELLS_REFERENCES,
         is_cut=cut,
         missing_spans=spans,
@@ -91,7 +85,7 @@ def list_frames(path: str) -> Index:
 
 
 def cut_short(found: Index) -> MediaError:
-    """What there is to say of a file that is not all there."""
+    """The error for a file that is not all there."""
     problem, end = "it ends before it says it does", found.duration_seconds
     if found.missing_spans and found.missing_spans[-1][1] > end:
         problem = f"it ends after {end:.2f} of {found.missing_spans[-1][1]:.2f} seconds"
@@ -104,19 +98,19 @@ def _noting(packets: Iterable[Any], notes: list[Packet]) -> Iterator[Any]:
         yield packet
 
 
-def _missing(
-    path: str, container: InputContainer, stream: Any, found: Timeline, packets: int
-) -> tuple[bool, tuple[tuple[float, float], ...], int]:
+def _missing(path: str, stream: Any, found: Timeline, packets: int) -> tuple[bool, Spans, int]:
     """(is the file cut short, the seconds on screen that it lacks, how many frames that is)."""
-    listed, cut = _listed_beyond_the_end(path, container, stream), is_cut(path)
+    listed, cut = _listed_beyond_the_end(path, stream), is_cut(path)
     end, count = found.duration_seconds, len(found.times)
-    promised = promised_seconds(path, container, stream, start_seconds=found.start_seconds, end_seconds=end)
-    lacks_its_end = _is_timed(stream) and promised > end + TAG_SECONDS and broken_at(path) is not None
+    promised = promised_seconds(path, stream, start_seconds=found.start_seconds, end_seconds=end)
+    # Matroska's muxers note how long a stream lasted after they wrote it: to be believed even of a whole file.
+    is_timed = "DURATION" in stream.metadata
+    lacks_its_end = is_timed and promised > end + TAG_SECONDS and broken_at(path) is not None
     if not listed and not cut and not lacks_its_end:  # where nothing is broken, the last frame stays on for long
         return False, (), 0
     frame_seconds = usual_gap(found.times) or end / count
     missing = max(0, listed - packets)
-    in_fragments = "mov" in container.format.name and not stream.frames
+    in_fragments = "mov" in stream.container.format.name and not stream.frames
     if missing and in_fragments:  # what follows this fragment may not be known
         promised = max(promised, (count + missing) * frame_seconds)
     spans = missing_spans(found.times, duration_seconds=end, promised_seconds=promised)
@@ -126,37 +120,26 @@ def _missing(
     return (cut or bool(listed)) and bool(missing or in_fragments or promised <= 0), spans, missing
 
 
-def _is_timed(stream: Any) -> bool:
-    """Matroska's muxers note how long a stream lasted after they wrote it: to be believed even of a whole file."""
-    return "DURATION" in stream.metadata
-
-
-def _listed_beyond_the_end(path: str, container: InputContainer, stream: Any) -> int:
-    """How many packets the table of an MP4 lists, if it lists some behind the end of the file; else 0."""
-    entries = _table(stream)
-    if "mov" not in container.format.name.split(",") or len(entries) == 0:
+def _listed_beyond_the_end(path: str, stream: Any) -> int:
+    """The number of packets in the table of an MP4, if some would lie behind the end of the file; else 0."""
+    entries = stream.index_entries
+    if "mov" not in stream.container.format.name.split(",") or len(entries) == 0:
         return 0
     last = entries[len(entries) - 1]
     return len(entries) if last.pos + last.size > os.path.getsize(path) else 0
 
 
-def _table(stream: Any) -> Any:
-    return getattr(stream, "index_entries", ())  # since PyAV 16
-
-
-def _notes(
-    path: str, container: InputContainer, stream: Any, found: Timeline, first: Any, hides: bool
-) -> tuple[str, ...]:
+def _notes(path: str, stream: Any, found: Timeline, first: Any, hides: bool) -> tuple[str, ...]:
     gaps, usual_seconds = np.diff(found.times), usual_gap(found.times)
-    suffix, formats = os.path.splitext(path)[1].lower(), container.format.name.split(",")
+    suffix, formats = os.path.splitext(path)[1].lower(), stream.container.format.name.split(",")
     usual = [_SUFFIXES[name] for name in formats if name in _SUFFIXES]
     is_off = np.abs(gaps - usual_seconds) > 0.1 * usual_seconds + ROUNDED_SECONDS
     words = {
         "turned": turn_of(first) != Turn(),
         "variable-rate": len(gaps) > 1 and np.mean(is_off) > FEW_GAPS,
         "interlaced": first.interlaced_frame,
-        "edit-list": "mov" in formats and (hides or 0 < len(_table(stream)) < stream.frames),
-        "several-streams": len(streams_of(container, "video")) > 1,
+        "edit-list": "mov" in formats and (hides or 0 < len(stream.index_entries) < stream.frames),
+        "several-streams": len(streams_of(stream.container, "video")) > 1,
         "other-suffix": bool(usual) and not any(suffix in names for names in usual),
     }
     return tuple(word for word, holds in words.items() if holds)
@@ -172,14 +155,16 @@ def _sound_index(path: str, container: InputContainer) -> Index:
     ticks = max(end for _, end in spans) - min(start for start, _ in spans) if spans else 0
     tick_seconds = float(stream.time_base or 0)
     seconds = ticks * tick_seconds if ticks else (container.duration or 0) / av.time_base
-    missing: tuple[tuple[float, float], ...] = ()
+    missing: Spans = ()
     if is_cut(path):
         start = min((start for start, _ in spans), default=0) * tick_seconds
-        promised = promised_seconds(path, container, stream, start_seconds=start, end_seconds=seconds)
+        promised = promised_seconds(path, stream, start_seconds=start, end_seconds=seconds)
         missing = ((seconds, promised),) if promised > seconds + 0.05 else ()
-    nothing = np.empty(0)
     return Index(
-        *(path, "sound", nothing, seconds, 0, 0, True, nothing, 0.0, False, nothing, nothing, nothing, False),
+        path=path,
+        kind="sound",
+        times=np.empty(0),
+        duration_seconds=seconds,
         is_cut=bool(missing),
         missing_spans=missing,
     )

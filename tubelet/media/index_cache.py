@@ -1,4 +1,4 @@
-"""What files hold, kept until they change: a little memory, whatever their number and length."""
+"""Indexes of files, kept until the files change: a little memory, whatever their number and length."""
 
 import os
 import time
@@ -23,8 +23,7 @@ _lock = Lock()
 def index(path: str | os.PathLike[str]) -> Index:
     """Lists the frames of a file without decoding more than the first; remembered until the file changes.
 
-    Raises:
-        MediaError: the file is not one that can be read.
+    Raises: MediaError: the file is not one that can be read.
     """
     absolute = os.path.abspath(path)
     size, changed_ns = openable_file(absolute)
@@ -42,8 +41,7 @@ def index(path: str | os.PathLike[str]) -> Index:
 def openable_file(path: str) -> tuple[int, int]:
     """`regular_file` of what may be opened.
 
-    Raises:
-        MediaError: there is no such file, or it was refused.
+    Raises: MediaError: there is no such file, or it was refused.
     """
     version = regular_file(path)
     if path in _deadly and _deadly[path][0] == version:
@@ -53,7 +51,7 @@ def openable_file(path: str) -> tuple[int, int]:
 
 
 def refuse(error: MediaError) -> None:
-    """The file is opened no more in this process until it changes: it would be the end of all."""
+    """Opens the file no more in this process until it changes: the decoder would end the process."""
     with suppress(MediaError):  # it is gone
         _deadly[error.path] = (regular_file(error.path), error)
 
@@ -79,5 +77,4 @@ def _remember(path: str, version: tuple[int, int], found: Index) -> None:
 
 def bytes_of(found: Index) -> int:
     """About what an index takes."""
-    arrays = (found.times, found.key_times, found.ticks, found.places, found.key_places)
-    return _BYTES_BESIDE_ARRAYS + sum(array.nbytes for array in arrays)
+    return _BYTES_BESIDE_ARRAYS + sum(getattr(value, "nbytes", 0) for value in vars(found).values())

@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, count, dropwhile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, dropwhile
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from tubelet.media.geometry import cover_size
 from tubelet.media.index_cache import index, openable_file
 from tubelet.media.mono import mono
 from tubelet.media.sampling import displayed_frames
-from tubelet.media.timeline import Index, Run, collect, numbered, runs
+from tubelet.media.timeline import Index, Run, displayed, numbered, runs
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -64,8 +65,7 @@ def read_frames(
         cover: (height, width) of a box; frames are scaled, keeping their aspect, until they just cover it.
         threads: of the decoder; 1 for a worker among many, 0 lets FFmpeg choose.
 
-    Raises:
-        MediaError: the file cannot be read, no good frame comes before a wanted one, or too many are lost.
+    Raises: MediaError: the file cannot be read, no good frame comes before a wanted one, or too many are lost.
     """
     times = np.asarray(times_seconds, dtype=np.float64).reshape(-1)
     if not np.isfinite(times).all():
@@ -75,13 +75,9 @@ def read_frames(
     numbers = displayed_frames(found.times, times)
     wanted = np.unique(numbers).tolist()
     pictures = np.empty((len(wanted), *size, 3), np.uint8)
-    rows, lost = _fill(pictures, found, wanted, threads)
-    for number in wanted:
-        if number not in rows:
-            raise nothing_before(found, number)
-    _check_loss(found, times, np.isin(numbers, [*lost]))
-    order = [rows[number] for number in numbers.tolist()]
-    return pictures if order == [*range(len(wanted))] else pictures[order]
+    lost = _fill(pictures, found, wanted, threads)
+    _check_loss(found, times, np.isin(numbers, lost))
+    return pictures if numbers.tolist() == wanted else pictures[np.searchsorted(wanted, numbers)]
 
 
 def read_sound(
@@ -91,8 +87,7 @@ def read_sound(
 
     Fewer samples come back where the file ends early.
 
-    Raises:
-        MediaError: the file cannot be read, has no sound, or none of it can be decoded.
+    Raises: MediaError: the file cannot be read, has no sound, or none of it can be decoded.
     """
     return read_sounds(path, sample_rate=sample_rate, spans=[(start_seconds, seconds)])[0]
 
@@ -160,52 +155,50 @@ def _check_loss(found: Index, times: np.ndarray, is_damaged: np.ndarray) -> None
         raise MediaError(found.path, code, problem, COPY_AGAIN, stage="decode")
 
 
-def _fill(pictures: np.ndarray, found: Index, wanted: list[int], threads: int) -> tuple[dict[int, int], set[int]]:
-    """Reads the wanted frames out of as few packets as the file allows, else all from its start.
-
-    Returns number -> row, and the numbers of the frames for which another one stands in.
-    """
-    reformatter = VideoReformatter()
-
-    def keeping() -> Callable[[av.VideoFrame], int]:
-        free = count()
-
-        def keep(frame: av.VideoFrame) -> int:
-            row = next(free)
-            pictures[row] = upright_rgb(frame, reformatter, pictures.shape[1:3])
-            return row
-
-        return keep
-
-    if not found.counted and len(found.places):
-        with open_media(found.path) as container:
-            stream = video_stream(found.path, container, threads)
-            rows = _by_runs(container, stream, found, wanted, keeping())
-        if len(rows) == len(wanted):
-            return rows, set()
+@contextmanager
+def open_frames(found: Index, threads: int) -> Iterator[tuple[Any, Iterator[tuple[int, Any]]]]:
+    """The first video stream of a file, and its good frames in display order, each with its place in `found.times`."""
     with open_media(found.path) as container:
         stream = video_stream(found.path, container, threads)
         frames = decode(Budget(found.path).spend(packets_of(container, stream), stream), stream)
-        return collect(numbered(frames, found, tick_seconds=float(stream.time_base)), wanted, keeping())
+        yield stream, numbered(frames, found, tick_seconds=float(stream.time_base))
 
 
-def _by_runs(
-    container: InputContainer, stream: Any, found: Index, wanted: list[int], keep: Callable[[av.VideoFrame], int]
-) -> dict[int, int]:
-    """Reads run by run; returns less than what is wanted where a seek leads astray or a frame is damaged."""
-    rows: dict[int, int] = {}
+def _fill(pictures: np.ndarray, found: Index, wanted: list[int], threads: int) -> list[int]:
+    """Reads the wanted frames into the rows of `pictures`, out of as few packets as the file allows, else all from its
+    start. Returns the numbers of the frames for which another one stands in."""
+    reformatter, size = VideoReformatter(), pictures.shape[1:3]
+    if not found.counted and len(found.places):
+        rows = {number: row for row, number in enumerate(wanted)}
+        with open_media(found.path) as container:
+            stream = video_stream(found.path, container, threads)
+            for number, frame in _by_runs(container, stream, found, wanted):
+                pictures[rows.pop(number)] = upright_rgb(frame, reformatter, size)
+        if not rows:
+            return []
+    lost, reached = [], 0
+    with open_frames(found, threads) as (_, frames):
+        for number, shown, frame in displayed(frames, wanted, to_the_end=True):
+            pictures[reached] = upright_rgb(frame, reformatter, size)
+            lost += [number] if shown != number else []
+            reached += 1
+    if reached < len(wanted):
+        raise nothing_before(found, wanted[reached])
+    return lost
+
+
+def _by_runs(container: InputContainer, stream: Any, found: Index, wanted: list[int]) -> Iterator[tuple[int, Any]]:
+    """Yields wanted frames with their numbers, run by run; stops early where a seek leads astray or one is damaged."""
     budget = Budget(found.path)
     for turns, run in enumerate(runs(found, wanted)):
         from_start = turns == 0 and run.first == 0
         packets = packets_of(container, stream) if from_start else _sought(container, stream, found, run.first)
-        needed = budget.spend(_needed(packets, stream.codec_context, found, run), stream)
+        needed, missing = budget.spend(_needed(packets, stream.codec_context, found, run), stream), {**run.wanted}
         for frame in decode(needed, stream):
-            number = run.wanted.get(frame.pts) if frame is not None else None
-            if number is not None and number not in rows:
-                rows[number] = keep(frame)
-        if not rows.keys() >= set(run.wanted.values()):
-            break
-    return rows
+            if frame is not None and frame.pts in missing:
+                yield missing.pop(frame.pts), frame
+        if missing:
+            return
 
 
 def _sought(container: InputContainer, stream: Any, found: Index, first: int) -> Iterator[av.Packet]:

@@ -1,4 +1,4 @@
-"""Which moments of a file a clip is made of: pure arithmetic on times in seconds, no file is touched.
+"""The moments of a file that a clip is made of: pure arithmetic on times in seconds, no file is touched.
 
 A clip of `frames` frames, `seconds_between_frames` apart, spans `frames * seconds_between_frames`: each frame owns the
 time until the next one, the last frame too.
@@ -15,9 +15,7 @@ import math
 
 import numpy as np
 
-TIME_ROUNDING_SECONDS = (
-    0.001  # Matroska and Flash round every time to a millisecond, the first and the wanted frame's alike
-)
+TIME_ROUNDING_SECONDS = 0.001  # Matroska and Flash round times to a millisecond, the first and the wanted frame's alike
 FINER = 2  # a grid of times is so many times as fine as a clip: clips begin between two frames of another, too
 ROUNDING = 1e-6  # of a step
 MOST_VIEWS = 32  # of a file, unless more are asked for: of a longer one, what lies between them is not looked at
@@ -27,8 +25,7 @@ UNSEEN = 0.25  # of a clip: a second one for less would look at the same again
 def clip_times(start_seconds: float, *, frames: int, seconds_between_frames: float) -> np.ndarray:
     """Returns the wanted presentation times of one clip, `(frames,)` float64 seconds.
 
-    Raises:
-        ValueError: fewer than one frame, or a step that is not positive.
+    Raises: ValueError: fewer than one frame, or a step that is not positive.
     """
     if frames < 1:
         raise ValueError(f"frames is {frames}: a clip has at least one frame; pass frames >= 1")
@@ -49,8 +46,7 @@ def view_starts(duration_seconds: float, span_seconds: float, views: int) -> np.
 
     One view sits in the middle. A file shorter than the span has only one place for a clip: every start is 0.
 
-    Raises:
-        ValueError: fewer than one view.
+    Raises: ValueError: fewer than one view.
     """
     if views < 1:
         raise ValueError(f"views is {views}: a file is seen at least once; pass views >= 1")
@@ -95,8 +91,7 @@ def grid_clip(times: int, draw: float | None, *, frames: int, finer: int = FINER
     """Returns which of the `times` of a grid are a clip, `(frames,)` int64: that of a random `draw` in [0, 1), each as
     likely as the others, or, where it is None, the one in the middle.
 
-    Raises:
-        ValueError: a draw outside [0, 1).
+    Raises: ValueError: a draw outside [0, 1).
     """
     if draw is not None and not 0 <= draw < 1:
         raise ValueError(f"draw is {draw}: it must be in [0, 1), as random.random() gives it")
@@ -115,12 +110,9 @@ def displayed_frames(frame_times: np.ndarray, wanted_times: np.ndarray) -> np.nd
 
     A wanted time may lie a millisecond before its frame: containers round times to their own clock.
 
-    Args:
-        frame_times: `(N,)` seconds, sorted.
-        wanted_times: seconds, any shape and order.
+    frame_times: `(N,)` seconds, sorted. wanted_times: seconds, any shape and order.
 
-    Raises:
-        ValueError: there is no frame at all.
+    Raises: ValueError: there is no frame at all.
     """
     if len(frame_times) == 0:
         raise ValueError("frame_times is empty: no frame can be on screen; pass the times of at least one frame")

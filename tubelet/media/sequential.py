@@ -7,28 +7,19 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from tubelet.media.decoder import (
-    Budget,
-    VideoReformatter,
-    av,
-    decode,
-    open_media,
-    packets_of,
-    upright_rgb,
-    video_stream,
-)
+from tubelet.media.decoder import VideoReformatter, av, upright_rgb
 from tubelet.media.formats import MediaError
 from tubelet.media.geometry import cover_size
 from tubelet.media.index import cut_short
-from tubelet.media.reader import index, nothing_before, shown_size
+from tubelet.media.reader import index, nothing_before, open_frames, shown_size
 from tubelet.media.sampling import TIME_ROUNDING_SECONDS, clip_times, displayed_frames
-from tubelet.media.timeline import Index, displayed, numbered
+from tubelet.media.timeline import Index, displayed
 
 PIXEL_FORMATS = {"rgb24": 3, "gray": 1}  # bytes of a pixel
 
 
 class Picture(NamedTuple):
-    """What is on screen at a time; `damaged`: it is the last good picture before one that cannot be decoded."""
+    """The picture on screen at a time; `damaged`: it is the last good picture before one that cannot be decoded."""
 
     seconds: float
     pixels: np.ndarray  # uint8 (H, W, 3)
@@ -36,7 +27,7 @@ class Picture(NamedTuple):
 
 
 def pictures_within(duration_seconds: float, *, seconds_between_frames: float) -> int:
-    """How many pictures a video has at 0, d, 2 d, ... before it ends; at least one.
+    """The number of pictures that a video has at 0, d, 2 d, ... before it ends; at least one.
 
     |---------|---------|-----|   duration
     0         d        2 d          three
@@ -51,16 +42,11 @@ def frames_in_order(
     cover: tuple[int, int] | None = None,
     threads: int = 1,
 ) -> Iterator[Picture]:
-    """The pictures of a file at 0, d, 2 d, ... until it ends, each packet decoded once.
+    """The pictures of a file at 0, d, 2 d, ... until it ends, each packet decoded once, as `read_frames` gives them.
 
-    They are those that `read_frames` gives for these times, but for the end of a damaged file: what cannot be decoded
-    to the end is not made up for by the last good picture but told by an error, after all that could be read.
+    Where nothing can be decoded to the end, an error comes after all that could be, not the last good picture again.
 
-    Args:
-        cover, threads: as for `read_frames`.
-
-    Raises:
-        MediaError: the file cannot be read, no good frame comes before the first wanted one, or the rest is lost.
+    Raises: MediaError: the file cannot be read, no good frame comes before the first wanted one, or the rest is lost.
     """
     found = index(path)
     shown_size(found, cover)
@@ -74,25 +60,17 @@ def _in_order(found: Index, times: np.ndarray, cover: tuple[int, int] | None, th
     wanted, firsts = np.unique(numbers, return_index=True)
     stops = [*firsts[1:], len(numbers)]  # a picture that stays on screen is wanted at several times in a row
     size, reformatter, reached = shown_size(found, cover), VideoReformatter(), 0
-    with open_media(found.path) as container:
-        stream = video_stream(found.path, container, threads)
-        packets = Budget(found.path).spend(packets_of(container, stream), stream)
-        frames = numbered(decode(packets, stream), found, tick_seconds=float(stream.time_base))
+    with open_frames(found, threads) as (_, frames):
         for number, shown, frame in displayed(frames, wanted.tolist()):
             pixels = upright_rgb(frame, reformatter, size)
             for time in times[firsts[reached] : stops[reached]]:
                 yield Picture(float(time), pixels, shown < number)
             reached += 1
-    _check_end(found, wanted, reached)
-
-
-def _check_end(found: Index, wanted: np.ndarray, reached: int) -> None:
-    """Raises MediaError where not all wanted frames were reached, or the file ends before it says it does."""
     if reached == 0:
         raise nothing_before(found, int(wanted[0]))
-    end = found.duration_seconds
     if reached < len(wanted):
-        problem = f"nothing after second {found.times[wanted[reached - 1]]:.2f} of {end:.2f} can be decoded"
+        last, end = found.times[wanted[reached - 1]], found.duration_seconds
+        problem = f"nothing after second {last:.2f} of {end:.2f} can be decoded"
         raise MediaError(found.path, "damaged", problem, "Copy the file again", stage="decode")
     if found.is_cut or found.missing_spans:
         raise cut_short(found)
@@ -107,11 +85,9 @@ def raw_frames_in_order(
     seconds_between_frames: float,
     cover: tuple[int, int] | None = None,
 ) -> Iterator[Picture]:
-    """The same of raw frames, one after the other without anything between them, as `ffmpeg -f rawvideo -` writes them.
+    """The pictures of raw frames, one after the other with nothing between, as `ffmpeg -f rawvideo -` writes them.
 
-    Args:
-        size: (height, width) px of each frame.
-        pixel_format: "rgb24" or "gray", 8 bits for each channel.
+    size: (height, width) px of each frame. pixel_format: "rgb24" or "gray", 8 bits for each channel.
 
     Raises:
         MediaError: the pipe ends inside a frame, or before there is one.
@@ -122,17 +98,6 @@ def raw_frames_in_order(
             f"raw frames of {size[1]}x{size[0]} px, {frames_per_second} a second, {pixel_format}: "
             f"expected sides and a rate above 0 and one of {', '.join(PIXEL_FORMATS)}"
         )
-    return _raw_in_order(pipe, size, frames_per_second, pixel_format, seconds_between_frames, cover)
-
-
-def _raw_in_order(
-    pipe: BinaryIO,
-    size: tuple[int, int],
-    frames_per_second: float,
-    pixel_format: str,
-    seconds_between_frames: float,
-    cover: tuple[int, int] | None,
-) -> Iterator[Picture]:
     shape = size if pixel_format == "gray" else (*size, 3)
     scaled_to = cover_size(*size, cover) if cover else size
     reformatter, number, wanted = VideoReformatter(), 0, 0  # frames read, pictures handed out

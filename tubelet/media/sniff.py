@@ -1,50 +1,32 @@
-"""What a file says of itself in its first bytes and its outermost boxes: read without a decoder, believed with care."""
+"""The kind and the size of a file by its first bytes and its outermost boxes: read without a decoder."""
 
 import codecs
 import os
 import struct
 from collections.abc import Iterator
+from io import BytesIO
 from typing import BinaryIO
 
 HEAD_BYTES = 1 << 16
-_PICTURES = (
-    b"\x89PNG",
-    b"\xff\xd8\xff",
-    b"GIF8",
-    b"BM",
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"MM\0+",
-    b"RIFF",
-    b"P1",
-    b"P2",
-    b"P3",
-    b"P4",
-    b"P5",
-    b"P6",
+PICTURES = (
+    *(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"RIFF"),
+    *(b"P%d" % number for number in range(1, 7)),  # PBM, PGM, PPM
 )
 _SIGNATURES = (
     *(b"\x1aE\xdf\xa3", b"RIFF", b"FORM", b"OggS", b"fLaC", b"FLV", b"ID3"),
     *(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\0\0\1\xba", b"\0\0\1\xb3"),  # Windows Media, MPEG programs, MPEG video
-    *_PICTURES,
+    *PICTURES,
 )
 MP4_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"sidx", b"free", b"skip", b"wide")
 _PLAYLISTS = (
-    b"#extm3u",
-    b"ffconcat",
-    b"v=0\r",
-    b"v=0\n",
-    b"[playlist]",
-    b"[reference]",
-    b"<asx",
-    b"<smil",
-    b"rtsptext",
+    *(b"#extm3u", b"ffconcat", b"[playlist]", b"[reference]", b"<asx", b"<smil"),
+    *(b"v=0\r", b"v=0\n", b"rtsptext"),  # sessions
 )
 _TRANSPORT = (0, 188, 376)  # where MPEG's transport packets start, each with a G
 _AVIF, _HEIC = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 PICTURE_BRANDS = {brand.decode() for brand in _AVIF + _HEIC}
 _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+_MOST_SEGMENTS = 1000
 _MOST_BOXES = 100_000  # a file of nothing but empty boxes must not keep us
 
 
@@ -67,22 +49,18 @@ def starts_like_media(head: bytes) -> bool:
     return head.startswith(_SIGNATURES) or is_mp4(head) or is_transport
 
 
-def starts_like_a_picture(head: bytes) -> bool:
-    return head.startswith(_PICTURES)
-
-
 def is_mp4(head: bytes) -> bool:
     return head[4:8] in MP4_BOXES
 
 
 def lacks_moov(file: BinaryIO) -> bool:
     """Whether this is an MP4 or QuickTime file without its table of contents, which is written last as a rule."""
-    return is_mp4(_read(file, 0, 8)) and all(name != b"moov" for name, _ in boxes(file))
+    return is_mp4(read_at(file, 0, 8)) and all(name != b"moov" for name, _ in boxes(file))
 
 
 def unread_picture(file: BinaryIO) -> str:
     """The name of a kind of picture that is not read, whole as it may be; "" for others."""
-    head = _read(file, 0, 12)
+    head = read_at(file, 0, 12)
     if head[4:8] == b"ftyp" and head[8:12] in _AVIF + _HEIC:
         return "AVIF" if head[8:12] in _AVIF else "HEIC"
     if head.startswith((b"II+\0", b"MM\0+")):
@@ -106,20 +84,32 @@ def stated_size(head: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(head: bytes) -> tuple[int, int]:
-    place = 2
-    while place + 9 <= len(head) and head[place] == 0xFF:
-        if 0xC0 <= head[place + 1] <= 0xCF and head[place + 1] not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", head, place + 5)
+    for _, segment in jpeg_segments(BytesIO(head)):
+        if len(segment) == 9 and 0xC0 <= segment[1] <= 0xCF and segment[1] not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", segment, 5)
             return height, width
-        place += 2 + int.from_bytes(head[place + 2 : place + 4])
     return 0, 0
+
+
+def jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The segments of a JPEG up to its pixels, or to what is none: the place and the first 9 bytes of each."""
+    place = 2
+    for _ in range(_MOST_SEGMENTS):
+        head = read_at(file, place, 9)
+        yield place, head
+        if head[:2] == b"\xff\xff":  # one to fill up
+            place += 1
+        elif head[:1] != b"\xff" or head[1:2] == b"\xda" or len(head) < 4:
+            return
+        else:
+            place += 2 + int.from_bytes(head[2:4])
 
 
 def end_of_sound(file: BinaryIO) -> int:
     """The byte at which the sound of an MP3 ends; behind it may stand tags of three kinds, one after the other."""
     end = file.seek(0, os.SEEK_END)
     while True:
-        tail, tag = _read(file, max(0, end - 128), min(128, end)), 0
+        tail, tag = read_at(file, max(0, end - 128), min(128, end)), 0
         if len(tail) == 128 and tail.startswith(b"TAG"):  # ID3, the first version
             tag = 128
         elif tail.endswith(b"LYRICS200") and tail[-15:-9].isdigit():
@@ -149,7 +139,7 @@ def boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     is, as one that goes on to the end of the file."""
     place, end = 0, file.seek(0, os.SEEK_END)
     for _ in range(_MOST_BOXES):
-        head = _read(file, place, 16) if place < end else b""  # a place can be too far for any disk
+        head = read_at(file, place, 16) if place < end else b""  # a place can be too far for any disk
         if len(head) < 8:
             return
         length, name = struct.unpack(">I4s", head[:8])
@@ -170,6 +160,6 @@ def ebml_number(data: bytes, place: int, *, keep_mark: bool = False) -> tuple[in
     return value if keep_mark else value & ((1 << 7 * count) - 1), count
 
 
-def _read(file: BinaryIO, place: int, size: int) -> bytes:
+def read_at(file: BinaryIO, place: int, size: int = -1) -> bytes:
     file.seek(place)
     return file.read(size)

@@ -28,11 +28,9 @@ def log_mel(
 
     As in Kaldi, a triangle narrower than the spacing of the spectrum can lie between two lines and stay empty.
 
-    Args:
-        samples: `(samples,)` in [-1, 1]. Kaldi itself counts in 16-bit steps; AST does not, and nor does this.
+    samples: `(samples,)` in [-1, 1]. Kaldi itself counts in 16-bit steps; AST does not, and nor does this.
 
-    Raises:
-        ValueError: the samples are not one row of numbers, or a window or hop is shorter than one sample.
+    Raises: ValueError: the samples are not one row of numbers, or a window or hop is shorter than one sample.
     """
     if samples.ndim != 1 or samples.size == 0:
         raise ValueError(f"samples have shape {samples.shape}: log_mel wants mono sound, (samples,), with some in it")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from tubelet.media.sniff import ebml_number
+from tubelet.media.sniff import ebml_number, read_at
 
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 _IN_SEGMENT = {0x114D9B74, 0x1549A966, 0x1654AE6B, _CLUSTER, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367}
@@ -51,8 +51,7 @@ def _matroska(file: BinaryIO, place: int, end: int) -> Iterator[int]:
     """Elements one after the other; the segment and its clusters, which hold others, are entered."""
     was_known, stop = True, end  # behind the segment may follow anything
     while place < stop:
-        file.seek(place)
-        head = file.read(12)
+        head = read_at(file, place, 12)
         kind, kind_bytes = ebml_number(head, 0, keep_mark=True)
         length, length_bytes = ebml_number(head, kind_bytes)
         if len(head) < 12 and not (kind_bytes and length_bytes):
@@ -89,8 +88,7 @@ def _avi(file: BinaryIO, place: int, end: int) -> Iterator[int]:
     """
     in_packets, stop = False, end  # behind the last RIFF may follow anything
     while place + 12 <= end:
-        file.seek(place)
-        head = file.read(12)
+        head = read_at(file, place, 12)
         kind, length = head[:4], int.from_bytes(head[4:8], "little")
         if kind == b"RIFF":
             stop = place + 8 + length
@@ -104,6 +102,4 @@ def _avi(file: BinaryIO, place: int, end: int) -> Iterator[int]:
         in_packets = in_packets or (kind == b"LIST" and head[8:12] == b"movi")
         place += 12 if is_entered else 8 + length
         if not is_entered and length % 2:
-            file.seek(place)
-            is_padded = not _CHUNK_NAME.fullmatch(file.read(4))
-            place += is_padded
+            place += not _CHUNK_NAME.fullmatch(read_at(file, place, 4))

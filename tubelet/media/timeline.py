@@ -1,35 +1,33 @@
-"""What a file holds and which of its packets lead to a wanted frame: arithmetic on lists of packets, no decoder.
+"""The frames of a file and the packets that lead to a wanted one: arithmetic on lists of packets, no decoder.
 
 packets, in the order of the file    K    .    .    K    .    .    K    .    .    K: a decoder can start here
 wanted                                    1                             7
 decoded                              |----|                        |----|         two runs, a seek before the second
 """
 
-import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 Frame = TypeVar("Frame")
-Kept = TypeVar("Kept")
-_UNKNOWN = (np.empty(0, np.int64),) * 3
 BEFORE_THE_FIRST_SECONDS = 0.0005  # a frame earlier than this leads up to the first one and is not displayed
 
 
-@dataclass(frozen=True, eq=False)
-class Index:
-    """What a file holds.
+Spans = tuple[tuple[float, float], ...]  # (from, to) in seconds
+_nothing = partial(np.empty, 0, np.int64)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Timeline:
+    """The part of an `Index` that follows from the packets alone.
 
     Attributes:
-        kind: "video", "image" or "sound".
         times: `(N,)` seconds at which the frames appear, sorted, the first at 0; empty for sound.
         duration_seconds: until the last frame leaves the screen or the sound ends; 0 for an image.
-        height, width: of a picture as displayed, rotation applied; 0 for sound.
-        linear_only: frames must be decoded from the start of the file.
         key_times: seconds at which decoding can start; below 0 for a key frame that an edit list hides.
         start_seconds: the time of the first frame on the file's own clock.
         counted: the file's own times cannot tell its frames apart; they are told by counting.
@@ -37,6 +35,26 @@ class Index:
             frame on; empty, as the next two, where times cannot tell packets apart.
         places: `(N,)` where in that order the packet of each frame stands.
         key_places: `(K,)` where each key frame stands.
+    """
+
+    times: np.ndarray
+    duration_seconds: float
+    key_times: np.ndarray = field(default_factory=_nothing)
+    start_seconds: float = 0.0
+    counted: bool = False
+    ticks: np.ndarray = field(default_factory=_nothing)
+    places: np.ndarray = field(default_factory=_nothing)
+    key_places: np.ndarray = field(default_factory=_nothing)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Index(Timeline):
+    """The contents of a file.
+
+    Attributes:
+        kind: "video", "image" or "sound".
+        height, width: of a picture as displayed, rotation applied; 0 for sound.
+        linear_only: frames must be decoded from the start of the file.
         tells_references: the decoder knows, before it decodes a frame, whether others refer to it.
         is_cut: the file ends before it says it does, and not all that it promises is there.
         missing_spans: (from, to) seconds on screen of frames that are promised and not there, as far as known.
@@ -46,20 +64,12 @@ class Index:
 
     path: str
     kind: str
-    times: np.ndarray
-    duration_seconds: float
-    height: int
-    width: int
-    linear_only: bool
-    key_times: np.ndarray
-    start_seconds: float
-    counted: bool
-    ticks: np.ndarray
-    places: np.ndarray
-    key_places: np.ndarray
-    tells_references: bool
+    height: int = 0
+    width: int = 0
+    linear_only: bool = True
+    tells_references: bool = False
     is_cut: bool = False
-    missing_spans: tuple[tuple[float, float], ...] = ()
+    missing_spans: Spans = ()
     missing_frames: int = 0
     notes: tuple[str, ...] = ()
 
@@ -71,19 +81,6 @@ class Packet(NamedTuple):
     duration_ticks: int
     is_key: bool
     is_hidden: bool
-
-
-class Timeline(NamedTuple):
-    """The part of an `Index` that follows from the packets alone."""
-
-    times: np.ndarray
-    duration_seconds: float
-    key_times: np.ndarray
-    start_seconds: float
-    counted: bool
-    ticks: np.ndarray
-    places: np.ndarray
-    key_places: np.ndarray
 
 
 class Run(NamedTuple):
@@ -104,8 +101,7 @@ def timeline(packets: list[Packet], *, tick_seconds: float, frame_seconds: float
     so is what an edit list hides. Where a packet has no time, or key frames run backwards (files glued together),
     frames are taken to follow each other in order, `frame_seconds` apart.
 
-    Raises:
-        ValueError: no packet is displayed.
+    Raises: ValueError: no packet is displayed.
     """
     first_key = next((place for place, packet in enumerate(packets) if packet.is_key), 0)
     packets = packets[first_key:]
@@ -118,15 +114,21 @@ def timeline(packets: list[Packet], *, tick_seconds: float, frame_seconds: float
         raise ValueError("no packet is displayed")
     if counted:
         times = np.arange(len(places)) * frame_seconds
-        return Timeline(times, len(times) * frame_seconds, times[:1], 0.0, True, *_UNKNOWN)
+        return Timeline(times=times, duration_seconds=len(times) * frame_seconds, key_times=times[:1], counted=True)
     places = places[np.argsort(ticks[places], kind="stable")]
     start = ticks[places[0]]
     times = (ticks[places] - start) * tick_seconds
     key_times = (ticks[key_places] - start) * tick_seconds
     duration_seconds = float(times[-1] + (packets[places[-1]].duration_ticks * tick_seconds or frame_seconds))
-    twins = bool(np.any(np.diff(times) <= 0))
-    way = (ticks, places, key_places) if len(np.unique(ticks)) == len(ticks) else _UNKNOWN
-    return Timeline(times, duration_seconds, key_times, float(start * tick_seconds), twins, *way)
+    is_told = len(np.unique(ticks)) == len(ticks)
+    return Timeline(
+        times=times,
+        duration_seconds=duration_seconds,
+        key_times=key_times,
+        start_seconds=float(start * tick_seconds),
+        counted=bool(np.any(np.diff(times) <= 0)),
+        **({"ticks": ticks, "places": places, "key_places": key_places} if is_told else {}),
+    )
 
 
 def runs(found: Index, wanted: list[int]) -> list[Run]:
@@ -169,13 +171,15 @@ def numbered(frames: Iterable[Any], found: Index, *, tick_seconds: float) -> Ite
                 yield int(np.searchsorted(middles, seconds)), frame
 
 
-def displayed(numbered: Iterable[tuple[int, Frame]], wanted: list[int]) -> Iterator[tuple[int, int, Frame]]:
+def displayed(
+    numbered: Iterable[tuple[int, Frame]], wanted: list[int], *, to_the_end: bool = False
+) -> Iterator[tuple[int, int, Frame]]:
     """Takes the wanted frames, sorted, out of a row in display order; for a missing one the last good one before it.
 
-    Reads no further than the last wanted frame, and stops early where the row starts too late or ends too soon.
+    Reads no further than the last wanted frame, and stops early where the row starts too late or ends too soon;
+    to_the_end: the last good frame is shown for all that are missing after it.
 
-    Yields:
-        (wanted number, number of the frame that is shown for it, that frame).
+    Yields (wanted number, number of the frame that is shown for it, that frame).
     """
     waiting = deque(wanted)
     shown: tuple[int, Frame] | None = None
@@ -187,20 +191,5 @@ def displayed(numbered: Iterable[tuple[int, Frame]], wanted: list[int]) -> Itera
         if not waiting or waiting[0] < number:
             return
         shown = number, frame
-
-
-def collect(
-    numbered: Iterable[tuple[int, Frame]], wanted: list[int], convert: Callable[[Frame], Kept]
-) -> tuple[dict[int, Kept], set[int]]:
-    """The wanted frames by number, converted; a frame that is missing at the end too is the last good one before it.
-
-    Returns less than what is wanted when the row starts too late; and the numbers of the frames that are missing,
-    for which another one stands in.
-    """
-    end: tuple[int, Any] = (sys.maxsize, None)  # holds the last good frame for all that are still wanted
-    kept, lost = {}, set()
-    for number, shown, frame in displayed(chain(numbered, [end]), wanted):
-        kept[number] = convert(frame)
-        if shown != number:
-            lost.add(number)
-    return kept, lost
+    if to_the_end and shown is not None:
+        yield from ((number, *shown) for number in waiting)

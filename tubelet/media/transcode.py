@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.media.decoder import Budget, av, decode, open_media, packets_of, upright_rgb, video_stream
-from tubelet.media.reader import Index, index, nothing_before, shown_size
-from tubelet.media.timeline import numbered
+from tubelet.media.decoder import av, open_media, upright_rgb, video_stream
+from tubelet.media.reader import Index, index, nothing_before, open_frames, shown_size
+from tubelet.media.timeline import displayed
 from tubelet.media.writer import atomically, explained
 
 _X264 = {
@@ -35,10 +35,8 @@ def shrink(
     Frames keep their times and the last one its end; one that cannot be decoded is left out, so the one before it
     stays on screen, as in `read_frames`. Smaller videos are not enlarged. Sides are even.
 
-    Args:
-        gop_frames: from one key frame to the next, at most.
-        crf: x264's constant quality, 0 best to 51 worst.
-        comment: written into the file; `comment_of` reads it.
+    gop_frames: from one key frame to the next, at most. crf: x264's constant quality, 0 best to 51 worst. comment:
+    written into the file; `comment_of` reads it.
 
     Raises:
         MediaError: the source cannot be read, from its first frame on.
@@ -73,7 +71,7 @@ def shrunk_size(height: int, width: int, short_side_px: int) -> tuple[int, int]:
 
 
 def comment_of(path: str | os.PathLike[str]) -> str:
-    """What `shrink` was told to write into a file; "" for other files. Raises MediaError if it cannot be opened."""
+    """The comment that `shrink` wrote into a file; "" for other files. Raises MediaError if it cannot be opened."""
     with open_media(os.path.abspath(path)) as container:
         return str(container.metadata.get("comment", ""))
 
@@ -91,21 +89,14 @@ def _in_ticks(found: Index, candidates: tuple[Fraction, ...]) -> tuple[Fraction,
 def _pictures(found: Index, ticks: np.ndarray, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
     """(tick, uint8 (H, W, 3)) of all good frames; of frames at one time the last, which is the one that is seen."""
     reformatter = av.video.reformatter.VideoReformatter()
-    with open_media(found.path) as container:
-        stream = video_stream(found.path, container, threads=1)
-        frames = decode(Budget(found.path).spend(packets_of(container, stream), stream), stream)
-        held: tuple[int, Any] | None = None
-        for number, frame in numbered(frames, found, tick_seconds=float(stream.time_base)):
-            if held is None and number > 0:
-                raise nothing_before(found, 0)
-            if held is not None and number <= held[0]:
-                continue
-            if held is not None and ticks[number] > ticks[held[0]]:
-                yield int(ticks[held[0]]), upright_rgb(held[1], reformatter, size)
-            held = number, frame
-        if held is None:
-            raise nothing_before(found, 0)
-        yield int(ticks[held[0]]), upright_rgb(held[1], reformatter, size)
+    wanted = np.flatnonzero(np.append(np.diff(ticks) > 0, True)).tolist()
+    shown = -1
+    with open_frames(found, threads=1) as (_, frames):
+        for number, shown, frame in displayed(frames, wanted):
+            if ticks[shown] == ticks[number]:  # else it is lost
+                yield int(ticks[number]), upright_rgb(frame, reformatter, size)
+    if shown < 0:
+        raise nothing_before(found, 0)
 
 
 def _encoded(stream: Any, pictures: Iterator[tuple[int, np.ndarray]], tick: Fraction) -> Iterator[Any]:

@@ -1,7 +1,6 @@
-"""Whether a file ends before it says it does, read from its own bytes: no decoder, and no header alone is believed.
+"""Files that are cut short: their outermost box, chunk or element reaches beyond their end.
 
-A file is taken to be cut short only where the outermost box, chunk or element reaches beyond its end; how long it
-should have lasted is asked only then. Whole files never are, whatever else their headers say.
+Read from their own bytes, without a decoder. Only of such a file is asked how long it should have lasted.
 """
 
 import os
@@ -12,9 +11,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tubelet.media.sniff import MP4_BOXES, boxes, ebml_number
+from tubelet.media.sniff import MP4_BOXES, boxes, ebml_number, jpeg_segments, read_at
+from tubelet.media.timeline import Spans
 
-_MOST_SEGMENTS = 1000
 _BOXES = {*MP4_BOXES, b"mfra", b"uuid", b"udta"}
 _REORDERED_FRAMES = 16  # H.264 and HEVC hold back no more; holes before the cut lie within
 
@@ -67,16 +66,8 @@ def _riff_bytes(file: BinaryIO, head: bytes) -> int:
 
 def _jpeg_bytes(file: BinaryIO, head: bytes) -> int:
     """The mark of the end cannot stand among the coded pixels; before them, it ends the small picture for previews."""
-    place = 2
-    for _ in range(_MOST_SEGMENTS):
-        start = _read(file, place, 4)
-        if start[:2] == b"\xff\xff":  # one to fill up
-            place += 1
-            continue
-        if start[:1] != b"\xff" or start[1:2] == b"\xda" or len(start) < 4:  # the pixels
-            break
-        place += 2 + int.from_bytes(start[2:])
-    return _marked(file, place, b"\xff\xd9")
+    pixels = max(place for place, _ in jpeg_segments(file))
+    return _marked(file, pixels, b"\xff\xd9")
 
 
 def _gif_bytes(file: BinaryIO, head: bytes) -> int:
@@ -84,13 +75,8 @@ def _gif_bytes(file: BinaryIO, head: bytes) -> int:
 
 
 def _marked(file: BinaryIO, since: int, mark: bytes) -> int:
-    """A byte more than there are where the mark of the end is missing; behind it, some cameras write on."""
-    return 0 if mark in _read(file, since) else file.seek(0, os.SEEK_END) + 1
-
-
-def _read(file: BinaryIO, place: int, size: int = -1) -> bytes:
-    file.seek(place)
-    return file.read(size)
+    """One byte more than the file has where the mark of the end is missing; behind it, some cameras write on."""
+    return 0 if mark in read_at(file, since) else file.seek(0, os.SEEK_END) + 1
 
 
 _FORMATS: dict[tuple[bytes, ...], Callable[[BinaryIO, bytes], int]] = {
@@ -101,14 +87,12 @@ _FORMATS: dict[tuple[bytes, ...], Callable[[BinaryIO, bytes], int]] = {
 }
 
 
-def promised_seconds(path: str, container: Any, stream: Any, *, start_seconds: float, end_seconds: float) -> float:
-    """How long the header says the stream lasts from its first frame on; 0 where it does not. Ask of cut files only.
+def promised_seconds(path: str, stream: Any, *, start_seconds: float, end_seconds: float) -> float:
+    """Seconds that the stream lasts from its first frame on, by its header; 0 where that does not say. Cut files only.
 
-    Args:
-        start_seconds: of the first frame, on the clock of the file.
-        end_seconds: of what is there, from its first frame on.
+    start_seconds: of the first frame, on the clock of the file. end_seconds: of the frames there are, from the first.
     """
-    formats = set(container.format.name.split(","))
+    container, formats = stream.container, set(stream.container.format.name.split(","))
     if formats & {"wav", "aiff"}:
         return end_seconds * promised_bytes(path) / os.path.getsize(path)
     if "avi" in formats and stream.type == "video" and stream.average_rate:
@@ -129,13 +113,10 @@ def usual_gap(times: np.ndarray) -> float:
     return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
 
-def missing_spans(
-    times: np.ndarray, *, duration_seconds: float, promised_seconds: float
-) -> tuple[tuple[float, float], ...]:
-    """The seconds on screen that a file lacks: holes that reordering leaves before its end, then the end.
+def missing_spans(times: np.ndarray, *, duration_seconds: float, promised_seconds: float) -> Spans:
+    """Spans on screen that a file lacks: holes that reordering leaves before its end, then the end.
 
-    Args:
-        times: `(N,)` of the frames that are there, sorted.
+    times: `(N,)` seconds of the frames that are there, sorted.
     """
     spans = []
     gaps, step = np.diff(times), usual_gap(times)

@@ -14,7 +14,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
-from types import TracebackType
 from typing import Any
 
 from tubelet.media.formats import MediaError
@@ -31,7 +30,7 @@ Child = subprocess.Popen[str]
 
 
 class Workers:
-    """Children, as many as threads ask at once, started when they are needed; to be used in a `with`, which ends them.
+    """Child processes, as many as threads ask at once, started when needed; the end of a `with` ends them.
 
     command: what a child runs, by default `work`.
     """
@@ -43,9 +42,7 @@ class Workers:
     def __enter__(self) -> "Workers":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         while self.idle:
             end(self.idle.pop())
 
@@ -54,8 +51,7 @@ class Workers:
 
         The first may have died of what the file before did to its memory. This process opens such a file no more.
 
-        Raises:
-            OSError: no child can be started. RuntimeError: a bug. MemoryError.
+        Raises: OSError: no child can be started. RuntimeError: a bug. MemoryError.
         """
         how = ""
         for is_fresh in (False, True):
@@ -67,7 +63,7 @@ class Workers:
                 raise
             if answer is not None:
                 self.idle.append(child)
-                return health_told(path, *answer)
+                return read_answer(path, *answer)
             how = died_how(child)
         message = f"the decoder dies of it ({how}). Leave it out, or convert it."
         refuse_deadly(path, message)
@@ -90,7 +86,6 @@ class Workers:
                 env={**os.environ, **ONE_THREAD},
                 start_new_session=True,
                 encoding="ascii",
-                text=True,
             )
         except OSError as error:
             raise OSError(errno.ENOMEM, f"no process to decode in can be started, {error.strerror}") from error
@@ -101,7 +96,7 @@ class Workers:
 
 
 def refuse_deadly(path: str, message: str) -> None:
-    """This process opens a file no more of which children died, its own or another's; message: that of its Health."""
+    """Opens a file no more in this process, as children died of it. message: that of its Health."""
     problem, _, remedy = message.removesuffix(".").partition(". ")
     refuse(MediaError(os.path.abspath(path), DEADLY, problem, remedy))
 
@@ -132,14 +127,14 @@ def died_how(child: Child) -> str:
     return f"{signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
 
 
-def health_told(path: str, kind: str, what: Any) -> Health:
+def read_answer(path: str, kind: str, what: Any) -> Health:
     if kind == "health":
         return health_of(path, what)
     raise MemoryError(what) if kind == "memory" else RuntimeError(f"while looking at {path!r}: {what}")
 
 
 def work() -> None:
-    """What a child does: answers about one file after the other, until nobody can ask any more."""
+    """The program of a child: answers about one file after the other, until its input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever else is printed is no answer
     print("ready", file=answers, flush=True)

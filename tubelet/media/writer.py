@@ -27,13 +27,10 @@ def write_video(
 ) -> None:
     """Writes uint8 RGB frames, `(T, H, W, 3)`, as a video; the suffix of the path names the container.
 
-    Args:
-        crf: quality of codecs that know it (x264, VP9), 0 best to 51 worst.
-        gop: frames from one key frame to the next, at most.
-        rotation_degrees: how players (and `read_frames`) shall turn the picture, anticlockwise; a mark in the file.
+    crf: quality of codecs that know it (x264, VP9), 0 best to 51 worst. gop: frames from one key frame to the next, at
+    most. rotation_degrees: a mark in the file, by which players (and `read_frames`) turn the picture anticlockwise.
 
-    Raises:
-        ValueError: the frames are not `(T, H, W, 3)` uint8 with T > 0, have an odd side, or FFmpeg refuses.
+    Raises: ValueError: the frames are not `(T, H, W, 3)` uint8 with T > 0, have an odd side, or FFmpeg refuses.
     """
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0:

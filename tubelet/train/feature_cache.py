@@ -232,5 +232,5 @@ def views_of(item: Item, plan: Plan, views: int) -> Views | BadFile:
                 return clips.bad.files[item.name]
             found.append(varied)
     except MediaError as error:
-        return BadFile.of(item, error)
+        return BadFile(item.name, error.code, error.message, item.split)
     return torch.stack([clip for clip, _ in found]), [label for _, label in found]

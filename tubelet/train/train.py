@@ -131,15 +131,12 @@ def train(plan: Plan, run: Run, team: Team, *, begun: float, show: bool) -> None
 
 
 def bad_files(plan: Plan, run: Run, team: Team, *, show: bool) -> BadFiles:
-    """The bad files that the plan found, or the run before it was stopped; one process keeps the list.
-
-    Raises ValueError for a damaged list. Files that killed another process of the run are kept from the decoder.
-    """
-    known, root = (*read_list(run.path / BAD_FILES), *plan.data.bad), plan.data.source.root
-    deadly = {one.path: one.message for one in known if one.code == DEADLY}
-    for item in plan.data.source.items if deadly else ():
-        if item.name in deadly:
-            refuse_deadly(str(root / item.path), deadly[item.name])
+    """The bad files that the plan found, or the run before it was stopped; one process keeps the list."""
+    known, source = [*read_list(run.path / BAD_FILES), *plan.data.bad], plan.data.source
+    paths = {item.name: str(source.root / item.path) for item in source.items}
+    for one in known:
+        if one.code == DEADLY and one.path in paths:  # another process of the run met it
+            refuse_deadly(paths[one.path], one.message)
     return BadFiles(
         plan.config.data,
         train_files=len(plan.data.items("train")) + sum(one.split == "train" for one in plan.data.bad),
