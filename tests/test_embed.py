@@ -15,7 +15,7 @@ from tubelet.nn import (
     UniformFrames,
     uniform_frames,
 )
-from tubelet.nn.build import make_embed
+from tubelet.nn.build import EMBEDS, make_embed
 from tubelet.nn.embed import normalise, three_factors
 
 PATCH = (2, 4, 3)
@@ -143,7 +143,7 @@ def test_clips_of_another_rank_or_channels_are_refused(kind):
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        ("patch", {}, "unknown tokeniser 'patch': expected one of tubelet, space-time, depthwise, conv, resnet"),
+        ("patch", {}, f"unknown tokeniser 'patch': expected one of {', '.join(EMBEDS)}"),
         ("conv", {"stride": (1, 4, 4)}, "embed='conv' steps by its patch"),
         ("resnet", {"stride": (1, 4, 4), "widths": (32,)}, "embed='resnet' steps by its patch"),
         ("resnet", {"frames": 3}, "goes with embed='tubelet'"),
