@@ -294,12 +294,15 @@ def test_export_with_any_batch_equals_eager(family):
         assert_close(program(clip), model(clip), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["vivit2", "timesformer"])
-def test_compile_has_no_graph_break(family):
+TO_GRADIENTS = [("vivit2", "aot_eager"), ("timesformer", "aot_eager")]
+
+
+@pytest.mark.parametrize(("family", "backend"), [*((family, "eager") for family in FAMILIES), *TO_GRADIENTS])
+def test_compile_has_no_graph_break(family, backend):
     model = tiny(family)
     clip = clip_for(model)
     torch.compiler.reset()
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
     assert_close(compiled(clip), model(clip), atol=1e-5, rtol=1e-5)
 
 
