@@ -23,6 +23,7 @@ from tubelet.info import usual_input
 from tubelet.media.writer import write_video
 from tubelet.nn import create_model
 from tubelet.runs.run import Run
+from tubelet.tasks import TASKS
 from tubelet.train.config import TrainConfig
 from tubelet.train.train import train_fn
 
@@ -273,6 +274,7 @@ def test_other_commands_explain_what_is_wrong(
         ("train x --lr fast", ["--lr NUMBER", "'fast'"]),
         ("train x --batch 0", ["batch = 0", "more than 0"]),
         ("train x --embed words", ["--embed", "'words'", "tubelet", "space-time", "depthwise", "conv"]),
+        ("train x --task segment", ["--task NAME", "'segment'", *TASKS]),
         ("train x --size 48", ["--size HEIGHT WIDTH", "2"]),
         ("train x --size=48", ["--size HEIGHT WIDTH", "2"]),
         ("train x --out --json", ["--out PATH"]),
@@ -310,6 +312,7 @@ def test_nothing_typed_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -
         ("train --size 48 64 x --lr=1e-3 --val_share .5", {"size": (48, 64), "lr": 1e-3, "val_share": 0.5}),
         ("train --no-augment x --freeze --no-freeze", {"data": Path("x"), "augment": False, "freeze": False}),
         ("train x --no_augment --augment --batch 4 --batch 8", {"augment": True, "batch": 8}),
+        ("train a.csv --task regression", {"task": "regression"}),
         ("train --embed=space-time -- --x", {"data": Path("--x"), "embed": "space-time"}),
         ("predict r a --top 1 b --json c", {"run": Path("r"), "files": (Path("a"), Path("b"), Path("c")), "top": 1}),
         ("predict --csv=-x.csv r -- -a --json", {"csv": Path("-x.csv"), "files": (Path("-a"), Path("--json"))}),

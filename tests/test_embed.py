@@ -3,7 +3,7 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import configure
+from tiny import TOKENISERS, configure
 from torch.testing import assert_close
 
 from tubelet.nn import (
@@ -15,7 +15,7 @@ from tubelet.nn import (
     UniformFrames,
     uniform_frames,
 )
-from tubelet.nn.build import make_embed
+from tubelet.nn.build import EMBEDS, make_embed
 from tubelet.nn.embed import normalise, three_factors
 
 PATCH = (2, 4, 3)
@@ -131,9 +131,9 @@ def test_normalise_is_in_units_of_std_around_the_mean():
     assert_close(out.flatten(), torch.tensor([0.0, 0.0, 2.0]))
 
 
-@pytest.mark.parametrize("kind", ["tubelet", "space-time", "depthwise", "conv"])
+@pytest.mark.parametrize("kind", TOKENISERS)
 def test_clips_of_another_rank_or_channels_are_refused(kind):
-    embed = made(kind)
+    embed = made(kind, **TOKENISERS[kind])
     with pytest.raises(ValueError, match=r"got a tensor of shape \(3, 4, 8, 8\), expected a clip .* unsqueeze"):
         embed(torch.zeros(3, 4, 8, 8))
     with pytest.raises(ValueError, match=r"shape \(1, 4, 3, 8, 8\), .* with C = 3: move the channels"):
@@ -143,9 +143,9 @@ def test_clips_of_another_rank_or_channels_are_refused(kind):
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        ("patch", {}, "unknown tokeniser 'patch': expected one of tubelet, space-time, depthwise, conv, resnet"),
+        ("patch", {}, f"unknown tokeniser 'patch': expected one of {', '.join(EMBEDS)}"),
         ("conv", {"stride": (1, 4, 4)}, "embed='conv' steps by its patch"),
-        ("resnet", {"stride": (1, 4, 4)}, "embed='resnet' steps by its patch"),
+        ("resnet", {"stride": (1, 4, 4), "widths": (32,)}, "embed='resnet' steps by its patch"),
         ("resnet", {"frames": 3}, "goes with embed='tubelet'"),
         ("conv", {"frames": 3}, "goes with embed='tubelet'"),
         ("tubelet", {"frames": 3, "stride": (1, 4, 4)}, "no stride of its own"),

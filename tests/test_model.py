@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import VIDEO, blocks_of, clip_for, configure, tiny, without_bias_dropout
+from tiny import TOKENISERS, VIDEO, blocks_of, clip_for, configure, tiny, without_bias_dropout
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -152,10 +152,7 @@ SETTINGS_THAT_ACT = [
     ("vivit2", {"norm": "both", "pool_eps": 1e-2}),
     ("vivit2", {"temporal_depth": 0}),
     ("vivit2", {"temporal_depth": 2}),
-    ("vivit2", {"embed": "space-time"}),
-    ("vivit2", {"embed": "depthwise"}),
-    ("vivit2", {"embed": "conv"}),
-    ("vivit2", {"embed": "resnet", "widths": (32,)}),
+    *(("vivit2", settings) for kind, settings in TOKENISERS.items() if kind != "tubelet"),
     ("vivit2", {"stride": (1, 4, 4)}),
     ("vivit2", {"patch": (1, 4, 4), "frames": 3}),
     ("vivit2", {"eps": 1e-2}),
@@ -256,10 +253,10 @@ def without_gradient(model: SpaceTimeTransformer, clip: torch.Tensor) -> set[str
     return {name for name, grad in gradients.items() if grad is None or not grad.abs().max() > 1e-9}
 
 
-@pytest.mark.parametrize("embed", ["tubelet", "space-time", "depthwise", "conv"])
+@pytest.mark.parametrize("embed", TOKENISERS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_fresh_model_is_undecided_and_every_parameter_has_a_gradient_from_the_first_step(family, embed):
-    model = fresh(family, embed=embed)
+    model = fresh(family, **TOKENISERS[embed])
     clip = clip_for(model, batch=4)
     assert 0.01 < model(clip).std() < 0.3
     lacking = without_gradient(model, clip)
@@ -297,12 +294,15 @@ def test_export_with_any_batch_equals_eager(family):
         assert_close(program(clip), model(clip), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["vivit2", "timesformer"])
-def test_compile_has_no_graph_break(family):
+TO_GRADIENTS = [("vivit2", "aot_eager"), ("timesformer", "aot_eager")]
+
+
+@pytest.mark.parametrize(("family", "backend"), [*((family, "eager") for family in FAMILIES), *TO_GRADIENTS])
+def test_compile_has_no_graph_break(family, backend):
     model = tiny(family)
     clip = clip_for(model)
     torch.compiler.reset()
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
     assert_close(compiled(clip), model(clip), atol=1e-5, rtol=1e-5)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from small_sets import command, write_videos
-from tiny import FAMILIES, clip_for, tiny
+from tiny import FAMILIES, TOKENISERS, clip_for, tiny
 
 from tubelet import ClipSpec, Predictor, Streamer, save
 from tubelet.predict.precision import choose_dtype, prepared
@@ -88,9 +88,7 @@ def test_bfloat16_answers_as_float32_does(family: str) -> None:
             assert (found - exact).abs().max() < CLOSE * exact.abs().max()
 
 
-@pytest.mark.parametrize(
-    "settings", [{"embed": "conv"}, {"embed": "depthwise"}, {"embed": "space-time"}, {"pad": "mean"}]
-)
+@pytest.mark.parametrize("settings", [*TOKENISERS.values(), {"pad": "mean"}], ids=str)
 @torch.inference_mode()
 def test_every_tokeniser_takes_bytes_and_floats(settings: dict[str, Any]) -> None:
     model = tiny("vivit2", **settings)

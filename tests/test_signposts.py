@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from test_arrows import ORDER
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -21,6 +22,17 @@ def paths_in(text: str) -> set[str]:
 def names_in(text: str) -> set[str]:
     """Dotted names in backticks: `tubelet.nn.Grid`, `tubelet.load(path)`."""
     return set(re.findall(r"`(tubelet(?:\.\w+)+)", text)) - {"tubelet.json"}  # a file of an export
+
+
+def misplaced_in(text: str) -> list[tuple[str, str]]:
+    """Names that do not stand where they are said to: `FAMILIES` in `tubelet/nn/families.py`, at the top of it."""
+    said = re.findall(r"`(\w+)(?:\([^`]*\))?`\s+(?:in|of)\s+`((?:tubelet|tests|benchmarks)/[\w./]+\.py)`", text)
+    top = r"^(?:def |class |){}\b(?! *\.)"
+    return [
+        (name, path)
+        for name, path in said
+        if not (ROOT / path).exists() or not re.search(top.format(name), (ROOT / path).read_text(), re.M)
+    ]
 
 
 def exists(name: str) -> bool:
@@ -43,6 +55,9 @@ def test_pages_name_what_there_is(page: Path) -> None:
     text = page.read_text()
     assert [path for path in sorted(paths_in(text)) if not (ROOT / path).exists()] == []
     assert [name for name in sorted(names_in(text)) if not exists(name)] == []
+    assert misplaced_in(text) == []
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"(?:`|\$ )make ([a-z]+)", text)) <= targets
     links = re.findall(r"\]\((?!https?:|#)([^)#\s]+[./][^)#\s]*)", text)
     assert [link for link in links if not (page.parent / link).exists()] == []
 
@@ -58,17 +73,16 @@ def test_docstrings_name_what_there_is() -> None:
     assert wrong == {}
 
 
-def test_contributing_names_functions_that_the_files_have() -> None:
-    """`FAMILIES` in `tubelet/nn/config.py`: the name stands at the top of that file."""
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    said = re.findall(r"`(\w+)(?:\([^`]*\))?`\s+(?:in|of)\s+`((?:tubelet|tests|benchmarks)/[\w./]+\.py)`", text)
-    assert said
-    wrong = [
-        (name, path)
-        for name, path in said
-        if not re.search(rf"^(def |class |)?{name}\b", (ROOT / path).read_text(), re.M)
-    ]
-    assert wrong == []
+def test_contributing_has_the_order_of_imports() -> None:
+    listed = re.findall(r"^```\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
+    assert listed[0].split() == [name for name in ORDER if name not in ("__main__", "")]
+
+
+def test_the_check_finds_a_name_in_the_wrong_file() -> None:
+    right = "`FAMILIES` in `tubelet/nn/families.py`, `blocks(size)` of\n`tubelet/nn/families.py`"
+    assert misplaced_in(right) == []
+    for name, path in (("FAMILIES", "tubelet/nn/model.py"), ("EMBED", "tubelet/nn/build.py"), ("x", "tests/y.py")):
+        assert misplaced_in(f"{right}; `{name}` in `{path}`") == [(name, path)]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import IMAGE, SWIN, VIDEO, clip_for, tiny
+from tiny import IMAGE, SWIN, TOKENISERS, VIDEO, clip_for, configure, tiny
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -44,7 +44,7 @@ GRIDS = {
     "a spectrogram of 128 x 1024": Grid(1, 8, 64),
 }
 PLACES = ["joint", "space+time", "t+h+w", "fixed", "sincos", "rotary", "rotary-tiled"]
-TABLES = [family for family in FAMILIES if family not in ("vjepa2", "swin2", "meta")]  # the others keep none
+TABLES = [family for family in FAMILIES if getattr(configure(family).stages[0], "tables", ())]
 
 
 def size_of(grid: Grid, model: SpaceTimeTransformer, *, beyond: int = 0) -> tuple[int, int, int]:
@@ -317,12 +317,9 @@ def test_pixels_are_never_left_out_without_a_word(family, axis):
 MEAN = (51, 102, 204)  # of 255
 
 
-TOKENISERS = [{"embed": "conv"}, {"embed": "space-time"}, {"embed": "depthwise"}, {"embed": "resnet", "widths": (32,)}]
-
-
 @pytest.mark.parametrize(
     ("family", "chosen"),
-    [(family, {}) for family in FAMILIES] + [("vivit2", tokeniser) for tokeniser in TOKENISERS],
+    [(family, {}) for family in FAMILIES] + [("vivit2", tokeniser) for tokeniser in TOKENISERS.values()],
     ids=str,
 )
 @pytest.mark.parametrize("bytes_", [False, True], ids=["float", "uint8"])

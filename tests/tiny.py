@@ -14,6 +14,7 @@ from tubelet.nn import (
     model_config,
     regularise,
 )
+from tubelet.nn.build import EMBEDS
 from tubelet.nn.swin import PositionMlp
 
 torch.set_num_threads(1)
@@ -33,6 +34,9 @@ IMAGE: dict[str, Any] = {"patch": (1, 4, 4), "clip": (1, 8, 12)}
 SWIN: dict[str, Any] = {"depths": (2, 1), "heads": (2, 4), "window": (2, 1, 2)}
 MODEL = ("num_classes", "channels", "attend", "position", "pool", "mean", "std")  # of `model_config`
 REGULARISATION = ("drop_path", "dropout", "checkpointing")
+# every tokeniser, as settings of `tiny`; a ResNet's are its stem's
+TOKENISERS: dict[str, dict[str, Any]] = {kind: {"embed": kind} for kind in EMBEDS}
+TOKENISERS["resnet"] |= {"widths": (32,)}
 OF_EMBED = [field.name for field in fields(EmbedConfig)]
 
 

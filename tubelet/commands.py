@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tubelet.stream.config import StreamConfig
-from tubelet.system.options import Positional
+from tubelet.system.options import NamesOf, Positional
 from tubelet.train.config import TrainConfig
 
 ClipSize = Annotated[tuple[int, int, int], "FRAMES HEIGHT WIDTH"]
@@ -176,8 +176,8 @@ class Info:
     """Classes to tell apart."""
     channels: int | None = None
     """Channels of a clip; 3 if left out, 1 for a spectrogram."""
-    embed: str = "tubelet"
-    """Tokeniser: tubelet, space-time, depthwise or conv."""
+    embed: Annotated[str, NamesOf("tubelet.nn.create", "TOKENISERS")] = "tubelet"
+    """Tokeniser, as for training."""
     temporal_depth: int = 4
     """Blocks of vivit2's temporal encoder."""
     json: bool = False

@@ -40,8 +40,8 @@ def make_embed(config: ModelConfig) -> Tokeniser:
         raise ValueError(f"unknown pad {c.pad!r}: expected 'mean', or None: a size must be whole tubelets")
     if c.frames is not None and (c.kind != "tubelet" or c.stride != c.patch):
         raise ValueError("uniform frame sampling (frames=...) goes with embed='tubelet' and no stride of its own")
-    if c.kind in ("conv", "resnet") and c.stride != c.patch:
-        raise ValueError(f"embed={c.kind!r} steps by its patch {c.patch}, got stride={c.stride}: give both alike")
     embed = EMBEDS[c.kind](config.channels, config.stages[0].dim, c, config.clip[0] == 1)
+    if embed.stride != tuple(c.stride):
+        raise ValueError(f"embed={c.kind!r} steps by its patch {c.patch}, got stride={c.stride}: give both alike")
     embed.pad = c.pad == "mean"
     return embed

@@ -10,7 +10,7 @@ from tubelet.nn.grid import Size3
 class EmbedConfig:
     """A tokeniser. Sizes are (frames, px, px)."""
 
-    kind: str = "tubelet"  # or "space-time", "depthwise", "conv", "resnet"
+    kind: str = "tubelet"  # a name in `tubelet.nn.build.EMBEDS`
     patch: Size3  # what a token sees
     stride: Size3  # from one token to the next
     frames: int | None = None  # uniform frame sampling: frames of a clip that are embedded; None: all

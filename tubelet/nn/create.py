@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from tubelet.nn.build import EMBEDS
 from tubelet.nn.config import EmbedConfig, ModelConfig, Stage, WindowStage
 from tubelet.nn.families import FAMILIES
 from tubelet.nn.grid import Grid, Size3, triple
@@ -16,6 +17,11 @@ from tubelet.nn.resnet import RESNETS
 
 # Learned tables by the axes they vary along; a stage takes its share of them.
 TABLES = {"joint": ("thw",), "space+time": ("hw", "t"), "t+h+w": ("t", "h", "w")}
+# Tokenisers by name, each as fields of EmbedConfig; a ResNet goes by the name of its layers.
+TOKENISERS: dict[str, dict[str, Any]] = {
+    **{kind: {"kind": kind} for kind in EMBEDS if kind != "resnet"},
+    **{name: {"kind": "resnet", "layers": layers, "widths": widths} for name, (layers, widths) in RESNETS.items()},
+}
 
 
 def list_models() -> list[str]:
@@ -73,14 +79,15 @@ def model_config(
         clip: the (T, H, W) that position tables are made for; (16, 224, 224) or, for images, (1, 224, 224).
         num_classes: 0 for a model without head, which gives its features.
         channels: of a clip.
-        embed: tokeniser: "tubelet", "space-time", "depthwise", "conv", or a ResNet (see `tubelet.nn.RESNETS`).
+        embed: tokeniser: one of `tubelet.nn.create.TOKENISERS`.
         attend, pool: instead of the family's, e.g. attend="t,hw", pool="mean".
         position: instead of the family's: learned tables "joint", "space+time" or "t+h+w"; "fixed"; or made for each
             size anew: "sincos", "rotary".
         mean, std: for uint8 clips, per channel, of pixels in [0, 1].
 
     Raises:
-        ValueError: unknown name (with the nearest ones) or position, or a clip or settings that the family lacks.
+        ValueError: unknown name (with the nearest ones), tokeniser or position, or a clip or settings that the family
+            lacks.
     """
     family, numbers, patch = parse(name)
     line = FAMILIES[family]
@@ -88,13 +95,10 @@ def model_config(
     if line.image and made_for[0] > patch[0]:
         raise ValueError(f"{name!r} sees one frame, got clip={made_for}: use clip=(1, H, W), or a model for video")
     config = family_config(family, numbers, patch=patch, clip=made_for, num_classes=num_classes, channels=channels)
-    if embed in RESNETS:
-        layers, widths = RESNETS[embed]
-        config = config.with_embed(kind="resnet", layers=layers, widths=widths)
-    else:
-        config = config.with_embed(kind=embed)
+    if embed not in TOKENISERS:
+        raise ValueError(f"unknown tokeniser {embed!r}: expected one of {', '.join(TOKENISERS)}")
     stages = [override(stage, position, pool) for stage in config.stages]
-    config = replace(config, stages=tuple(stages), mean=tuple(mean), std=tuple(std))
+    config = replace(config.with_embed(**TOKENISERS[embed]), stages=tuple(stages), mean=tuple(mean), std=tuple(std))
     return config if attend is None else config.with_stage(0, attend=attend)
 
 

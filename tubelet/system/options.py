@@ -4,10 +4,18 @@ import ast
 import difflib
 import inspect
 import re
-from argparse import SUPPRESS, ArgumentError, ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
+from argparse import (
+    SUPPRESS,
+    ArgumentError,
+    ArgumentParser,
+    ArgumentTypeError,
+    BooleanOptionalAction,
+    RawDescriptionHelpFormatter,
+)
 from collections.abc import Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from textwrap import dedent
@@ -18,6 +26,20 @@ T = TypeVar("T")
 POSITIONAL = object()
 Positional = Annotated[T, POSITIONAL]  # a field that is told by its place, not by its name
 SHOWN: dict[Any, str] = {int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+
+
+@dataclass(frozen=True)
+class NamesOf:
+    """The values of an option: the names in a table, `table` of `module`, which is opened once the option is typed."""
+
+    module: str
+    table: str
+
+    def __call__(self, typed: str) -> str:
+        names = getattr(import_module(self.module), self.table)
+        if typed not in names:
+            raise ArgumentTypeError(f"no {typed!r}: expected one of {', '.join(names)}")
+        return typed
 
 
 class Parser(ArgumentParser):
@@ -107,6 +129,8 @@ def settings_of(hint: Any) -> tuple[dict[str, Any], list[Any]]:
     nargs = "+" if ... in more else 1 + len(more) if more else None
     choices = get_args(kind) if get_origin(kind) is Literal else None
     metavar = tuple(marks[0].split()) if isinstance(nargs, int) else "|".join(choices or ()) or SHOWN.get(kind)
+    if marks and isinstance(marks[0], NamesOf):
+        kind, metavar = marks.pop(), "NAME"
     return {"type": str if choices else kind, "nargs": nargs, "choices": choices, "metavar": metavar}, marks
 
 

@@ -1,4 +1,4 @@
-"""Settings of a training run: the only definition, from which flags, TOML keys and the stored JSON derive."""
+"""Settings of a training run: the only definition, from which flags and the stored JSON derive."""
 
 import math
 import re
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tubelet.system.options import Positional
+from tubelet.system.options import NamesOf, Positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,16 +16,17 @@ class TrainConfig:
 
     data: Positional[Path]
     """Folder of class folders, folder with train/ val/ test/, or CSV file (path, label[, start, end, split, group])."""
-    task: Literal["classification", "multilabel", "regression"] = "classification"
-    """What is learned: one class of several, all that hold of several (cells a;b), or numbers."""
+    task: Annotated[str, NamesOf("tubelet.tasks", "TASKS")] = "classification"
+    """What is learned: classification (one class of several), multilabel (all that hold, cells a;b), or regression
+    (numbers)."""
     labels: tuple[str, ...] = ("label",)
     """Columns of the table that hold it; several only where they hold numbers."""
     out: Path | None = None
     """Run directory; runs/NAME-OF-THE-DATA if left out."""
     model: str | None = None
     """family-size/patch[xtubelet], such as vivit2-S/16x2."""
-    embed: Literal["tubelet", "space-time", "depthwise", "conv"] | None = None
-    """Tokeniser."""
+    embed: Annotated[str, NamesOf("tubelet.nn.create", "TOKENISERS")] | None = None
+    """Tokeniser: tubelet, space-time, depthwise, conv, or a ResNet such as resnet50."""
     init: str | None = None
     """Weights to start from: a run of tubelet or its model.safetensors; or an image ViT: a .safetensors file with
     timm's names, or a timm name on the Hugging Face hub (or hf-hub:owner/name)."""

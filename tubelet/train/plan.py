@@ -21,7 +21,7 @@ from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
 from tubelet.predict.answer import parse_views
 from tubelet.predict.precision import has_bfloat16
 from tubelet.system.device import free_memory
-from tubelet.tasks import TASKS
+from tubelet.tasks import find_task
 from tubelet.train.clip_size import choose_spec
 from tubelet.train.config import TrainConfig
 from tubelet.train.init import Start, choose_rates, find_start
@@ -70,7 +70,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
 
     Raises ValueError for data or settings that cannot work; MediaError is one.
     """
-    found = find_items(config.data, task=TASKS[config.task], labels=config.labels)
+    found = find_items(config.data, task=find_task(config.task), labels=config.labels)
     source = assign_splits(found, val_share=config.val_share, seed=config.seed)
     learned = source.task.targets([item.label for item in source.items if item.split == "train"])
     source = replace(source, task=source.task.learn_from(learned))

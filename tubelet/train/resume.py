@@ -9,7 +9,7 @@ from typing import Any
 from tubelet.data.table import write_table
 from tubelet.runs.lock import LOCK
 from tubelet.runs.run import BAD_FILES, CARD, FEATURES, METRICS, MODEL, SPLIT, Run, is_leftover
-from tubelet.tasks import TASKS
+from tubelet.tasks import find_task
 from tubelet.train.config import CHOSEN, MAY_CHANGE, TrainConfig
 from tubelet.train.plan import Plan
 from tubelet.train.show import info_of, learned_of, plan_rows
@@ -105,7 +105,7 @@ def compared_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that a run must go on with, by name: those asked for, and those chosen for the rest."""
     train = TrainConfig.from_json({"data": "", **settings["train"]}).to_json()
     if train["label_smoothing"] is None:
-        train["label_smoothing"] = TASKS[train["task"]].smoothing
+        train["label_smoothing"] = find_task(train["task"]).smoothing
     asked = {key: value for key, value in train.items() if key not in (*MAY_CHANGE, *CHOSEN)}
     config = read_config(settings["model"]).to_json()  # a run of 0.1.0 goes on
     parts = {"": config, "embed ": config.pop("embed")}
