@@ -592,7 +592,8 @@ def test_codecs_off_the_list_are_not_decoded(tmp_path):
 
 def test_pictures_beyond_the_limit(tmp_path, monkeypatch):
     path = write_numbered(tmp_path / "a.mp4", 3)
-    monkeypatch.setattr(decoder, "MAX_PIXELS", 1000)
+    for module in (decoder, formats):
+        monkeypatch.setattr(module, "MAX_PIXELS", 1000)
     check_error(path, "too-big", "its pictures have 80x48 pixels, more than 1000 in all. Scale it down first.")
 
 
