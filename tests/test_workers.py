@@ -20,6 +20,7 @@ from test_check import clips
 
 import tubelet.data.health_cache
 from tubelet.check import check
+from tubelet.data.bad_files import BadFiles
 from tubelet.data.dataset import BadFile
 from tubelet.data.health_cache import Checked
 from tubelet.data.items import Item, Source
@@ -28,7 +29,6 @@ from tubelet.media.reader import MediaError, index, read_frames, read_sound
 from tubelet.media.workers import START, Workers
 from tubelet.runs.run import Run
 from tubelet.tasks import Classification
-from tubelet.data.bad_files import BadFiles
 from tubelet.train.preflight import look_at_files
 
 # A child that does what the names of files say; the folder of the first file holds the notes of all.
