@@ -25,7 +25,7 @@ from tubelet.tasks import Results, Task
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Answers for labelled clips, those of a split unless it is None, and what they are worth."""
+    """Answers for labelled clips, those of a split unless it is None, and their figures."""
 
     split: str | None
     views: str
@@ -41,14 +41,13 @@ class Evaluation:
         return [one for one in self.answers if one.values is None]
 
     def seconds(self) -> tuple[float, float]:
-        """How long all clips are, and how much of them was looked at."""
+        """The length of all clips, and of the parts of them that were seen."""
         whole, seen = (sum(getattr(one, name) or 0.0 for one in self.read) for name in ("seconds", "seconds_seen"))
         return round(whole, 3), round(seen, 3)
 
     def to_json(self) -> dict[str, Any]:
-        seconds, seen = self.seconds()
-        figures = {"seconds": seconds, "seconds_seen": seen}
-        return {"split": self.split, "views": self.views, **self.results.to_json(), **figures}
+        seconds = dict(zip(("seconds", "seconds_seen"), self.seconds()))
+        return {"split": self.split, "views": self.views, **self.results.to_json(), **seconds}
 
 
 def evaluate(

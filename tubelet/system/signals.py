@@ -34,8 +34,12 @@ def signals(*, show: bool) -> Iterator[list[int]]:
         nonlocal first
         if caught and "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - first < PASSED_ON_SECONDS:
             return
-        if caught:
-            end_at_once(number)
+        if caught:  # without waiting for threads that read
+            if hasattr(sys, "ps1") or "ipykernel" in sys.modules:  # a notebook, whose process is not to end
+                raise KeyboardInterrupt
+            with suppress(RuntimeError, OSError):
+                console.show_cursor(True)
+            os._exit(128 + number)
         first = time.monotonic()
         caught.append(number)
         if show:
@@ -44,12 +48,3 @@ def signals(*, show: bool) -> Iterator[list[int]]:
 
     with handle(catch, signal.SIGINT, signal.SIGTERM):
         yield caught
-
-
-def end_at_once(number: int) -> None:
-    """No waiting for threads that read; a notebook, whose process this is not to end, waits for them."""
-    if hasattr(sys, "ps1") or "ipykernel" in sys.modules:
-        raise KeyboardInterrupt
-    with suppress(RuntimeError, OSError):
-        console.show_cursor(True)
-    os._exit(128 + number)

@@ -51,7 +51,8 @@ def choose_spec(
     shapes = [(data.healths[item.path].width, data.healths[item.path].height) for item in train]
     aspect = float(np.median([width / height for width, height in shapes]))
     frames = 1 if source.kind == "image" else config.frames or multiple_near(8 if config.init else 16, length)
-    short = short_side(config, device, side)
+    on_gpu, on_others = (224, 112) if config.init else (112, SMALLEST_PX)  # px that are trained on within minutes
+    short = multiple_near(on_gpu if device.type == "cuda" else on_others, side)
     native = float(np.median([min(shape) for shape in shapes]))
     if short == SMALLEST_PX and not (config.init or config.model):
         short = affordable_side(config, aspect, native_px=native, clips=len(train), frames=frames, side=side)
@@ -87,12 +88,6 @@ def like(spec: ClipSpec, config: TrainConfig) -> ClipSpec:
         crop=(height, width),
         resize=(round(height * spec.resize[0] / spec.crop[0]), round(width * spec.resize[1] / spec.crop[1])),
     )
-
-
-def short_side(config: TrainConfig, device: torch.device, side: int) -> int:
-    """Short side of a clip in px, a multiple of the patch: what the device can train on within minutes."""
-    on_gpu, on_others = (224, 112) if config.init else (112, SMALLEST_PX)
-    return multiple_near(on_gpu if device.type == "cuda" else on_others, side)
 
 
 def affordable_side(config: TrainConfig, aspect: float, *, native_px: float, clips: int, frames: int, side: int) -> int:

@@ -42,14 +42,14 @@ Views = tuple[Tensor, list[str]]  # of one clip, the centre first: clips (V, C, 
 
 @dataclass(frozen=True)
 class Features:
-    """The features of clips, in the place of `Clips`. A clip that cannot be read keeps its place, with None."""
+    """The features of clips, in the place of `Clips`, by their numbers; a clip that cannot be read has none."""
 
-    found: list[Views | None]
+    found: dict[int, Views]
     targets: Tensor  # (N, ...)
     bad: BadFiles
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.targets)
 
     def random(
         self, number: int, changes: Changes, rng: np.random.Generator, *, single_frame: bool = False
@@ -57,25 +57,20 @@ class Features:
         """One view of a clip, drawn at random: codes (t, D) and the label. It was changed when it was computed."""
         if self.is_bad(number):
             return None
-        codes, labels = self.views(number)
+        codes, labels = self.found[number]
         view = int(rng.integers(len(labels)))
         return codes[view].float(), labels[view]
 
     def centre(self, number: int) -> Tensor:
         """Codes (t, D) of the middle clip."""
-        return self.views(number)[0][0].float()
+        return self.found[number][0][0].float()
 
     def is_bad(self, number: int) -> bool:
-        return self.found[number] is None
+        return number not in self.found
 
     def all(self) -> Tensor:
-        """Codes (N, t, D) of all views that there are."""
-        return torch.cat([codes.float() for codes, _ in filter(None, self.found)])
-
-    def views(self, number: int) -> Views:
-        found = self.found[number]
-        assert found is not None, "a clip that could not be read has no features"
-        return found
+        """Codes (N, t, D) of all views that there are, in the order of the clips."""
+        return torch.cat([self.found[number][0].float() for number in sorted(self.found)])
 
 
 class Cache:
@@ -109,8 +104,9 @@ class Cache:
             ValueError: more training files than `--max-bad` allows cannot be read.
         """
         begun, plan, bad = time.monotonic(), self.plan, self.bad
-        found = [None if item.name in bad else self.read(item, views) for item in items]
-        todo = [number for number, item in enumerate(items) if found[number] is None and item.name not in bad]
+        good = [number for number, item in enumerate(items) if item.name not in bad]
+        found = {number: kept for number in good if (kept := self.read(items[number], views))}
+        todo = [number for number in good if number not in found]
         making = partial(views_of, plan=plan, views=views)
         clips = prefetch(making, (items[n] for n in todo), threads=plan.workers, ahead=2 * plan.workers)
         with signals(show=show) as caught, bar(title, len(todo), show=show) as progress, closing(clips):
@@ -169,7 +165,7 @@ class Cache:
         return self.folder / (hashlib.sha256(json.dumps(clip).encode()).hexdigest()[:KEY_LENGTH] + ".safetensors")
 
     def account(self, features: Features, *, computed: int, seconds: float) -> str:
-        whole = [codes for codes, _ in filter(None, features.found)]
+        whole = [codes for codes, _ in features.found.values()]
         views, steps, dim = whole[0].shape if whole else (0, 0, 0)
         taken = sum(codes.numel() * codes.element_size() for codes in whole)
         pace = f", {computed} of them computed in {clock(seconds)}" if computed else ", all there already"

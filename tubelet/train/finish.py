@@ -54,7 +54,10 @@ def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) ->
     bad.announce(BadFile(one.path, one.code, one.note, plan.data.held_out) for one in evaluation.failed)
     write_labelled(evaluation.answers, task, run.path / PREDICTIONS)
     results = evaluation.to_json()
-    results["kept"] = kept_of(fit)
+    step, score = (fit.best.step, fit.best.score) if fit.best else (fit.step, None)
+    epoch = step * config.batch / len(fit.clips)
+    which = "best" if fit.best else "last"  # of the looks at validation clips, or of the steps
+    results["kept"] = {"which": which, "step": step, "epoch": epoch, fit.task.figure_name: score}
     baseline = config.baseline and plan.spec.kind == "video"
     results["single_frame"] = single_frame(fit, show=show) if baseline else None
     results |= {"train_files": bad.train_files, "train_skipped": bad.skipped}
@@ -109,13 +112,6 @@ def evaluate_split(
             after=lambda _: progress.advance(f"{progress.done + 1}/{progress.total} clips"),
         )
     return measure_answers(answers, task, split=split, views=views), time.monotonic() - begun
-
-
-def kept_of(fit: Fit) -> dict[str, Any]:
-    """Which weights are kept: those of the best look at validation clips, with its score, or the last."""
-    step, score = (fit.best.step, fit.best.score) if fit.best else (fit.step, None)
-    epoch = step * fit.plan.config.batch / len(fit.clips)
-    return {"which": "best" if fit.best else "last", "step": step, "epoch": epoch, fit.task.figure_name: score}
 
 
 def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:

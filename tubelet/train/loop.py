@@ -1,10 +1,10 @@
 """The steps of a training with a bar, looks at the held-out clips, checkpoints, and a way to stop."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,8 +42,12 @@ def train_steps(
     saved = time.monotonic()
     waits: list[tuple[float, float]] = []
     held_score, stop = "", 0
-    board = curves(run, wanted=plan.config.tensorboard and team.first)
-    with signals(show=team.first) as caught, board as draw, bar(title, pace.steps, show=show) as progress:
+    board: Any = nullcontext()
+    if plan.config.tensorboard and team.first:
+        from torch.utils.tensorboard import SummaryWriter
+
+        board = SummaryWriter(run.path / "tensorboard")
+    with signals(show=team.first) as caught, board as writer, bar(title, pace.steps, show=show) as progress:
         progress.done = fit.step
 
         def after(figures: dict[str, float]) -> bool:
@@ -64,7 +68,7 @@ def train_steps(
             if show and step == FIRST_STEPS[-1]:
                 say("pace", pace_words(fit))
             if look_due or step == pace.steps:
-                held_score = f" held out {100 * validate_and_log(fit, run, held, recent, draw):.0f}%"
+                held_score = f" held out {100 * validate_and_log(fit, run, held, recent, writer):.0f}%"
                 patience = plan.config.patience
                 if patience is not None and fit.best is not None and fit.best.worse_looks >= patience:
                     pace.take(replace(pace.decision, step=step, progress=1.0, steps=step))
@@ -80,7 +84,11 @@ def train_steps(
                     say("warning", missed)
                 saved = time.monotonic()
             if found:
-                check_bad(fit, run, recent)
+                try:
+                    team.together(bad.check)
+                except ValueError:  # in every process
+                    fit.save(run, recent)
+                    raise
             return bool(stop)
 
         fit.run(after=after)
@@ -122,40 +130,34 @@ def pace_words(fit: Fit) -> str:
     )
 
 
-def validate_and_log(
-    fit: Fit,
-    run: Run,
-    held: Clips | Features,
-    recent: list[dict[str, float]],
-    draw: Callable[[dict[str, float], int], None],
-) -> float:
-    """Writes down how the recent steps went, and a look at the held-out clips, whose score it gives."""
+def validate_and_log(fit: Fit, run: Run, held: Clips | Features, recent: list[dict[str, float]], writer: Any) -> float:
+    """Logs the means of the recent steps and the loss and score on held-out clips; returns the score. Where it is the
+    best so far, the weights are kept. Every process must call this.
+
+    writer: of curves for TensorBoard, or None.
+    """
     mean, name = summary(recent, fit), fit.task.figure_name
     when = {"step": fit.step, "epoch": fit.step / (len(fit.clips) / fit.plan.config.batch)}
     recent.clear()
     begun = time.monotonic()
     loss, score = fit.team.gather(validate(fit, held))[0]
-    if fit.plan.data.chooses:
-        keep_best(fit, score, loss)
+    if fit.plan.data.chooses and fit.best and not (score, -loss) > (fit.best.score, -fit.best.loss):
+        fit.best.worse_looks += 1
+    elif fit.plan.data.chooses:
+        weights = {name: value.detach().cpu().clone() for name, value in fit.final_weights().items()}
+        fit.best = Best(fit.step, score, loss, weights)
     if fit.team.first:
         run.log({"kind": "train", **when, **mean})
         run.log({"kind": "val", **when, "loss": loss, name: score})
-    draw({**mean, "val_loss": loss, f"val_{name}": score}, fit.step)
+    if writer:
+        for key, value in {**mean, "val_loss": loss, f"val_{name}": score}.items():
+            writer.add_scalar(key, value, fit.step)
     if budget := fit.pace.budget:
         seconds = time.monotonic() - begun
         budget.looks_seconds = seconds * round(count_validations(fit, held) * (1 - fit.pace.progress(fit.step)))
         if isinstance(held, Clips):  # the encoder of features is not at work in a look
             budget.clip_seconds = seconds / min(len(held), VALIDATION_CLIPS)
     return score
-
-
-def keep_best(fit: Fit, score: float, loss: float) -> None:
-    """Keeps the weights where a look at validation clips is the best so far; every process must call this."""
-    if fit.best is None or (score, -loss) > (fit.best.score, -fit.best.loss):
-        weights = {name: value.detach().cpu().clone() for name, value in fit.final_weights().items()}
-        fit.best = Best(fit.step, score, loss, weights)
-    else:
-        fit.best.worse_looks += 1
 
 
 def wait_words(waits: list[tuple[float, float]], *, from_files: bool) -> str:
@@ -166,16 +168,8 @@ def wait_words(waits: list[tuple[float, float]], *, from_files: bool) -> str:
     return f"{100 * share:.0f}% of {clock(seconds)}{advice}"
 
 
-def check_bad(fit: Fit, run: Run, recent: list[dict[str, float]]) -> None:
-    """Raises ValueError, in every process and with all saved, where more files than allowed cannot be read."""
-    try:
-        fit.team.together(fit.clips.bad.check)
-    except ValueError:
-        fit.save(run, recent)
-        raise
-
-
 def summary(recent: list[dict[str, float]], fit: Fit) -> dict[str, float]:
+    """Means of the figures of steps, and their clips a second and share of waiting."""
     seconds = sum(f["seconds"] for f in recent)
     return {
         "loss": float(np.mean([f["loss"] for f in recent])),
@@ -220,20 +214,3 @@ def validate(fit: Fit, held: Clips | Features) -> tuple[float, float]:
     if not seen:
         raise ValueError(f"none of {len(chosen)} held-out clips can be decoded: repair them")
     return losses / seen, score / seen
-
-
-@contextmanager
-def curves(run: Run, *, wanted: bool) -> Iterator[Callable[[dict[str, float], int], None]]:
-    """What adds a step's values to curves for TensorBoard; to nothing unless they are wanted."""
-    if not wanted:
-        yield lambda values, step: None
-        return
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(run.path / "tensorboard") as board:
-
-        def draw(values: dict[str, float], step: int) -> None:
-            for name, value in values.items():
-                board.add_scalar(name, value, step)
-
-        yield draw

@@ -1,4 +1,4 @@
-"""Looks at the data and the machine and settles everything that the settings left open, before anything is trained."""
+"""The plan of a training: all that the settings left open, settled by the data and the machine."""
 
 import re
 from collections import Counter
@@ -110,7 +110,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
 
 
 def balance_note(source: Source, config: TrainConfig) -> list[str]:
-    """What is said of training classes that are uneven."""
+    """A note on training classes that are uneven. Raises ValueError where --balance has no classes to draw."""
     if not source.task.exclusive:
         if config.balance:
             raise ValueError(f"--balance draws clips by their one class, got {source.task.kind}: leave it out")

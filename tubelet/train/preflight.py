@@ -1,4 +1,4 @@
-"""Looks at every file of a data set before training: known ones are not opened, unreadable ones are named."""
+"""The check of every file of a data set before training: known ones are not opened, unreadable ones are named."""
 
 import math
 from collections import Counter
@@ -80,7 +80,10 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
         notes.append(f"{plural(len(faults), 'file')} cannot be read: {without}{in_lines(source, faults)}")
     usable = {path: health for path, health in healths.items() if health.usable}
     if damaged := [health for health in usable.values() if not health.ok]:
-        notes.append(f"{plural(len(damaged), 'file')} damaged but used: {losses(damaged)}; `tubelet check` names them")
+        lost, frames = sum(health.bad_frames for health in damaged), sum(health.frames for health in damaged)
+        seconds = sum(end - begin for health in damaged for begin, end in health.bad_spans)
+        losses = f"{lost} of {lost + frames} frames ({seconds:.1f} s) are lost"
+        notes.append(f"{plural(len(damaged), 'file')} damaged but used: {losses}; `tubelet check` names them")
     items = tuple(item for item in source.items if item.split != "train" or item not in faults)
     kept = replace(source, items=items)
     return Data(source=kept, healths=usable, bad=tuple(bad), notes=(*source.notes, *notes))
@@ -147,10 +150,3 @@ def in_lines(source: Source, faults: dict[Item, tuple[str, str]]) -> str:
     lines = [f"\n  {visible(f'{source.root / item.path}: {message}')}" for item, (_, message) in faults.items()]
     more = f"\n  and {len(lines) - SHOWN} more; `tubelet check` names them all" if len(lines) > SHOWN else ""
     return "".join(lines[:SHOWN]) + more
-
-
-def losses(damaged: list[Health]) -> str:
-    """How much of them is lost."""
-    lost, frames = sum(health.bad_frames for health in damaged), sum(health.frames for health in damaged)
-    seconds = sum(end - begin for health in damaged for begin, end in health.bad_spans)
-    return f"{lost} of {lost + frames} frames ({seconds:.1f} s) are lost"

@@ -23,7 +23,11 @@ def find_run(config: TrainConfig) -> Run:
     Raises:
         ValueError: there is something that is no run.
     """
-    run = Run(config.out) if config.out else next_run(Path("runs") / name_of(config.data))
+    run = (
+        Run(config.out)
+        if config.out
+        else next_run(Path("runs") / Path(os.path.abspath(config.data)).name.removesuffix(".csv"))
+    )
     if run.config_file.is_file():
         return run
     names = [file.name for file in run.path.iterdir()] if run.path.is_dir() else []
@@ -75,10 +79,6 @@ def checkpoint_bytes(plan: Plan) -> int:
     """Weights that learn, two moments of each, and their average where there is one, in float32."""
     learned = learned_of(plan.model)[0] if plan.config.freeze else info_of(plan.model).parameters
     return 4 * learned * (3 + bool(plan.config.ema))
-
-
-def name_of(data: Path) -> str:
-    return Path(os.path.abspath(data)).name.removesuffix(".csv")
 
 
 def next_run(base: Path) -> Run:

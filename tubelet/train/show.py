@@ -1,4 +1,4 @@
-"""What a training says: its plan and its results."""
+"""A training on the screen: its plan and its results."""
 
 import shlex
 from functools import cache

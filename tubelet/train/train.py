@@ -99,7 +99,12 @@ def train(plan: Plan, run: Run, team: Team, *, begun: float, show: bool) -> None
     budget = budget_of(run.config["train"], plan, begun)
     train_clips, held_clips = team.together(lambda: get(model, plan, run, team, bad, budget, show=show))
     pace = Pace(most_steps(plan, train_clips), budget=budget, file=run.pace_file if team.first else None)
-    fit = Fit(plan=plan, model=learner(model, train_clips), clips=train_clips, team=team, pace=pace)
+    learner: SpaceTimeTransformer | Rest = model
+    if isinstance(train_clips, Features):
+        learner = Rest(model)
+        if not learner.encoders:
+            learner.standardise(train_clips.all())
+    fit = Fit(plan=plan, model=learner, clips=train_clips, team=team, pace=pace)
     recent: list[dict[str, float]] = []
     if checkpoint:
         average, best = bool(config.ema), "best" in checkpoint.state
@@ -191,16 +196,6 @@ def new_model(plan: Plan, run: Run, team: Team, *, init: bool, show: bool) -> Sp
         if show:
             say("started from", f"{plan.start.init}: {len(lines)} lines in {run.path / INIT}")
     return model
-
-
-def learner(model: SpaceTimeTransformer, clips: Clips | Features) -> SpaceTimeTransformer | Rest:
-    """The part of a model that learns from clips, or from features."""
-    if isinstance(clips, Clips):
-        return model
-    rest = Rest(model)
-    if not rest.encoders:
-        rest.standardise(clips.all())
-    return rest
 
 
 def features_of(

@@ -160,8 +160,10 @@ class Fit:
             group["lr"] = rate * group["scale"]
         self.wrapped.train()
         loss_sum, score = torch.zeros((), device=device), torch.zeros((), device=device)
+        # processes exchange gradients once a step, with its last part
+        no_sync = self.wrapped.no_sync if isinstance(self.wrapped, nn.parallel.DistributedDataParallel) else nullcontext
         for i, (clips, targets) in enumerate(parts):
-            with self.quiet(last=i == len(parts) - 1):
+            with nullcontext() if i == len(parts) - 1 else no_sync():
                 logits, loss = self.loss(clips.to(device), targets.to(device), part=i)
                 (loss / len(parts)).backward()
             loss_sum += loss.detach()
@@ -204,12 +206,6 @@ class Fit:
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.team.device.type, torch.bfloat16, enabled=self.plan.bfloat16)
-
-    def quiet(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Gradients are exchanged once a step, with its last part."""
-        if isinstance(self.wrapped, nn.parallel.DistributedDataParallel) and not last:
-            return self.wrapped.no_sync()
-        return nullcontext()
 
     def update_average(self) -> None:
         if self.average is None:
