@@ -131,7 +131,7 @@ def test_features_from_the_disk_are_those_computed_now(videos: Path, vit: str, t
         clips, labels = views_of(item, plan, 2)
         live = encode(cache.model, clips)
         for features in (fresh, read):
-            codes, told = features.views(number)
+            codes, told = features.found[number]
             assert codes.dtype == torch.float32
             assert torch.equal(codes, live)
             assert told == labels
