@@ -9,8 +9,8 @@ from tiny import blocks_of, tiny
 
 from tubelet.nn import FAMILIES, SpaceTimeTransformer
 from tubelet.tasks import Classification
-from tubelet.train.mixup import mix_pairs
 from tubelet.train.optim import layer_depths, learning_rate, make_optimizer
+from tubelet.train.trainer import mix_pairs
 
 torch.set_num_threads(1)
 

@@ -95,11 +95,7 @@ def evaluate(
 
 
 def measure_answers(answers: list[Answer], task: Task, *, split: str | None, views: str) -> Evaluation:
-    """The figures of answers for labelled clips.
-
-    Raises:
-        ValueError: no file could be read.
-    """
+    """The figures of answers for labelled clips. Raises ValueError: no file could be read."""
     read = [one for one in answers if one.values is not None]
     if not read:
         raise ValueError(

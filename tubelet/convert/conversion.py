@@ -110,9 +110,6 @@ def convert_back(src: str | os.PathLike[str], dst: str | os.PathLike[str], *, di
     return file
 
 
-# ---- before
-
-
 def check_free(dst: str | os.PathLike[str]) -> None:
     path = Path(dst)
     empty_folder = path.is_dir() and not any(path.iterdir()) and path.suffix != ".safetensors"
@@ -163,11 +160,7 @@ def resolve(foreign: Foreign, dialect: str, classes: Sequence[str] | Path | None
 
 
 def read_classes(file: Path) -> list[str]:
-    """Class names, one a line.
-
-    Raises:
-        ValueError: no such file, or none in it.
-    """
+    """Class names, one a line. Raises ValueError: no such file, or none in it."""
     try:
         names = [line.strip() for line in file.read_text(encoding="utf-8").rstrip().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -175,9 +168,6 @@ def read_classes(file: Path) -> list[str]:
     if not names or not all(names):
         raise ValueError(f"{file}: empty lines, expected class names, one a line")
     return names
-
-
-# ---- what is printed
 
 
 def show_model(

@@ -28,11 +28,7 @@ EMBEDS: dict[str, Callable[[int, int, EmbedConfig, bool], Tokeniser]] = {
 
 
 def make_embed(config: ModelConfig) -> Tokeniser:
-    """The tokeniser of a model.
-
-    Raises:
-        ValueError: unknown kind, or a setting that this kind does not have.
-    """
+    """The tokeniser of a model. Raises ValueError: unknown kind, or a setting that this kind does not have."""
     c = config.embed
     if c.kind not in EMBEDS:
         raise ValueError(f"unknown tokeniser {c.kind!r}: expected one of {', '.join(EMBEDS)}")

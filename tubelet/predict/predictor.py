@@ -65,11 +65,7 @@ class Predictor:
 
     @property
     def model(self) -> SpaceTimeTransformer:
-        """The model in torch.
-
-        Raises:
-            ValueError: it was exported.
-        """
+        """The model in torch. Raises ValueError: it was exported."""
         if isinstance(self.answers, Exported):
             raise ValueError("an exported model only answers whole clips: give the run that it was made from")
         return self.answers

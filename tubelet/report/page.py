@@ -77,9 +77,8 @@ class Finished:
     @property
     def classes(self) -> list[str]:
         """The outputs that clips are counted by; none where they are numbers."""
-        return [
-            name for name in self.task.names if any(name in counts for counts in self.config["data"]["counts"].values())
-        ]
+        counted = set().union(*self.config["data"]["counts"].values())
+        return [name for name in self.task.names if name in counted]
 
     @cached_property
     def shown(self) -> list["Shown"]:

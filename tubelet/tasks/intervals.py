@@ -28,10 +28,8 @@ def group_interval(groups: Sequence[str], measure: Callable[[np.ndarray], float]
     Source: Kott 2001, "The delete-a-group jackknife", Journal of Official Statistics 17(4).
     """
     names, group = np.unique(np.asarray(groups), return_inverse=True)
-    blocks = min(len(names), MOST_BLOCKS)
-    if blocks < 2:
-        return [-math.inf, 1.0]
-    block = np.random.default_rng(0).permutation(len(names))[group] % blocks
+    blocks = min(len(names), MOST_BLOCKS) if len(names) > 1 else 0
+    block = np.random.default_rng(0).permutation(len(names))[group] % max(blocks, 1)
     whole = measure(np.arange(len(block)))
     left = np.array([measure(np.flatnonzero(block != number)) for number in range(blocks)])
     left = left[~np.isnan(left)]

@@ -146,9 +146,7 @@ class TrainConfig:
         settings["data"] = Path(settings["data"])
         for name in ("out", "cache", "label_swaps"):
             settings[name] = None if settings.get(name) is None else Path(settings[name])
-        for name in ("size", "labels"):
-            if settings.get(name) is not None:
-                settings[name] = tuple(settings[name])
+        settings |= {name: tuple(settings[name]) for name in ("size", "labels") if settings.get(name)}
         return cls(**settings)
 
 
@@ -162,23 +160,9 @@ SHARES = ("ema", "drop_path", "dropout", "label_smoothing", "val_share")
 
 # May differ between the run that stopped and the one that goes on: they change where or how fast it runs, not what.
 MAY_CHANGE = (
-    "data",
-    "out",
     "label_swaps",  # what is in it is compared
-    "minutes",
-    "epochs",
-    "accumulate",
-    "checkpointing",
-    "device",
-    "shard",
-    "save_minutes",
-    "max_bad",
-    "workers",
-    "tensorboard",
-    "baseline",
-    "compare",
-    "cache",
-    "views",
+    *("data", "out", "cache", "minutes", "epochs", "accumulate", "checkpointing", "device", "shard", "save_minutes"),
+    *("max_bad", "workers", "tensorboard", "baseline", "compare", "views"),
 )
 
 # Left open or not, these end up in the model and the ClipSpec, which are compared instead.

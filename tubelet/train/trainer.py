@@ -24,7 +24,6 @@ from tubelet.tasks import Task
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.feature_cache import Features
-from tubelet.train.mixup import mix_pairs
 from tubelet.train.optim import learning_rate, make_optimizer
 from tubelet.train.pace import Decision, Pace
 from tubelet.train.plan import Plan
@@ -279,6 +278,22 @@ class Fit:
 def rename_score(figures: dict[str, Any], old: str) -> dict[str, Any]:
     """Figures of a checkpoint of 0.1.0, which had the score under an old name, as they are named today."""
     return {"score" if name == old else name: value for name, value in figures.items()}
+
+
+def mix_pairs(clips: Tensor, targets: Tensor, shares: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Mixup within neighbouring pairs of the batch, (B, ...), (B, outputs) -> same; shares (B / 2,) in [0, 1]: what
+    the two clips of each pair keep of themselves.
+
+    Pairs, unlike a shuffled batch, stay together however a batch is spread over processes and parts, so the result
+    does not depend on that. Source: arXiv 1710.09412.
+    """
+    kept = torch.from_numpy(shares.astype(np.float32)).repeat_interleave(2).to(clips.device)
+
+    def mix(x: Tensor) -> Tensor:
+        own = kept.view(-1, *[1] * (x.ndim - 1))
+        return own * x + (1 - own) * x.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+
+    return mix(clips), mix(targets)
 
 
 def part_of_batch(config: TrainConfig, team_size: int) -> int:

@@ -50,11 +50,7 @@ class Taken:
 
 
 def recognise(names: Collection[str]) -> str:
-    """The dialect that tensors of these names are in.
-
-    Raises:
-        ValueError: none that we know.
-    """
+    """The dialect that tensors of these names are in. Raises ValueError: none that we know."""
     wrapper = wrapper_of(names)
     for name, dialect in DIALECTS.items():
         if any(wrapper + mark in names for mark in dialect.fingerprint):

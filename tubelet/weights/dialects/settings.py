@@ -66,9 +66,6 @@ class Settings:
     gelu: str | None = None
 
 
-# ---- in the words of transformers
-
-
 def video_settings(
     model_type: str, config: Json, preprocessor: Json, *, frames: str = "num_frames", size: str = "image_size"
 ) -> Settings:
@@ -158,9 +155,6 @@ def heads_of_timm(architecture: str, args: Json) -> int | tuple[int, ...] | None
         return exception
     found = re.match(r"(?:vit|deit3?)_([a-z]+)_(?:distilled_)?(?:patch\d+|r\d*)_", architecture)
     return VIT_HEADS.get(found[1]) if found else None
-
-
-# ---- values of JSON, checked
 
 
 def checked(config: Json, key: str, fits: Callable[[Any], bool], expected: str) -> Any:
