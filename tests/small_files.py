@@ -17,6 +17,7 @@ _VPX = {"g": "6", "deadline": "good", "cpu-used": "5", "threads": "1"}  # not re
 _GOP = {"g": "6", "bf": "2", "threads": "1"}
 _FRONT, _FRAGMENTS = {"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}
 _UNLISTED = {"strict": "-2"}
+_ALONE = {"threads": "1"}  # or the bytes depend on the machine
 _REPEATABLE = {"fflags": "+bitexact"}  # no random numbers of streams, no versions
 
 # Name -> encoder, its options, those of the container. The part after the last dot names the container.
@@ -39,8 +40,8 @@ VIDEOS: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
     "mpeg2.ts": ("mpeg2video", _GOP, {}),
     "flv1.flv": ("flv", {"g": "6"}, {}),
     "wmv2.wmv": ("wmv2", {"g": "6"}, {}),
-    "mjpeg.avi": ("mjpeg", {}, {}),
-    "mjpeg.mov": ("mjpeg", {}, _FRONT),
+    "mjpeg.avi": ("mjpeg", _ALONE, {}),
+    "mjpeg.mov": ("mjpeg", _ALONE, _FRONT),
     "prores.mov": ("prores", {}, _FRONT),
     "ffv1.mkv": ("ffv1", {}, {}),
     "huffyuv.avi": ("huffyuv", {}, {}),
@@ -107,7 +108,7 @@ def picture(name: str, codec: str, pixel_format: str, size: tuple[int, int] = (H
         with av.open(str(path), "w", format="image2", options={"update": "1"}) as container:
             stream = container.add_stream(codec, rate=1)
             stream.height, stream.width = size
-            stream.pix_fmt = pixel_format
+            stream.pix_fmt, stream.codec_context.thread_count = pixel_format, 1
             frame = av.VideoFrame.from_ndarray(numbered_frames(1, *size, first=77)[0]).reformat(format=pixel_format)
             container.mux([*stream.encode(frame), *stream.encode()])
         return path.read_bytes()
