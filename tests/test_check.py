@@ -217,14 +217,14 @@ def test_links_do_not_lead_round_in_circles(tmp_path: Path, capsys: Capture) -> 
 
 
 def test_a_folder_that_cannot_be_entered_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, listdir = clips(tmp_path / "clips", 1), os.listdir
+    data, scandir = clips(tmp_path / "clips", 1), os.scandir
 
     def refuse(path: str | Path) -> Any:
         if Path(path).name == "walk":
             raise PermissionError(13, "Permission denied", str(path))
-        return listdir(path)
+        return scandir(path)
 
-    monkeypatch.setattr("tubelet.data.walk.os.listdir", refuse)
+    monkeypatch.setattr("tubelet.data.walk.os.scandir", refuse)
     found = check(data, show=False)
     assert [(health.path, health.ok, health.code) for health in found] == [
         (f"{data}/run/0.mp4", True, "ok"),

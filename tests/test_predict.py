@@ -506,14 +506,14 @@ def test_a_folder_that_may_not_be_looked_into_is_not_passed_over(
 ) -> None:
     (tmp_path / "closed").mkdir()
     (tmp_path / "a.mp4").touch()
-    listed = os.listdir
+    listed = os.scandir
 
     def refuse(path: str | Path) -> Any:
         if Path(path).name == "closed":
             raise PermissionError(13, "Permission denied", str(path))
         return listed(path)
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(ValueError, match="closed/: you may not look into this folder: check the permissions"):
         find_files([tmp_path])
 

@@ -282,13 +282,13 @@ def test_the_error_passes_between_processes() -> None:
 def test_folders_and_tables_that_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, *GOOD, "sit/e.wav", "run/deep/f.wav", "stand/")
     (tmp_path / "t.csv").write_text("path,label\n")
-    listed, read = os.listdir, Path.read_bytes
+    listed, read = os.scandir, Path.read_bytes
 
     def closed(path: Path) -> None:
         if path.name in ("sit", "deep", "t.csv"):
             raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(os, "listdir", lambda path: (closed(Path(path)), listed(path))[1])
+    monkeypatch.setattr(os, "scandir", lambda path: (closed(Path(path)), listed(path))[1])
     monkeypatch.setattr(Path, "read_bytes", lambda path: (closed(path), read(path))[1])
     error = problems_of(tmp_path)
     assert [(one.kind, one.where) for one in error.problems] == [

@@ -75,9 +75,9 @@ class _Walk:
             self.found.problems.append(Problem("layout", str(self.root), f"{what}; {LAYOUT}"))
         for folder in sorted({self.root, *(folder.parent for _, folder in classes)}):
             for entry in self.entries(folder):
-                if is_hidden(entry.name) or not entry.is_dir():
+                if is_hidden(entry.name) or not os.path.isdir(entry):
                     what = HIDDEN if is_hidden(entry.name) else _OUTSIDE
-                    self.ignored[what].append(entry.relative_to(self.root).as_posix())
+                    self.ignored[what].append(Path(entry).relative_to(self.root).as_posix())
         return classes
 
     def check_splits(self, splits: list[Path], beside: list[Path]) -> None:
@@ -91,7 +91,7 @@ class _Walk:
             self.found.problems.append(Problem("layout", str(self.root), message))
 
     def subfolders(self, folder: Path) -> list[Path]:
-        return [entry for entry in self.entries(folder) if os.path.isdir(entry) and not is_hidden(entry.name)]
+        return [Path(entry) for entry in self.entries(folder) if os.path.isdir(entry) and not is_hidden(entry.name)]
 
     def media_files(self, folder: Path, seen: set[tuple[int, int]]) -> list[Path]:
         """All media files in a folder, at any depth; `seen` folders are left out, and those entered are added to it."""
@@ -103,7 +103,7 @@ class _Walk:
                 files.append(path)
         return files
 
-    def entries(self, folder: Path) -> list[Path]:
+    def entries(self, folder: Path) -> list[os.DirEntry[str]]:
         """The entries of a folder, sorted; one that cannot be looked into is a problem, once."""
         try:
             return list_folder(folder)

@@ -45,11 +45,10 @@ def list_media(data: Path) -> Listing:
 
 def walk(root: Path) -> Listing:
     """All files with the suffix of a medium, at any depth, by `look_through`."""
-    files: list[str] = []
+    files, closed = list[str](), list[str]()
     passed: Counter[str] = Counter()
-    closed: list[str] = []
 
-    def entries(folder: Path) -> list[Path]:
+    def entries(folder: Path) -> list[os.DirEntry[str]]:
         try:
             return list_folder(folder)
         except OSError:
@@ -69,7 +68,7 @@ def walk(root: Path) -> Listing:
 
 
 def look_through(
-    folder: Path, seen: set[tuple[int, int]], entries: Callable[[Path], list[Path]]
+    folder: Path, seen: set[tuple[int, int]], entries: Callable[[Path], list[os.DirEntry[str]]]
 ) -> Iterator[tuple[Path, str]]:
     """Yields what is in a folder, at any depth, and why it is passed over: HIDDEN ... OTHER, or "" for a media file.
 
@@ -84,19 +83,20 @@ def look_through(
         seen.add(identity(here))
         folders = []
         for entry in entries(here):
+            path, link = Path(entry), entry.is_symlink()  # what is no link is known from its folder
             if is_hidden(entry.name):
-                yield entry, HIDDEN
-            elif os.path.isdir(entry):
-                folders.append(entry)
-            elif not os.path.isfile(entry):
-                yield entry, IRREGULAR
+                yield path, HIDDEN
+            elif os.path.isdir(path) if link else entry.is_dir():
+                folders.append(path)
+            elif not (os.path.isfile(path) if link else entry.is_file()):
+                yield path, IRREGULAR
             else:
-                yield entry, "" if entry.suffix.lower() in MEDIA_SUFFIXES else OTHER
+                yield path, "" if path.suffix.lower() in MEDIA_SUFFIXES else OTHER
         left += folders[::-1]
 
 
-def list_folder(folder: Path) -> list[Path]:
-    return [folder / name for name in sorted(os.listdir(folder))]
+def list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    return sorted(os.scandir(folder), key=lambda entry: entry.name)
 
 
 def is_hidden(name: str) -> bool:

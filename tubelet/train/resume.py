@@ -114,8 +114,8 @@ def compared_settings(settings: dict[str, Any]) -> dict[str, Any]:
     spec = {f"clip's {key}": value for key, value in settings["clip_spec"].items()}
     changes = ("horizontal flip", "playing backwards")  # what a class becomes then is said in the plan alone
     words = [line.removeprefix("note: ") for line in settings.get("plan", ()) if any(one in line for one in changes)]
-    swaps = {"label_swaps": settings.get("label_swaps"), "changes": words}
-    return {**asked, "model": settings.get("model_name"), **model, **spec, **swaps}
+    named = {"model": settings.get("model_name"), "label_swaps": settings.get("label_swaps"), "changes": words}
+    return {**asked, **named, **model, **spec}
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:
