@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
+from test_tasks import random_answers
 
 import tubelet.report
 from tubelet.data.table import Item
@@ -26,15 +27,6 @@ from tubelet.tasks import Classification, MultiLabel, Regression, Task
 
 DIRECTIONS = ["left", "right", "up", "down"]
 NBSP = "\N{NO-BREAK SPACE}"
-
-
-def random_answers(k: int, n: int, *, seed: int, right: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (n,) and probabilities (n, k), the label the likeliest in about `right` of the rows."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, k, n)
-    probabilities = rng.dirichlet(np.ones(k), n)
-    probabilities[np.arange(n), np.where(rng.random(n) < right, labels, rng.integers(0, k, n))] += 1.5
-    return labels, probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
 def make_run(

@@ -142,6 +142,7 @@ def train(command: Train) -> int:
 
 
 def run_training(config: TrainConfig, *, as_json: bool) -> int:
+    from tubelet.runs.run import RESULTS
     from tubelet.train.distributed import Elsewhere
     from tubelet.train.train import Stopped, train_fn
 
@@ -155,7 +156,7 @@ def run_training(config: TrainConfig, *, as_json: bool) -> int:
         return 128 + stop.signal
     if not in_first_process():
         return 0
-    results = json.loads((run / "results.json").read_text())
+    results = json.loads((run / RESULTS).read_text())
     if as_json:
         print_json({"run": run, "results": results})
     return SOME_FAILED if results["failed"] else 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from torch import Tensor
 
 from tubelet.data.items import Item, Source, find_items
 from tubelet.data.splits import with_groups
@@ -17,7 +18,7 @@ from tubelet.predict.answer import Answer
 from tubelet.predict.predictor import Predictor
 from tubelet.predict.show import seen_words
 from tubelet.predict.tables import write_labelled
-from tubelet.runs.run import Run
+from tubelet.runs.run import CONFIG, SPLIT, Run
 from tubelet.system.console import bar, console, facts, say
 from tubelet.system.text import percent, plural, visible
 from tubelet.tasks import Results, Task
@@ -96,16 +97,24 @@ def evaluate(
 
 def measure_answers(answers: list[Answer], task: Task, *, split: str | None, views: str) -> Evaluation:
     """The figures of answers for labelled clips. Raises ValueError: no file could be read."""
+    read, targets, values = stack_read(answers, task)
+    groups = [one.item.group or one.item.path for one in read]
+    results = task.measure(targets, values, groups=groups, failed=len(answers) - len(read))
+    return Evaluation(split, views, answers, results)
+
+
+def stack_read(answers: list[Answer], task: Task) -> tuple[list[Answer], Tensor, np.ndarray]:
+    """The N answers for files that could be read, their targets (N, ...) and values (N, outputs).
+
+    Raises ValueError: no file could be read.
+    """
     read = [one for one in answers if one.values is not None]
     if not read:
         raise ValueError(
             f"none of {len(answers)} files could be read:\n  " + "\n  ".join(a.status for a in answers[:5])
         )
     values = np.stack([one.values for one in read if one.values is not None])
-    groups = [one.item.group or one.item.path for one in read]
-    targets = task.targets([one.item.label for one in read])
-    results = task.measure(targets, values, groups=groups, failed=len(answers) - len(read))
-    return Evaluation(split, views, answers, results)
+    return read, task.targets([one.item.label for one in read]), values
 
 
 def choose_items(run: Path | None, source: Source, split: str | None) -> tuple[str | None, list[Item]]:
@@ -134,7 +143,7 @@ def clip_of(root: Path, item: Item) -> Clip:
 def trained_on(run: Path) -> set[Clip]:
     """The clips that the model of a run was trained on, where they still are; none where that is not known."""
     folder = run if run.is_dir() else run.parent
-    if not ((folder / "split.csv").is_file() and (folder / "config.json").is_file()):
+    if not ((folder / SPLIT).is_file() and (folder / CONFIG).is_file()):
         return set()
     data = Run(folder).config["data"]
     if not (isinstance(data, dict) and isinstance(data.get("root"), str)):
@@ -145,7 +154,7 @@ def trained_on(run: Path) -> set[Clip]:
         return float(text) if text else None
 
     try:
-        with open(folder / "split.csv", newline="", encoding="utf-8", errors="surrogateescape") as table:
+        with open(folder / SPLIT, newline="", encoding="utf-8", errors="surrogateescape") as table:
             rows = [row for row in csv.DictReader(table) if row["split"] == "train"]
         return {clip_of(root, Item(r["path"], r["label"], seconds(r["start"]), seconds(r["end"]))) for r in rows}
     except (KeyError, TypeError, ValueError, csv.Error) as error:

@@ -14,9 +14,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from tubelet.evaluate import Evaluation
+from tubelet.evaluate import Evaluation, stack_read
 from tubelet.predict.answer import predict_item
 from tubelet.report.plots import curve_svg, sound_uri, strip_uri
+from tubelet.runs.run import BAD_FILES, CARD, CONFIG, METRICS, MODEL, PREDICTIONS, REPORT, RESULTS, SPLIT
 from tubelet.system.files import write_whole
 from tubelet.system.text import percent, plural, visible
 from tubelet.tasks import Results, Task
@@ -34,14 +35,14 @@ NOUNS = {"video": "clip", "image": "image", "sound": "recording"}
 # Hugging Face's names for the tasks.
 _TASKS = {"video": "video-classification", "image": "image-classification", "sound": "audio-classification"}
 _CONTENTS = {
-    "bad_files.jsonl": "the files that could not be read, and why",
-    "config.json": "the model, its input, the classes, the data and the training settings",
-    "metrics.jsonl": "loss, accuracy and speed along the training, one record a line",
-    "model.safetensors": "the weights, with the class names and the input they want",
-    "predictions.csv": "the answer to every file of the test, with all probabilities",
-    "report.html": "the results above as a page with curves, confusions and the worst mistakes",
-    "results.json": "the results above, for programs",
-    "split.csv": "which file was used for what",
+    BAD_FILES: "the files that could not be read, and why",
+    CONFIG: "the model, its input, the classes, the data and the training settings",
+    METRICS: "loss, accuracy and speed along the training, one record a line",
+    MODEL: "the weights, with the class names and the input they want",
+    PREDICTIONS: "the answer to every file of the test, with all probabilities",
+    REPORT: "the results above as a page with curves, confusions and the worst mistakes",
+    RESULTS: "the results above, for programs",
+    SPLIT: "which file was used for what",
 }
 
 
@@ -83,9 +84,7 @@ class Finished:
     @cached_property
     def shown(self) -> list["Shown"]:
         """The clips that were answered, with the answers in words."""
-        read = self.evaluation.read
-        targets = self.task.targets([one.item.label for one in read])
-        values = np.stack([one.values for one in read if one.values is not None])
+        read, targets, values = stack_read(self.evaluation.answers, self.task)
         errors = self.task.errors(targets, values).tolist()
         words = [predict_item(one, self.task) for one in read]
         return [
@@ -158,10 +157,7 @@ def write_report(
     columns, rows = run.summary.table()
     page = render(
         "report.html.jinja",
-        run=run,
-        summary=run.summary,
-        sentence=say_verdict(run),
-        warnings=find_warnings(run),
+        run,
         curves=curves,
         kept=describe_kept(run, curves["best"]),
         most_classes=MOST_CLASSES,
@@ -177,29 +173,26 @@ def write_report(
         failed_shown=FAILED_SHOWN,
         settings=list_settings(run),
     )
-    write_whole(file := run.path / "report.html", page)
+    write_whole(file := run.path / REPORT, page)
     return file
 
 
 def write_card(run: Finished) -> Path:
     """Writes RUN/README.md, a Hugging Face model card; replaces an older one in one step."""
-    names = {"README.md", "report.html", *(path.name for path in run.path.iterdir() if path.name[0] != ".")}
+    names = {CARD, REPORT, *(path.name for path in run.path.iterdir() if path.name[0] != ".")}
     columns, rows = run.summary.table()
     card = render(
         "card.md.jinja",
-        run=run,
-        summary=run.summary,
-        sentence=say_verdict(run),
-        warnings=find_warnings(run),
+        run,
         pipeline=_TASKS[run.config["data"]["kind"]],
         dataset=Path(run.config["data"]["root"]).name,
         settings={name: choose_set(run.config[name]) for name in ("model", "clip_spec", "train")},
         columns=columns,
         rows=rows,
-        names=sorted(names - {"README.md"}),
+        names=sorted(names - {CARD}),
         contents=_CONTENTS,
     )
-    write_whole(file := run.path / "README.md", card)
+    write_whole(file := run.path / CARD, card)
     return file
 
 
@@ -383,7 +376,8 @@ def markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#&~])", r"\\\1", printable(text))
 
 
-def render(template: str, **names: Any) -> str:
+def render(template: str, run: Finished, **names: Any) -> str:
+    """A template filled in with a run, what page and card both say of it, and what is this one's alone."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -395,7 +389,7 @@ def render(template: str, **names: Any) -> str:
     )
     environment.filters |= {
         "percent": percent,
-        "number": names["summary"].number,
+        "number": run.summary.number,
         "share": format_share,
         "width": format_width,
         "setting": format_setting,
@@ -403,4 +397,5 @@ def render(template: str, **names: Any) -> str:
         "plural": plural,
         "markdown": markdown,
     }
-    return environment.from_string(files("tubelet.report").joinpath(template).read_text("utf-8")).render(names)
+    both = {"run": run, "summary": run.summary, "sentence": say_verdict(run), "warnings": find_warnings(run)}
+    return environment.from_string(files("tubelet.report").joinpath(template).read_text("utf-8")).render(both | names)

@@ -10,7 +10,7 @@ import torch
 
 from tubelet.data.bad_files import BadFile
 from tubelet.data.clips import load_frames
-from tubelet.evaluate import Evaluation, measure_answers
+from tubelet.evaluate import Evaluation, measure_answers, stack_read
 from tubelet.media.reader import MediaError, read_sound
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
@@ -85,8 +85,8 @@ def settle_task(model: SpaceTimeTransformer, plan: Plan, team: Team, *, show: bo
     if not (plan.data.chooses and task.settles):
         return task
     chosen, _ = evaluate_split(model, task, plan, team, split="val", show=show)
-    values = np.stack([one.values for one in chosen.read if one.values is not None])
-    return task.settle(task.targets([one.item.label for one in chosen.read]), values)
+    _, targets, values = stack_read(chosen.answers, task)
+    return task.settle(targets, values)
 
 
 def evaluate_split(
