@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tubelet.data.bad_files import BadFile
 from tubelet.data.dataset import Clips
 from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError
@@ -17,8 +18,11 @@ from tubelet.system.console import bar, clock, say
 from tubelet.system.signals import Stopped, signals
 from tubelet.system.text import plural
 from tubelet.train.feature_cache import Features
-from tubelet.train.pace import FIRST_STEPS
+from tubelet.train.pace import FIRST_STEPS, Decision
 from tubelet.train.trainer import Best, Fit
+
+# After a step, of one process: its figures, a signal or 0, whether to save, bad files, a decision on the pace.
+Word = tuple[dict[str, float], int, bool, list[BadFile], Decision | None]
 
 VALIDATIONS = (5, 20)  # fewest and most times that held-out clips are looked at during training
 VALIDATION_CLIPS = 256  # how many of them, at most, each time
@@ -55,10 +59,7 @@ def train_steps(
             due = time.monotonic() - saved > 60 * plan.config.save_minutes
             wanted = pace.decide(fit.step, figures["seconds"]) if team.first else None
             mine = figures, caught[0] if caught else 0, due, bad.unannounced(), wanted
-            every, stops, dues, founds, decisions = zip(*team.gather(mine))
-            means = {name: float(np.mean([one[name] for one in every])) for name in ("loss", "score")}
-            figures, stop, due = {**every[0], **means}, max(stops), any(dues)
-            found, decision = [*chain(*founds)], decisions[0]
+            figures, stop, due, found, decision = agree(team.gather(mine))
             recent.append(figures)
             bad.announce(found)
             waits.append((figures["waited"], figures["seconds"]))
@@ -97,6 +98,14 @@ def train_steps(
         say("data wait", wait_words(waits, from_files=from_files))
     if stop:
         raise Stopped(run.path, stop)
+
+
+def agree(words: list[Word]) -> Word:
+    """The words of all processes as one: loss and score are means, the strongest signal counts, one that wants to save
+    is enough, bad files are those that any found, and the first decides."""
+    figures, signals, dues, bad, decisions = zip(*words)
+    means = {name: float(np.mean([one[name] for one in figures])) for name in ("loss", "score")}
+    return {**figures[0], **means}, max(signals), any(dues), [*chain(*bad)], decisions[0]
 
 
 def count_validations(fit: Fit, held: Clips | Features) -> int:
