@@ -83,14 +83,20 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     parse_views(config.views, spec.kind)  # raises for views that the kind does not have
     name, model, model_notes = choose_model(config, spec, len(source.task.names), device, start)
     changes, change_notes = choose_changes(config, source)
+    uneven = balance_note(source, config)  # before what takes long: it may refuse the settings
     lr, layer_decay = choose_rates(config, model)
     bfloat16, why = has_bfloat16(device)
     if config.dtype != "auto":
         bfloat16, why = config.dtype == "bfloat16", "as told"
     seconds_to_compare = NEAR_SHARE * 60 * config.minutes if config.epochs is None else MOST_SECONDS
     spec_notes += near_duplicate_notes(source, workers=workers, seconds=min(MOST_SECONDS, seconds_to_compare))
-    spec_notes += balance_note(source, config)
-    notes = [*model_notes, *spec_notes, *change_notes, f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}"]
+    notes = [
+        *model_notes,
+        *spec_notes,
+        *uneven,
+        *change_notes,
+        f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}",
+    ]
     return Plan(
         config=config,
         data=data,
