@@ -94,3 +94,29 @@ def encode_steps(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
 def classify_steps(model: SpaceTimeTransformer, steps: Tensor) -> Tensor:
     """The rest of the model on windows of encoded steps, (B, t, D) -> (B, classes)."""
     return Rest(model)(steps)
+
+
+@torch.no_grad()
+def see_steps(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
+    """What a model sees at each step of clips, in the light of the whole clip: (B, C, T, H, W) -> (B, t, D).
+
+    The last encoder's tokens, averaged over height and width. Averaged over the steps too, they are the features of a
+    model that pools by the mean.
+    """
+    return step_means(model.stack, *model.embedded(clip))
+
+
+@torch.no_grad()
+def see_encoded_steps(model: SpaceTimeTransformer, steps: Tensor) -> Tensor:
+    """The same from encoded steps, (B, t, D) -> (B, t, D')."""
+    return step_means(model.stack[1:], steps, Grid(steps.shape[1], 1, 1))
+
+
+def step_means(encoders: Sequence[AnyEncoder], x: Tensor, grid: Grid) -> Tensor:
+    """Tokens (B, N, D) on a grid -> the means (B, t, D') of those of each step after all encoders."""
+    if not encoders:
+        return x.unflatten(1, tuple(grid)).mean((2, 3))
+    for encoder in encoders[:-1]:
+        x, grid = encoder(x, grid)
+    x, grid = encoders[-1].tokens(x, grid)
+    return x[:, encoders[-1].prefix_size :].unflatten(1, tuple(grid)).mean((2, 3))

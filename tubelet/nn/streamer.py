@@ -1,16 +1,17 @@
 """Answers over a window that slides along an endless clip; where the model allows it, each step is encoded once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.nn.split import classify_steps, encode_steps, encodes_steps_apart
+from tubelet.nn.split import classify_steps, encode_steps, encodes_steps_apart, see_encoded_steps, see_steps
 
 TOGETHER = 16  # steps encoded, or windows of steps classified, at a time: bounds memory, whatever is pushed
 
 Answer = tuple[int, Tensor]  # first frame of the window, logits (classes,)
+ReadWindows = Callable[[SpaceTimeTransformer, Tensor], Tensor]  # clips or encoded steps (B, ...) -> answers (B, ...)
 
 
 class Streamer:
@@ -26,12 +27,13 @@ class Streamer:
     Args:
         window: frames that one answer sees; hop: frames from one window to the next. Both in whole steps of the
             tokeniser.
+        each_step: answers are what is seen at each step of a window, (steps, D), in the place of its logits.
 
     Raises:
         ValueError: a window or hop that is not whole steps.
     """
 
-    def __init__(self, model: SpaceTimeTransformer, *, window: int, hop: int):
+    def __init__(self, model: SpaceTimeTransformer, *, window: int, hop: int, each_step: bool = False):
         self.length, self.step = model.embed.patch[0], model.embed.stride[0]  # frames
         for name, frames, least in (("window", window, self.length), ("hop", hop, self.step)):
             if frames < least or (frames - least) % self.step:
@@ -40,6 +42,9 @@ class Streamer:
                     f"{least}, {least + self.step}, {least + 2 * self.step} and so on"
                 )
         self.model, self.recomputes = model.eval(), not encodes_steps_apart(model)
+        classify: ReadWindows = SpaceTimeTransformer.__call__ if self.recomputes else classify_steps
+        see: ReadWindows = see_steps if self.recomputes else see_encoded_steps
+        self.read = see if each_step else classify
         self.window, self.hop = (window - self.length) // self.step + 1, hop // self.step  # steps
         self.seen = 0  # frames pushed
         self.next = 0  # step at which the next window begins
@@ -120,16 +125,15 @@ class Streamer:
     @torch.no_grad()
     def answers(self, starts: Sequence[int], length: int) -> Iterator[Answer]:
         """The answers for windows of `length` steps."""
-        together = 1 if self.recomputes else TOGETHER
+        together = max(1, TOGETHER // length) if self.recomputes else TOGETHER
         for i in range(0, len(starts), together):
             some = starts[i : i + together]
             if self.recomputes:
-                logits = self.model(torch.stack([self.cut(start, start + length) for start in some]))
+                windows = [self.cut(start, start + length) for start in some]
             else:
-                places = [start - self.first_code for start in some]
-                logits = classify_steps(self.model, torch.stack([self.codes[k : k + length] for k in places]))
+                windows = [self.codes[start - self.first_code :][:length] for start in some]
             self.last = some[-1]
-            yield from zip([start * self.step for start in some], logits, strict=True)
+            yield from zip([start * self.step for start in some], self.read(self.model, torch.stack(windows)))
 
     def forget(self) -> None:
         """Drops what neither the next window nor the last whole one needs."""
