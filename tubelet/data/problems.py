@@ -14,7 +14,7 @@ KINDS = (  # these names stay
     *("missing", "unreadable", "layout"),
     *("empty-class", "few-classes", "few-clips", "alike-classes", "class-name", "unseen-class"),
     *("mixed-kinds", "header", "broken-row", "cells", "empty-path", "missing-file", "not-media"),
-    *("empty-label", "label", "times", "split", "repeated", "two-labels", "leak"),
+    *("empty-label", "label", "times", "overlap", "split", "repeated", "two-labels", "leak"),
 )
 
 

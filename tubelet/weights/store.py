@@ -21,13 +21,21 @@ from tubelet.weights.settings import read_config
 FILE = "model.safetensors"
 WEIGHTS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # what becomes float32: numbers of a fraction
 MOST_SHOWN = 40
+BESIDE = "beside."  # begins the names of tensors that are no weights of the model
 
 
-def save(model: SpaceTimeTransformer, path: str | os.PathLike[str], *, about: dict[str, Any] | None = None) -> Path:
+def save(
+    model: SpaceTimeTransformer,
+    path: str | os.PathLike[str],
+    *,
+    about: dict[str, Any] | None = None,
+    beside: Mapping[str, torch.Tensor] | None = None,
+) -> Path:
     """Writes a model to `path`, a .safetensors file, or a folder that gets `model.safetensors`; returns the file.
 
     `about` is any JSON (class names, ClipSpec) that should travel with the weights; `read_about` gives it back.
-    The file appears whole or not at all.
+    `beside` are tensors that should, such as those of another head; `ModelFile.beside` gives them back. The file
+    appears whole or not at all.
 
     Raises:
         ValueError: the model is no longer the one that its config describes, so that `load` could not make it again.
@@ -41,8 +49,8 @@ def save(model: SpaceTimeTransformer, path: str | os.PathLike[str], *, about: di
     refuse(misfits(expected, model.state_dict()), what)
     file.parent.mkdir(parents=True, exist_ok=True)
     header = {"model": model.config.to_json(), "input_size": list(model.input_size), "about": about or {}}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_tensors(file, tensors, header)
+    tensors = model.state_dict() | {f"{BESIDE}{name}": tensor for name, tensor in (beside or {}).items()}
+    write_tensors(file, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header)
     return file
 
 
@@ -125,7 +133,7 @@ class ModelFile:
         except (ValueError, RuntimeError, TypeError, ArithmeticError, LookupError) as error:
             raise self.unusable(error) from error
         own = model.state_dict()
-        refuse(misfits(own, self.listed), str(self.file))
+        refuse(misfits(own, {n: t for n, t in self.listed.items() if not n.startswith(BESIDE)}), str(self.file))
         tensors = self.tensors()
         refuse(misfits(own, tensors) or not_finite(own, tensors), str(self.file))
         # copied, for the file may change; not into the model, which has no memory yet
@@ -134,7 +142,13 @@ class ModelFile:
         return model.eval()
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        return load_checked(self.file)
+        """The weights of the model."""
+        return {name: tensor for name, tensor in load_checked(self.file).items() if not name.startswith(BESIDE)}
+
+    def beside(self, prefix: str = "") -> dict[str, torch.Tensor]:
+        """The tensors beside the weights whose names begin with `prefix`, by what follows it."""
+        begin, tensors = BESIDE + prefix, load_checked(self.file)
+        return {name.removeprefix(begin): tensor for name, tensor in tensors.items() if name.startswith(begin)}
 
     def unusable(self, error: Exception) -> ValueError:
         return ValueError(f"{self.file}: no model can be made of its settings ({error}): copy or train it again")

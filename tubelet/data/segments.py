@@ -1,0 +1,234 @@
+"""From a table of segments to the recordings that they lie in, with every fault said before any is decoded.
+
+path,start,end,label
+a.mp4,3.5,9,walk            what happens from second 3.5 to 9
+a.mp4,8,12.25,wave          segments of different labels may overlap
+b.mp4,,,                    a recording in which nothing happens
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tubelet.data.class_checks import count_problems, folded, name_problems
+from tubelet.data.duplicates import same_contents
+from tubelet.data.folder import KIND_OF_SUFFIX
+from tubelet.data.health_cache import Checked
+from tubelet.data.items import Source
+from tubelet.data.problems import DataProblems, Problem
+from tubelet.data.splits import assign_splits, with_groups
+from tubelet.data.table import TABLES, Item, read_table
+from tubelet.media.health import Health
+from tubelet.system.console import bar
+from tubelet.system.text import plural
+from tubelet.tasks import MultiLabel
+from tubelet.tasks.multilabel import NONE
+
+LAYOUT = "expected a table (.csv) whose rows are path,start,end,label, several for each file"
+BEYOND_SECONDS = 0.5  # that a segment may end after its file does: tables round, containers too
+HOLDS_SHARE = 0.5  # of a window that a segment covers, or of a segment that a window covers, from which on it holds
+LEAST_SHARE = 0.2  # of a window, below which a segment is too short to be seen in it
+
+Span = tuple[float, float, str]  # start_seconds, end_seconds, label
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A long file and what happens in it. path: posix, relative to the root of its table. split and group: as of an
+    `Item`."""
+
+    path: str
+    seconds: float
+    segments: tuple[Span, ...]
+    split: str = ""
+    group: str = ""
+
+    def named(self, label: str) -> list[tuple[float, float]]:
+        return [(start, end) for start, end, other in self.segments if other == label]
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """A data set of recordings, sorted by path. names: the labels, sorted. unreadable: files that cannot be opened, and
+    why; they are no recordings."""
+
+    root: Path
+    recordings: tuple[Recording, ...]
+    names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    unreadable: tuple[Health, ...] = ()
+
+    def of_split(self, split: str) -> list[Recording]:
+        return [one for one in self.recordings if one.split == split]
+
+    @property
+    def held_out(self) -> str:
+        """The split that results are measured on."""
+        return "test" if self.of_split("test") else "val"
+
+    def lengths(self, split: str = "train") -> np.ndarray:
+        """Seconds of all segments of a split, (N,)."""
+        return np.array([end - start for one in self.of_split(split) for start, end, _ in one.segments])
+
+
+def read_segments(path: str | Path, *, workers: int = 2, minimum: int = 2, show: bool = False) -> Recordings:
+    """The recordings of a table; splits are as it has them, and groups never empty.
+
+    minimum: segments that each label needs.
+
+    Raises:
+        DataProblems: `problems` holds all faults of the table, and of its times against the files.
+    """
+    table = Path(path).absolute()
+    if not (table.is_file() and table.suffix.lower() in TABLES):
+        kind = "layout" if table.exists() else "missing"
+        raise DataProblems(str(table), [Problem(kind, str(table), f"is no table of segments; {LAYOUT}")])
+    found = read_table(table, root=table.parent, task=MultiLabel)
+    problems = [*found.problems, *name_problems(found.names)]
+    problems += count_problems([*found.items, *found.faulty], MultiLabel.classes_in, minimum_clips=minimum)
+    rows: dict[str, list[Item]] = defaultdict(list)
+    for item in found.items:
+        rows[item.path].append(item)
+    healths = look_at(table.parent, sorted(rows), workers=workers, show=show)
+    recordings = []
+    for name, items in sorted(rows.items()):
+        problems += find_faults(name, items, healths[name])
+        recordings.append(make_recording(name, items, healths[name].duration_seconds))
+    if problems:
+        raise DataProblems(str(table), problems)
+    names = tuple(sorted(found.names - {NONE}))
+    unreadable = tuple(health for health in healths.values() if not health.usable)
+    readable = tuple(one for one in recordings if healths[one.path].usable)
+    grouped, notes = with_groups(as_source(Recordings(table.parent, readable, names)))
+    homes = {item.path: item.group for item in grouped}
+    readable = tuple(replace(one, group=homes[one.path]) for one in readable)
+    return Recordings(table.parent, readable, names, (*found.notes, *notes), unreadable)
+
+
+def split_recordings(data: Recordings, *, val_share: float, seed: int) -> Recordings:
+    """The same with a split for each, in whole groups: see `assign_splits`."""
+    source = assign_splits(as_source(data), val_share=val_share, seed=seed)
+    splits = {item.path: item.split for item in source.items}
+    recordings = tuple(replace(one, split=splits[one.path]) for one in data.recordings)
+    return replace(data, recordings=recordings, notes=(*data.notes, *source.notes))
+
+
+def as_source(data: Recordings) -> Source:
+    """Recordings as clips with all the labels that occur in them."""
+    items = [
+        Item(
+            one.path, ";".join(sorted({label for *_, label in one.segments})) or NONE, split=one.split, group=one.group
+        )
+        for one in data.recordings
+    ]
+    copies = same_contents(data.root, (item.path for item in items))
+    return Source(data.root, "video", tuple(items), MultiLabel(data.names), copies=copies)
+
+
+def look_at(root: Path, paths: Sequence[str], *, workers: int, show: bool) -> dict[str, Health]:
+    """The health of each file, by its path."""
+    checked = Checked.open(root)
+    with bar("looking at files", len(paths), show=show) as progress:
+        healths = {}
+        for path, health in zip(paths, checked.look(list(paths), threads=workers), strict=True):
+            healths[path] = health
+            progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
+    return healths
+
+
+def find_faults(path: str, items: Sequence[Item], health: Health) -> list[Problem]:
+    """All that is wrong with the rows of one file."""
+    problems = []
+    if KIND_OF_SUFFIX[Path(path).suffix.lower()] != "video":
+        problems.append(Problem("not-media", path, "no video: segments lie in long videos"))
+    for what, values in (("split", {item.split for item in items}), ("group", {item.group for item in items})):
+        if len(values - {""}) > 1:
+            listed = " and ".join(sorted(values - {""}))
+            problems.append(Problem("split", path, f"its rows name more than one {what} ({listed}): give all the same"))
+    for item in items:
+        timed = item.start_seconds is not None or item.end_seconds is not None
+        labels = MultiLabel.classes_in(item.label)
+        if timed and not labels and item.label != NONE:
+            problems.append(Problem("empty-label", item.name, "times without a label: name what happens then"))
+        if labels and not timed:
+            problems.append(Problem("times", path, f"{item.label!r} has neither start nor end: say when it happens"))
+        end = item.end_seconds or 0.0
+        if health.usable and max(item.start_seconds or 0.0, end - BEYOND_SECONDS) >= health.duration_seconds > 0:
+            message = f"outside of the file, which ends at {health.duration_seconds:.2f} s: mend the times"
+            problems.append(Problem("times", item.name, message))
+    return problems + find_overlaps(path, items)
+
+
+def find_overlaps(path: str, items: Sequence[Item]) -> list[Problem]:
+    """Rows of one label that share some of their time."""
+    spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for item in items:
+        for name in MultiLabel.classes_in(item.label):
+            end = float("inf") if item.end_seconds is None else item.end_seconds
+            spans[folded(name)].append((item.start_seconds or 0.0, end))
+    problems = []
+    for name, ranges in spans.items():
+        ranges.sort()
+        for (start, end), (then, until) in zip(ranges, ranges[1:], strict=False):
+            if then < end:
+                message = (
+                    f"{name!r} from {start:g} to {end:g} s and from {then:g} to {until:g} s overlap: make them one"
+                )
+                problems.append(Problem("overlap", path, message))
+    return problems
+
+
+def make_recording(path: str, items: Sequence[Item], seconds: float) -> Recording:
+    segments = []
+    for item in items:
+        start, end = item.start_seconds or 0.0, seconds if item.end_seconds is None else min(item.end_seconds, seconds)
+        segments += [(start, end, name) for name in MultiLabel.classes_in(item.label)]
+    split, group = (max(getattr(item, name) for item in items) for name in ("split", "group"))
+    return Recording(path, seconds, tuple(sorted(segments)), split, group)
+
+
+def choose_window(data: Recordings) -> float:
+    """Seconds of the windows that an encoder learns from: as long as the shorter segments, so that they fill one."""
+    return float(np.clip(np.quantile(data.lengths(), 0.25), 0.8, 3.2))
+
+
+def cut_windows(data: Recordings, window_seconds: float, *, seed: int) -> list[Item]:
+    """Windows of recordings, one after the other, each with the labels that hold in it.
+
+    A label holds where its segment covers half of the window, or the window half of its segment. Of the windows in
+    which nothing happens no more are kept, drawn by the seed, than there are others, in each split.
+    """
+    items = []
+    for one in data.recordings:
+        for number in range(max(1, int(one.seconds / window_seconds))):
+            start = number * window_seconds
+            end = min(start + window_seconds, one.seconds)
+            held = sorted({label for *span, label in one.segments if holds((start, end), (span[0], span[1]))})
+            items.append(Item(one.path, ";".join(held) or NONE, start, end, one.split, one.group))
+    kept = []
+    for split in ("train", "val", "test"):
+        busy = [item for item in items if item.split == split and item.label != NONE]
+        idle = [item for item in items if item.split == split and item.label == NONE]
+        order = np.random.default_rng(seed).permutation(len(idle))[: max(1, len(busy))]
+        kept += busy + [idle[number] for number in order]
+    return sorted(kept, key=lambda item: (item.path, item.start_seconds or 0.0))
+
+
+def holds(window: tuple[float, float], segment: tuple[float, float]) -> bool:
+    """Whether a label is to be told from a window, by start and end in seconds of both."""
+    length, own = window[1] - window[0], segment[1] - segment[0]
+    shared = min(window[1], segment[1]) - max(window[0], segment[0])
+    return shared >= HOLDS_SHARE * min(length, own) and shared >= LEAST_SHARE * length
+
+
+def say_counts(data: Recordings) -> str:
+    """ "24 recordings, 72 minutes: 310 segments of 6 labels"."""
+    segments = sum(len(one.segments) for one in data.recordings)
+    minutes = sum(one.seconds for one in data.recordings) / 60
+    return (
+        f"{plural(len(data.recordings), 'recording')}, {minutes:.3g} minutes: {plural(segments, 'segment')} of "
+        f"{plural(len(data.names), 'label')}"
+    )
