@@ -9,6 +9,7 @@ b.mp4,,,                    a recording in which nothing happens
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -172,7 +173,7 @@ def find_overlaps(path: str, items: Sequence[Item]) -> list[Problem]:
     problems = []
     for name, ranges in spans.items():
         ranges.sort()
-        for (start, end), (then, until) in zip(ranges, ranges[1:], strict=False):
+        for (start, end), (then, until) in pairwise(ranges):
             if then < end:
                 message = (
                     f"{name!r} from {start:g} to {end:g} s and from {then:g} to {until:g} s overlap: make them one"

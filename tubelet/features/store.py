@@ -7,6 +7,7 @@ adds, such as labels. Vectors of two files may be compared where their keys are 
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,18 @@ from tubelet.weights.store import read_tensors, write_tensors
 FORMAT = 3  # raised whenever the same settings give other codes, or a file holds them in another way
 
 
-def hash_encoder(model: SpaceTimeTransformer, **inputs: Any) -> str:
-    """The key of features: sha256 of all that they depend on, but for the media file. Another head or temporal encoder
-    makes no other features.
+def hash_encoder(model: SpaceTimeTransformer, *, encoders: int = 1, **inputs: Any) -> str:
+    """The key of features: sha256 of all that they depend on, but for the media file. Another head makes no other
+    features, nor does an encoder that comes after.
 
-    inputs: as JSON, how clips reach the encoder, such as a ClipSpec.
+    encoders: how many of the model made them. inputs: as JSON, how clips reach the first, such as a ClipSpec.
     """
     about = {"format": FORMAT, "encoder": model.config.encoder_settings(), **inputs}
+    more = [(f"encoder {number}", model.encoders[number]) for number in range(1, encoders)]
+    if more:
+        about["stages"] = [asdict(stage) for stage in model.config.stages[1:encoders]]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for part, module in (("embed", model.embed), ("encoder", model.encoders[0])):
+    for part, module in (("embed", model.embed), ("encoder", model.encoders[0]), *more):
         for name, value in sorted(module.state_dict().items()):
             digest.update(f"{part}.{name} {tuple(value.shape)} {value.dtype}".encode())
             digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy())
