@@ -1,0 +1,185 @@
+"""Segments found in videos: what is measured of them, and what finds some without a model."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tubelet.system.text import list_names, percent, plural
+from tubelet.tasks.detection import (
+    PROTOCOLS,
+    Found,
+    Row,
+    match_classes,
+    mean_average_precision,
+    point_f1,
+    point_hits,
+    time_f1,
+)
+from tubelet.tasks.intervals import group_interval
+from tubelet.tasks.task import Results, mean_known, none_if_unknown
+
+__all__ = [
+    *("Found", "Row", "SegmentResults", "guess_segments", "mean_average_precision", "measure_segments"),
+    *("point_f1", "time_f1"),
+]
+
+TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)  # as papers report THUMOS14
+STRICT_TIOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # as ActivityNet
+
+
+@dataclass(frozen=True)
+class SegmentResults(Results):
+    """What was found in `clips` files of `seconds` in all, which hold `segments` true segments.
+
+    map: mean average precision over the classes with a true segment and TIOUS, by the protocol of ActivityNet;
+    per_tiou: at each of these. map_strict: over STRICT_TIOUS. The F1, and the recall in per_class, are of the segments
+    with a score of `threshold` or more. baselines: the map of each, by what it is in words.
+    """
+
+    clips: int
+    failed: int
+    seconds: float
+    segments: int
+    map: float
+    interval: list[float]
+    per_tiou: list[float]
+    map_strict: float
+    map_strict_interval: list[float]
+    threshold: float
+    point_f1: float
+    frame_f1: float
+    baselines: dict[str, float]
+    per_class: list[dict[str, Any]]
+    confusion = None
+    figure_name: ClassVar[str] = "map"
+
+    def number(self, figure: float) -> str:
+        return f"{figure:.3f}" if math.isfinite(figure) else "–"
+
+    def say(self, figure: float) -> str:
+        return f"mAP {figure:.2f}" if math.isfinite(figure) else "mAP –"
+
+    def baseline(self) -> tuple[str, float]:
+        return max(self.baselines.items(), key=lambda one: one[1], default=("finding nothing", 0.0))
+
+    def facts(self) -> list[tuple[str, str]]:
+        low, high = map(self.number, self.map_strict_interval)
+        shown = f"of segments with a score of {self.threshold:g} or more"
+        best, _ = self.baseline()
+        return [
+            ("mAP over tIoU 0.5 to 0.95", f"{self.number(self.map_strict)} ({low} to {high})"),
+            (f"mAP at tIoU {', '.join(map(str, TIOUS))}", ", ".join(map(self.number, self.per_tiou))),
+            (f"point F1 {shown}", percent(self.point_f1)),
+            (f"frame F1 {shown}", percent(self.frame_f1)),
+            ("true segments", f"{self.segments} in {plural(round(self.seconds / 60, 1), 'minute')}"),
+            *((words, f"mAP {self.number(figure)}") for words, figure in self.baselines.items() if words != best),
+        ]
+
+    def table(self) -> tuple[list[str], list[list[Any]]]:
+        keys = ("ap_50", "ap", "ap_strict", "recall", "support")
+        columns = ["class", "AP at tIoU 0.5", "AP over 0.3 to 0.7", "AP over 0.5 to 0.95", "recall", "segments"]
+        return columns, [[row["label"], *(row[key] for key in keys)] for row in self.per_class]
+
+    def warnings(self) -> list[str]:
+        absent = [row["label"] for row in self.per_class if not row["support"]]
+        return [f"Not tested, for no file that could be read holds them: {list_names(absent)}."] if absent else []
+
+
+def measure_segments(
+    truth: Sequence[Row],
+    found: Sequence[Found],
+    *,
+    names: Sequence[str],
+    threshold: float,
+    files: Mapping[str, float],
+    groups: Mapping[str, str],
+    baselines: Mapping[str, Sequence[Found]],
+    failed: int = 0,
+) -> SegmentResults:
+    """The figures of what was found in files.
+
+    names: of the classes. threshold: the score from which a segment is shown. files: the seconds of each that was
+    looked at, also where it holds nothing; groups: the group of each, of which those in one, such as one recording, are
+    not independent. baselines: what else finds segments, in words, and what it found.
+
+    Raises:
+        ValueError: no true segment; a segment in a file, or of a class, that is not named; as `check_rows`.
+    """
+    if not truth:
+        raise ValueError(f"no true segment in {plural(len(files), 'file')}: nothing can be measured")
+    every_row = chain(truth, found, *baselines.values())
+    strange = [row for row in every_row if row[0] not in files or row[3] not in names]
+    if strange:
+        raise ValueError(
+            f"{plural(len(strange), 'segment')} in no file or of no class that is measured, the first "
+            f"{tuple(strange[0])}: expected one of {plural(len(files), 'file')} and of {list_names(names)}"
+        )
+    numbers = {file: number for number, file in enumerate(files)}
+    matched = match_classes(truth, found, (*TIOUS, *STRICT_TIOUS), numbers, PROTOCOLS["activitynet"])
+
+    def precisions(rows: np.ndarray) -> np.ndarray:
+        kept = np.isin(np.arange(len(files)), rows)
+        unknown = np.full(len(TIOUS) + len(STRICT_TIOUS), np.nan)
+        return np.array([matched[name].average_precisions(kept) if name in matched else unknown for name in names])
+
+    def mean_precision(rows: np.ndarray) -> float:
+        return mean_known(precisions(rows)[:, : len(TIOUS)])
+
+    def strict_mean_precision(rows: np.ndarray) -> float:
+        return mean_known(precisions(rows)[:, len(TIOUS) :])
+
+    every, members = np.arange(len(files)), [groups[file] for file in files]
+    shown = [one for one in found if one[4] >= threshold]
+    support, hits, table = Counter(row[3] for row in truth), point_hits(truth, shown), precisions(every)
+    rows = [
+        {
+            "label": name,
+            "ap_50": none_if_unknown(ap[TIOUS.index(0.5)]),
+            "ap": none_if_unknown(ap[: len(TIOUS)].mean()),
+            "ap_strict": none_if_unknown(ap[len(TIOUS) :].mean()),
+            "recall": hits[name] / support[name] if support[name] else None,
+            "support": support[name],
+        }
+        for name, ap in zip(names, table, strict=True)
+    ]
+    return SegmentResults(
+        clips=len(files),
+        failed=failed,
+        seconds=math.fsum(files.values()),
+        segments=len(truth),
+        map=mean_precision(every),
+        interval=group_interval(members, mean_precision),
+        per_tiou=[mean_known(column) for column in table.T[: len(TIOUS)]],
+        map_strict=strict_mean_precision(every),
+        map_strict_interval=group_interval(members, strict_mean_precision),
+        threshold=threshold,
+        point_f1=point_f1(truth, shown),
+        frame_f1=time_f1(truth, shown),
+        baselines={words: mean_average_precision(truth, given, TIOUS)["mAP"] for words, given in baselines.items()},
+        per_class=rows,
+    )
+
+
+def guess_segments(
+    files: Mapping[str, float], training: Sequence[Row], training_seconds: float, rng: np.random.Generator
+) -> list[Found]:
+    """Segments at random places and with random scores, as many a second as in training, of each class's median length.
+
+    files: the seconds of each. training_seconds: of all files whose segments are in `training`.
+    """
+    lengths = defaultdict(list)
+    for _, start, end, label in training:
+        lengths[label].append(end - start)
+    found = []
+    for file, seconds in files.items():
+        for label, known in sorted(lengths.items()):
+            length = min(float(np.median(known)), seconds)
+            count = int(seconds * len(known) / training_seconds + rng.random())  # rounded so that its mean is right
+            for start, score in zip(rng.uniform(0, seconds - length, count), rng.random(count), strict=True):
+                found.append((file, float(start), float(start) + length, label, float(score)))
+    return found
