@@ -19,7 +19,7 @@ from test_workers import TOLD, pids
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import Views, load_views, views
 from tubelet.data.items import Item
-from tubelet.evaluate import evaluate, measure_answers, trained_on
+from tubelet.evaluate.clips import evaluate, measure_answers, trained_on
 from tubelet.media.reader import MediaError
 from tubelet.media.workers import Workers
 from tubelet.media.writer import write_video

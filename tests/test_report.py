@@ -19,7 +19,7 @@ from test_tasks import random_answers
 
 import tubelet.report
 from tubelet.data.table import Item
-from tubelet.evaluate import measure_answers
+from tubelet.evaluate.clips import measure_answers
 from tubelet.predict.answer import Answer
 from tubelet.report.page import Finished, write_card, write_report
 from tubelet.report.plots import curve_svg, sound_uri, strip_uri

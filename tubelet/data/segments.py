@@ -129,6 +129,11 @@ def as_source(data: Recordings) -> Source:
     return Source(data.root, "video", tuple(items), MultiLabel(data.names), copies=copies)
 
 
+def label_cell(one: Recording) -> str:
+    """The labels that occur in a recording, as a cell of a table has them."""
+    return ";".join(sorted({label for *_, label in one.segments})) or NONE
+
+
 def look_at(root: Path, paths: Sequence[str], *, workers: int, show: bool) -> dict[str, Health]:
     """The health of each file, by its path."""
     checked = Checked.open(root)

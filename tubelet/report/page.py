@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from tubelet.evaluate import Evaluation, stack_read
+from tubelet.evaluate.clips import Evaluation, stack_read
 from tubelet.predict.answer import predict_item
 from tubelet.report.plots import curve_svg, sound_uri, strip_uri
 from tubelet.runs.run import BAD_FILES, CARD, CONFIG, METRICS, MODEL, PREDICTIONS, REPORT, RESULTS, SPLIT

@@ -1,7 +1,9 @@
 """A model and its pyramid: from a video to the segments in it, as they become certain."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.features.store import hash_encoder
-from tubelet.media.reader import index
+from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.pyramid import Pyramid, PyramidConfig
 from tubelet.nn.segment_streamer import SegmentStreamer, StepSegment
@@ -64,10 +66,28 @@ class Segmenter:
         return {f"{BESIDE}{name}": tensor for name, tensor in self.pyramid.state_dict().items()}
 
     @property
+    def step_seconds(self) -> float:
+        """From one step to the next."""
+        return self.model.embed.stride[0] * self.spec.seconds_between_frames
+
+    @property
+    def middle_seconds(self) -> float:
+        """The middle of the first step."""
+        return self.model.embed.patch[0] * self.spec.seconds_between_frames / 2
+
+    @property
     def delay_seconds(self) -> float:
         """The time, at most, from the end of a segment to its answer."""
-        ahead = SegmentStreamer(self.pyramid, least_score=self.threshold).delay + step_streamer(self).delay
-        return ahead * step_seconds(self.model, self.spec)
+        steps = SegmentStreamer(self.pyramid, least_score=self.threshold).delay + self.step_streamer().delay
+        return steps * self.step_seconds
+
+    @property
+    def key(self) -> str:
+        """That of the features of steps, seen by the whole model in windows of its clips."""
+        return hash_encoder(self.model, encoders=len(self.model.encoders), clip_spec=self.spec.to_json(), seen="steps")
+
+    def step_streamer(self) -> StepStreamer:
+        return StepStreamer(self.model, window=self.spec.frames)
 
     def stream(
         self, blocks: Iterable[Tensor], *, seconds: float | None = None, least_score: float | None = None
@@ -82,51 +102,42 @@ class Segmenter:
             yield from (self.in_seconds(one, seconds) for one in streamer.push(steps))
         yield from (self.in_seconds(one, seconds) for one in streamer.finish())
 
-    def steps(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Blocks of frames -> what the model sees at their steps, (t, D) each time."""
-        streamer = step_streamer(self)
-        for block in blocks:
-            yield streamer.push(block.to(self.device)).float().cpu()
-        yield streamer.finish().float().cpu()
-
     def find(self, steps: Tensor, *, seconds: float | None = None, least_score: float | None = None) -> list[Segment]:
-        """Steps (t, D) of a whole video -> its segments, in order."""
+        """Steps (S, D) of a whole video -> its segments, in order."""
         streamer = SegmentStreamer(self.pyramid, least_score=least_score or self.threshold)
         found = [*streamer.push(steps), *streamer.finish()]
         return sorted((self.in_seconds(one, seconds) for one in found), key=lambda one: one.start_seconds)
 
+    def steps(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Blocks of frames -> what the model sees at their steps, (t, D) each time, t > 0."""
+        streamer = self.step_streamer()
+        for block in blocks:
+            if len(steps := streamer.push(block.to(self.device))):
+                yield steps.float().cpu()
+        if len(steps := streamer.finish()):
+            yield steps.float().cpu()
+
+    def see(self, path: Path, *, most_seconds: float = math.inf) -> Tensor:
+        """A video, or its beginning -> what the model sees at its steps, (S, D).
+
+        Raises:
+            MediaError: the video cannot be read, or not so far.
+        """
+        frames = BLOCK_STEPS * self.model.embed.stride[0]
+        blocks = from_file(path, self.spec, block_frames=frames, threads=1).blocks
+        if most_seconds < math.inf:
+            blocks = islice(blocks, max(1, round(most_seconds / (BLOCK_STEPS * self.step_seconds))))
+        pieces = [*self.steps(blocks)]
+        if not pieces:
+            seconds = self.middle_seconds * 2
+            raise MediaError(str(path), "no-frames", f"shorter than one step of {seconds:.3g} s", "Leave it out")
+        return torch.cat(pieces)
+
     def in_seconds(self, one: StepSegment, seconds: float | None) -> Segment:
-        start, end = (step_time(self.model, self.spec, at) for at in (one.start, one.end))
+        start, end = (step * self.step_seconds + self.middle_seconds for step in (one.start, one.end))
         end = end if seconds is None else min(end, seconds)
         return Segment(max(0.0, min(start, end)), end, self.names[one.number], one.score)
 
-
-def step_streamer(found: Segmenter) -> StepStreamer:
-    return StepStreamer(found.model, window=found.spec.frames)
-
-
-def step_seconds(model: SpaceTimeTransformer, spec: ClipSpec) -> float:
-    """From one step to the next."""
-    return model.embed.stride[0] * spec.seconds_between_frames
-
-
-def step_time(model: SpaceTimeTransformer, spec: ClipSpec, step: float) -> float:
-    """Steps, 0 at the middle of the first -> seconds."""
-    return step * step_seconds(model, spec) + model.embed.patch[0] * spec.seconds_between_frames / 2
-
-
-def time_step(model: SpaceTimeTransformer, spec: ClipSpec, seconds: Tensor) -> Tensor:
-    """Seconds -> steps, 0 at the middle of the first."""
-    return (seconds - model.embed.patch[0] * spec.seconds_between_frames / 2) / step_seconds(model, spec)
-
-
-def hash_seen(model: SpaceTimeTransformer, spec: ClipSpec) -> str:
-    """The key of the features of steps that a whole model sees in windows of its clips."""
-    return hash_encoder(model, encoders=len(model.encoders), clip_spec=spec.to_json(), windows="half")
-
-
-def read_blocks(path: Path, model: SpaceTimeTransformer, spec: ClipSpec) -> tuple[Iterable[Tensor], float]:
-    """The frames of a video, block by block, and its seconds. Raises MediaError where it cannot be opened; reading it
-    on may, too."""
-    footage = from_file(path, spec, block_frames=BLOCK_STEPS * model.embed.stride[0], threads=1)
-    return footage.blocks, index(path).duration_seconds
+    def in_steps(self, seconds: Tensor) -> Tensor:
+        """Seconds -> steps, 0 at the middle of the first."""
+        return (seconds - self.middle_seconds) / self.step_seconds

@@ -59,10 +59,32 @@ def find_segments(
         raise ValueError(f"on = {on}, off = {off}: expected probabilities, 0 < off <= on <= 1")
     if not windows:
         return []
-    cuts, chances = borders(windows), np.stack([window.probabilities for window in windows])
+    chances = np.stack([window.probabilities for window in windows])
+    return join_cells(windows, chances, hysteresis(chances, on=on, off=off), classes, min_seconds=min_seconds)
+
+
+def find_overlapping(windows: Sequence[Window], classes: Sequence[str], *, on: float, off: float) -> list[Segment]:
+    """The stretches in which each class holds, whatever the others do: `find_segments` for one class after another."""
+    found = []
+    for number, name in enumerate(classes if windows else ()):
+        chances = np.stack([window.probabilities[[number]] for window in windows])
+        found += join_cells(windows, chances, hysteresis(chances, on=on, off=off), [name])
+    return found
+
+
+def join_cells(
+    windows: Sequence[Window],
+    chances: np.ndarray,
+    states: Sequence[int | None],
+    classes: Sequence[str],
+    *,
+    min_seconds: float = 0.0,
+) -> list[Segment]:
+    """Segments of the cells of one class in a row. chances: (N, classes); states: the class that is on in each."""
+    cuts = borders(windows)
     spans: list[tuple[int, int, int]] = []  # class, first cell, cell after the last
     stop = 0
-    for label, cells in groupby(hysteresis(chances, on=on, off=off)):
+    for label, cells in groupby(states):
         first, stop = stop, stop + len(list(cells))
         if label is None or cuts[stop] - cuts[first] < min_seconds:
             continue

@@ -10,7 +10,7 @@ import torch
 
 from tubelet.data.bad_files import BadFile
 from tubelet.data.clips import load_frames
-from tubelet.evaluate import Evaluation, measure_answers, stack_read
+from tubelet.evaluate.clips import Evaluation, measure_answers, stack_read
 from tubelet.media.reader import MediaError, read_sound
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer

@@ -25,9 +25,14 @@ class Lesson:
 
 
 def fit_pyramid(
-    lessons: Sequence[Lesson], *, num_classes: int, seed: int, after: Callable[[float], None] = lambda loss: None
+    lessons: Sequence[Lesson],
+    *,
+    num_classes: int,
+    seed: int,
+    count: int = STEPS,
+    after: Callable[[float], None] = lambda loss: None,
 ) -> Pyramid:
-    """A pyramid that has learned from recordings; `after` gets the loss of each of `STEPS` steps.
+    """A pyramid that has learned from recordings in so many steps of the optimizer; `after` gets the loss of each.
 
     All draws follow from the seed.
     """
@@ -44,9 +49,9 @@ def fit_pyramid(
     groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
     shares = np.array([len(one.steps) for one in lessons], dtype=float)
-    for step in range(STEPS):
+    for step in range(count):
         rng = np.random.default_rng([seed, step])
-        rate = learning_rate(step / STEPS, (step + 1) / STEPS, peak=RATE, warmup=WARMUP)
+        rate = learning_rate(step / count, (step + 1) / count, peak=RATE, warmup=WARMUP)
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = torch.zeros(())

@@ -1,4 +1,4 @@
-"""`tubelet eval`: how good a run is on clips that it was not trained on."""
+"""How good a run is on clips that it was not trained on."""
 
 import csv
 import os
@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 from torch import Tensor
 
 from tubelet.data.items import Item, Source, find_items
 from tubelet.data.splits import with_groups
 from tubelet.data.table import LABELS
+from tubelet.evaluate.show import show_results
 from tubelet.predict.answer import Answer
 from tubelet.predict.predictor import Predictor
 from tubelet.predict.show import seen_words
 from tubelet.predict.tables import write_labelled
 from tubelet.runs.run import CONFIG, SPLIT, Run
-from tubelet.system.console import bar, console, facts, say
-from tubelet.system.text import percent, plural, visible
+from tubelet.system.console import bar, console, say
+from tubelet.system.text import plural, visible
 from tubelet.tasks import Results, Task
 
 
@@ -164,23 +164,13 @@ def trained_on(run: Path) -> set[Clip]:
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    results, split = evaluation.results, evaluation.split
-    (low, high), (baseline, reached), said = results.interval, results.baseline(), results.say(results.figure)
-    rows = [
-        ("this model", f"{said} on {plural(results.clips, 'clip')} ({results.number(low)} to {results.number(high)})"),
-        ("baseline", f"{results.number(reached)} by {baseline}"),
-        *results.facts(),
-    ]
-    if results.failed:
-        rows.append(("unreadable", plural(results.failed, "file")))
-    if seen := seen_words(*evaluation.seconds()[::-1]):
-        rows.append(("looked at", f"{seen} (--views {evaluation.views})"))
-    facts(f"Evaluation{f' on {split}' if split else ''}", rows)
-    columns, outputs = results.table()
-    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
-    for cells in outputs:
-        table.add_row(*(percent(one, 0) if one is None or isinstance(one, float) else visible(one) for one in cells))
-    console.print(table)
+    seen = seen_words(*evaluation.seconds()[::-1])
+    show_results(
+        evaluation.results,
+        split=evaluation.split,
+        noun="clip",
+        more=[("looked at", f"{seen} (--views {evaluation.views})")] if seen else [],
+    )
     for one in evaluation.answers:
         if one.values is None:
             console.print(visible(one.status), style="red", soft_wrap=True)

@@ -1,0 +1,203 @@
+"""The training of a model that finds segments in long videos: an encoder on windows, then a pyramid on what it sees.
+
+table of segments ─> windows ─> encoder, an ordinary training in RUN/encoder ─┐
+         └─────────> recordings ──────────────────────────────────────────────┴─> steps ─> pyramid ─> RUN
+
+Each part is on the disk when the next begins: a training that was stopped goes on with the part that it was in.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import astuple, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tubelet.data.items import Item
+from tubelet.data.prefetch import processors
+from tubelet.data.segments import (
+    Recording,
+    Recordings,
+    choose_window,
+    cut_windows,
+    label_cell,
+    read_segments,
+    say_counts,
+    split_recordings,
+)
+from tubelet.data.table import write_table
+from tubelet.evaluate.segments import Seen, evaluate_recordings, rows
+from tubelet.evaluate.show import show_results
+from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.pyramid import Pyramid, PyramidConfig
+from tubelet.predict.predictor import Predictor
+from tubelet.runs.lock import hold
+from tubelet.runs.run import RESULTS, SPLIT, Run
+from tubelet.stream.segmenter import ABOUT, Segmenter
+from tubelet.stream.stream import windows_of_file
+from tubelet.system.console import bar, clock, say
+from tubelet.tasks.segments import point_f1
+from tubelet.train.config import TrainConfig
+from tubelet.train.distributed import Team
+from tubelet.train.pace import REPORT_SECONDS
+from tubelet.train.plan import make_plan
+from tubelet.train.pyramid import STEPS, Lesson, fit_pyramid
+from tubelet.train.resume import find_run
+from tubelet.train.step_cache import Steps, see_recordings
+from tubelet.train.train import train_fn
+from tubelet.version import __version__
+from tubelet.weights.store import save
+
+ENCODER, WINDOWS = "encoder", "windows.csv"
+THRESHOLD = 0.3  # of the score, where validation recordings chose no other
+THRESHOLDS = np.arange(0.05, 0.95, 0.05)  # of which they choose
+TRIED_SECONDS = 20.0  # of a recording, that are seen to find out how long it takes
+LEAST_SHARE = 0.5  # of the time budget, that the encoder gets
+
+
+def train_segments(config: TrainConfig, *, show: bool = True, begun: float | None = None) -> Path:
+    """Trains, evaluates and reports; returns the run directory.
+
+    Raises:
+        ValueError: data or settings that cannot work.
+        Stopped: Ctrl-C or SIGTERM; call again with the same settings to go on.
+    """
+    begun = time.monotonic() if begun is None else begun
+    team = Team.join(config.device)
+    if team.size > 1:
+        raise ValueError(f"--task segments trains in one process, got {team.size}: start it without torchrun")
+    workers = config.workers or min(8, processors())
+    data = split_recordings(
+        read_segments(config.data, workers=workers, show=show), val_share=config.val_share, seed=config.seed
+    )
+    run = find_run(config)
+    with hold(run.path):
+        begin(run, data, config)
+        encoder = train_encoder(config, data, run, team, begun=begun, show=show)
+        finish_segments(config, data, run, encoder, team, begun=begun, show=show)
+    return run.path
+
+
+def begin(run: Run, data: Recordings, config: TrainConfig) -> None:
+    """Writes config.json, or sees that a run that goes on is of the same data and not finished."""
+    if not run.config_file.is_file():
+        about = {"root": str(data.root), "kind": "video", "fingerprint": fingerprint(data), "notes": list(data.notes)}
+        settings = {"train": config.to_json(), "model": {}, "clip_spec": {}, "data": about}
+        run.begin({"tubelet": __version__, "task": {"kind": "segments", "names": list(data.names)}, **settings})
+    elif run.finished:
+        raise ValueError(f"{run.path} holds a finished run: choose another --out, or leave --out away for a new one")
+    elif run.config["data"].get("fingerprint") != fingerprint(data):
+        raise ValueError(f"{run.path} belongs to other data, or its files have changed: choose another --out")
+    items = [Item(one.path, label_cell(one), split=one.split, group=one.group) for one in data.recordings]
+    write_table(run.path / SPLIT, items)
+
+
+def fingerprint(data: Recordings) -> str:
+    """sha256 over the recordings, the sizes of their files and their segments."""
+    lines = [json.dumps([os.stat(data.root / one.path).st_size, *astuple(one)]) for one in data.recordings]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def train_encoder(config: TrainConfig, data: Recordings, run: Run, team: Team, *, begun: float, show: bool) -> Path:
+    """An ordinary training on windows: which labels hold in each. Returns its run directory."""
+    seconds = choose_window(data)
+    if config.frames and config.seconds_between_frames:
+        seconds = config.frames * config.seconds_between_frames
+    windows = cut_windows(data, seconds, seed=config.seed)
+    absolute = [replace(item, path=str(data.root / item.path)) for item in windows]
+    write_table(run.path / WINDOWS, absolute)
+    out = run.path / ENCODER
+    learning = replace(config, data=run.path / WINDOWS, task="multilabel", labels=("label",), out=out)
+    if show:
+        say("segments", say_counts(data))
+        say("windows", f"{len(windows)} of {seconds:.3g} s, for the encoder, in {run.path / WINDOWS}")
+    if Run(out).finished:
+        return out
+    if config.epochs is None:
+        learning = replace(learning, minutes=encoder_minutes(learning, data, team, begun=begun, show=show))
+    return train_fn(learning, show=show)
+
+
+def encoder_minutes(config: TrainConfig, data: Recordings, team: Team, *, begun: float, show: bool) -> float:
+    """The time for the encoder: what seeing all recordings once and learning from that will leave of the budget."""
+    plan = make_plan(config, team.device)
+    pyramid = Pyramid(PyramidConfig(inputs=1, num_classes=1))
+    tried = Segmenter(
+        SpaceTimeTransformer(plan.model).to(team.device).eval(), pyramid, plan.spec, data.names, THRESHOLD, team.device
+    )
+    longest, at = max(data.recordings, key=lambda one: one.seconds), time.monotonic()
+    steps = tried.see(data.root / longest.path, most_seconds=TRIED_SECONDS)
+    rate = (time.monotonic() - at) / (len(steps) * tried.step_seconds)
+    at, few = time.monotonic(), 3
+    fit_pyramid([Lesson(steps, torch.tensor([[0.0, 1.0, 0.0]]))], num_classes=len(data.names), seed=0, count=few)
+    learning = (time.monotonic() - at) / few * STEPS
+    held_out = sum(one.seconds for one in data.of_split(data.held_out))
+    total = sum(one.seconds for one in data.recordings) + held_out  # held-out ones are seen again, in windows
+    after = rate * total + learning + REPORT_SECONDS
+    left = 60 * config.minutes - (time.monotonic() - begun)
+    seconds = max(left - after, LEAST_SHARE * left)
+    if show:
+        say("time", f"{clock(seconds)} for the encoder, about {clock(after)} for what follows")
+    return max(seconds, 1.0) / 60
+
+
+def finish_segments(
+    config: TrainConfig, data: Recordings, run: Run, encoder: Path, team: Team, *, begun: float, show: bool
+) -> None:
+    """The pyramid, from what the encoder sees, and how good both are."""
+    predictor = Predictor.load(encoder, device=config.device)
+    model, spec, task = predictor.model, predictor.spec, predictor.task
+    empty = Pyramid(PyramidConfig(inputs=1, num_classes=len(data.names)))
+    segmenter = Segmenter(model, empty, spec, data.names, THRESHOLD, team.device)
+    cache = config.cache or run.path.parent / "cached-features"
+    steps, failed = see_recordings(segmenter, data.root, data.recordings, cache, show=show)
+    lessons = [make_lesson(steps[one.path], one, segmenter) for one in data.of_split("train") if one.path in steps]
+    with bar("segments", STEPS, show=show) as progress:
+        pyramid = fit_pyramid(
+            lessons,
+            num_classes=len(data.names),
+            seed=config.seed,
+            after=lambda loss: progress.advance(f"loss {loss:.3f} left {progress.left}"),
+        )
+    segmenter = replace(segmenter, pyramid=pyramid)
+    if data.of_split("test") and (chosen := [one for one in data.of_split("val") if one.path in steps]):
+        segmenter = replace(segmenter, threshold=choose_threshold(segmenter, chosen, steps))
+    about = {"clip_spec": spec.to_json(), "task": task.to_json(), ABOUT: segmenter.to_json(), "tubelet": __version__}
+    save(model, run.path, about=about, beside=segmenter.tensors())
+    measured = [one for one in data.of_split(data.held_out) if one.path in steps]
+    seen = []
+    with bar("windows", len(measured), show=show) as progress:
+        for one in measured:
+            windows = list(windows_of_file(predictor, data.root / one.path, hop_seconds=spec.span_seconds / 2))
+            seen.append(Seen(one, steps[one.path], windows))
+            progress.advance(f"{progress.done + 1}/{progress.total} recordings")
+    evaluation = evaluate_recordings(
+        segmenter, seen, training=data.of_split("train"), failed=failed, split=data.held_out, seed=config.seed
+    )
+    run.write_json(RESULTS, {**evaluation.results.to_json(), "seconds_total": time.monotonic() - begun})
+    if show:
+        show_results(evaluation.results, split=evaluation.split, noun="recording")
+
+
+def make_lesson(steps: Tensor, recording: Recording, segmenter: Segmenter) -> Lesson:
+    rows = [[start, end, segmenter.names.index(label)] for start, end, label in recording.segments]
+    segments = torch.tensor(rows, dtype=torch.float32).reshape(-1, 3)
+    segments[:, :2] = segmenter.in_steps(segments[:, :2])
+    return Lesson(steps, segments)
+
+
+def choose_threshold(segmenter: Segmenter, recordings: Sequence[Recording], steps: Steps) -> float:
+    """The score from which on segments are shown: that with the best F1 on validation recordings."""
+    found = [
+        (one.path, each.start_seconds, each.end_seconds, each.label, each.probability)
+        for one in recordings
+        for each in segmenter.find(steps[one.path], seconds=one.seconds, least_score=float(THRESHOLDS[0]))
+    ]
+    truth = rows(recordings)
+    scores = [point_f1(truth, [one for one in found if one[4] >= threshold]) for threshold in THRESHOLDS]
+    return float(THRESHOLDS[int(np.argmax(scores))])
