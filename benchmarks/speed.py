@@ -31,7 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from kernels import kernels_of
+from kernels import count_kernels
 from torch import Tensor, nn
 
 import tubelet
@@ -93,7 +93,7 @@ def off(answer: Tensor, wanted: Tensor) -> float:
 
 def alone(forward: Callable[[], object]) -> tuple[dict[str, Callable[[], object]], Callable[[dict], float]]:
     """The kernels of a forward pass as jobs, and what makes their sum of the times."""
-    counts = {f"kernel {i}": pair for i, pair in enumerate(kernels_of(forward).items())}
+    counts = {f"kernel {i}": pair for i, pair in enumerate(count_kernels(forward).items())}
     jobs = {name: kernel.job() for name, (kernel, _) in counts.items()}
     return jobs, lambda took: sum(count * median(took[name]) for name, (_, count) in counts.items())
 
@@ -110,7 +110,7 @@ def tokeniser(runs: int, size: str) -> Iterator[Result]:
             ratios[case], possible = embed_ratio(3 * runs, dim, clip, layout, dtype, learns)
             limits.append(possible)
         worst = min(ratios, key=ratios.__getitem__)
-        what = f"tokeniser, {name_of(dtype)}, {'forward and backward' if learns else 'forward'}"
+        what = f"tokeniser, {dtype_name(dtype)}, {'forward and backward' if learns else 'forward'}"
         yield Result(what=f"{what}: worst", against="Conv3d", ratio=ratios[worst], goal=0.95, note=worst)
         goal, possible = (1.0 if dtype == FLOAT else 2.0), None if learns else geometric_mean(limits)
         mean = geometric_mean(ratios.values())
@@ -168,7 +168,7 @@ def pixels(runs: int, size: str) -> Iterator[Result]:
         kernels, total = alone(ours)
         took = interleaved({"ours": ours, "theirs": classical, **kernels}, runs=3 * runs)
         yield compare(
-            f"bytes to tokens, {name_of(dtype)}, {dim} wide",
+            f"bytes to tokens, {dtype_name(dtype)}, {dim} wide",
             "cast, normalise, permute, Conv3d",
             took["ours"],
             took["theirs"],
@@ -269,13 +269,13 @@ def factorised(runs: int, size: str) -> Iterator[Result]:
 
 def streaming(runs: int, size: str) -> Iterator[Result]:
     """One answer at each hop of a window of 16 steps, against running the model on every window."""
-    from tubelet.bench import HOPS, row_of
+    from tubelet.bench import HOPS, make_row
     from tubelet.bench import streaming as measures_of
 
     model = tubelet.create_model(f"vivit2-{size}/16x2", clip=(32, 224, 224)).eval()
     measures = measures_of(model)
     took = interleaved({measure.what: measure.job for measure in measures}, runs=runs)
-    anew, *hops = (row_of(measure, took) for measure in measures)
+    anew, *hops = (make_row(measure, took) for measure in measures)
     for hop, row, goal in zip(HOPS, hops, (13.0, 3.6), strict=True):
         yield compare(
             f"vivit2-{size}/16x2, 16 steps, hop of {hop}",
@@ -363,7 +363,7 @@ MEASURES: dict[str, Callable[[int, str], Iterator[Result]]] = {
 WITH_PEERS = {*FAMILIES, "exported", "training-timesformer", "training-videomae"}
 
 
-def name_of(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 

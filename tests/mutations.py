@@ -66,7 +66,7 @@ MUTATIONS = (
     Mutation(
         "pictures are not turned upright",
         "tubelet/media/decoder.py",
-        "    return turned.of_picture(scaled.to_ndarray())",
+        "    return turned.turn_picture(scaled.to_ndarray())",
         "    return scaled.to_ndarray()",
         "tests/test_health.py",
     ),

@@ -14,10 +14,10 @@ from tubelet.bench import (
     Measure,
     bench,
     dtypes_for,
+    make_row,
     passes,
     print_bench,
     roof,
-    row_of,
     streaming,
     tokeniser,
     training_step,
@@ -81,10 +81,10 @@ def test_what_is_possible_is_made_of_other_medians():
     measure = Measure(
         what="a", job=lambda: None, least={"b": 2, "c": 0.5}, why="so", says=lambda seconds: f"{seconds['c']} s"
     )
-    row = row_of(measure, {"a": [20.0, 10.0, 40.0], "b": [3.0, 1.0, 2.0], "c": [4.0, 4.0, 9.0]})
+    row = make_row(measure, {"a": [20.0, 10.0, 40.0], "b": [3.0, 1.0, 2.0], "c": [4.0, 4.0, 9.0]})
     assert (row["seconds"], row["median_seconds"]) == ([20.0, 10.0, 40.0], 20.0)
     assert (row["least_seconds"], row["reached"], row["says"]) == (6.0, 0.3, "4.0 s")
-    roof = row_of(Measure(what="a", job=lambda: None), {"a": [1.0]})
+    roof = make_row(Measure(what="a", job=lambda: None), {"a": [1.0]})
     assert (roof["least_seconds"], roof["reached"]) == (None, None)
 
 
@@ -182,7 +182,7 @@ def test_the_table_says_when_not_to_trust_it(load, monkeypatch):
     machine = {"device": "AMD EPYC 9R14", "threads": 2, "load": load, "torch": "2.13.0+cpu"}
     product = Measure(what="large product, bfloat16", job=lambda: None, says=lambda seconds: "412 GFLOP/s")
     forward = Measure(what="forward, float32", job=lambda: None, least={product.what: 80}, why="products, alone")
-    rows = [row_of(measure, {product.what: [0.0125], forward.what: [1.25]}) for measure in (product, forward)]
+    rows = [make_row(measure, {product.what: [0.0125], forward.what: [1.25]}) for measure in (product, forward)]
     with console.capture() as shown:
         print_bench({"model": "vivit2-S/16x2, 1 clip", "machine": machine, "measures": rows})
     text = shown.get()

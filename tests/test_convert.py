@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import tubelet
-from tubelet.convert.conversion import convert, convert_back, name_of
+from tubelet.convert.conversion import convert, convert_back, format_name
 from tubelet.convert.table import account_rows
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import views
@@ -337,7 +337,7 @@ def test_rows_of_the_account() -> None:
     ],
 )
 def test_the_name_of_a_model(settings: dict[str, Any], expected: str) -> None:
-    assert name_of(configure("vivit1", **settings)) == expected
+    assert format_name(configure("vivit1", **settings)) == expected
 
 
 # ---- what is missing or wrong is said, and nothing is written

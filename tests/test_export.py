@@ -269,7 +269,7 @@ def test_int8_that_changes_answers_leaves_tokeniser_and_head(
     monkeypatch: pytest.MonkeyPatch, run: Path, data: Path, plain: Path, tmp_path: Path, form: str
 ) -> None:
     measured = iter([0.9, 0.99, *[1.0] * 4])  # both tries, then the rows of the report
-    monkeypatch.setattr("tubelet.export.writer.agreement_of", lambda logits, reference, task: next(measured))
+    monkeypatch.setattr("tubelet.export.writer.measure_agreement", lambda logits, reference, task: next(measured))
     about = export(run, tmp_path / "out", format=form, int8=True, data=data, clips=4, show=False)
     assert about["report"]["notes"] == [
         "with all products in int8, 90.0% of the clips are answered as in float32",
@@ -291,7 +291,7 @@ def test_tokeniser_and_head_are_only_left_where_that_helps(
     monkeypatch: pytest.MonkeyPatch, run: Path, data: Path, plain: Path, tmp_path: Path
 ) -> None:
     measured = iter([0.9, 0.9, *[1.0] * 3])
-    monkeypatch.setattr("tubelet.export.writer.agreement_of", lambda logits, reference, task: next(measured))
+    monkeypatch.setattr("tubelet.export.writer.measure_agreement", lambda logits, reference, task: next(measured))
     export(run, tmp_path / "out", int8=True, data=data, clips=4, show=False)
     kinds = Counter(node.op_type for node in products(tmp_path / "out" / "model.onnx"))
     assert kinds == {"MatMulInteger": len(products(plain))}

@@ -604,12 +604,12 @@ def test_a_row_of_packets_that_is_left_in_the_middle_is_closed():
         def demux(self, stream):
             return Row()
 
-    packets = decoder.packets_of(Container(), None)
+    packets = decoder.read_packets(Container(), None)
     next(packets)
     assert Row.closed == 0
     del packets
     assert Row.closed == 1
-    assert len(list(decoder.packets_of(Container(), None))) == 3
+    assert len(list(decoder.read_packets(Container(), None))) == 3
     assert Row.closed == 2
 
 

@@ -18,7 +18,7 @@ from tubelet.data.items import Source, find_items
 from tubelet.data.problems import DataProblems
 from tubelet.data.splits import assign_splits
 from tubelet.media.reader import MediaError, av, index, read_frames
-from tubelet.media.transcode import comment_of, shrink, shrunk_size
+from tubelet.media.transcode import read_comment, shrink, shrunk_size
 from tubelet.media.writer import write_video
 from tubelet.prepare import Settings, prepare, reading_seconds
 from tubelet.train.loop import wait_words
@@ -59,7 +59,7 @@ def test_every_frame_keeps_its_time_and_the_last_its_end(tmp_path: Path, name: s
     np.testing.assert_allclose(new.times, old.times, rtol=0, atol=1e-9)
     assert new.duration_seconds == pytest.approx(old.duration_seconds, abs=1e-9)
     assert read_numbers(read_frames(copy, old.times)) == list(range(40))
-    assert (new.height, new.width, comment_of(copy)) == (24, 40, "é 1")
+    assert (new.height, new.width, read_comment(copy)) == (24, 40, "é 1")
 
 
 def test_key_frames_are_close_frames_in_order_and_sound_is_gone(tmp_path: Path) -> None:

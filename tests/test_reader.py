@@ -86,14 +86,14 @@ def test_where_seeking_works_most_of_the_file_is_skipped(tmp_path, name, monkeyp
     codec, codec_options, _ = PAIRS[name]
     path = write_numbered(tmp_path / name, 240, codec=codec, codec_options=codec_options)
     found = index(path)
-    read, packets = [], reader.packets_of
+    read, packets = [], reader.read_packets
 
     def counting(container, stream):
         for packet in packets(container, stream):
             read.append(packet.pts)
             yield packet
 
-    monkeypatch.setattr(reader, "packets_of", counting)
+    monkeypatch.setattr(reader, "read_packets", counting)
     assert read_numbers(read_frames(path, found.times[[100, 230]])) == [100, 230]
     assert len(read) <= 2 * 20
 
@@ -638,7 +638,7 @@ def test_little_is_remembered_whatever_the_number_of_files(tmp_path, monkeypatch
     paths = [write_numbered(tmp_path / f"{number}.mp4", 3) for number in range(4)]
     for path in paths:
         os.utime(path, ns=(0, 10**9))
-    room = 2 * index_cache.bytes_of(index(paths[0]))
+    room = 2 * index_cache.count_bytes(index(paths[0]))
     monkeypatch.setattr(index_cache, "MOST_BYTES", room)
     kept = [index(path) for path in paths]
     assert index(paths[3]) is kept[3]

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tubelet.nn import FAMILIES, IMAGE_FAMILIES, Attention, Grid, SpaceTimeTransformer, position, rotary
-from tubelet.nn.grid import fill, grid_of
+from tubelet.nn.grid import fill, token_grid
 from tubelet.train.optim import make_optimizer
 from tubelet.weights import load, save
 
@@ -80,7 +80,7 @@ def by_hand(table: Tensor, grid: Grid, *, keep_aspect: bool = False) -> Tensor:
 
 def made_for(model: SpaceTimeTransformer, size: tuple[int, int, int]) -> SpaceTimeTransformer:
     """A fresh model whose native size is `size`, with the weights of another: the oracle."""
-    config, grid = replace(model.config, clip=size), grid_of(size, model.embed.patch, model.embed.stride)
+    config, grid = replace(model.config, clip=size), token_grid(size, model.embed.patch, model.embed.stride)
     state = dict(model.state_dict())
     if (first := config.stages[0]).kind == "windows":  # as large a part of the grid as it was
         shares = zip(first.window, grid, model.grid(model.config.clip), strict=True)
@@ -367,7 +367,7 @@ def test_padding_fills_whole_tubelets_none_of_which_is_padding_alone():
         seen = {start + i for start in starts for i in range(patch)}
         gaps = {i for i in range(size) if i % stride >= patch}  # tubelets that stand apart see nothing in between
         assert set(range(size)) - gaps <= seen
-        assert grid_of((padded, 1, 1), (patch, 1, 1), (stride, 1, 1)).t == len(starts)
+        assert token_grid((padded, 1, 1), (patch, 1, 1), (stride, 1, 1)).t == len(starts)
         assert padded >= size or set(range(padded, size)) <= gaps
 
 

@@ -708,7 +708,7 @@ def test_no_text_covers_another(seed: int, count: int, hop: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there are no Japanese letters among matplotlib's
         inside, flags = labels(segments, cuts, inches)
-        widths = [plot.inches_of(flag.text) / inches for flag in flags]
+        widths = [plot.text_inches(flag.text) / inches for flag in flags]
     spans = [
         (flag.seconds - width, flag.seconds) if flag.leftwards else (flag.seconds, flag.seconds + width)
         for flag, width in zip(flags, widths, strict=True)
@@ -723,7 +723,7 @@ def test_no_text_covers_another(seed: int, count: int, hop: float) -> None:
     for number, text in inside.items():
         one = segments[number]
         assert text.startswith(plot.shortened(one.label))
-        assert plot.inches_of(text) / inches < one.end_seconds - one.start_seconds
+        assert plot.text_inches(text) / inches < one.end_seconds - one.start_seconds
     assert len(inside) + len(flags) <= len(segments)
     if len(segments) == 1:
         assert len(inside) == 1

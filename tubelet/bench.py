@@ -91,10 +91,10 @@ def bench(
         took = interleaved(jobs, runs=TURNS, seconds=end - time.perf_counter(), after=after)
     t, h, w = model.input_size
     title = f"{name}, {batch} clip{'s' if batch > 1 else ''} of {t} frame{'s' if t > 1 else ''} of {h} x {w} px"
-    return {"model": title, "machine": about, "measures": [row_of(measure, took) for measure in measures]}
+    return {"model": title, "machine": about, "measures": [make_row(measure, took) for measure in measures]}
 
 
-def row_of(measure: Measure, took: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def make_row(measure: Measure, took: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """What came of a measure, as JSON: the seconds of each run, the fewest possible and the share of these that is
     reached, both None if that is not known."""
     medians = {what: median(seconds) for what, seconds in took.items()}
@@ -149,13 +149,13 @@ def at_the_roof(gmacs: float, dtype: torch.dtype) -> dict[str, float]:
     return {called(ROOF_PRODUCT, dtype): gmacs * 1e9 / ROOF**3}
 
 
-def shape_of(model: SpaceTimeTransformer) -> tuple[int, int, int, int]:
+def clip_shape(model: SpaceTimeTransformer) -> tuple[int, int, int, int]:
     return (model.config.channels, *model.input_size)
 
 
 def tokeniser(model: SpaceTimeTransformer, batch: int, dtypes: Sequence[torch.dtype]) -> Measure:
     """From bytes to tokens, in float32."""
-    pixels = torch.randint(256, (batch, *shape_of(model)), dtype=torch.uint8, device=model.mean.device)
+    pixels = torch.randint(256, (batch, *clip_shape(model)), dtype=torch.uint8, device=model.mean.device)
     gmacs = next(part.gmacs for part in describe(model).parts if part.name == "embed")
     says = f"{pixels.numel() / 1e6:.1f} MB of pixels"
     return Measure(
@@ -169,7 +169,7 @@ def tokeniser(model: SpaceTimeTransformer, batch: int, dtypes: Sequence[torch.dt
 
 def passes(model: SpaceTimeTransformer, batch: int, dtype: torch.dtype) -> list[Measure]:
     """One forward pass, and one step of training, in `dtype`; a backward pass has twice the products of a forward."""
-    clips = torch.randn(batch, *shape_of(model), device=model.mean.device)
+    clips = torch.randn(batch, *clip_shape(model), device=model.mean.device)
     ready, what, gmacs = prepared(model, dtype), called("forward", dtype), batch * describe(model).gmacs
     forward = Measure(
         what=what,
@@ -212,7 +212,7 @@ def streaming(model: SpaceTimeTransformer) -> list[Measure]:
     """One answer of a sliding window, against running the model on each window anew, if it can do better than that."""
     if not encodes_steps_apart(model):
         return []
-    step, (channels, _, h, w) = model.embed.stride[0], shape_of(model)
+    step, (channels, _, h, w) = model.embed.stride[0], clip_shape(model)
     frames = (WINDOW - 1) * step + model.embed.patch[0]
     window = torch.randn(channels, frames, h, w, device=model.mean.device)
     anew = f"window of {WINDOW} steps"

@@ -94,7 +94,7 @@ def report(data: Path, listing: Listing, found: list[Health], *, index: str, nam
         say("notes", ", ".join(f"{count} {note}" for note, count in notes.most_common()))
     if listing.passed_over:
         say("passed over", listing.passed_over)
-    layout, trains = layout_of(data, listing, in_full=not name_them)
+    layout, trains = describe_layout(data, listing, in_full=not name_them)
     say("as data", layout)
     say("index", index)
     say("next", next_step(data, bad, trains=trains))
@@ -124,7 +124,7 @@ def totals(found: list[Health]) -> str:
     return "; ".join(kinds) or "nothing that can be used"
 
 
-def layout_of(data: Path, listing: Listing, *, in_full: bool) -> tuple[str, bool]:
+def describe_layout(data: Path, listing: Listing, *, in_full: bool) -> tuple[str, bool]:
     """The data set as training sees it, in words, and whether it can be trained on. in_full: all problems."""
     if data.is_dir() and not any("/" in path for path in listing.files):
         return "a plain folder: training wants one for each class", False

@@ -14,7 +14,7 @@ from tubelet.convert.table import show_account
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.cost import count_parameters
-from tubelet.nn.create import name_of
+from tubelet.nn.create import format_name
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.system.console import facts, say
 from tubelet.system.files import aside
@@ -179,7 +179,7 @@ def show_model(
     apart = f", {spec.seconds_between_frames:.3g} s apart" if spec and spec.kind == "video" else ""
     shown = ", ".join((names or ())[:6]) + (", ..." if names and len(names) > 6 else "")
     rows = [
-        ("model", f"{name_of(config)}, {count_parameters(model):,} parameters"),
+        ("model", f"{format_name(config)}, {count_parameters(model):,} parameters"),
         ("input", f"{t} frames of {size}{apart}" if t > 1 else size),
         ("classes", f"{config.num_classes}: {shown or 'without names'}" if config.num_classes else "none: features"),
         ("file", str(file)),

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from tubelet.data.prefetch import prefetch
-from tubelet.media.health import Health, health_of
+from tubelet.media.health import Health, parse_health
 from tubelet.media.workers import DEADLY, Workers, refuse_deadly
 from tubelet.system.files import write_whole
 
@@ -53,7 +53,7 @@ class Checked:
             try:
                 entry = json.loads(line)
                 path = str(entry.pop("path"))
-                health_of(path, entry["health"])  # whether it can be
+                parse_health(path, entry["health"])  # whether it can be
                 if (entry["rules"], type(entry["quick"])) == (RULES, bool):
                     entries[path] = entry
             except (ValueError, TypeError, KeyError, AttributeError):
@@ -93,7 +93,7 @@ class Checked:
         entry, stamp = self.entries.get(path), self.stamp(path)
         if entry is None or stamp is None or (full and entry["quick"]) or not entry.items() >= stamp.items():
             return None
-        health = health_of(os.path.join(self.root, path), entry["health"])
+        health = parse_health(os.path.join(self.root, path), entry["health"])
         if health.code == DEADLY:
             if full:
                 return None

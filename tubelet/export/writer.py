@@ -176,13 +176,13 @@ def write_int8_as_far_as_it_agrees(
     model: SpaceTimeTransformer, task: Task, plain: Path, form: str, given: Clips, *, full_range: bool
 ) -> tuple[Path, list[str]]:
     """Writes the model in int8: all its products, or, where that keeps more answers, all but tokeniser and head."""
-    reference, notes, tried = logits_of(model, given.compared), [], []
+    reference, notes, tried = compute_logits(model, given.compared), [], []
     for part, leave in (("all products", []), ("all but tokeniser and head", first_and_last_product(plain))):
         folder = plain.with_name(part)
         folder.mkdir()
         quantise = write_onnx_int8 if form == "onnx" else partial(write_openvino_int8, calibration=given.calibration)
         quantise(plain, folder / FILES[form], leave=leave, full_range=full_range)
-        agreement = agreement_of(logits_of(opened(folder, form, int8=True), given.compared), reference, task)
+        agreement = measure_agreement(compute_logits(opened(folder, form, int8=True), given.compared), reference, task)
         tried.append((agreement, folder))
         if agreement >= ENOUGH:
             break
@@ -208,11 +208,11 @@ def opened(folder: Path, form: str, *, int8: bool = False, dtype: str = "float32
 
 
 @torch.inference_mode()
-def logits_of(way: Model, clips: Sequence[Tensor]) -> Tensor:
+def compute_logits(way: Model, clips: Sequence[Tensor]) -> Tensor:
     return torch.cat([way(clip) for clip in clips])
 
 
-def agreement_of(logits: Tensor, reference: Tensor, task: Task) -> float:
+def measure_agreement(logits: Tensor, reference: Tensor, task: Task) -> float:
     """The share of clips that are answered by the same words; numbers may be off by a twentieth of their deviation."""
     assert logits.shape == reference.shape
     if not task.gives_probabilities:
@@ -225,12 +225,12 @@ def agreement_of(logits: Tensor, reference: Tensor, task: Task) -> float:
 def compare(ways: dict[str, Model], clips: Sequence[Tensor], task: Task) -> dict[str, Any]:
     """Each way to run the model against the first: the share of clips that are answered alike, the largest
     error of a logit, and seconds for a clip, the median of runs in turns."""
-    logits = [logits_of(way, clips) for way in ways.values()]
+    logits = [compute_logits(way, clips) for way in ways.values()]
     took = interleaved({name: partial(way, clips[0]) for name, way in ways.items()}, seconds=TIMING_SECONDS)
     rows = [
         {
             "name": name,
-            "agreement": agreement_of(found, logits[0], task),
+            "agreement": measure_agreement(found, logits[0], task),
             "largest_logit_error": (found - logits[0]).abs().max().item(),
             "seconds": median(took[name]),
         }

@@ -18,7 +18,7 @@ from tubelet.media.decoder import (
     av,
     decode,
     open_media,
-    packets_of,
+    read_packets,
     sound_stream,
     upright_rgb,
     video_stream,
@@ -112,7 +112,7 @@ def read_sounds(
     done, end = 0, max(lasts)
     with open_media(absolute) as container:
         stream = sound_stream(absolute, container)
-        packets = Budget(absolute).spend(packets_of(container, stream), stream)
+        packets = Budget(absolute).spend(read_packets(container, stream), stream)
         good = (frame for frame in decode(packets, stream) if frame is not None)
         for piece in mono(good, sample_rate=sample_rate):
             for first, last, kept in zip(firsts, lasts, pieces, strict=True):
@@ -160,7 +160,7 @@ def open_frames(found: Index, threads: int) -> Iterator[tuple[Any, Iterator[tupl
     """The first video stream of a file, and its good frames in display order, each with its place in `found.times`."""
     with open_media(found.path) as container:
         stream = video_stream(found.path, container, threads)
-        frames = decode(Budget(found.path).spend(packets_of(container, stream), stream), stream)
+        frames = decode(Budget(found.path).spend(read_packets(container, stream), stream), stream)
         yield stream, numbered(frames, found, tick_seconds=float(stream.time_base))
 
 
@@ -192,7 +192,7 @@ def _by_runs(container: InputContainer, stream: Any, found: Index, wanted: list[
     budget = Budget(found.path)
     for turns, run in enumerate(runs(found, wanted)):
         from_start = turns == 0 and run.first == 0
-        packets = packets_of(container, stream) if from_start else _sought(container, stream, found, run.first)
+        packets = read_packets(container, stream) if from_start else _sought(container, stream, found, run.first)
         needed, missing = budget.spend(_needed(packets, stream.codec_context, found, run), stream), {**run.wanted}
         for frame in decode(needed, stream):
             if frame is not None and frame.pts in missing:
@@ -209,7 +209,7 @@ def _sought(container: InputContainer, stream: Any, found: Index, first: int) ->
             container.seek(ticks, stream=stream)
         except av.FFmpegError:
             break
-        packets = packets_of(container, stream)
+        packets = read_packets(container, stream)
         landed = next(packets, None)
         if landed is not None and np.any(found.ticks[: first + 1] == landed.pts):
             return chain([landed], packets)

@@ -36,7 +36,7 @@ def shrink(
     stays on screen, as in `read_frames`. Smaller videos are not enlarged. Sides are even.
 
     gop_frames: from one key frame to the next, at most. crf: x264's constant quality, 0 best to 51 worst. comment:
-    written into the file; `comment_of` reads it.
+    written into the file; `read_comment` reads it.
 
     Raises:
         MediaError: the source cannot be read, from its first frame on.
@@ -70,7 +70,7 @@ def shrunk_size(height: int, width: int, short_side_px: int) -> tuple[int, int]:
     return tall, wide
 
 
-def comment_of(path: str | os.PathLike[str]) -> str:
+def read_comment(path: str | os.PathLike[str]) -> str:
     """The comment that `shrink` wrote into a file; "" for other files. Raises MediaError if it cannot be opened."""
     with open_media(os.path.abspath(path)) as container:
         return str(container.metadata.get("comment", ""))

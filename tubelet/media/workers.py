@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tubelet.media.formats import MediaError
-from tubelet.media.health import Health, examine, health_of
+from tubelet.media.health import Health, examine, parse_health
 from tubelet.media.index_cache import refuse
 
 # What this process can import, and nothing from the folder in which it happens to be.
@@ -129,7 +129,7 @@ def died_how(child: Child) -> str:
 
 def read_answer(path: str, kind: str, what: Any) -> Health:
     if kind == "health":
-        return health_of(path, what)
+        return parse_health(path, what)
     raise MemoryError(what) if kind == "memory" else RuntimeError(f"while looking at {path!r}: {what}")
 
 

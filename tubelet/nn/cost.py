@@ -85,7 +85,7 @@ def describe(
         tokens=grid,
         prefix=shadow.stack[0].prefix_size,
         activation_bytes=count_activation_bytes(shadow, pixels),
-        parts=tuple(parts_of(shadow, grid, work)),
+        parts=tuple(list_parts(shadow, grid, work)),
     )
 
 
@@ -93,7 +93,7 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def parts_of(model: SpaceTimeTransformer, grid: Grid, work: Callable[[str], float]) -> list[Part]:
+def list_parts(model: SpaceTimeTransformer, grid: Grid, work: Callable[[str], float]) -> list[Part]:
     patch = " x ".join(map(str, model.embed.patch))
     found: list[tuple[str, str, nn.Module]] = [("embed", f"{type(model.embed).__name__} {patch}", model.embed)]
     for i, (stage, encoder) in enumerate(zip(model.config.stages, model.stack, strict=True)):

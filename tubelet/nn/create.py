@@ -159,7 +159,7 @@ def parse(name: str) -> tuple[str, tuple[int, Any, Any], Size3]:
     return match[1], FAMILIES[match[1]].sizes[match[2]], (length, side, side)
 
 
-def name_of(config: ModelConfig) -> str:
+def format_name(config: ModelConfig) -> str:
     """The inverse of `parse`: family-size/patch where there is such a name, else the numbers."""
     t, h, w = config.embed.patch
     patch = (f"{h}x{w}" if h != w else f"{h}") + (f"x{t}" if t > 1 else "")

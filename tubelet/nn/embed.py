@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tubelet.nn.grid import Grid, Size3, fill, grid_of, triple
+from tubelet.nn.grid import Grid, Size3, fill, token_grid, triple
 from tubelet.nn.kernels import linear
 
 
@@ -47,7 +47,7 @@ class Tokeniser(nn.Module):
 
     def grid(self, size: Sequence[int]) -> Grid:
         """The grid of a clip of (T, H, W). Raises ValueError where whole tubelets do not fill it."""
-        return grid_of(self.filled(size), self.patch, self.stride)
+        return token_grid(self.filled(size), self.patch, self.stride)
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
         check_clip(clip, self.channels)
@@ -137,7 +137,7 @@ class UniformFrames(Tokeniser):
 
     def grid(self, size: Sequence[int]) -> Grid:
         t, h, w = self.filled(size)
-        return grid_of((min(t, self.frames), h, w), self.patch, self.stride)
+        return token_grid((min(t, self.frames), h, w), self.patch, self.stride)
 
     def tokens(self, clip: Tensor) -> Tensor:
         return self.embed.tokens(clip[:, :, uniform_frames(clip.shape[2], self.frames)])

@@ -67,14 +67,14 @@ class Prediction:
 
 def predict_item(answer: Answer, task: Task) -> Prediction:
     """An answer in words."""
-    values, told = answer.values, (answer.status, answer.code, answer.note, answer.seconds, answer.seconds_seen)
+    values, rest = answer.values, (answer.status, answer.code, answer.note, answer.seconds, answer.seconds_seen)
     if values is None:
         return Prediction(answer.path, None, None, {}, answer.status, answer.code)
     word, probability = task.word(values), task.certainty(values)
     if not task.gives_probabilities:
-        return Prediction(answer.path, word, probability, {}, *told, values=dict(zip(task.names, values.tolist())))
+        return Prediction(answer.path, word, probability, {}, *rest, values=dict(zip(task.names, values.tolist())))
     likeliest = {task.names[i]: float(values[i]) for i in (-values).argsort(kind="stable")}
-    return Prediction(answer.path, word, probability, likeliest, *told)
+    return Prediction(answer.path, word, probability, likeliest, *rest)
 
 
 def parse_views(text: str, kind: Kind) -> tuple[int | None, int]:

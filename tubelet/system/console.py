@@ -72,8 +72,8 @@ class Bar:
             self.progress.update(self.task, completed=self.done, words=words)
         elif time.monotonic() - self.said > self.every_seconds:
             self.said = time.monotonic()
-            of = "" if self.total is None else f"/{self.total}"
-            console.print(f"{self.title} {self.done}{of}  {words}", soft_wrap=True)
+            total = "" if self.total is None else f"/{self.total}"
+            console.print(f"{self.title} {self.done}{total}  {words}", soft_wrap=True)
 
     @property
     def left(self) -> str:

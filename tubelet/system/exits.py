@@ -48,7 +48,7 @@ def handle(catch: Callable[[int, object], None], *numbers: int) -> Iterator[None
             signal.signal(number, handler)
 
 
-def code_of(stop: KeyboardInterrupt) -> int:
+def exit_code(stop: KeyboardInterrupt) -> int:
     return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
 
 
@@ -74,7 +74,7 @@ def what_happened(error: BaseException, *, debug: bool) -> tuple[int, str]:
     from tubelet.system.errors import environment_error
 
     if isinstance(error, KeyboardInterrupt):
-        return code_of(error), "terminated" if isinstance(error, Terminated) else "interrupted"
+        return exit_code(error), "terminated" if isinstance(error, Terminated) else "interrupted"
     if isinstance(error, ValueError) and is_ours(error):
         return WRONG, str(error)
     if found := environment_error(error):

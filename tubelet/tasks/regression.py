@@ -193,13 +193,13 @@ def explained(truth: np.ndarray, given: np.ndarray) -> np.ndarray:
 def spearman(truth: np.ndarray, given: np.ndarray) -> float | None:
     """The correlation of ranks, in -1..1, (N,) each; None where one side does not vary."""
     known = ~np.isnan(truth)
-    one, other = (ranks_of(values[known]) for values in (truth, given))
+    one, other = (rank_values(values[known]) for values in (truth, given))
     if not (one.size and one.std() and other.std()):
         return None
     return float(np.corrcoef(one, other)[0, 1])
 
 
-def ranks_of(values: np.ndarray) -> np.ndarray:
+def rank_values(values: np.ndarray) -> np.ndarray:
     """Ranks from 0; equal values share the mean of theirs."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (counts.cumsum() - (counts + 1) / 2)[places]

@@ -78,7 +78,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     workers = config.workers or min(8, processors())
     data = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show)
     source = data.source
-    patch = patch_of(config, source.kind, device, start)
+    patch = find_patch(config, source.kind, device, start)
     spec, spec_notes = choose_spec(config, data, device, start, patch=patch)
     parse_views(config.views, spec.kind)  # raises for views that the kind does not have
     name, model, model_notes = choose_model(config, spec, len(source.task.names), device, start)
@@ -128,7 +128,7 @@ def balance_note(source: Source, config: TrainConfig) -> list[str]:
     return [f"{most!r} has {many} clips to train on, {least!r} {few}: --balance draws all classes equally often"]
 
 
-def patch_of(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> tuple[int, int]:
+def find_patch(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> tuple[int, int]:
     """Tubelet length and patch side, from the model's name."""
     match = re.search(r"/(\d+)(?:x(\d+))?$", name_for(config, kind, device, start))
     return (max(1, int(match[2] or 1)), max(1, int(match[1]))) if match else (1, 1)  # create_model refuses the others

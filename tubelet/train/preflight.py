@@ -68,8 +68,8 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
     Raises:
         ValueError: too many training clips cannot be read, or all of a class, or nothing is left to be held out.
     """
-    healths, trouble = healths_of(source, workers=workers, show=show)
-    faults = {item: fault for item in source.items if (fault := fault_of(item, healths[item.path], source.kind))}
+    healths, trouble = find_healths(source, workers=workers, show=show)
+    faults = {item: fault for item in source.items if (fault := find_fault(item, healths[item.path], source.kind))}
     check_train(source, faults, most_bad)
     check_held_out(source, faults)
     bad = sorted((BadFile(item.name, *fault, item.split) for item, fault in faults.items()), key=lambda one: one.path)
@@ -89,7 +89,7 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
     return Data(source=kept, healths=usable, bad=tuple(bad), notes=(*source.notes, *notes))
 
 
-def healths_of(source: Source, *, workers: int, show: bool) -> tuple[dict[str, Health], str]:
+def find_healths(source: Source, *, workers: int, show: bool) -> tuple[dict[str, Health], str]:
     """By `Item.path`, in the order of the items; and what kept us from remembering those of many files."""
     checked = Checked.open(source.root)
     paths = [*dict.fromkeys(item.path for item in source.items)]
@@ -102,7 +102,7 @@ def healths_of(source: Source, *, workers: int, show: bool) -> tuple[dict[str, H
     return healths, checked.save() if many else ""
 
 
-def fault_of(item: Item, health: Health, kind: str) -> tuple[str, str] | None:
+def find_fault(item: Item, health: Health, kind: str) -> tuple[str, str] | None:
     """Code and message; None for an item that can be used."""
     if not health.usable:
         return health.code, health.message

@@ -94,9 +94,9 @@ def train(plan: Plan, run: Run, team: Team, *, begun: float, show: bool) -> None
     checkpoint, notes = run.newest_checkpoint()
     init = config.freeze or not checkpoint
     model = team.together(lambda: new_model(plan, run, team, init=init, show=show))
-    get = features_of if config.freeze else clips_of
+    get = load_features if config.freeze else make_clips
     bad = team.together(lambda: bad_files(plan, run, team, show=show))
-    budget = budget_of(run.config["train"], plan, begun)
+    budget = make_budget(run.config["train"], plan, begun)
     train_clips, held_clips = team.together(lambda: get(model, plan, run, team, bad, budget, show=show))
     pace = Pace(most_steps(plan, train_clips), budget=budget, file=run.pace_file if team.first else None)
     learner: SpaceTimeTransformer | Rest = model
@@ -198,7 +198,7 @@ def new_model(plan: Plan, run: Run, team: Team, *, init: bool, show: bool) -> Sp
     return model
 
 
-def features_of(
+def load_features(
     model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles, budget: Budget | None, *, show: bool
 ) -> tuple[Features, Features]:
     """What the encoder of a model makes of the clips to train on, and of those that are looked at meanwhile."""
@@ -216,7 +216,7 @@ def features_of(
     return train, looked_at
 
 
-def clips_of(
+def make_clips(
     model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles, budget: Budget | None, *, show: bool
 ) -> tuple[Clips, Clips]:
     """Clips to train on and held-out ones. Where frames are kept in memory, files are decoded now, so that training
@@ -257,7 +257,7 @@ def clips_of(
     return train, held
 
 
-def budget_of(train: dict[str, Any], plan: Plan, begun: float) -> Budget | None:
+def make_budget(train: dict[str, Any], plan: Plan, begun: float) -> Budget | None:
     """The time that a run was begun with; None where it goes by epochs."""
     if train["epochs"] is not None:
         return None

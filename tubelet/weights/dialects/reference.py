@@ -12,7 +12,7 @@ from tubelet.weights.dialects.audiomae import AUDIOMAE
 from tubelet.weights.dialects.dialect import Dialect
 from tubelet.weights.dialects.huggingface import HF_AST, HF_VIDEOMAE, HF_VIVIT
 from tubelet.weights.dialects.metatransformer import METATRANSFORMER
-from tubelet.weights.dialects.rename import Array, ForeignState, Link, Move, wrapper_of
+from tubelet.weights.dialects.rename import Array, ForeignState, Link, Move, find_wrapper
 from tubelet.weights.dialects.scenic import SCENIC
 from tubelet.weights.dialects.settings import Given, Settings
 from tubelet.weights.dialects.timesformer import HF_TIMESFORMER, TIMESFORMER
@@ -51,7 +51,7 @@ class Taken:
 
 def recognise(names: Collection[str]) -> str:
     """The dialect that tensors of these names are in. Raises ValueError: none that we know."""
-    wrapper = wrapper_of(names)
+    wrapper = find_wrapper(names)
     for name, dialect in DIALECTS.items():
         if any(wrapper + mark in names for mark in dialect.fingerprint):
             return name

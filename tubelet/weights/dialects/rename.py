@@ -32,7 +32,7 @@ class ForeignState:
 
     def __init__(self, state: Mapping[str, Array]):
         self.tensors = {name: as_float32(value) for name, value in state.items()}
-        wrapper = wrapper_of(self.tensors)
+        wrapper = find_wrapper(self.tensors)
         self.tensors = {name.removeprefix(wrapper): value for name, value in self.tensors.items()}
         self.names: Collection[str] = self.tensors
 
@@ -186,7 +186,7 @@ def as_float32(value: Array) -> Tensor:
     return torch.from_numpy(np.array(value, None if value.dtype.kind in "biu" else np.float32))
 
 
-def wrapper_of(names: Collection[str]) -> str:
+def find_wrapper(names: Collection[str]) -> str:
     """What trainers have put before every name."""
     wrapper = ""
     while longer := [w for w in WRAPPERS if names and all(name.startswith(wrapper + w) for name in names)]:

@@ -56,7 +56,7 @@ class Vit(VitDialect):
 
     def map_positions(self, link: Link, config: ModelConfig, root: str) -> None:
         """timm has position rows for all prefix tokens or, as for all its models with registers, for none."""
-        grid, tokens = grid_for(config), tokens_of(link, config)
+        grid, tokens = grid_for(config), prefix_tokens(link, config)
         if link.has("pos_embed"):
             with_rows = link.source["pos_embed"].shape[1:2] != (grid.size,)
         else:
@@ -110,7 +110,7 @@ def hybrid(theirs: ForeignState, found: ModelConfig) -> ModelConfig:
     return replace(found, channels=channels)
 
 
-def tokens_of(link: Link, config: ModelConfig) -> list[tuple[str, int]]:
+def prefix_tokens(link: Link, config: ModelConfig) -> list[tuple[str, int]]:
     """Names and numbers of the prefix tokens. Written, those that pooling does not use are registers, but for a single
     one, which is a class token, as in AudioMAE."""
     needed, count = prefix_for(first_stage(config).pool), first_stage(config).prefix

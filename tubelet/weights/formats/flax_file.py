@@ -9,7 +9,7 @@ import msgpack
 import torch
 from torch import Tensor
 
-from tubelet.weights.formats.npz import add, tensor_of
+from tubelet.weights.formats.npz import add, make_tensor
 from tubelet.weights.formats.safetensors_file import are_counts
 
 LONGEST_LIST = 1024
@@ -40,7 +40,7 @@ def leaf(code: int, data: bytes) -> Tensor:
     if not isinstance(packed, list) or len(packed) != 3 or not all(isinstance(part, bytes) for part in packed[1:]):
         raise ValueError("an array that is not (shape, dtype, bytes)")
     shape, dtype, buffer = packed
-    return tensor_of(shape, dtype.decode("ascii", "replace"), buffer)
+    return make_tensor(shape, dtype.decode("ascii", "replace"), buffer)
 
 
 def branch(pairs: list[tuple[object, object]]) -> dict[object, object]:
