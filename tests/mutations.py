@@ -31,7 +31,7 @@ MUTATIONS = (
     Mutation(
         "weights take their name before they are whole",
         "tubelet/weights/store.py",
-        "    with aside(file) as temporary:",
+        "    with write_aside(file) as temporary:",
         "    for temporary in [file]:",
         "tests/test_store.py",
     ),

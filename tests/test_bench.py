@@ -13,7 +13,7 @@ from tubelet.bench import (
     CLIPS,
     Measure,
     bench,
-    dtypes_for,
+    choose_dtypes,
     make_row,
     passes,
     print_bench,
@@ -22,11 +22,11 @@ from tubelet.bench import (
     tokeniser,
     training_step,
 )
-from tubelet.bench import clip_for as clip_that_fits
+from tubelet.bench import choose_clip as clip_that_fits
 from tubelet.nn.cost import describe
 from tubelet.system import timing
 from tubelet.system.console import console
-from tubelet.system.timing import interleaved
+from tubelet.system.timing import time_in_turns
 
 CPU = torch.device("cpu")
 
@@ -60,7 +60,7 @@ def test_jobs_take_turns_after_a_first_time_that_does_not_count(clock):
         return run
 
     jobs = {"a": job("a", 9, 1, 2), "b": job("b", 8, 3, 4)}
-    took = interleaved(jobs, runs=2, after=lambda name, seconds: told.append((name, seconds)))
+    took = time_in_turns(jobs, runs=2, after=lambda name, seconds: told.append((name, seconds)))
     assert took == {"a": [1, 2], "b": [3, 4]}
     assert order == ["a", "b"] * 3
     assert told == [("a", 9), ("b", 8), ("a", 1), ("b", 3), ("a", 2), ("b", 4)]
@@ -71,7 +71,7 @@ def test_turns_go_on_while_another_one_fits_the_time(seconds, turns, clock):
     def job():
         clock[0] += 1
 
-    assert len(interleaved({"": job}, runs=3, seconds=seconds)[""]) == turns
+    assert len(time_in_turns({"": job}, runs=3, seconds=seconds)[""]) == turns
 
 
 # ---- rows
@@ -141,10 +141,10 @@ def test_images_and_unknown_names_are_left_to_the_model():
 
 def test_auto_is_every_dtype_that_the_processor_has(monkeypatch):
     monkeypatch.setattr(bench_room, "has_bfloat16", lambda device: (False, ""))
-    assert dtypes_for("auto", CPU) == [torch.float32]
+    assert choose_dtypes("auto", CPU) == [torch.float32]
     monkeypatch.setattr(bench_room, "has_bfloat16", lambda device: (True, ""))
-    assert dtypes_for("auto", CPU) == [torch.float32, torch.bfloat16]
-    assert dtypes_for("bfloat16", CPU) == [torch.bfloat16]
+    assert choose_dtypes("auto", CPU) == [torch.float32, torch.bfloat16]
+    assert choose_dtypes("bfloat16", CPU) == [torch.bfloat16]
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_predict_on_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     file = converted("hf_vivit", tmp_path)
     clip = write_videos(tmp_path / "clips", 1) / "dark" / "0.mp4"
     found = answers(capsys, file.parent, clip)
-    pixels = tubelet.load(file).normalised(views(clip, spec_of(file)))
+    pixels = tubelet.load(file).normalise(views(clip, spec_of(file)))
     assert -1 <= pixels.min() < -0.2  # [-1, 1] as ViViT was trained, not twice normalised
     assert pixels.max() <= 1
     with torch.inference_mode():

@@ -117,7 +117,7 @@ def test_folded_weights_give_on_features_as_they_are_what_was_learned_on_standar
         torch.testing.assert_close(seen[0].std(0)[alive], torch.ones(23))
     with torch.no_grad():
         expected = rest(codes)
-        model.load_state_dict({**model.state_dict(), **rest.folded(rest.state_dict())})
+        model.load_state_dict({**model.state_dict(), **rest.fold_statistics(rest.state_dict())})
         torch.testing.assert_close(Rest(model)(codes), expected, rtol=1e-4, atol=1e-4)
 
 

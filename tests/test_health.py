@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from media_files import numbered_frames, read_numbers, spoil_packets, write_numbered, write_sound
 
 from tubelet.media import decoder, truncation
-from tubelet.media.health import Health, examine, merged
+from tubelet.media.health import Health, examine, merge_spans
 from tubelet.media.reader import MediaError, av, index, read_frames, read_sound
 
 FRONT = {"movflags": "faststart"}
@@ -453,7 +453,7 @@ def test_health_is_plain(whole):
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)).map(sorted)))
 def test_spans_are_joined(spans):
-    joined = merged([(float(since), float(to)) for since, to in spans])
+    joined = merge_spans([(float(since), float(to)) for since, to in spans])
     inside = {second for since, to in spans for second in range(since, to)}
     assert {second for since, to in joined for second in range(int(since), int(to))} == inside
     assert all(since < to for since, to in joined)

@@ -21,7 +21,7 @@ from tubelet.media.reader import MediaError, av, index, read_frames
 from tubelet.media.transcode import read_comment, shrink, shrunk_size
 from tubelet.media.writer import write_video
 from tubelet.prepare import Settings, prepare, reading_seconds
-from tubelet.train.loop import wait_words
+from tubelet.train.loop import describe_wait
 from tubelet.train.train import train_fn
 
 SMALL = Settings(short_side_px=16, gop_frames=4)
@@ -417,7 +417,7 @@ def test_a_full_disk_is_no_unreadable_file(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_training_says_how_long_it_waited(waits: list[tuple[float, float]], from_files: bool, words: str) -> None:
-    assert wait_words(waits, from_files=from_files) == words
+    assert describe_wait(waits, from_files=from_files) == words
 
 
 def test_the_line_is_shown_after_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

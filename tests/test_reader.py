@@ -773,9 +773,9 @@ def test_lost_and_damaged_frames_are_told_apart_from_good_ones():
 
 def test_frames_are_numbered_by_time_or_by_counting():
     frames = [Frame(-4), Frame(0), None, Frame(8), Frame(12)]
-    by_time = timeline.numbered(frames, plan_of([0], 4), tick_seconds=0.01)
+    by_time = timeline.number_frames(frames, plan_of([0], 4), tick_seconds=0.01)
     assert [(place, frame.pts) for place, frame in by_time] == [(0, 0), (2, 8), (3, 12)]
-    by_count = timeline.numbered(frames, replace(plan_of([0], 4), counted=True), tick_seconds=0.01)
+    by_count = timeline.number_frames(frames, replace(plan_of([0], 4), counted=True), tick_seconds=0.01)
     assert [place for place, _ in by_count] == [0, 1, 3, 3]
 
 
@@ -783,7 +783,7 @@ def test_frames_are_numbered_by_time_or_by_counting():
 @settings(max_examples=200, deadline=None)
 def test_a_missing_frame_is_the_good_one_before_it(good, wanted):
     row = iter((number, number) for number in sorted(good))
-    got = {number: shown for number, shown, _ in timeline.displayed(row, sorted(wanted), to_the_end=True)}
+    got = {number: shown for number, shown, _ in timeline.pick_frames(row, sorted(wanted), to_the_end=True)}
     expected = {number: max((other for other in good if other <= number), default=None) for number in wanted}
     if None in expected.values():
         assert len(got) < len(wanted), "the row starts too late"

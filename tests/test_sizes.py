@@ -349,10 +349,10 @@ def test_tokens_inside_the_clip_do_not_see_the_padding(stride):
     cropping.embed.load_state_dict(model.embed.state_dict())
     for size in product((2, 3, 5, 6), (4, 6, 9), (4, 7, 11)):
         clip = torch.randn(2, 3, *size).double()
-        tokens, grid = model.embedded(clip)
+        tokens, grid = model.embed_clip(clip)
         inside = Grid(*((n - p) // s + 1 for n, p, s in zip(size, (2, 4, 4), stride, strict=True)))
         t, h, w = (p + (n - 1) * s for n, p, s in zip(inside, (2, 4, 4), stride, strict=True))
-        cropped, cropped_grid = cropping.embedded(clip[:, :, :t, :h, :w])
+        cropped, cropped_grid = cropping.embed_clip(clip[:, :, :t, :h, :w])
         assert cropped_grid == inside
         ours = tokens.unflatten(1, grid)[:, : inside.t, : inside.h, : inside.w]
         assert_close(ours.flatten(1, 3), cropped, atol=1e-9, rtol=1e-9)

@@ -167,7 +167,7 @@ def test_what_is_held_does_not_grow(name: str, window_steps: int, hop_steps: int
 def test_each_step_is_encoded_once_and_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make("vivit2")
     seen: list[int] = []
-    embedded = model.embedded
+    embedded = model.embed_clip
 
     def counting(clip: Tensor) -> object:
         seen.append(clip.shape[2] // 2)

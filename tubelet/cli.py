@@ -13,7 +13,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tubelet.commands import COMMANDS, Bench, Check, Convert, Demo, Eval, Export, Info, Predict, Prepare, Stream, Train
-from tubelet.system.exits import SOME_FAILED, WRONG, report_error, terminable
+from tubelet.system.exits import SOME_FAILED, WRONG, catch_sigterm, report_error
 from tubelet.system.openmp import wait_briefly
 from tubelet.system.options import read_command
 from tubelet.train.config import TrainConfig
@@ -42,7 +42,7 @@ def main() -> None:
     typed, debug = without_debug(sys.argv[1:])
     wait_briefly()
     try:
-        with terminable():
+        with catch_sigterm():
             code = act(typed)
     except BaseException as error:
         code = report_error(error, debug=debug)

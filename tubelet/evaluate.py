@@ -16,7 +16,7 @@ from tubelet.data.splits import with_groups
 from tubelet.data.table import LABELS
 from tubelet.predict.answer import Answer
 from tubelet.predict.predictor import Predictor
-from tubelet.predict.show import seen_words
+from tubelet.predict.show import describe_seen
 from tubelet.predict.tables import write_labelled
 from tubelet.runs.run import CONFIG, SPLIT, Run
 from tubelet.system.console import bar, console, facts, say
@@ -173,7 +173,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
     ]
     if results.failed:
         rows.append(("unreadable", plural(results.failed, "file")))
-    if seen := seen_words(*evaluation.seconds()[::-1]):
+    if seen := describe_seen(*evaluation.seconds()[::-1]):
         rows.append(("looked at", f"{seen} (--views {evaluation.views})"))
     facts(f"Evaluation{f' on {split}' if split else ''}", rows)
     columns, outputs = results.table()

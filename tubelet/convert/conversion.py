@@ -17,7 +17,7 @@ from tubelet.nn.cost import count_parameters
 from tubelet.nn.create import format_name
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.system.console import facts, say
-from tubelet.system.files import aside
+from tubelet.system.files import write_aside
 from tubelet.weights.dialects.reference import Source, find_dialect, read_reference, recognise, to_reference
 from tubelet.weights.dialects.settings import Given, labels
 from tubelet.weights.formats.open import Foreign, read_foreign
@@ -100,7 +100,7 @@ def convert_back(src: str | os.PathLike[str], dst: str | os.PathLike[str], *, di
     state = to_reference(model, dialect)
     file = Path(dst) if Path(dst).suffix == ".safetensors" else Path(dst) / FILE
     file.parent.mkdir(parents=True, exist_ok=True)
-    with aside(file) as temporary:
+    with write_aside(file) as temporary:
         save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, temporary, {"format": "pt"})
     if show:
         config = model.config

@@ -29,8 +29,8 @@ from tubelet.predict.exported import ABOUT, FILES, is_exported, open_file
 from tubelet.predict.precision import has_bfloat16
 from tubelet.predict.predictor import Predictor
 from tubelet.system.console import console, say
-from tubelet.system.extras import needed
-from tubelet.system.timing import interleaved
+from tubelet.system.extras import import_extra
+from tubelet.system.timing import time_in_turns
 from tubelet.tasks import Task
 from tubelet.version import __version__
 
@@ -114,7 +114,7 @@ def check(folder: Path, form: str, *, int8: bool, full_range: bool, data: object
         if not is_exported(folder):
             raise ValueError(f"{folder} is no exported model: it is not overwritten, name a new folder")
     for package in (*NEEDED[form], *(["nncf"] if int8 and form == "openvino" else [])):
-        needed(package)
+        import_extra(package)
 
 
 def read(data: Path, spec: ClipSpec, clips: int, int8: bool, form: str) -> Clips:
@@ -163,12 +163,12 @@ def write(
     model, task, plain, runtime = predictor.model, predictor.task, place / "plain.onnx", RUNTIMES[form]
     write_onnx(model, plain, clip=given.compared[0])
     folder, notes = write_float32(plain, form), list[str]()
-    ways: dict[str, Model] = {"torch, float32": model, f"{runtime}, float32": opened(folder, form)}
+    ways: dict[str, Model] = {"torch, float32": model, f"{runtime}, float32": open_exported(folder, form)}
     if form == "openvino" and has_bfloat16(torch.device("cpu"))[0]:
-        ways[f"{runtime}, bfloat16"] = opened(folder, form, dtype="bfloat16")
+        ways[f"{runtime}, bfloat16"] = open_exported(folder, form, dtype="bfloat16")
     if int8:
         folder, notes = write_int8_as_far_as_it_agrees(model, task, plain, form, given, full_range=full_range)
-        ways[f"{runtime}, int8"] = opened(folder, form, int8=True)
+        ways[f"{runtime}, int8"] = open_exported(folder, form, int8=True)
     return folder, {"clips": given.what, "notes": notes} | compare(ways, given.compared, task)
 
 
@@ -182,7 +182,8 @@ def write_int8_as_far_as_it_agrees(
         folder.mkdir()
         quantise = write_onnx_int8 if form == "onnx" else partial(write_openvino_int8, calibration=given.calibration)
         quantise(plain, folder / FILES[form], leave=leave, full_range=full_range)
-        agreement = measure_agreement(compute_logits(opened(folder, form, int8=True), given.compared), reference, task)
+        logits = compute_logits(open_exported(folder, form, int8=True), given.compared)
+        agreement = measure_agreement(logits, reference, task)
         tried.append((agreement, folder))
         if agreement >= ENOUGH:
             break
@@ -197,12 +198,12 @@ def write_float32(plain: Path, form: str) -> Path:
     if form == "onnx":
         shutil.copyfile(plain, folder / FILES[form])
     else:
-        openvino = needed("openvino")
+        openvino = import_extra("openvino")
         openvino.save_model(openvino.Core().read_model(plain), folder / FILES[form], compress_to_fp16=False)
     return folder
 
 
-def opened(folder: Path, form: str, *, int8: bool = False, dtype: str = "float32") -> Model:
+def open_exported(folder: Path, form: str, *, int8: bool = False, dtype: str = "float32") -> Model:
     _, run = open_file(folder / FILES[form], form, int8=int8, dtype=dtype)
     return lambda clip: torch.from_numpy(run(clip.numpy()))
 
@@ -226,7 +227,7 @@ def compare(ways: dict[str, Model], clips: Sequence[Tensor], task: Task) -> dict
     """Each way to run the model against the first: the share of clips that are answered alike, the largest
     error of a logit, and seconds for a clip, the median of runs in turns."""
     logits = [compute_logits(way, clips) for way in ways.values()]
-    took = interleaved({name: partial(way, clips[0]) for name, way in ways.items()}, seconds=TIMING_SECONDS)
+    took = time_in_turns({name: partial(way, clips[0]) for name, way in ways.items()}, seconds=TIMING_SECONDS)
     rows = [
         {
             "name": name,

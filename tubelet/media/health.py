@@ -156,7 +156,7 @@ def _health(
     gaps: Iterable[tuple[float, float]] = (),
 ) -> Health:
     """lost: seconds of damaged frames. breaks: the byte at which the file's chain does. gaps: frames it then lacks."""
-    missing = merged([*found.missing_spans, *gaps])
+    missing = merge_spans([*found.missing_spans, *gaps])
     seconds, step = sum(to - since for since, to in missing), usual_gap(found.times)
     bad = len(lost) + max(found.missing_frames, round(seconds / step) if gaps and step else 0)
     error = None
@@ -174,7 +174,7 @@ def _health(
         kind=found.kind,
         frames=good,
         bad_frames=bad,
-        bad_spans=merged([*lost, *missing]),
+        bad_spans=merge_spans([*lost, *missing]),
         duration_seconds=found.duration_seconds,
         height=found.height,
         width=found.width,
@@ -182,7 +182,7 @@ def _health(
     )
 
 
-def merged(spans: Iterable[tuple[float, float]]) -> Spans:
+def merge_spans(spans: Iterable[tuple[float, float]]) -> Spans:
     """Sorts spans and joins those that touch; empty ones are dropped."""
     joined: list[tuple[float, float]] = []
     for since, to in sorted(spans):

@@ -53,7 +53,7 @@ def list_frames(path: str) -> Index:
             return _sound_index(path, container)
         stream = video_stream(path, container, threads=1)
         notes: list[Packet] = []
-        noted = _noting(read_packets(container, stream), notes)
+        noted = _note_packets(read_packets(container, stream), notes)
         first = next((f for f in decode(Budget(path).spend(noted, stream), stream) if f is not None), None)
         if first is None:
             raise why_no_frames(path, is_picture=container.format.name in IMAGE_CONTAINERS)
@@ -61,7 +61,7 @@ def list_frames(path: str) -> Index:
         rate = stream.average_rate or stream.guessed_rate or 25
         found = timeline(notes, tick_seconds=float(stream.time_base), frame_seconds=float(1 / rate))
         formats, codec = set(container.format.name.split(",")), stream.codec_context.codec.canonical_name
-        cut, spans, missing = _missing(path, stream, found, len(notes))
+        cut, spans, missing = _find_missing(path, stream, found, len(notes))
         words = _notes(path, stream, found, first, any(note.is_hidden for note in notes))
     is_image = bool(formats & IMAGE_CONTAINERS) or (codec == "gif" and len(found.times) == 1)
     # AVI stores no display times; what the demuxer makes up is wrong once frames are reordered.
@@ -92,15 +92,15 @@ def cut_short(found: Index) -> MediaError:
     return MediaError(found.path, "truncated", problem, FETCH_AGAIN, stage="list")
 
 
-def _noting(packets: Iterable[Any], notes: list[Packet]) -> Iterator[Any]:
+def _note_packets(packets: Iterable[Any], notes: list[Packet]) -> Iterator[Any]:
     for packet in packets:
         notes.append(Packet(packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard))
         yield packet
 
 
-def _missing(path: str, stream: Any, found: Timeline, packets: int) -> tuple[bool, Spans, int]:
+def _find_missing(path: str, stream: Any, found: Timeline, packets: int) -> tuple[bool, Spans, int]:
     """(is the file cut short, the seconds on screen that it lacks, how many frames that is)."""
-    listed, cut = _listed_beyond_the_end(path, stream), is_cut(path)
+    listed, cut = _count_beyond_end(path, stream), is_cut(path)
     end, count = found.duration_seconds, len(found.times)
     promised = promised_seconds(path, stream, start_seconds=found.start_seconds, end_seconds=end)
     # Matroska's muxers note how long a stream lasted after they wrote it: to be believed even of a whole file.
@@ -120,7 +120,7 @@ def _missing(path: str, stream: Any, found: Timeline, packets: int) -> tuple[boo
     return (cut or bool(listed)) and bool(missing or in_fragments or promised <= 0), spans, missing
 
 
-def _listed_beyond_the_end(path: str, stream: Any) -> int:
+def _count_beyond_end(path: str, stream: Any) -> int:
     """The number of packets in the table of an MP4, if some would lie behind the end of the file; else 0."""
     entries = stream.index_entries
     if "mov" not in stream.container.format.name.split(",") or len(entries) == 0:

@@ -40,18 +40,18 @@ class Tokeniser(nn.Module):
         self.channels, self.pad = channels, False
         self.patch, self.stride = triple(patch, "patch"), triple(stride or patch, "stride")
 
-    def filled(self, size: Sequence[int]) -> Size3:
+    def filled_size(self, size: Sequence[int]) -> Size3:
         """The (T, H, W) that a clip of `size` is brought to."""
         t, h, w = size
         return fill(size, self.patch, self.stride) if self.pad else (t, h, w)
 
     def grid(self, size: Sequence[int]) -> Grid:
         """The grid of a clip of (T, H, W). Raises ValueError where whole tubelets do not fill it."""
-        return token_grid(self.filled(size), self.patch, self.stride)
+        return token_grid(self.filled_size(size), self.patch, self.stride)
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
         check_clip(clip, self.channels)
-        size, full = clip.shape[2:], self.filled(clip.shape[2:])
+        size, full = clip.shape[2:], self.filled_size(clip.shape[2:])
         grid = self.grid(size)
         if full != size:
             t, h, w = (to - now for to, now in zip(full, size, strict=True))
@@ -94,7 +94,7 @@ class TubeletEmbed(Tokeniser):
         The bytes are counted from 128, which is near any mean: bfloat16 holds them exactly, and the bias stays small.
         """
         grid = self.grid(clip.shape[2:])
-        if self.stride != self.patch or self.filled(clip.shape[2:]) != clip.shape[2:]:
+        if self.stride != self.patch or self.filled_size(clip.shape[2:]) != clip.shape[2:]:
             return super().embed_bytes(clip, mean, std)
         kernel, dtype = self.proj.weight, self.proj.weight.dtype
         fine = torch.promote_types(dtype, torch.float32)  # rounded once, after folding
@@ -136,7 +136,7 @@ class UniformFrames(Tokeniser):
         self.embed = TubeletEmbed(channels, dim, patch)
 
     def grid(self, size: Sequence[int]) -> Grid:
-        t, h, w = self.filled(size)
+        t, h, w = self.filled_size(size)
         return token_grid((min(t, self.frames), h, w), self.patch, self.stride)
 
     def tokens(self, clip: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ POOLS = {
 KINDS = (*POOLS, "attentive")
 
 
-def prefix_for(kind: str) -> int:
+def count_prefix(kind: str) -> int:
     """The prefix tokens that a kind of pooling needs."""
     return POOLS[kind][1] if kind in POOLS else 0
 

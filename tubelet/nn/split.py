@@ -17,7 +17,7 @@ LEAST_STD = 0.01  # of the mean deviation: a channel that hardly varies is not b
 def encode(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
     """The codes of clips, (B, C, T, H, W) -> (B, t, D): those of each step in time where a second encoder follows that
     puts them together (vivit2), else one, t = 1: what the head classifies."""
-    codes, _ = model.encoders[0](*model.embedded(clip))
+    codes, _ = model.encoders[0](*model.embed_clip(clip))
     return codes if len(model.encoders) > 1 else codes.mean(1, keepdim=True)
 
 
@@ -25,7 +25,7 @@ class Rest(nn.Module):
     """What comes after a model's first encoder: codes (B, t, D) -> logits (B, classes).
 
     Its parameters are those of the model, under the same names. The head sees features standardised, once they were
-    measured (`standardise`); `folded` gives its weights for features as they are.
+    measured (`standardise`); `fold_statistics` gives its weights for features as they are.
     """
 
     mean: Tensor
@@ -61,13 +61,13 @@ class Rest(nn.Module):
         self.mean, std = features.mean((0, 1)), features.std((0, 1))
         self.std = std.clamp(min=LEAST_STD * std.mean().item())
 
-    def folded(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def fold_statistics(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights that learned on standardised features -> those that give the same on features as they are."""
         weight, bias = weights["head.weight"], weights["head.bias"]
         weight = weight / self.std.to(weight)
         return {**weights, "head.weight": weight, "head.bias": bias - (weight * self.mean.to(weight)).sum(1)}
 
-    def normalised(self, codes: Tensor) -> Tensor:
+    def normalise(self, codes: Tensor) -> Tensor:
         """Codes are features already: nothing is left to normalise."""
         return codes
 
@@ -86,7 +86,7 @@ def encode_steps(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
     """
     if not encodes_steps_apart(model):
         raise ValueError(f"this {model.config.family} model does not encode its steps one by one: use a vivit2 model")
-    codes, _ = model.encoders[0](*model.embedded(clip[None]))
+    codes, _ = model.encoders[0](*model.embed_clip(clip[None]))
     return codes[0]
 
 

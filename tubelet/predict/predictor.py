@@ -13,7 +13,7 @@ from tubelet.data.walk import walk
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import Answer, Prediction, answer, predict_item
 from tubelet.predict.exported import Exported, is_exported
-from tubelet.predict.precision import choose_dtype, prepared
+from tubelet.predict.precision import cast_encoders, choose_dtype
 from tubelet.system.device import find_device
 from tubelet.tasks import Task, task_from_json
 from tubelet.weights.store import open_model
@@ -53,7 +53,7 @@ class Predictor:
             if not about.keys() & {"task", "classes"} or "clip_spec" not in about:
                 raise ValueError(f"{run}: weights without class names and ClipSpec: train them with `tubelet train`")
             chosen, precision = choose_dtype(dtype, find_device(device))
-            model = prepared(file.load(), chosen)
+            model = cast_encoders(file.load(), chosen)
         found = cls(model, ClipSpec.from_json(about["clip_spec"]), read_task(about, run, model), device=device)
         found.run, found.precision = Path(str(about.get("run", run))), precision
         return found

@@ -132,7 +132,7 @@ def legend(
     entries = []
     for k in shown:
         much = moment(seconds[classes[k]]) if segments else f"at most {chances[:, k].max():.0%}"
-        entries.append((inks[classes[k]], f"{shortened(classes[k])} {much}"))
+        entries.append((inks[classes[k]], f"{shorten_name(classes[k])} {much}"))
     others = len(seconds) - len(shown)
     return [*entries, (OTHER, plural(others, "more class"))] if others > 0 else entries
 
@@ -148,7 +148,7 @@ def labels(segments: Sequence[Segment], cuts: np.ndarray, inches: float) -> tupl
     begins = [float(cuts[-1])] * FLAG_LINES  # of the leftmost text on each line
     for number, one in reversed([*enumerate(segments)]):
         room = (one.end_seconds - one.start_seconds) * inches
-        name, chance = shortened(one.label), f"{one.probability:.0%}"
+        name, chance = shorten_name(one.label), f"{one.probability:.0%}"
         fitting = [text for text in (f"{name} {chance}", name) if text_inches(text) + 0.12 < room]
         if fitting:
             inside[number] = fitting[0]
@@ -177,9 +177,9 @@ def place_axes(figure: "Figure", bottom: float, height: float) -> "Axes":
 def write_title(figure: "Figure", title: str, more: Sequence[str]) -> None:
     width, height = figure.get_size_inches()
     room = width - LEFT - RIGHT
-    name = shortened(title, room, size=12, weight="bold")
+    name = shorten_name(title, room, size=12, weight="bold")
     figure.text(LEFT / width, 1 - TOP / height, name, weight="bold", fontsize=12, va="top", parse_math=False)
-    words = shortened(" · ".join(part for part in more if part), room)
+    words = shorten_name(" · ".join(part for part in more if part), room)
     figure.text(LEFT / width, 1 - (TOP + 0.25) / height, words, color=TEXT, va="top", parse_math=False)
 
 
@@ -240,7 +240,7 @@ def draw_curves(
         axes.axhline(level, color=GRID, linewidth=0.6, clip_on=False)
     axes.axhline(on, color=TEXT, linewidth=0.8, linestyle=":")
     for k, ink in inks.items():
-        times, heights = thinned(cuts, chances[:, k])
+        times, heights = thin_curve(cuts, chances[:, k])
         axes.fill_between(times, heights, color=ink, alpha=0.1, linewidth=0)
         axes.plot(times, heights, color=ink, linewidth=1.1, clip_on=False)
     axes.set(xlim=(cuts[0], cuts[-1]), ylim=(0, 1), yticks=[0, 0.5, 1], yticklabels=["0%", "50%", "100%"])
@@ -258,7 +258,7 @@ def tick_label(seconds: float) -> str:
     return moment(seconds).removesuffix(".0")
 
 
-def thinned(cuts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def thin_curve(cuts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A curve of steps along the cells, or, where these are many, of the largest value in each group of cells."""
     groups = np.linspace(0, len(values), min(len(values), COLUMNS) + 1).round().astype(int)
     heights = np.maximum.reduceat(values, groups[:-1])
@@ -266,7 +266,7 @@ def thinned(cuts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 @cache
-def shortened(name: str, room: float = NAME, *, size: float = 10, weight: str = "normal") -> str:
+def shorten_name(name: str, room: float = NAME, *, size: float = 10, weight: str = "normal") -> str:
     """The name, or as much of its beginning as `room`, in inches, holds."""
     name = visible(name)
     if text_inches(name, size=size, weight=weight) <= room:

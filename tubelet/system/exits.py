@@ -25,7 +25,7 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def catch_sigterm() -> Iterator[None]:
     """Inside, SIGTERM raises Terminated; a training catches it by itself."""
 
     def catch(number: int, frame: object) -> None:
@@ -61,7 +61,7 @@ def report_error(error: BaseException, *, debug: bool) -> int:
         return PIPE_CLOSED
     if debug:
         traceback.print_exception(error)
-    code, words = what_happened(error, debug=debug)
+    code, words = describe_error(error, debug=debug)
     print(f"tubelet: {visible_lines(words)}", file=sys.stderr)
     try:
         sys.stdout.flush()
@@ -70,7 +70,7 @@ def report_error(error: BaseException, *, debug: bool) -> int:
     return code
 
 
-def what_happened(error: BaseException, *, debug: bool) -> tuple[int, str]:
+def describe_error(error: BaseException, *, debug: bool) -> tuple[int, str]:
     from tubelet.system.errors import environment_error
 
     if isinstance(error, KeyboardInterrupt):
@@ -82,11 +82,11 @@ def what_happened(error: BaseException, *, debug: bool) -> tuple[int, str]:
     if isinstance(error, OSError) and error.errno in OF_A_NAME and isinstance(error.filename, str | bytes):
         return WRONG, f"{os.fsdecode(error.filename)}: {error.strerror}: check the name"
     words = f"a bug: {''.join(traceback.format_exception_only(error)).strip().splitlines()[0][:300]}"
-    where = "" if debug else f" {kept_traceback(error)}; --debug shows it."
+    where = "" if debug else f" {keep_traceback(error)}; --debug shows it."
     return BUG, f"{words}.{where} Please report it."
 
 
-def kept_traceback(error: BaseException) -> str:
+def keep_traceback(error: BaseException) -> str:
     """Writes what a report of a bug needs into a file, and says where that is."""
     text = [f"tubelet {__version__}, Python {sys.version}, {sys.platform}\n", f"{shlex.join(sys.argv)}\n\n"]
     text += traceback.format_exception(error)

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 
-def needed(name: str) -> Any:
+def import_extra(name: str) -> Any:
     """A package of the extra "export".
 
     Raises:

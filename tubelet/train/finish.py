@@ -42,7 +42,7 @@ def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) ->
     plan, team, config, bad = fit.plan, fit.team, fit.plan.config, fit.clips.bad
     weights = fit.best.weights if fit.best else fit.final_weights()
     if isinstance(fit.model, Rest):
-        weights = {**frozen, **fit.model.folded(weights)}
+        weights = {**frozen, **fit.model.fold_statistics(weights)}
     if not team.first:
         return None
     model = SpaceTimeTransformer(plan.model)

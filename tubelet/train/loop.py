@@ -67,7 +67,7 @@ def train_steps(
             if decision:
                 pace.take(decision)
             if show and step == FIRST_STEPS[-1]:
-                say("pace", pace_words(fit))
+                say("pace", describe_pace(fit))
             if look_due or step == pace.steps:
                 held_score = f" held out {100 * validate_and_log(fit, run, held, recent, writer):.0f}%"
                 patience = plan.config.patience
@@ -86,7 +86,7 @@ def train_steps(
                 saved = time.monotonic()
             if found:
                 try:
-                    team.together(bad.check)
+                    team.run_together(bad.check)
                 except ValueError:  # in every process
                     fit.save(run, recent)
                     raise
@@ -95,7 +95,7 @@ def train_steps(
         fit.run(after=after)
     if show and waits:
         from_files = plan.spec.kind == "video" and isinstance(fit.clips, Clips) and not fit.clips.keep
-        say("data wait", wait_words(waits, from_files=from_files))
+        say("data wait", describe_wait(waits, from_files=from_files))
     if stop:
         raise Stopped(run.path, stop)
 
@@ -126,7 +126,7 @@ def seconds_left(fit: Fit) -> float:
     return fit.pace.step_seconds * (fit.pace.steps - fit.step)
 
 
-def pace_words(fit: Fit) -> str:
+def describe_pace(fit: Fit) -> str:
     """How fast the first steps were, how many that makes, and how the time is split."""
     pace, budget = fit.pace, fit.pace.budget
     epochs = pace.steps * fit.plan.config.batch / len(fit.clips)
@@ -169,7 +169,7 @@ def validate_and_log(fit: Fit, run: Run, held: Clips | Features, recent: list[di
     return score
 
 
-def wait_words(waits: list[tuple[float, float]], *, from_files: bool) -> str:
+def describe_wait(waits: list[tuple[float, float]], *, from_files: bool) -> str:
     """How much of the training's steps went by waiting for clips; (waited, whole) seconds of each step."""
     waited, seconds = (sum(column) for column in zip(*waits, strict=True))
     share = waited / max(seconds, 1e-9)
@@ -190,7 +190,7 @@ def summary(recent: list[dict[str, float]], fit: Fit) -> dict[str, float]:
     }
 
 
-def spread(count: int) -> list[int]:
+def spread_evenly(count: int) -> list[int]:
     """The clips, of `count`, that are looked at: evenly chosen where there are many."""
     return np.unique(np.linspace(0, count - 1, min(count, VALIDATION_CLIPS)).round().astype(int)).tolist()
 
@@ -198,7 +198,7 @@ def spread(count: int) -> list[int]:
 @torch.no_grad()
 def validate(fit: Fit, held: Clips | Features) -> tuple[float, float]:
     """Mean loss and score on held-out clips. Those that cannot be read are passed over here, and counted in the end."""
-    chosen = spread(len(held))
+    chosen = spread_evenly(len(held))
     fit.wrapped.eval()
     losses, score, seen = 0.0, 0.0, 0
 

@@ -130,11 +130,11 @@ def balance_note(source: Source, config: TrainConfig) -> list[str]:
 
 def find_patch(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> tuple[int, int]:
     """Tubelet length and patch side, from the model's name."""
-    match = re.search(r"/(\d+)(?:x(\d+))?$", name_for(config, kind, device, start))
+    match = re.search(r"/(\d+)(?:x(\d+))?$", choose_name(config, kind, device, start))
     return (max(1, int(match[2] or 1)), max(1, int(match[1]))) if match else (1, 1)  # create_model refuses the others
 
 
-def name_for(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> str:
+def choose_name(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> str:
     if start or config.model:
         return start.name if start else str(config.model)
     if kind == "video":
@@ -146,7 +146,7 @@ def choose_model(
     config: TrainConfig, spec: ClipSpec, num_classes: int, device: torch.device, start: Start | None
 ) -> tuple[str, ModelConfig, list[str]]:
     """Name, settings and notes. Raises ValueError for a model that there is not, or that clips do not fit."""
-    name = name_for(config, spec.kind, device, start)
+    name = choose_name(config, spec.kind, device, start)
     embed = config.embed or ("tubelet" if config.init or config.model else "conv")
     settings: dict[str, Any] = {"clip": spec.clip_size, "num_classes": num_classes}
     settings |= {"mean": spec.mean, "std": spec.std}

@@ -77,7 +77,7 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
     notes = [trouble] if trouble else []
     if faults:
         without = f"{left_out} left out of training, held-out ones count as wrong"
-        notes.append(f"{plural(len(faults), 'file')} cannot be read: {without}{in_lines(source, faults)}")
+        notes.append(f"{plural(len(faults), 'file')} cannot be read: {without}{list_faults(source, faults)}")
     usable = {path: health for path, health in healths.items() if health.usable}
     if damaged := [health for health in usable.values() if not health.ok]:
         lost, frames = sum(health.bad_frames for health in damaged), sum(health.frames for health in damaged)
@@ -120,7 +120,7 @@ def find_fault(item: Item, health: Health, kind: str) -> tuple[str, str] | None:
 def check_train(source: Source, faults: dict[Item, tuple[str, str]], most_bad: float) -> None:
     train = [item for item in source.items if item.split == "train"]
     bad = sum(item in faults for item in train)
-    listing = in_lines(source, {item: fault for item, fault in faults.items() if item.split == "train"})
+    listing = list_faults(source, {item: fault for item, fault in faults.items() if item.split == "train"})
     what = f"{source.root}: {bad} of {len(train)} training files cannot be read"
     classes_in = source.task.classes_in
     whole = {name for item in train if item not in faults for name in classes_in(item.label)}
@@ -141,11 +141,11 @@ def check_held_out(source: Source, faults: dict[Item, tuple[str, str]]) -> None:
     for split in sorted(held_out):
         if not any(item.split == split and item not in faults for item in source.items):
             raise ValueError(
-                f"{source.root}: none of the {split} clips can be read: repair them{in_lines(source, faults)}"
+                f"{source.root}: none of the {split} clips can be read: repair them{list_faults(source, faults)}"
             )
 
 
-def in_lines(source: Source, faults: dict[Item, tuple[str, str]]) -> str:
+def list_faults(source: Source, faults: dict[Item, tuple[str, str]]) -> str:
     """The first faults, each on a line of its own, and how many more there are."""
     lines = [f"\n  {visible(f'{source.root / item.path}: {message}')}" for item, (_, message) in faults.items()]
     more = f"\n  and {len(lines) - SHOWN} more; `tubelet check` names them all" if len(lines) > SHOWN else ""

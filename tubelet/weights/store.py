@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.system.files import aside
+from tubelet.system.files import write_aside
 from tubelet.weights.formats.json_file import parse
 from tubelet.weights.formats.safetensors_file import Header, check_header, load_checked
 from tubelet.weights.settings import read_config
@@ -56,7 +56,7 @@ def save(
 
 def write_tensors(file: Path, tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
     """Writes tensors and a JSON header: whole or not at all."""
-    with aside(file) as temporary:
+    with write_aside(file) as temporary:
         save_file(tensors, temporary, metadata={"tubelet": json.dumps(header)})
         check_header(temporary)  # what is written here can be read here
         os.umask(umask := os.umask(0))  # the only way to ask for it

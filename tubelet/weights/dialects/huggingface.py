@@ -10,7 +10,7 @@ from tubelet.weights.dialects.dialect import Allowed, Video
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.scenic import VIVIT
 from tubelet.weights.dialects.settings import Given, Json, Settings, sound_settings, video_settings
-from tubelet.weights.dialects.vit import ENCODER, TABLE, Names, VitDialect, first_stage, grid_for
+from tubelet.weights.dialects.vit import ENCODER, TABLE, Names, VitDialect, first_stage, position_grid
 
 # what transformers 4 has in memory, and every version writes
 ON_DISK = Names(
@@ -92,7 +92,7 @@ class VideoMae(HuggingFace):
 
     def map_positions(self, link: Link, config: ModelConfig, root: str) -> None:
         """Their positions are computed, not stored: put in while reading, checked while writing."""
-        grid = grid_for(config)
+        grid = position_grid(config)
         table = sincos_by_number(grid.size, first_stage(config).dim).view(*grid, -1)
         if link.reading:
             link.result[TABLE] = table

@@ -157,26 +157,26 @@ def heads_of_timm(architecture: str, args: Json) -> int | tuple[int, ...] | None
     return VIT_HEADS.get(found[1]) if found else None
 
 
-def checked(config: Json, key: str, fits: Callable[[Any], bool], expected: str) -> Any:
+def read_checked(config: Json, key: str, fits: Callable[[Any], bool], expected: str) -> Any:
     """The value of a key that `fits`, or None where there is none."""
     value = config.get(key)
-    return value if value is None or fits(value) else wrong(key, value, expected)
+    return value if value is None or fits(value) else refuse(key, value, expected)
 
 
 def section(config: Json, key: str) -> Json:
-    return checked(config, key, lambda found: not found or isinstance(found, dict), "an object") or {}
+    return read_checked(config, key, lambda found: not found or isinstance(found, dict), "an object") or {}
 
 
 def count(config: Json, key: str) -> int | None:
-    return checked(config, key, is_count, "a whole number from 1 up")
+    return read_checked(config, key, is_count, "a whole number from 1 up")
 
 
 def number(config: Json, key: str) -> float | None:
-    return checked(config, key, is_number, "a number")
+    return read_checked(config, key, is_number, "a number")
 
 
 def numbers(config: Json, key: str) -> tuple[float, ...] | None:
-    values = checked(
+    values = read_checked(
         config, key, lambda x: isinstance(x, list) and x != [] and all(map(is_number, x)), "a list of numbers"
     )
     return values and tuple(values)
@@ -187,7 +187,7 @@ def pair(config: Json, key: str) -> tuple[int | None, int | None]:
     value = config.get(key)
     both = value if isinstance(value, list) else [value, value]
     if value is not None and not (len(both) == 2 and all(map(is_count, both))):
-        wrong(key, value, "a whole number from 1 up, or two")
+        refuse(key, value, "a whole number from 1 up, or two")
     return both[0], both[1]
 
 
@@ -202,7 +202,7 @@ def labels(names: object) -> tuple[str, ...] | None:
     if isinstance(names, dict):
         names = [names.get(str(i)) for i in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        wrong("the class names", names, "a list of names, or names numbered from 0 without gaps")
+        refuse("the class names", names, "a list of names, or names numbered from 0 without gaps")
     given: dict[str, None] = {}
     for name in names:
         again, times = name, 1
@@ -213,5 +213,5 @@ def labels(names: object) -> tuple[str, ...] | None:
     return tuple(given)
 
 
-def wrong(key: str, value: object, expected: str) -> NoReturn:
+def refuse(key: str, value: object, expected: str) -> NoReturn:
     raise ValueError(f"{key} = {str(value)[:80]} in the settings beside the weights, expected {expected}")

@@ -109,7 +109,7 @@ class VitDialect(Dialect):
             self.map_head(link, config)
 
     def map_positions(self, link: Link, config: ModelConfig, root: str) -> None:
-        grid = grid_for(config).along(first_stage(config).tables[0])
+        grid = position_grid(config).along(first_stage(config).tables[0])
         link.positions([(root + token, 1) for token in self.tokens], root + self.positions, PREFIX, TABLE, grid)
 
     def map_block(self, link: Link, config: ModelConfig, names: Names, theirs: str, ours: str) -> None:
@@ -151,7 +151,7 @@ def last_linear(link: Link, theirs: str, gamma: str, ours: str) -> None:
     )
 
 
-def grid_for(config: ModelConfig) -> Grid:
+def position_grid(config: ModelConfig) -> Grid:
     """The grid that the position tables are made for."""
     with torch.device("meta"):
         return make_embed(config).grid(config.clip)
