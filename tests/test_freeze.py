@@ -469,7 +469,7 @@ def test_a_users_changes_are_not_frozen(videos: Path, vit: str, tmp_path: Path) 
 
 def test_one_process_freezes(videos: Path, vit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Team, "join", classmethod(lambda cls, device: Team(0, 2, CPU)))
-    monkeypatch.setattr(Team, "together", lambda self, work: work())
+    monkeypatch.setattr(Team, "run_together", lambda self, work: work())
     with pytest.raises(ValueError, match="--freeze works in one process, got 2: start it without torchrun"):
         train(videos, tmp_path / "run", init=vit)
 

@@ -1,4 +1,4 @@
-"""What this machine does with a model, and how much of what it could do that is: in under a minute."""
+"""The speed of a model on this machine, and its share of the most that the machine can do: in under a minute."""
 
 import copy
 import math
@@ -95,7 +95,7 @@ def bench(
 
 
 def make_row(measure: Measure, took: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """What came of a measure, as JSON: the seconds of each run, the fewest possible and the share of these that is
+    """The results of a measure as JSON: the seconds of each run, the fewest possible and the share of these that is
     reached, both None if that is not known."""
     medians = {what: median(seconds) for what, seconds in took.items()}
     least = sum(times * medians[what] for what, times in measure.least.items()) if measure.least else None
@@ -145,7 +145,7 @@ def choose_clip(name: str, roof: Callable[[], object], batch: int, minutes: floa
 
 
 def count_products(gmacs: float, dtype: torch.dtype) -> dict[str, float]:
-    """The least that so many 10^9 multiply-adds take: as many large products as have them."""
+    """The least time of so many 10^9 multiply-adds, as the number of large products that have as many."""
     return {with_dtype(ROOF_PRODUCT, dtype): gmacs * 1e9 / ROOF**3}
 
 
@@ -154,7 +154,7 @@ def clip_shape(model: SpaceTimeTransformer) -> tuple[int, int, int, int]:
 
 
 def tokeniser(model: SpaceTimeTransformer, batch: int, dtypes: Sequence[torch.dtype]) -> Measure:
-    """From bytes to tokens, in float32."""
+    """The tokeniser alone, uint8 clip -> tokens, in float32."""
     pixels = torch.randint(256, (batch, *clip_shape(model)), dtype=torch.uint8, device=model.mean.device)
     gmacs = next(part.gmacs for part in describe(model).parts if part.name == "embed")
     says = f"{pixels.numel() / 1e6:.1f} MB of pixels"
@@ -234,7 +234,7 @@ def streaming(model: SpaceTimeTransformer) -> list[Measure]:
 
 
 def machine(device: torch.device) -> dict[str, object]:
-    """What times depend on. `load`: programs that want each processor."""
+    """The machine and the versions that times depend on. `load`: programs that want each processor."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),

@@ -63,7 +63,7 @@ def repeats(items: Sequence[Item], copies: Iterable[tuple[str, ...]], root: Path
 
 
 def _part(sets: list[list[File]], key: Callable[[File], int | bytes | None]) -> list[list[File]]:
-    """Each set by a key; None, and what stands alone, is left out."""
+    """Parts each set by a key; files of key None or alone with their key are left out."""
     parts: list[list[File]] = []
     for files in sets:
         alike: dict[int | bytes | None, list[File]] = defaultdict(list)

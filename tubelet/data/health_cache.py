@@ -78,7 +78,7 @@ class Checked:
         return index_file(self.root)
 
     def stamp(self, path: str) -> Stamp | None:
-        """Take it before the file is looked at, so that a change meanwhile is noticed. None: there is no such file."""
+        """The state of a file, taken before the file is looked at, so that a change is noticed. None: no such file."""
         try:
             status = os.stat(os.path.join(self.root, path))
         except (OSError, ValueError):

@@ -69,7 +69,7 @@ def fold(source: Path, target: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the exporter and the quantiser log and warn about their own workings."""
+    """Silences what the exporter and the quantiser log and warn about their own workings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

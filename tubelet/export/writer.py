@@ -167,12 +167,12 @@ def write(
     if form == "openvino" and has_bfloat16(torch.device("cpu"))[0]:
         ways[f"{runtime}, bfloat16"] = open_exported(folder, form, dtype="bfloat16")
     if int8:
-        folder, notes = write_int8_as_far_as_it_agrees(model, task, plain, form, given, full_range=full_range)
+        folder, notes = write_int8(model, task, plain, form, given, full_range=full_range)
         ways[f"{runtime}, int8"] = open_exported(folder, form, int8=True)
     return folder, {"clips": given.what, "notes": notes} | compare(ways, given.compared, task)
 
 
-def write_int8_as_far_as_it_agrees(
+def write_int8(
     model: SpaceTimeTransformer, task: Task, plain: Path, form: str, given: Clips, *, full_range: bool
 ) -> tuple[Path, list[str]]:
     """Writes the model in int8: all its products, or, where that keeps more answers, all but tokeniser and head."""
@@ -224,7 +224,7 @@ def measure_agreement(logits: Tensor, reference: Tensor, task: Task) -> float:
 
 @torch.inference_mode()
 def compare(ways: dict[str, Model], clips: Sequence[Tensor], task: Task) -> dict[str, Any]:
-    """Each way to run the model against the first: the share of clips that are answered alike, the largest
+    """Compares each way to run the model with the first: the share of clips that are answered alike, the largest
     error of a logit, and seconds for a clip, the median of runs in turns."""
     logits = [compute_logits(way, clips) for way in ways.values()]
     took = time_in_turns({name: partial(way, clips[0]) for name, way in ways.items()}, seconds=TIMING_SECONDS)

@@ -178,7 +178,7 @@ def decode_one(packet: av.Packet | None, stream: Any) -> list[Any]:
 
 
 def _without_profile(frame: Any) -> Any:
-    """The same frame without the profile of its colours, whose name, which PNG's decoder alone gives, PyAV frees twice:
+    """A frame without the profile of its colours, whose name, which PNG's decoder alone gives, PyAV frees twice:
     with the side data that `read_turn` looks at, and with the frame."""
     graph = av.filter.Graph()
     graph.link_nodes(

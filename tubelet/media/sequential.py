@@ -121,7 +121,7 @@ def raw_frames_in_order(
 
 
 def _read_up_to(pipe: BinaryIO, size: int) -> bytes:
-    """As many bytes; less where the pipe ends: a pipe hands out what it holds, not what is asked for."""
+    """Reads `size` bytes; fewer where the pipe ends: a pipe hands out what it holds, not what is asked for."""
     pieces = []
     while size and (piece := pipe.read(size)):
         pieces.append(piece)

@@ -145,7 +145,7 @@ def runs(found: Index, wanted: list[int]) -> list[Run]:
 
 
 def _key_places(found: Index, places: np.ndarray) -> list[int]:
-    """For each frame the nearest key frame before it, both on screen and in the file.
+    """The nearest key frame before each frame, both on screen and in the file.
 
     What leads up to a key frame is on screen before it and in the file after it, and refers to what came earlier.
     """

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, products and memory, counted, not measured."""
+"""The cost of a model: parameters, products and memory, counted, not measured."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -109,7 +109,7 @@ def list_parts(model: SpaceTimeTransformer, grid: Grid, work: Callable[[str], fl
 
 
 def sequences(stage: Stage, grid: Grid) -> str:
-    """How many blocks see how many sequences of how many tokens."""
+    """The numbers of blocks, of sequences that they see and of tokens in each, in words."""
     one = grid.along(stage.over)
     single = [axis for axis, size in one._asdict().items() if size == 1]
     steps = "".join(letter for letter in stage.attend if letter not in single)
@@ -132,8 +132,8 @@ def count_gmacs(model: SpaceTimeTransformer, pixels: Tensor) -> Callable[[str], 
 
 
 class FusedAttention(TorchFunctionMode):
-    """On the meta device, attention would be counted step by step; every real device runs it as one kernel, unless a
-    bias is learned with it."""
+    """Counts attention as one kernel, as every real device runs it unless a bias is learned with it; the meta device
+    alone would take it step by step."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention and len(args) == 3:

@@ -26,7 +26,7 @@ def normalise(clip: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 class Tokeniser(nn.Module):
-    """What all tokenisers share, (B, C, T, H, W) -> (B, N, D), Grid. Some have their own `tokens`.
+    """Base of all tokenisers, (B, C, T, H, W) -> (B, N, D), Grid. Some have their own `tokens`.
 
     patch, stride: what a token sees, and from one token to the next, in (frames, px, px)
     pad: clips that whole tubelets do not fill get the mean colour, 0, at the end of each axis; else they are an error
@@ -41,7 +41,7 @@ class Tokeniser(nn.Module):
         self.patch, self.stride = triple(patch, "patch"), triple(stride or patch, "stride")
 
     def filled_size(self, size: Sequence[int]) -> Size3:
-        """The (T, H, W) that a clip of `size` is brought to."""
+        """The (T, H, W) that a clip of `size` is filled up to."""
         t, h, w = size
         return fill(size, self.patch, self.stride) if self.pad else (t, h, w)
 
@@ -59,11 +59,11 @@ class Tokeniser(nn.Module):
         return self.tokens(clip), grid
 
     def embed_bytes(self, clip: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Grid]:
-        """The same for uint8 clips, with (C,) `mean` and `std` for pixels in [0, 1]."""
+        """Tokens of uint8 clips, (B, C, T, H, W) -> (B, N, D), Grid; (C,) `mean` and `std` are for pixels in [0, 1]."""
         return self(normalise(clip, mean, std))
 
     def tokens(self, clip: Tensor) -> Tensor:
-        """The same for a clip that whole tubelets fill, without its grid: by default, its layers in turn."""
+        """Tokens (B, N, D) of a clip that whole tubelets fill: by default, the layers in turn."""
         for layer in self.children():
             clip = layer(clip)
         return clip.flatten(2).transpose(1, 2)

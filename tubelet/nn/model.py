@@ -53,7 +53,7 @@ class SpaceTimeTransformer(nn.Module):
 
     @property
     def stack(self) -> Sequence[AnyEncoder]:
-        """The encoders, as what all of them are."""
+        """The encoders in order, typed."""
         return cast(Sequence[AnyEncoder], self.encoders)
 
     def set_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""How the tokens of a sequence become one."""
+"""Pooling: the tokens of a sequence become one, (B, P + N, D) -> (B, 1, D)."""
 
 from dataclasses import replace
 

@@ -119,7 +119,7 @@ class LearnedPosition(nn.Module):
 
 
 def can_cache(table: Tensor) -> bool:
-    """On the CPU alone, where comparing is quick and resampling slow; elsewhere the answer would have to be waited for.
+    """Whether a resampled table may be kept: on the CPU alone, where comparing is quick and resampling slow.
 
     Not while it learns; not for the stand-ins of functional calls and sharding.
     """

@@ -1,4 +1,4 @@
-"""How a model is regularised in training: no part of what it is, so in no configuration."""
+"""Regularisation in training: no part of what a model is, so in no configuration."""
 
 from tubelet.nn.model import SpaceTimeTransformer
 

@@ -22,7 +22,7 @@ def encode(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
 
 
 class Rest(nn.Module):
-    """What comes after a model's first encoder: codes (B, t, D) -> logits (B, classes).
+    """The model after its first encoder: codes (B, t, D) -> logits (B, classes).
 
     Its parameters are those of the model, under the same names. The head sees features standardised, once they were
     measured (`standardise`); `fold_statistics` gives its weights for features as they are.
@@ -41,12 +41,12 @@ class Rest(nn.Module):
 
     @property
     def stack(self) -> Sequence[AnyEncoder]:
-        """The encoders, as what all of them are."""
+        """The encoders in order, typed."""
         return cast(Sequence[AnyEncoder], list(self.encoders.values()))
 
     @property
     def what(self) -> str:
-        """What learns, in words."""
+        """The layers that learn, in words."""
         return "the temporal encoder and the head" if self.encoders else "the head"
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Rest(nn.Module):
         return {**weights, "head.weight": weight, "head.bias": bias - (weight * self.mean.to(weight)).sum(1)}
 
     def normalise(self, codes: Tensor) -> Tensor:
-        """Codes are features already: nothing is left to normalise."""
+        """Codes (B, t, D) as they are: the clips were normalised before they were encoded."""
         return codes
 
 
@@ -79,7 +79,7 @@ def encodes_steps_apart(model: SpaceTimeTransformer) -> bool:
 
 @torch.no_grad()
 def encode_steps(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
-    """What the first encoder makes of each tubelet step of a clip, (C, T, H, W) -> (t, D).
+    """The code of each tubelet step of a clip by the first encoder, (C, T, H, W) -> (t, D).
 
     Raises:
         ValueError: the model does not see its steps one by one, or tubelets do not fill the clip.

@@ -56,7 +56,7 @@ class Windows(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What attention needs to know of windows. Depends on sizes alone, so it is never part of a state dict.
+    """The masks and offsets of windows for attention. Depends on sizes alone, so it is never part of a state dict.
 
     offsets: (M, 3), each distinct offset (t, h, w) from key to query in a window, as sign * log(1 + |tokens|);
     between: (L, L), which of them lies between a query (row) and a key;
@@ -138,7 +138,7 @@ class WindowAttention(nn.Module):
         return windows.join(self.proj(out.reshape(v.shape).transpose(2, 3).flatten(3)))
 
     def bias(self, layout: Layout) -> Tensor:
-        """What the places of a query and a key add to their logit, (heads, L, L)."""
+        """Position bias, (heads, L, L): the places of a query and a key add it to their logit."""
         offsets = layout.offsets[:, 3 - self.coordinates :].to(self.meta.fc1.weight.dtype)
         return self.meta(offsets).T[:, layout.between]
 

@@ -24,7 +24,7 @@ CLIPS = 16  # that the model answers at once, of one file or of several
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one item: `values` (outputs,), None where the file could not be read; `status` says why.
+    """The model's answer for one item: `values` (outputs,), None where the file could not be read; `status` says why.
 
     code: "ok" or that of the MediaError. note: what is wrong with the file, without its name; of a file that ends
     early but could be read, that it does. seconds, seconds_seen: how long the item is and how much of that was looked

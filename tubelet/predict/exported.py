@@ -63,7 +63,7 @@ def is_exported(folder: str | os.PathLike[str]) -> bool:
 
 
 def read_exported(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What tubelet.json says. Raises ValueError: it is damaged, or the model's file is missing."""
+    """Reads tubelet.json. Raises ValueError: it is damaged, or the model's file is missing."""
     file = Path(folder) / ABOUT
     try:
         with open(file, "rb") as handle:

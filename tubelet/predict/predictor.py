@@ -33,7 +33,7 @@ class Predictor:
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], *, device: str = "auto", dtype: str = "float32") -> "Predictor":
-        """From a run directory, a model.safetensors file, or the folder of an exported model.
+        """Loads a run directory, a model.safetensors file, or the folder of an exported model.
 
         dtype: "float32", "bfloat16", "float16" (on a GPU), or "auto": what the device is fast in.
 

@@ -1,4 +1,4 @@
-"""What `tubelet predict` shows: a table, or JSON lines as they come."""
+"""The screen of `tubelet predict`: a table, or JSON lines as they come."""
 
 import sys
 from collections.abc import Sequence

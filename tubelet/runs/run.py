@@ -68,7 +68,7 @@ class Run:
 
     @cached_property
     def mark(self) -> str:
-        """What a checkpoint of this run carries, made of config.json: one that was copied in has another."""
+        """The mark in every checkpoint of this run, made of config.json: one that was copied in has another."""
         if not self.config_file.is_file():
             return ""
         return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:16]
@@ -234,7 +234,7 @@ class Run:
         return None, notes
 
     def remove_leftovers(self) -> None:
-        """Of processes that were killed while they wrote."""
+        """Removes files of processes that were killed while they wrote."""
         for folder in (self.path / CHECKPOINTS).glob(".step-*.tmp"):
             checkpoint.remove(folder)
         for file in self.path.glob(".*"):

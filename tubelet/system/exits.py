@@ -26,7 +26,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def catch_sigterm() -> Iterator[None]:
-    """Inside, SIGTERM raises Terminated; a training catches it by itself."""
+    """Raises Terminated on SIGTERM while inside; a training catches the signal by itself."""
 
     def catch(number: int, frame: object) -> None:
         raise Terminated
@@ -37,7 +37,7 @@ def catch_sigterm() -> Iterator[None]:
 
 @contextmanager
 def handle(catch: Callable[[int, object], None], *numbers: int) -> Iterator[None]:
-    """Inside, `catch` gets these signals; in the main thread alone, where Python allows it."""
+    """Hands these signals to `catch` while inside; in the main thread alone, where Python allows it."""
     if threading.current_thread() is not threading.main_thread():
         numbers = ()
     before = {number: signal.signal(number, catch) for number in numbers}
@@ -114,7 +114,7 @@ def is_ours(error: BaseException) -> bool:
 
 
 def drop_stdout() -> None:
-    """What stdout did not take is forgotten, without a complaint at the interpreter's end."""
+    """Forgets the text that stdout did not take, without a complaint at the interpreter's end."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

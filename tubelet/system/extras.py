@@ -6,7 +6,7 @@ from typing import Any
 
 
 def import_extra(name: str) -> Any:
-    """A package of the extra "export".
+    """Imports a package of the extra "export".
 
     Raises:
         ValueError: it is not installed.

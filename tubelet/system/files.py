@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def write_aside(file: Path) -> Iterator[Path]:
-    """Another name to write to: a crash, a full disk or a power cut leave the old file or the new.
+    """Yields a temporary name to write to: a crash, a full disk or a power cut leave the old file or the new.
 
     Raises OSError; the old file is as it was then.
     """

@@ -55,7 +55,7 @@ class Parser(ArgumentParser):
 
 
 def read_command(command: type[T], arguments: Sequence[str], *, name: str) -> T:
-    """What is typed after the name of a command, as its dataclass; --help is answered, and ends the process.
+    """Reads the arguments of a command into its dataclass; --help is answered, and ends the process.
 
     An option is --a-b or --a_b, its values after it or after "="; a switch has --no-a-b, too; after -- there are none.
 
@@ -121,7 +121,7 @@ def add_fields(command: type, options: Parser, places: Parser) -> dict[str, str]
 
 
 def argparse_settings(hint: Any) -> tuple[dict[str, Any], list[Any]]:
-    """What argparse is told of a type, and what the type is annotated with."""
+    """The arguments of `add_argument` for a type, and the annotations of the type."""
     if NoneType in get_args(hint):
         (hint,) = (one for one in get_args(hint) if one is not NoneType)
     hint, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)

@@ -38,7 +38,7 @@ def plural(number: float, noun: str) -> str:
 
 
 def visible_lines(text: object) -> str:
-    """The same for our messages, whose further lines begin with two spaces: these line breaks stay."""
+    """`visible` for our messages, whose further lines begin with two spaces: these line breaks stay."""
     return "\n  ".join(map(visible, str(text).split("\n  ")))
 
 

@@ -234,7 +234,7 @@ def f1_scores(truth: np.ndarray, said: np.ndarray) -> np.ndarray:
 
 
 def best_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Of one class: in the middle between two scores, where F1 is best; truth (N,) 0 or 1, scores (N,)."""
+    """The threshold of one class with the best F1, midway between two scores; truth (N,) 0 or 1, scores (N,)."""
     if truth.sum() < LEAST_EXAMPLES:
         return THRESHOLD
     order = np.argsort(-scores, kind="stable")

@@ -71,8 +71,7 @@ class Team:
         return value[0]
 
     def run_in_first(self, work: Callable[[], Value]) -> Value:
-        """What the first process makes of `work`, which the others leave to it, in every process. Raises as
-        `run_together` does."""
+        """Runs `work` in the first process alone and returns its value in every process. Raises as `run_together`."""
         made = self.run_together(lambda: work() if self.first else None)
         if self.size == 1:
             return made  # type: ignore[return-value]  # it is the first

@@ -153,7 +153,7 @@ class Cache:
         return codes, labels
 
     def file(self, item: Item, views: int) -> Path:
-        """Where the features of an item are: its name changes with the clip, its labels and the number of views."""
+        """The file of an item's features: its name changes with the clip, its labels and the number of views."""
         plan, task = self.plan, self.plan.data.source.task
         swaps = (plan.changes.flipped, plan.changes.reversed) if views else ()
         labels = [item.label, *(None if swap is None else task.swap(item.label, swap) for swap in swaps)]
@@ -195,7 +195,7 @@ def check_same_key(run: Run, key: str, plan: Plan) -> None:
 
 
 def input_settings(model: SpaceTimeTransformer, plan: Plan) -> dict[str, Any]:
-    """How clips become features, besides the encoder: part of their key."""
+    """The settings by which clips become features, besides the encoder: part of their key."""
     augmentation = plan.changes.augmentation
     return {
         "clip_spec": plan.spec.to_json(),

@@ -38,7 +38,7 @@ class Start:
 
 
 def find_start(config: TrainConfig, kind: str) -> Start | None:
-    """What --init names; None without it.
+    """The weights that --init names; None without it.
 
     Raises:
         ValueError: weights that cannot be had, or made for another kind of files; --freeze without weights.

@@ -109,7 +109,7 @@ def agree(words: list[Word]) -> Word:
 
 
 def count_validations(fit: Fit, held: Clips | Features) -> int:
-    """How often held-out clips are looked at in a training."""
+    """The number of looks at held-out clips in a training."""
     affordable = int(VALIDATION_SHARE * 3 * fit.pace.steps * fit.plan.config.batch / min(len(held), VALIDATION_CLIPS))
     return min(max(affordable, VALIDATIONS[0]), VALIDATIONS[1])
 
@@ -122,12 +122,12 @@ def is_validation_due(fit: Fit, held: Clips | Features) -> bool:
 
 
 def seconds_left(fit: Fit) -> float:
-    """Until the last step, at the pace of the last ones."""
+    """Seconds until the last step, at the pace of the last ones."""
     return fit.pace.step_seconds * (fit.pace.steps - fit.step)
 
 
 def describe_pace(fit: Fit) -> str:
-    """How fast the first steps were, how many that makes, and how the time is split."""
+    """The pace of the first steps, the number of steps that it allows, and the shares of the time, in words."""
     pace, budget = fit.pace, fit.pace.budget
     epochs = pace.steps * fit.plan.config.batch / len(fit.clips)
     steps = f"{1000 * pace.step_seconds:.0f} ms a step now: {plural(pace.steps, 'step')}, {epochs:.3g} epochs"
@@ -170,7 +170,7 @@ def validate_and_log(fit: Fit, run: Run, held: Clips | Features, recent: list[di
 
 
 def describe_wait(waits: list[tuple[float, float]], *, from_files: bool) -> str:
-    """How much of the training's steps went by waiting for clips; (waited, whole) seconds of each step."""
+    """The share of the training that went by waiting for clips, in words; (waited, whole) seconds of each step."""
     waited, seconds = (sum(column) for column in zip(*waits, strict=True))
     share = waited / max(seconds, 1e-9)
     advice = "; `tubelet prepare` makes a copy that is quicker to read" if from_files and share > WAIT_SHARE else ""

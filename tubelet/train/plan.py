@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def clips_an_item(self) -> float:
-        """How many clips it takes, in the mean, to see a training item whole."""
+        """The number of clips, in the mean, that show a training item whole."""
         span, durations = self.spec.span_seconds, self.data.durations("train")
         return float(np.mean([max(1.0, seconds / span) for seconds in durations])) if span and durations else 1.0
 

@@ -90,7 +90,7 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
 
 
 def find_healths(source: Source, *, workers: int, show: bool) -> tuple[dict[str, Health], str]:
-    """By `Item.path`, in the order of the items; and what kept us from remembering those of many files."""
+    """Health by `Item.path`, in the order of the items; and why those of many files could not be saved, or ""."""
     checked = Checked.open(source.root)
     paths = [*dict.fromkeys(item.path for item in source.items)]
     healths: dict[str, Health] = {}
@@ -103,7 +103,7 @@ def find_healths(source: Source, *, workers: int, show: bool) -> tuple[dict[str,
 
 
 def find_fault(item: Item, health: Health, kind: str) -> tuple[str, str] | None:
-    """Code and message; None for an item that can be used."""
+    """Code and message of an item's fault; None for an item that can be used."""
     if not health.usable:
         return health.code, health.message
     if kind != "sound" and health.kind != kind:  # sound may come from a video

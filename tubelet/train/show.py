@@ -76,7 +76,7 @@ def count_learned(model: ModelConfig) -> tuple[int, str]:
 
 
 def describe_length(train: dict[str, Any]) -> str:
-    """How long a training of these settings is, in words."""
+    """The length of a training of these settings, in words."""
     return plural(train["epochs"], "epoch") if train["epochs"] else plural(train["minutes"], "minute")
 
 
@@ -117,7 +117,7 @@ def print_results(run: Finished) -> None:
 
 
 def freeze_rows(summary: Results, results: dict[str, Any]) -> list[tuple[str, str]]:
-    """What learned and what freezing the rest costs, if it was measured."""
+    """The layers that learned, and the cost of freezing the rest, if it was measured."""
     frozen = results["frozen"]
     if frozen is None:
         return []

@@ -201,7 +201,7 @@ def new_model(plan: Plan, run: Run, team: Team, *, init: bool, show: bool) -> Sp
 def load_features(
     model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles, budget: Budget | None, *, show: bool
 ) -> tuple[Features, Features]:
-    """What the encoder of a model makes of the clips to train on, and of those that are looked at meanwhile."""
+    """Features of the clips to train on, and of the held-out clips that are looked at meanwhile."""
     cache, held = Cache(model, plan, run, team, bad), plan.data.items(plan.data.looked_at)
     train = cache.load(plan.data.items("train"), views=plan.config.freeze_views, title="features", show=show)
     looked_at = cache.load([held[i] for i in spread_evenly(len(held))], views=0, title="held out", show=show)
@@ -267,8 +267,8 @@ def make_budget(train: dict[str, Any], plan: Plan, begun: float) -> Budget | Non
 
 
 def most_steps(plan: Plan, clips: Clips | Features) -> int:
-    """Of the epochs asked for; else of as many as make sense, in which each part of a long item is seen as often as a
-    short one."""
+    """Steps of the epochs asked for; else of as many as make sense, in which each part of a long item is seen as often
+    as a short one."""
     config, per_epoch = plan.config, len(clips) / plan.config.batch
     if config.epochs is not None:
         return max(1, round(config.epochs * per_epoch))

@@ -215,7 +215,7 @@ class Fit:
             self.average[name].lerp_(value.detach(), 1 - decay)
 
     def tensors(self) -> tuple[Tensors, dict[str, Any]]:
-        """All that is needed to go on, by name; every process must call this, the first one gets it."""
+        """The tensors of a checkpoint by name; every process must call this, the first one gets them."""
         tensors = {f"model.{name}": value for name, value in whole_weights(self.wrapped).items()}
         state_dict, options = import_state_dict()
         optimizer = state_dict.get_optimizer_state_dict(self.wrapped, self.optimizer, options=options)
@@ -363,8 +363,8 @@ def shuffled_order(targets: Tensor, *, seed: int, epoch: int) -> np.ndarray:
 
 
 def balanced_order(targets: Tensor, *, seed: int, epoch: int) -> np.ndarray:
-    """As many clips, (N,), every class as often as the others, of classes (N,): the clips of each are gone through in
-    turn, those of rare ones several times in an epoch, those of frequent ones over several epochs."""
+    """Classes (N,) -> clips (N,), every class as often as the others: the clips of each are gone through in turn, those
+    of rare ones several times in an epoch, those of frequent ones over several epochs."""
     by_clip, chosen = targets.numpy(), []
     classes = np.unique(by_clip)
     for number, label in enumerate(classes.tolist()):

@@ -192,13 +192,13 @@ def load_strict(model: SpaceTimeTransformer, tensors: dict[str, torch.Tensor], *
 
 
 def not_finite(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[str]:
-    """Those of the tensors given that are not finite in the dtype of a model's own."""
+    """The tensors given that are not finite in the dtype of a model's own."""
     names = [name for name in own if name in given and not torch.isfinite(given[name].to(own[name].dtype)).all()]
     return [f"not finite: {name}" for name in names]
 
 
 def misfits(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[str]:
-    """What is wrong with the names, shapes and dtypes of tensors given for those of a model."""
+    """The faults in names, shapes and dtypes of tensors given for those of a model."""
     problems = [f"missing: {name} {tuple(own[name].shape)}" for name in own if name not in given]
     problems += [f"unknown: {name} {tuple(given[name].shape)}" for name in given if name not in own]
     for name in [name for name in own if name in given]:

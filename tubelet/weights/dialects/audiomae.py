@@ -28,7 +28,7 @@ class AudioMae(Vit):
         return super().allowed(config) | {"embed": ("tubelet",)}
 
     def map_tensors(self, link: Link, config: ModelConfig) -> None:
-        """As timm does, with height and width of kernel and table exchanged on our side."""
+        """Moves every tensor as timm does, with height and width of kernel and table exchanged on our side."""
         if not link.reading:
             link.source |= {name: flip_tensor(link.source[name]) for name in (KERNEL, TABLE)}
         super().map_tensors(link, turn_config(config))
@@ -36,7 +36,7 @@ class AudioMae(Vit):
             link.result |= {name: flip_tensor(link.result[name]) for name in (KERNEL, TABLE)}
 
     def read_settings(self, config: Json, preprocessor: Json) -> Settings:
-        """In timm's words; the clip turned, and the mean and deviation of AudioSet."""
+        """Settings in timm's words; the clip turned, and the mean and deviation of AudioSet."""
         settings = super().read_settings(config, preprocessor)
         clip = settings.clip and swap_size(settings.clip)
         return replace(settings, clip=clip, mean=AUDIOSET_MEAN, std=AUDIOSET_STD)

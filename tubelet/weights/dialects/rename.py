@@ -187,7 +187,7 @@ def as_float32(value: Array) -> Tensor:
 
 
 def find_wrapper(names: Collection[str]) -> str:
-    """What trainers have put before every name."""
+    """The prefix that trainers have put before every name."""
     wrapper = ""
     while longer := [w for w in WRAPPERS if names and all(name.startswith(wrapper + w) for name in names)]:
         wrapper += longer[0]

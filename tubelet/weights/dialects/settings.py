@@ -1,4 +1,4 @@
-"""What tensors cannot tell: given by a person, or said by the JSON files beside them."""
+"""Settings that tensors cannot tell: given by a person, or said by the JSON files beside them."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ GELU = {"gelu": "erf", "gelu_fast": "tanh", "gelu_new": "tanh", "gelu_pytorch_ta
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What a model is made with beside its tensors; see `from_reference`."""
+    """The settings that a person gives for a model, beside its tensors; see `from_reference`."""
 
     heads: int | tuple[int, ...]
     clip: Size3
@@ -43,7 +43,7 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the files beside weights say of a model and of its input; None: nothing.
+    """The settings that files beside weights say, of a model and of its input; None: not said.
 
     heads, clip, stride, window: as for `from_reference`.
     classes: names, in the order of the outputs.
@@ -121,7 +121,7 @@ OTHER_GELU = r"so400m|giantopt|quickgelu|patch32_siglip|large_patch16_siglip.*_5
 
 
 def timm_settings(config: Json) -> Settings:
-    """What timm's config.json says; timm writes no other. Raises ValueError for a model that ours are not."""
+    """Settings of timm's config.json; timm writes no other. Raises ValueError for a model that ours are not."""
     args, settings = section(config, "model_args"), section(config, "pretrained_cfg") or config
     architecture = str(config.get("architecture") or settings.get("architecture"))
     if re.search(OTHER_GELU, architecture):
@@ -143,7 +143,7 @@ def timm_settings(config: Json) -> Settings:
 
 
 def heads_of_timm(architecture: str, args: Json) -> int | tuple[int, ...] | None:
-    """By the arguments of a model, else by the name of its architecture."""
+    """The number of heads by the arguments of a model, else by the name of its architecture."""
     if isinstance(heads := args.get("num_heads"), list) and all(map(is_count, heads)):
         return tuple(heads)
     if heads is not None:

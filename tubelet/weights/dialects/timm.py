@@ -98,7 +98,7 @@ class Timm(Vit):
 
 
 def hybrid(theirs: ForeignState, found: ModelConfig) -> ModelConfig:
-    """With the ResNet before the patch embedding; `found` counts its patch in cells of the ResNet's map."""
+    """A ViT with the ResNet before its patch embedding; `found` counts its patch in cells of the ResNet's map."""
     stages = theirs.count(BACKBONE + "stages.{}.")
     step = 4 * 2 ** max(stages - 1, 0)
     stem, channels = theirs.shape(f"{BACKBONE}{'stem.' if stages else ''}conv.weight", 4)[:2]

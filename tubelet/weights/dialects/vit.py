@@ -20,7 +20,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Names:
-    """What a dialect calls the layers of a block, timm's words if left out: `qkv` is one packed layer, or three;
+    """The names of a block's layers in a dialect, timm's words if left out: `qkv` is one packed layer, or three;
     `scales` are LayerScales."""
 
     norm1: str = "norm1"
@@ -65,7 +65,7 @@ class VitDialect(Dialect):
         return link.root(self.root)
 
     def wording(self, names: ForeignState | Link) -> tuple[str, Names]:
-        """How the names of the blocks begin, after the root, and what their layers are called."""
+        """The prefix of the blocks' names, after the root, and the names of their layers."""
         return self.layers, self.block
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:

@@ -40,7 +40,7 @@ def holds_arrays(file: Path) -> bool:
 
 
 def read_npz(file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Its tensors by name; an .npz holds nothing else, so nothing is dropped."""
+    """The tensors of an .npz by name; it holds nothing else, so nothing is dropped."""
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > TIGHTEST_PACKING * file.stat().st_size:

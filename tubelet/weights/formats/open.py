@@ -101,7 +101,7 @@ def find_weights(path: Path, *, unsafe_pickle: bool = False) -> Path:
 
 
 def choose_reader(file: Path, *, unsafe_pickle: bool) -> Callable[[Path], Read]:
-    """How to read a file, by its first bytes and, where they say nothing, by its name."""
+    """The function that reads a file, by its first bytes and, where they say nothing, by its name."""
     if file.name == INDEX:
         return read_shards
     with open(file, "rb") as handle:
