@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from tubelet.data.health_cache import Checked
+from tubelet.data.health_cache import HealthCache
 from tubelet.data.items import find_items
 from tubelet.data.prefetch import processors
 from tubelet.data.problems import DataProblems
@@ -44,7 +44,7 @@ def check(
     if workers < 0:
         raise ValueError(f"--workers {workers}: expected 1 or more, or 0 for one for each processor")
     listing = list_media(data)
-    base, checked = data if data.is_dir() else data.parent, Checked.open(listing.root)
+    base, checked = data if data.is_dir() else data.parent, HealthCache.open(listing.root)
     known = {path: health for path in listing.files if (health := checked.get(path, full=not quick))}
     unknown = [path for path in listing.files if path not in known]
     found: dict[str, Health] = {}

@@ -63,8 +63,8 @@ def convert(
         say("--unsafe-pickle", WARNING)
     foreign = read_foreign(src, unsafe_pickle=unsafe_pickle)
     source = resolve(foreign, dialect or recognise(foreign.state), classes, given)
-    taken = read_reference(source)
-    model = taken.model
+    conversion = read_reference(source)
+    model = conversion.model
     names = source.settings.classes if model.config.num_classes else None
     if names and len(names) != model.config.num_classes:
         raise ValueError(
@@ -79,7 +79,7 @@ def convert(
     if show:
         if foreign.within:
             say("weights", f"taken from {foreign.within!r} in {foreign.file.name}")
-        show_account(f"{len(foreign.state)} tensors of {dialect} weights", taken.moves, foreign.dropped)
+        show_account(f"{len(foreign.state)} tensors of {dialect} weights", conversion.moves, foreign.dropped)
         show_model(model, file, spec, names, notes)
     return file
 

@@ -30,7 +30,7 @@ SAVE_SECONDS = 15.0  # a crash loses no more than that
 Stamp = dict[str, int]  # size, mtime_ns and inode of a file: as long as they stay, so does its content
 
 
-class Checked:
+class HealthCache:
     """The health of the files below a root, by their paths: relative to it (as in `Item`), or absolute.
 
     Files that have changed since are unknown. `save` writes what was put in to a file in the user's cache folder.
@@ -42,7 +42,7 @@ class Checked:
         self.root, self.entries, self.changed = os.path.abspath(root), entries, False
 
     @classmethod
-    def open(cls, root: str | Path) -> "Checked":
+    def open(cls, root: str | Path) -> "HealthCache":
         """The entries saved for this root, if any. Lines that are damaged, or of other rules, are passed over."""
         entries = {}
         try:
@@ -61,7 +61,7 @@ class Checked:
         return cls(root, entries)
 
     @classmethod
-    def open_above(cls, files: Sequence[str]) -> "Checked":
+    def open_above(cls, files: Sequence[str]) -> "HealthCache":
         """The entries saved last for any of the folders that hold all of these files; there is at least one."""
         folder = Path(os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files]))
 

@@ -97,7 +97,7 @@ def list_parts(model: SpaceTimeTransformer, grid: Grid, work: Callable[[str], fl
     patch = " x ".join(map(str, model.embed.patch))
     found: list[tuple[str, str, nn.Module]] = [("embed", f"{type(model.embed).__name__} {patch}", model.embed)]
     for i, (stage, encoder) in enumerate(zip(model.config.stages, model.stack, strict=True)):
-        what = windowed(stage, encoder, grid) if stage.kind == "windows" else sequences(stage, grid)
+        what = describe_windows(stage, encoder, grid) if stage.kind == "windows" else describe_sequences(stage, grid)
         found.append((f"encoders.{i}", what, model.encoders[i]))
         grid = grid.across(encoder.over)
     if model.config.num_classes:
@@ -108,7 +108,7 @@ def list_parts(model: SpaceTimeTransformer, grid: Grid, work: Callable[[str], fl
     ]
 
 
-def sequences(stage: Stage, grid: Grid) -> str:
+def describe_sequences(stage: Stage, grid: Grid) -> str:
     """The numbers of blocks, of sequences that they see and of tokens in each, in words."""
     one = grid.along(stage.over)
     single = [axis for axis, size in one._asdict().items() if size == 1]
@@ -117,7 +117,7 @@ def sequences(stage: Stage, grid: Grid) -> str:
     return what + (f", then {stage.pool_depth} blocks and a query" if stage.pool == "attentive" else "")
 
 
-def windowed(stage: WindowStage, encoder: Any, grid: Grid) -> str:
+def describe_windows(stage: WindowStage, encoder: Any, grid: Grid) -> str:
     """The blocks of each level, and the windows of the first."""
     t, h, w = (min(size, n) for size, n in zip(encoder.window_at(grid), grid, strict=True))
     return f"{' + '.join(map(str, stage.depths))} x windows of {t} x {h} x {w}, 1 x {grid.size} tokens"

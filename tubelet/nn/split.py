@@ -103,7 +103,7 @@ def see_steps(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
     The last encoder's tokens, averaged over height and width. Averaged over the steps too, they are the features of a
     model that pools by the mean.
     """
-    return step_means(model.stack, *model.embedded(clip))
+    return step_means(model.stack, *model.embed_clip(clip))
 
 
 @torch.no_grad()

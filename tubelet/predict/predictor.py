@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tubelet.data.clip_spec import ClipSpec
-from tubelet.data.health_cache import MANY, Checked
+from tubelet.data.health_cache import MANY, HealthCache
 from tubelet.data.items import Item
 from tubelet.data.walk import walk
 from tubelet.nn.model import SpaceTimeTransformer
@@ -134,7 +134,7 @@ def check_first(items: Sequence[Item], *, root: Path | None = None, workers: int
         yield from items
         return
     paths = [item.path for item in items]
-    checked = Checked.open(root) if root else Checked.open_above(paths)
+    checked = HealthCache.open(root) if root else HealthCache.open_above(paths)
     if root is None:
         paths = [Path(os.path.relpath(os.path.abspath(path), checked.root)).as_posix() for path in paths]
     with closing(checked.look(paths, threads=workers)) as looks:

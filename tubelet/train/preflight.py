@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from tubelet.data.bad_files import BadFile, count_share
-from tubelet.data.health_cache import MANY, Checked
+from tubelet.data.health_cache import MANY, HealthCache
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health
 from tubelet.system.console import bar
@@ -46,7 +46,7 @@ class Data:
         return self.held_out == "test" and bool(self.items("val"))
 
     @property
-    def looked_at(self) -> str:
+    def validation_split(self) -> str:
         """The split that is looked at during training."""
         return "val" if self.items("val") else "test"
 
@@ -91,7 +91,7 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
 
 def find_healths(source: Source, *, workers: int, show: bool) -> tuple[dict[str, Health], str]:
     """Health by `Item.path`, in the order of the items; and why those of many files could not be saved, or ""."""
-    checked = Checked.open(source.root)
+    checked = HealthCache.open(source.root)
     paths = [*dict.fromkeys(item.path for item in source.items)]
     healths: dict[str, Health] = {}
     many = len(paths) >= MANY

@@ -202,7 +202,7 @@ def load_features(
     model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles, budget: Budget | None, *, show: bool
 ) -> tuple[Features, Features]:
     """Features of the clips to train on, and of the held-out clips that are looked at meanwhile."""
-    cache, held = Cache(model, plan, run, team, bad), plan.data.items(plan.data.looked_at)
+    cache, held = Cache(model, plan, run, team, bad), plan.data.items(plan.data.validation_split)
     train = cache.load(plan.data.items("train"), views=plan.config.freeze_views, title="features", show=show)
     looked_at = cache.load([held[i] for i in spread_evenly(len(held))], views=0, title="held out", show=show)
     bad.announce(bad.unannounced())
@@ -225,7 +225,7 @@ def make_clips(
     source = plan.data.source
     train, held = (
         Clips(source.root, plan.data.items(split), source.task, plan.spec, keep=plan.keep, bad=bad)
-        for split in ("train", plan.data.looked_at)
+        for split in ("train", plan.data.validation_split)
     )
 
     def read_train(number: int) -> None:

@@ -220,7 +220,7 @@ class Fit:
         state_dict, options = import_state_dict()
         optimizer = state_dict.get_optimizer_state_dict(self.wrapped, self.optimizer, options=options)
         moments: dict[str, dict[str, Tensor]] = optimizer.get("state", {})
-        tensors |= {f"optimizer.{name}.{key}": value for name, of in moments.items() for key, value in of.items()}
+        tensors |= {f"optimizer.{name}.{key}": value for name, one in moments.items() for key, value in one.items()}
         if self.average is not None:
             tensors |= {f"average.{name}": gather_whole(value) for name, value in self.average.items()}
         state: dict[str, Any] = {"steps": self.pace.steps, "decision": asdict(self.pace.decision)}

@@ -42,7 +42,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Taken:
+class Conversion:
     """A model made from foreign weights, ready to run (eval mode), and the account of their tensors."""
 
     model: SpaceTimeTransformer
@@ -94,7 +94,7 @@ def from_reference(
     return read_reference(Source(state=state, dialect=find_dialect(dialect), given=given)).model
 
 
-def read_reference(source: Source) -> Taken:
+def read_reference(source: Source) -> Conversion:
     """The model of a source, in eval mode, and the account of its tensors.
 
     Raises:
@@ -111,7 +111,7 @@ def read_reference(source: Source) -> Taken:
     model = SpaceTimeTransformer(config)
     fresh = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(dialect.fresh)}
     load_strict(model, {**fresh, **tensors}, what=f"{dialect.name} weights")
-    return Taken(model.eval(), link.moves)
+    return Conversion(model.eval(), link.moves)
 
 
 def check_layers(config: ModelConfig, settings: Settings) -> None:
