@@ -20,10 +20,10 @@ import torch
 
 from tubelet.export.int8 import write_onnx_int8, write_openvino_int8
 from tubelet.export.onnx import write_onnx
-from tubelet.export.writer import RUNTIMES, Model, agreement_of, logits_of, opened, read, write_float32
+from tubelet.export.writer import RUNTIMES, Model, compute_logits, measure_agreement, open_exported, read, write_float32
 from tubelet.predict.exported import FILES
 from tubelet.predict.predictor import Predictor
-from tubelet.system.timing import interleaved
+from tubelet.system.timing import time_in_turns
 
 CALIBRATION = 8  # clips: so many does an export with --clips 32 take
 
@@ -49,13 +49,13 @@ def measure(run: Path, data: Path, place: Path, *, clips: int, seconds: float) -
     every = max(1, len(given.compared) // CALIBRATION)
     calibration = given.compared[::every]
     compared = [clip for i, clip in enumerate(given.compared) if i % every]
-    reference = logits_of(predictor.model, compared)
+    reference = compute_logits(predictor.model, compared)
     ways: dict[str, Model] = {"torch, float32": predictor.model}
     for form, name in RUNTIMES.items():
         (place / form).mkdir()
         plain = place / form / "plain.onnx"
         write_onnx(predictor.model, plain, clip=compared[0])
-        ways[f"{name}, float32"] = opened(write_float32(plain, form), form)
+        ways[f"{name}, float32"] = open_exported(write_float32(plain, form), form)
         for bits in (8, 7):
             folder = place / form / str(bits)
             folder.mkdir()
@@ -63,10 +63,10 @@ def measure(run: Path, data: Path, place: Path, *, clips: int, seconds: float) -
                 write_onnx_int8(plain, folder / FILES[form], full_range=bits == 8)
             else:
                 write_openvino_int8(plain, folder / FILES[form], calibration=calibration, full_range=bits == 8)
-            ways[f"{name}, {bits} bits"] = opened(folder, form, int8=True)
-    logits = {name: logits_of(way, compared) for name, way in ways.items()}
+            ways[f"{name}, {bits} bits"] = open_exported(folder, form, int8=True)
+    logits = {name: compute_logits(way, compared) for name, way in ways.items()}
     clip = compared[0]
-    took = interleaved({name: lambda way=way: way(clip) for name, way in ways.items()}, seconds=seconds)
+    took = time_in_turns({name: lambda way=way: way(clip) for name, way in ways.items()}, seconds=seconds)
     np.save(place / "clips.npy", torch.cat(compared).numpy())
     for bits in (8, 7):
         name = f"OpenVINO, {bits} bits, without VNNI"
@@ -76,7 +76,7 @@ def measure(run: Path, data: Path, place: Path, *, clips: int, seconds: float) -
     for name, found in logits.items():
         error = (found - reference).abs().max() / reference.abs().max()
         times = f"{1000 * median(took[name]):.1f} | {speed(took, name):.2f}x" if name in took else " | "
-        agreement = 100 * agreement_of(found, reference, predictor.task)
+        agreement = 100 * measure_agreement(found, reference, predictor.task)
         print(f"| {name} | {agreement:.1f}% | {100 * error:.2g}% | {times} |")
 
 
@@ -92,8 +92,8 @@ def answered_without_vnni(folder: Path, clips: Path) -> torch.Tensor:
 
 
 def answer(folder: Path, clips: Path) -> None:
-    way = opened(folder, "openvino", int8=True)
-    np.save(folder / "logits.npy", logits_of(way, torch.from_numpy(np.load(clips)).split(1)).numpy())
+    way = open_exported(folder, "openvino", int8=True)
+    np.save(folder / "logits.npy", compute_logits(way, torch.from_numpy(np.load(clips)).split(1)).numpy())
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def hashable(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(tuple(value) if isinstance(value, list) else value for value in arguments)
 
 
-def kernels_of(forward: Callable[[], object]) -> Counter[Kernel]:
+def count_kernels(forward: Callable[[], object]) -> Counter[Kernel]:
     """The kernels of one forward pass, each with how often it runs."""
     with Kernels() as kernels, torch.inference_mode():
         forward()

@@ -56,7 +56,7 @@ def load_predictor(folder: Path, device: str) -> tubelet.Predictor:
     return tubelet.Predictor.load(folder, device=device)
 
 
-def seconds_of(job: Callable[[], object]) -> float:
+def time_job(job: Callable[[], object]) -> float:
     forget()
     begun = time.perf_counter()
     job()
@@ -98,7 +98,7 @@ def main() -> None:
         seconds: dict[str, list[float]] = {name: [] for name in jobs}
         for turn in range(told.runs + 1):
             for name, job in jobs.items():
-                one = seconds_of(job)
+                one = time_job(job)
                 if turn:  # the first warms up
                     seconds[name].append(one)
     print(f"{told.clips} clips, {predictor.device}, {torch.get_num_threads()} threads, {told.workers} that read\n")

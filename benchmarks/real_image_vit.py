@@ -56,7 +56,7 @@ def main() -> None:
 
 def by_step(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
     """Tokens of each time step, (B, t, P + N, D); with vivit2 the prefix is that of the step, else of the clip."""
-    x, grid = model.embedded(clip)
+    x, grid = model.embed_clip(clip)
     first = model.encoders[0]
     if first.over == "hw":
         return first.encode(x.reshape(grid.t, -1, x.shape[2]), grid.along("hw"))[None]

@@ -31,7 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from kernels import kernels_of
+from kernels import count_kernels
 from torch import Tensor, nn
 
 import tubelet
@@ -43,9 +43,9 @@ from tubelet.nn import TubeletEmbed
 from tubelet.nn.cost import describe
 from tubelet.nn.kernels import linear
 from tubelet.predict.exported import Exported
-from tubelet.predict.precision import prepared
+from tubelet.predict.precision import cast_encoders
 from tubelet.system import timing
-from tubelet.system.timing import interleaved
+from tubelet.system.timing import time_in_turns
 
 FLOAT, HALF = torch.float32, torch.bfloat16
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -93,7 +93,7 @@ def off(answer: Tensor, wanted: Tensor) -> float:
 
 def alone(forward: Callable[[], object]) -> tuple[dict[str, Callable[[], object]], Callable[[dict], float]]:
     """The kernels of a forward pass as jobs, and what makes their sum of the times."""
-    counts = {f"kernel {i}": pair for i, pair in enumerate(kernels_of(forward).items())}
+    counts = {f"kernel {i}": pair for i, pair in enumerate(count_kernels(forward).items())}
     jobs = {name: kernel.job() for name, (kernel, _) in counts.items()}
     return jobs, lambda took: sum(count * median(took[name]) for name, (_, count) in counts.items())
 
@@ -110,7 +110,7 @@ def tokeniser(runs: int, size: str) -> Iterator[Result]:
             ratios[case], possible = embed_ratio(3 * runs, dim, clip, layout, dtype, learns)
             limits.append(possible)
         worst = min(ratios, key=ratios.__getitem__)
-        what = f"tokeniser, {name_of(dtype)}, {'forward and backward' if learns else 'forward'}"
+        what = f"tokeniser, {dtype_name(dtype)}, {'forward and backward' if learns else 'forward'}"
         yield Result(what=f"{what}: worst", against="Conv3d", ratio=ratios[worst], goal=0.95, note=worst)
         goal, possible = (1.0 if dtype == FLOAT else 2.0), None if learns else geometric_mean(limits)
         mean = geometric_mean(ratios.values())
@@ -143,10 +143,10 @@ def embed_ratio(
     embed.to(dtype)
     assert all(off(jobs[name](), wanted) < (1e-5 if dtype == FLOAT else 2e-2) for name in ("ours", "conv"))
     if learns:
-        took = interleaved({name: partial(with_backward, jobs[name]) for name in ("ours", "conv")}, runs=runs)
+        took = time_in_turns({name: partial(with_backward, jobs[name]) for name in ("ours", "conv")}, runs=runs)
         return median(took["conv"]) / median(took["ours"]), math.nan
     with torch.inference_mode():
-        took = interleaved(jobs, runs=runs)
+        took = time_in_turns(jobs, runs=runs)
     return median(took["conv"]) / median(took["ours"]), median(took["conv"]) / median(took["product"])
 
 
@@ -166,9 +166,9 @@ def pixels(runs: int, size: str) -> Iterator[Result]:
 
         assert off(ours(), classical()) < (1e-5 if dtype == FLOAT else 2e-2)
         kernels, total = alone(ours)
-        took = interleaved({"ours": ours, "theirs": classical, **kernels}, runs=3 * runs)
+        took = time_in_turns({"ours": ours, "theirs": classical, **kernels}, runs=3 * runs)
         yield compare(
-            f"bytes to tokens, {name_of(dtype)}, {dim} wide",
+            f"bytes to tokens, {dtype_name(dtype)}, {dim} wide",
             "cast, normalise, permute, Conv3d",
             took["ours"],
             took["theirs"],
@@ -191,12 +191,12 @@ def family(name: str, runs: int, size: str) -> Iterator[Result]:
     if pair.same:
         assert off(pair.ours(clip), wanted) < AGREE, f"{label}: ours answers otherwise"
     same = "same weights" if pair.same else "same shapes, answers not comparable"
-    half, peer = prepared(pair.ours, HALF), pair.peer
+    half, peer = cast_encoders(pair.ours, HALF), pair.peer
     jobs = {"ours": lambda: pair.ours(clip), "theirs": lambda: pair.run_peer(peer, clip), "half": lambda: half(clip)}
     kernels, total = alone(jobs["ours"])
     half_kernels, half_total = alone(jobs["half"])
     half_jobs = {f"half {key}": job for key, job in half_kernels.items()}
-    took = interleaved(jobs | kernels | half_jobs, runs=runs)
+    took = time_in_turns(jobs | kernels | half_jobs, runs=runs)
     theirs = took["theirs"]
     goal, floor = (1.35 if name == "vivit" else 1.1), total(took)
     half_floor = half_total({key.removeprefix("half "): value for key, value in took.items() if key in half_jobs})
@@ -215,7 +215,7 @@ def family(name: str, runs: int, size: str) -> Iterator[Result]:
         share = seconds / median(took[forward])
         yield Result(what=f"{label}, {what}", against="our kernels alone", ratio=share, goal=0.85, possible=1.0)
     peer, low = peer.to(HALF), clip.to(HALF)
-    took = interleaved({"half": jobs["half"], "theirs": lambda: pair.run_peer(peer, low)}, runs=runs)
+    took = time_in_turns({"half": jobs["half"], "theirs": lambda: pair.run_peer(peer, low)}, runs=runs)
     distance = f"theirs off by {off(pair.run_peer(peer, low), wanted):.1e}" if pair.same else ""
     yield compare(f"{label}, ours in bfloat16", "bfloat16", took["half"], took["theirs"], note=distance)
 
@@ -232,7 +232,7 @@ def exported(runs: int, size: str) -> Iterator[Result]:
     )
     about = {"clip_spec": spec.to_json(), "classes": [str(i) for i in range(pair.ours.config.num_classes)]}
     frames = torch.randint(256, (1, 3, *shape), dtype=torch.uint8)
-    clip = pair.ours.normalised(frames)
+    clip = pair.ours.normalise(frames)
     with TemporaryDirectory() as folder, torch.inference_mode(False), redirect_stdout(sys.stderr):
         tubelet.save(pair.ours, f"{folder}/run", about=about)
         Path(f"{folder}/clips").mkdir()
@@ -244,7 +244,7 @@ def exported(runs: int, size: str) -> Iterator[Result]:
             export(f"{folder}/run", f"{folder}/{int8}", format="openvino", int8=int8, data=data, clips=8)
         half, low = Exported(f"{folder}/False", dtype="bfloat16"), Exported(f"{folder}/True")
     jobs = {"theirs": lambda: pair.run_peer(pair.peer, clip), "half": lambda: half(frames), "int8": lambda: low(frames)}
-    took = interleaved(jobs, runs=runs)
+    took = time_in_turns(jobs, runs=runs)
     wanted = pair.ours(frames)
     for name, words, answers, goal in (("half", "bfloat16", half, 2.4), ("int8", "int8", low, 3.0)):
         what, note = f"{pair.name}, {size}, ours by OpenVINO in {words}", f"off by {off(answers(frames), wanted):.1e}"
@@ -257,7 +257,7 @@ def factorised(runs: int, size: str) -> Iterator[Result]:
     clip, names = torch.randn(1, 3, 32, 224, 224), [f"vivit{i}-{size}/16x2" for i in (1, 2, 3, 4)]
     models = {name: tubelet.create_model(name, clip=(32, 224, 224)).eval() for name in names}
     work = {name: describe(name, clip=(32, 224, 224)).gmacs for name in names}
-    took = interleaved({name: partial(model, clip) for name, model in models.items()}, runs=runs)
+    took = time_in_turns({name: partial(model, clip) for name, model in models.items()}, runs=runs)
     joint, *others = names
     for name in others:
         share, seconds = work[name] / work[joint], median(took[name]) / median(took[joint])
@@ -269,13 +269,13 @@ def factorised(runs: int, size: str) -> Iterator[Result]:
 
 def streaming(runs: int, size: str) -> Iterator[Result]:
     """One answer at each hop of a window of 16 steps, against running the model on every window."""
-    from tubelet.bench import HOPS, row_of
+    from tubelet.bench import HOPS, make_row
     from tubelet.bench import streaming as measures_of
 
     model = tubelet.create_model(f"vivit2-{size}/16x2", clip=(32, 224, 224)).eval()
     measures = measures_of(model)
-    took = interleaved({measure.what: measure.job for measure in measures}, runs=runs)
-    anew, *hops = (row_of(measure, took) for measure in measures)
+    took = time_in_turns({measure.what: measure.job for measure in measures}, runs=runs)
+    anew, *hops = (make_row(measure, took) for measure in measures)
     for hop, row, goal in zip(HOPS, hops, (13.0, 3.6), strict=True):
         yield compare(
             f"vivit2-{size}/16x2, 16 steps, hop of {hop}",
@@ -321,7 +321,7 @@ def training(name: str, runs: int, size: str) -> Iterator[Result]:
     kernels, total = alone(torch.inference_mode()(lambda: pair.ours(clips)))
     jobs = {"ours": training_step(pair.ours, clips, FLOAT), "half": training_step(pair.ours, clips, HALF)}
     jobs |= {"theirs": peer_step(pair.peer, clips, labels, FLOAT), "low": peer_step(pair.peer, clips, labels, HALF)}
-    took = interleaved(jobs | kernels, runs=runs)
+    took = time_in_turns(jobs | kernels, runs=runs)
     what, theirs, note = f"{pair.name}, Ti, 8 frames, training step", took["theirs"], "a plain loop, as Trainer does it"
     limit = median(theirs) / (3 * total(took))
     yield compare(what, "float32", took["ours"], theirs, goal=1.3, possible=limit, note=note)
@@ -363,7 +363,7 @@ MEASURES: dict[str, Callable[[int, str], Iterator[Result]]] = {
 WITH_PEERS = {*FAMILIES, "exported", "training-timesformer", "training-videomae"}
 
 
-def name_of(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 

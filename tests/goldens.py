@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tubelet.nn import Grid, SpaceTimeTransformer
 from tubelet.weights import from_reference, read_reference
-from tubelet.weights.dialects.reference import Source, Taken, find_dialect
+from tubelet.weights.dialects.reference import Conversion, Source, find_dialect
 from tubelet.weights.dialects.settings import Given
 
 FOLDER = Path(__file__).parent / "golden"
@@ -72,7 +72,7 @@ class Case:
     def read(self, state: Mapping[str, Tensor]) -> Model:
         return from_reference(state, self.dialect, **self.settings())
 
-    def taken(self, state: Mapping[str, Tensor]) -> Taken:
+    def taken(self, state: Mapping[str, Tensor]) -> Conversion:
         """The model with the account of its tensors."""
         given = Given(**self.settings())
         return read_reference(Source(state=state, dialect=find_dialect(self.dialect), given=given))

@@ -31,7 +31,7 @@ MUTATIONS = (
     Mutation(
         "weights take their name before they are whole",
         "tubelet/weights/store.py",
-        "    with aside(file) as temporary:",
+        "    with write_aside(file) as temporary:",
         "    for temporary in [file]:",
         "tests/test_store.py",
     ),
@@ -66,7 +66,7 @@ MUTATIONS = (
     Mutation(
         "pictures are not turned upright",
         "tubelet/media/decoder.py",
-        "    return turned.of_picture(scaled.to_ndarray())",
+        "    return turned.turn_picture(scaled.to_ndarray())",
         "    return scaled.to_ndarray()",
         "tests/test_health.py",
     ),

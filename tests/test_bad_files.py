@@ -243,7 +243,7 @@ def test_the_place_of_a_bad_clip_is_taken_by_the_next_of_the_epoch_varied_otherw
             if skips:  # no copy of its own turn
                 assert not torch.equal(clips[place], clips[order.index(number)])
     assert {number for number in range(12) if fit.clips.is_bad(number)} == bad
-    assert [fit.taken(place) for place in range(12)] == [
+    assert [fit.find_readable(place) for place in range(12)] == [
         next(n for n in (order_of(0).tolist() * 2)[place:] if n not in bad) for place in range(12)
     ]
 
@@ -471,8 +471,8 @@ def test_a_loss_that_is_not_finite_names_the_clips_and_the_last_checkpoint(data:
     bad = break_some(fit, trouble, partly=False)
     fit.run(after=lambda figures: fit.step == 3)
     fit.step = 2
-    names = [fit.clips.items[fit.taken(position)].path for position in range(8, 12)]
-    assert all(fit.taken(position) not in bad for position in range(12))
+    names = [fit.clips.items[fit.find_readable(position)].path for position in range(8, 12)]
+    assert all(fit.find_readable(position) not in bad for position in range(12))
     listing = ", ".join(dict.fromkeys(map(repr, names)))
     with pytest.raises(ValueError, match=rf"the last checkpoint: none yet\n  the clips of this step: {listing}"):
         fit.give_up(math_nan := float("nan"), math_nan)

@@ -13,20 +13,20 @@ from tubelet.bench import (
     CLIPS,
     Measure,
     bench,
-    dtypes_for,
+    choose_dtypes,
+    make_row,
     passes,
     print_bench,
     roof,
-    row_of,
     streaming,
     tokeniser,
     training_step,
 )
-from tubelet.bench import clip_for as clip_that_fits
+from tubelet.bench import choose_clip as clip_that_fits
 from tubelet.nn.cost import describe
 from tubelet.system import timing
 from tubelet.system.console import console
-from tubelet.system.timing import interleaved
+from tubelet.system.timing import time_in_turns
 
 CPU = torch.device("cpu")
 
@@ -60,7 +60,7 @@ def test_jobs_take_turns_after_a_first_time_that_does_not_count(clock):
         return run
 
     jobs = {"a": job("a", 9, 1, 2), "b": job("b", 8, 3, 4)}
-    took = interleaved(jobs, runs=2, after=lambda name, seconds: told.append((name, seconds)))
+    took = time_in_turns(jobs, runs=2, after=lambda name, seconds: told.append((name, seconds)))
     assert took == {"a": [1, 2], "b": [3, 4]}
     assert order == ["a", "b"] * 3
     assert told == [("a", 9), ("b", 8), ("a", 1), ("b", 3), ("a", 2), ("b", 4)]
@@ -71,7 +71,7 @@ def test_turns_go_on_while_another_one_fits_the_time(seconds, turns, clock):
     def job():
         clock[0] += 1
 
-    assert len(interleaved({"": job}, runs=3, seconds=seconds)[""]) == turns
+    assert len(time_in_turns({"": job}, runs=3, seconds=seconds)[""]) == turns
 
 
 # ---- rows
@@ -81,10 +81,10 @@ def test_what_is_possible_is_made_of_other_medians():
     measure = Measure(
         what="a", job=lambda: None, least={"b": 2, "c": 0.5}, why="so", says=lambda seconds: f"{seconds['c']} s"
     )
-    row = row_of(measure, {"a": [20.0, 10.0, 40.0], "b": [3.0, 1.0, 2.0], "c": [4.0, 4.0, 9.0]})
+    row = make_row(measure, {"a": [20.0, 10.0, 40.0], "b": [3.0, 1.0, 2.0], "c": [4.0, 4.0, 9.0]})
     assert (row["seconds"], row["median_seconds"]) == ([20.0, 10.0, 40.0], 20.0)
     assert (row["least_seconds"], row["reached"], row["says"]) == (6.0, 0.3, "4.0 s")
-    roof = row_of(Measure(what="a", job=lambda: None), {"a": [1.0]})
+    roof = make_row(Measure(what="a", job=lambda: None), {"a": [1.0]})
     assert (roof["least_seconds"], roof["reached"]) == (None, None)
 
 
@@ -141,10 +141,10 @@ def test_images_and_unknown_names_are_left_to_the_model():
 
 def test_auto_is_every_dtype_that_the_processor_has(monkeypatch):
     monkeypatch.setattr(bench_room, "has_bfloat16", lambda device: (False, ""))
-    assert dtypes_for("auto", CPU) == [torch.float32]
+    assert choose_dtypes("auto", CPU) == [torch.float32]
     monkeypatch.setattr(bench_room, "has_bfloat16", lambda device: (True, ""))
-    assert dtypes_for("auto", CPU) == [torch.float32, torch.bfloat16]
-    assert dtypes_for("bfloat16", CPU) == [torch.bfloat16]
+    assert choose_dtypes("auto", CPU) == [torch.float32, torch.bfloat16]
+    assert choose_dtypes("bfloat16", CPU) == [torch.bfloat16]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_the_table_says_when_not_to_trust_it(load, monkeypatch):
     machine = {"device": "AMD EPYC 9R14", "threads": 2, "load": load, "torch": "2.13.0+cpu"}
     product = Measure(what="large product, bfloat16", job=lambda: None, says=lambda seconds: "412 GFLOP/s")
     forward = Measure(what="forward, float32", job=lambda: None, least={product.what: 80}, why="products, alone")
-    rows = [row_of(measure, {product.what: [0.0125], forward.what: [1.25]}) for measure in (product, forward)]
+    rows = [make_row(measure, {product.what: [0.0125], forward.what: [1.25]}) for measure in (product, forward)]
     with console.capture() as shown:
         print_bench({"model": "vivit2-S/16x2, 1 clip", "machine": machine, "measures": rows})
     text = shown.get()

@@ -19,7 +19,7 @@ from small_sets import command, spoil, tiny_config, write_sounds
 import tubelet.data.health_cache
 import tubelet.train.preflight
 from tubelet.check import check
-from tubelet.data.health_cache import Checked, index_file
+from tubelet.data.health_cache import HealthCache, index_file
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health, examine
 from tubelet.media.workers import Workers
@@ -352,8 +352,8 @@ def test_it_is_saved_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     data = clips(tmp_path / "clips")
     monkeypatch.setattr(tubelet.data.health_cache, "SAVE_SECONDS", 0.0)
     saved = []
-    save = Checked.save
-    monkeypatch.setattr(Checked, "save", lambda self: saved.append(len(self.entries)) or save(self))
+    save = HealthCache.save
+    monkeypatch.setattr(HealthCache, "save", lambda self: saved.append(len(self.entries)) or save(self))
     check(data, show=False)
     assert saved == [1, 2, 3, 4, 5, 6, 7, 8, 8]
 
@@ -401,7 +401,7 @@ def test_a_save_that_fails_leaves_the_old_index(tmp_path: Path, monkeypatch: pyt
     data = clips(tmp_path / "clips", 1)
     check(data, show=False)
     before = index_file(data).read_bytes()
-    checked = Checked.open(data)
+    checked = HealthCache.open(data)
     checked.put("run/0.mp4", examine(data / "run" / "0.mp4"), stamp=checked.stamp("run/0.mp4"), quick=False)
 
     def full(number: int) -> None:
@@ -501,8 +501,8 @@ def test_many_known_files_are_not_opened(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "a.mp4").write_bytes(small_file("front.mp4"))
     health, count = examine(tmp_path / "a.mp4"), 20_000
     items = tuple(Item(f"{i % 2}/{i}.mp4", str(i % 2), split="val" if i % 10 < 2 else "train") for i in range(count))
-    monkeypatch.setattr(Checked, "stamp", lambda self, path: {"size": 1, "mtime_ns": 2, "inode": 3})
-    checked = Checked.open(tmp_path)
+    monkeypatch.setattr(HealthCache, "stamp", lambda self, path: {"size": 1, "mtime_ns": 2, "inode": 3})
+    checked = HealthCache.open(tmp_path)
     for item in items:
         checked.put(item.path, health, stamp=checked.stamp(item.path), quick=True)
     assert checked.save() == ""

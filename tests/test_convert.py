@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import tubelet
-from tubelet.convert.conversion import convert, convert_back, name_of
+from tubelet.convert.conversion import convert, convert_back, format_name
 from tubelet.convert.table import account_rows
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import views
@@ -181,7 +181,7 @@ def test_predict_on_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     file = converted("hf_vivit", tmp_path)
     clip = write_videos(tmp_path / "clips", 1) / "dark" / "0.mp4"
     found = answers(capsys, file.parent, clip)
-    pixels = tubelet.load(file).normalised(views(clip, spec_of(file)))
+    pixels = tubelet.load(file).normalise(views(clip, spec_of(file)))
     assert -1 <= pixels.min() < -0.2  # [-1, 1] as ViViT was trained, not twice normalised
     assert pixels.max() <= 1
     with torch.inference_mode():
@@ -337,7 +337,7 @@ def test_rows_of_the_account() -> None:
     ],
 )
 def test_the_name_of_a_model(settings: dict[str, Any], expected: str) -> None:
-    assert name_of(configure("vivit1", **settings)) == expected
+    assert format_name(configure("vivit1", **settings)) == expected
 
 
 # ---- what is missing or wrong is said, and nothing is written

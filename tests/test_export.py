@@ -23,7 +23,7 @@ from tubelet.export.onnx import write_onnx
 from tubelet.export.writer import export, read, synthetic
 from tubelet.predict.exported import Exported, read_exported
 from tubelet.predict.precision import choose_dtype
-from tubelet.system.extras import needed
+from tubelet.system.extras import import_extra
 
 VIDEO = ClipSpec(
     frames=4, seconds_between_frames=0.08, resize=(32, 40), crop=(32, 32), mean=(0.4, 0.5, 0.6), std=(0.2,) * 3
@@ -191,7 +191,7 @@ def int8_weights(folder: Path, form: str) -> list[np.ndarray]:
     if form == "onnx":
         initializers = onnx.load(folder / "model.onnx").graph.initializer
         return [onnx.numpy_helper.to_array(one) for one in initializers if one.data_type == onnx.TensorProto.INT8]
-    operations = needed("openvino").Core().read_model(folder / "model.xml").get_ops()
+    operations = import_extra("openvino").Core().read_model(folder / "model.xml").get_ops()
     constants = [one for one in operations if one.get_type_name() == "Constant"]
     return [one.data for one in constants if one.data.dtype == np.int8]
 
@@ -214,9 +214,8 @@ def test_keys_lie_within_seven_bits_like_weights(make: Make) -> None:
     """Attention multiplies them with queries, of eight bits."""
     found = []
     for full_range in (False, True):
-        model = (
-            needed("openvino").Core().read_model(make("openvino", int8=True, full_range=full_range)[0] / "model.xml")
-        )
+        folder, _ = make("openvino", int8=True, full_range=full_range)
+        model = import_extra("openvino").Core().read_model(folder / "model.xml")
         attentions = [one for one in model.get_ordered_ops() if one.get_type_name() == "ScaledDotProductAttention"]
         found.append([ends_of(list(roundings(one.input(side)))) for one in attentions for side in (0, 1)])
     half, full = found
@@ -269,14 +268,14 @@ def test_int8_that_changes_answers_leaves_tokeniser_and_head(
     monkeypatch: pytest.MonkeyPatch, run: Path, data: Path, plain: Path, tmp_path: Path, form: str
 ) -> None:
     measured = iter([0.9, 0.99, *[1.0] * 4])  # both tries, then the rows of the report
-    monkeypatch.setattr("tubelet.export.writer.agreement_of", lambda logits, reference, task: next(measured))
+    monkeypatch.setattr("tubelet.export.writer.measure_agreement", lambda logits, reference, task: next(measured))
     about = export(run, tmp_path / "out", format=form, int8=True, data=data, clips=4, show=False)
     assert about["report"]["notes"] == [
         "with all products in int8, 90.0% of the clips are answered as in float32",
         "with all but tokeniser and head in int8, 99.0% of the clips are answered as in float32",
     ]
     if form == "openvino":
-        model = needed("openvino").Core().read_model(tmp_path / "out" / "model.xml")
+        model = import_extra("openvino").Core().read_model(tmp_path / "out" / "model.xml")
         every = [node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"]
         small = [node.input_value(0).get_node().get_type_name() == "FakeQuantize" for node in every]
         assert (small[0], set(small[1:-1]), small[-1]) == (False, {True}, False)
@@ -291,7 +290,7 @@ def test_tokeniser_and_head_are_only_left_where_that_helps(
     monkeypatch: pytest.MonkeyPatch, run: Path, data: Path, plain: Path, tmp_path: Path
 ) -> None:
     measured = iter([0.9, 0.9, *[1.0] * 3])
-    monkeypatch.setattr("tubelet.export.writer.agreement_of", lambda logits, reference, task: next(measured))
+    monkeypatch.setattr("tubelet.export.writer.measure_agreement", lambda logits, reference, task: next(measured))
     export(run, tmp_path / "out", int8=True, data=data, clips=4, show=False)
     kinds = Counter(node.op_type for node in products(tmp_path / "out" / "model.onnx"))
     assert kinds == {"MatMulInteger": len(products(plain))}
@@ -416,7 +415,7 @@ def test_a_missing_package_is_named_before_anything_is_computed(
 
 
 def test_openvino_does_not_call_home() -> None:
-    needed("openvino")
+    import_extra("openvino")
     used = sys.modules["openvino.tools.ovc.telemetry_utils"].__dict__["tm"]
     assert used.__name__ == "openvino.tools.ovc.telemetry_stub"
 

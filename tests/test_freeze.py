@@ -26,7 +26,7 @@ from tubelet.runs.run import Run
 from tubelet.system.signals import Stopped
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
-from tubelet.train.feature_cache import Cache, Features, views_of
+from tubelet.train.feature_cache import Cache, Features, make_views
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.train import bad_files, new_model, train_fn
 from tubelet.train.trainer import Fit
@@ -117,7 +117,7 @@ def test_folded_weights_give_on_features_as_they_are_what_was_learned_on_standar
         torch.testing.assert_close(seen[0].std(0)[alive], torch.ones(23))
     with torch.no_grad():
         expected = rest(codes)
-        model.load_state_dict({**model.state_dict(), **rest.folded(rest.state_dict())})
+        model.load_state_dict({**model.state_dict(), **rest.fold_statistics(rest.state_dict())})
         torch.testing.assert_close(Rest(model)(codes), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -128,7 +128,7 @@ def test_features_from_the_disk_are_those_computed_now(videos: Path, vit: str, t
     cache, plan = open_cache(videos, tmp_path / "run", init=vit)
     fresh, read = compute(cache, plan), compute(cache, plan)
     for number, item in enumerate(plan.data.items("train")):
-        clips, labels = views_of(item, plan, 2)
+        clips, labels = make_views(item, plan, 2)
         live = encode(cache.model, clips)
         for features in (fresh, read):
             codes, told = features.found[number]
@@ -144,17 +144,17 @@ def test_views_differ_and_their_draws_depend_on_seed_clip_and_view_alone(
 ) -> None:
     _, plan = open_cache(videos, tmp_path / "run", init=vit)
     item, other = plan.data.items("train")[:2]
-    clips, labels = views_of(item, plan, 6)
+    clips, labels = make_views(item, plan, 6)
     assert len({clip.numpy().tobytes() for clip in clips}) == 7
     assert set(labels) == {"left", "right"}  # mirrored, left is right
-    few, _ = views_of(item, plan, 3)
+    few, _ = make_views(item, plan, 3)
     assert torch.equal(few, clips[:4])
     seeded = replace(plan, config=replace(plan.config, seed=1))
-    assert not torch.equal(views_of(item, seeded, 6)[0][1:], clips[1:])
-    assert torch.equal(views_of(item, seeded, 6)[0][0], clips[0])
+    assert not torch.equal(make_views(item, seeded, 6)[0][1:], clips[1:])
+    assert torch.equal(make_views(item, seeded, 6)[0][0], clips[0])
     source = replace(plan.data.source, items=(other, item))
     alone = replace(plan, data=replace(plan.data, source=source))
-    assert torch.equal(views_of(item, alone, 6)[0], clips)
+    assert torch.equal(make_views(item, alone, 6)[0], clips)
 
 
 def test_any_number_of_threads_gives_the_same_files(videos: Path, vit: str, tmp_path: Path) -> None:
@@ -179,10 +179,10 @@ def test_a_long_item_is_read_view_by_view_and_a_short_one_once(
 
     monkeypatch.setattr("tubelet.data.clips.read_frames", counted)
     _, plan = open_cache(videos, tmp_path / "run", init=vit)
-    views_of(plan.data.items("train")[0], plan, 5)
+    make_views(plan.data.items("train")[0], plan, 5)
     assert len(reads) == 1
     short = replace(plan, spec=replace(plan.spec, seconds_between_frames=0.01))
-    views_of(plan.data.items("train")[0], short, 5)
+    make_views(plan.data.items("train")[0], short, 5)
     assert len(reads) == 1 + 6
 
 
@@ -469,7 +469,7 @@ def test_a_users_changes_are_not_frozen(videos: Path, vit: str, tmp_path: Path) 
 
 def test_one_process_freezes(videos: Path, vit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Team, "join", classmethod(lambda cls, device: Team(0, 2, CPU)))
-    monkeypatch.setattr(Team, "together", lambda self, work: work())
+    monkeypatch.setattr(Team, "run_together", lambda self, work: work())
     with pytest.raises(ValueError, match="--freeze works in one process, got 2: start it without torchrun"):
         train(videos, tmp_path / "run", init=vit)
 

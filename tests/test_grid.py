@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from tubelet.nn.grid import Grid, grid_of, triple
+from tubelet.nn.grid import Grid, token_grid, triple
 
 
 def test_grid_counts_the_tubelets_that_lie_inside_the_clip():
@@ -14,16 +14,16 @@ def test_grid_counts_the_tubelets_that_lie_inside_the_clip():
                 clip = (size, patch, patch)
                 if not starts:
                     with pytest.raises(ValueError, match="smaller than the tubelet"):
-                        grid_of(clip, (patch,) * 3, (stride,) * 3)
+                        token_grid(clip, (patch,) * 3, (stride,) * 3)
                 elif not filled:
                     with pytest.raises(ValueError, match="is not filled"):
-                        grid_of(clip, (patch,) * 3, (stride,) * 3)
+                        token_grid(clip, (patch,) * 3, (stride,) * 3)
                 else:
-                    assert grid_of(clip, (patch,) * 3, (stride,) * 3) == (len(starts), 1, 1)
+                    assert token_grid(clip, (patch,) * 3, (stride,) * 3) == (len(starts), 1, 1)
 
 
 def test_each_axis_has_its_own_size():
-    assert grid_of((6, 8, 20), (2, 4, 5), (2, 4, 5)) == Grid(t=3, h=2, w=4)
+    assert token_grid((6, 8, 20), (2, 4, 5), (2, 4, 5)) == Grid(t=3, h=2, w=4)
     assert Grid(3, 2, 4).size == 24
 
 
@@ -35,13 +35,13 @@ def test_along_keeps_the_named_axes():
 def test_too_small_a_clip_is_named_with_its_axis():
     message = "H = 8 of the clip (4, 8, 32) (T, H, W) is smaller than the tubelet (2, 16, 16): give at least 16"
     with pytest.raises(ValueError, match=re.escape(message)):
-        grid_of((4, 8, 32), (2, 16, 16), (2, 16, 16))
+        token_grid((4, 8, 32), (2, 16, 16), (2, 16, 16))
 
 
 @pytest.mark.parametrize(("size", "advice"), [(225, "224 or 240"), (239, "224 or 240"), (17, "16 or 32")])
 def test_a_clip_that_is_not_filled_is_told_the_sizes_that_fit(size, advice):
     with pytest.raises(ValueError, match=f"crop or resize it to {advice}"):
-        grid_of((2, 16, size), (2, 16, 16), (2, 16, 16))
+        token_grid((2, 16, size), (2, 16, 16), (2, 16, 16))
 
 
 @pytest.mark.parametrize("size", [(4, 16), (4, 16, 16, 16), (0, 16, 16), (4, -16, 16)])

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from media_files import numbered_frames, read_numbers, spoil_packets, write_numbered, write_sound
 
 from tubelet.media import decoder, truncation
-from tubelet.media.health import Health, examine, merged
+from tubelet.media.health import Health, examine, merge_spans
 from tubelet.media.reader import MediaError, av, index, read_frames, read_sound
 
 FRONT = {"movflags": "faststart"}
@@ -453,7 +453,7 @@ def test_health_is_plain(whole):
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)).map(sorted)))
 def test_spans_are_joined(spans):
-    joined = merged([(float(since), float(to)) for since, to in spans])
+    joined = merge_spans([(float(since), float(to)) for since, to in spans])
     inside = {second for since, to in spans for second in range(since, to)}
     assert {second for since, to in joined for second in range(int(since), int(to))} == inside
     assert all(since < to for since, to in joined)
@@ -604,12 +604,12 @@ def test_a_row_of_packets_that_is_left_in_the_middle_is_closed():
         def demux(self, stream):
             return Row()
 
-    packets = decoder.packets_of(Container(), None)
+    packets = decoder.read_packets(Container(), None)
     next(packets)
     assert Row.closed == 0
     del packets
     assert Row.closed == 1
-    assert len(list(decoder.packets_of(Container(), None))) == 3
+    assert len(list(decoder.read_packets(Container(), None))) == 3
     assert Row.closed == 2
 
 

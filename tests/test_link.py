@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tubelet.nn import Grid
-from tubelet.weights.dialects.rename import ForeignState, Link, split_rows, wrapper_of
+from tubelet.weights.dialects.rename import ForeignState, Link, find_wrapper, split_rows
 from tubelet.weights.dialects.settings import Given
 
 
@@ -22,7 +22,7 @@ from tubelet.weights.dialects.settings import Given
     ],
 )
 def test_the_wrapper_is_what_trainers_put_before_every_name(names, wrapper):
-    assert wrapper_of(names) == wrapper
+    assert find_wrapper(names) == wrapper
 
 
 def test_theirs_counts_layers_and_finds_roots():

@@ -31,7 +31,16 @@ from tubelet.predict.tables import write_labelled, write_table
 from tubelet.system.console import console, facts, say
 from tubelet.system.errors import EnvironmentTrouble
 from tubelet.system.exits import Terminated, is_ours, report_error
-from tubelet.system.text import FORMULA, dumps, path_cell, path_of, text_cell, text_of, visible, visible_lines
+from tubelet.system.text import (
+    FORMULA,
+    dumps,
+    path_cell,
+    read_path_cell,
+    read_text_cell,
+    text_cell,
+    visible,
+    visible_lines,
+)
 from tubelet.tasks import Classification
 from tubelet.train.preflight import check_train
 from tubelet.train.train import train_fn
@@ -481,7 +490,7 @@ def rows_of(table: Path) -> list[list[str]]:
 def test_no_cell_is_computed_and_all_are_read_back() -> None:
     for text in texts():
         path, cell = path_cell(text), text_cell(text)
-        assert (path_of(path), text_of(cell)) == (text, text)
+        assert (read_path_cell(path), read_text_cell(cell)) == (text, text)
         assert not re.match(FORMULA, path)
         assert not re.match(FORMULA, cell) or re.fullmatch(r"[+-]?\d+(\.\d+)?", cell)
         assert os.path.normpath(f"/data/{path}") == os.path.normpath(f"/data/{text}")
@@ -501,9 +510,9 @@ def test_a_table_with_such_names_is_read_back(name: str, tmp_path: Path) -> None
         assert not re.match(FORMULA, cell) or cell == "-1", cell
     with open(table, newline="") as file:
         first, second = csv.DictReader(file)
-    assert path_of(first["path"]) == name
-    assert [text_of(first[column]) for column in ("label", "predicted", "status")] == ["=1+1", "-1", "ok"]
-    assert text_of(second["status"]) == f"{name}: damaged. Mend it."
+    assert read_path_cell(first["path"]) == name
+    assert [read_text_cell(first[column]) for column in ("label", "predicted", "status")] == ["=1+1", "-1", "ok"]
+    assert read_text_cell(second["status"]) == f"{name}: damaged. Mend it."
 
 
 def test_the_table_of_predict_is_safe(tmp_path: Path) -> None:

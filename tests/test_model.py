@@ -23,7 +23,7 @@ from tubelet.nn import (
     model_config,
     regularise,
 )
-from tubelet.nn.regularise import rising
+from tubelet.nn.regularise import drop_path_rates
 from tubelet.weights.settings import read_config
 
 # arXiv 2103.15691 and scenic's code: B/16x2, 32 frames of 224 x 224 px, 400 classes
@@ -233,8 +233,8 @@ def test_dropout_acts_at_each_of_its_places(kind):
 
 
 def test_stochastic_depth_rises_to_its_rate_in_each_encoder():
-    assert rising(0.3, 4) == pytest.approx([0.0, 0.1, 0.2, 0.3])
-    assert rising(0.3, 1) == [0.0]
+    assert drop_path_rates(0.3, 4) == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert drop_path_rates(0.3, 1) == [0.0]
     encoders = tiny("vivit2", drop_path=0.3, depth=4, temporal_depth=3).encoders
     rates = [[block.drop_path.rate for block in encoder.blocks] for encoder in encoders]
     assert rates == [pytest.approx([0.0, 0.1, 0.2, 0.3]), pytest.approx([0.0, 0.15, 0.3])]

@@ -57,14 +57,14 @@ def test_each_packet_is_decoded_once_and_no_sooner_than_its_picture_is_asked_for
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_numbered(tmp_path / "a.mp4", 240)
-    count, packets_of = [0], reader.packets_of
+    count, read_packets = [0], reader.read_packets
 
     def counting(*arguments: Any) -> Any:
-        for packet in packets_of(*arguments):
+        for packet in read_packets(*arguments):
             count[0] += 1
             yield packet
 
-    monkeypatch.setattr(reader, "packets_of", counting)
+    monkeypatch.setattr(reader, "read_packets", counting)
     pictures = frames_in_order(path, seconds_between_frames=0.04)
     for number in range(100):
         assert read_numbers(next(pictures).pixels[None]) == [number]

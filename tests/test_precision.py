@@ -9,7 +9,7 @@ from small_sets import command, write_videos
 from tiny import FAMILIES, TOKENISERS, clip_for, tiny
 
 from tubelet import ClipSpec, Predictor, Streamer, save
-from tubelet.predict.precision import choose_dtype, prepared
+from tubelet.predict.precision import cast_encoders, choose_dtype
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CLOSE = 0.05  # of the largest value: a tiny model's error in bfloat16 is 0.01 to 0.02
@@ -78,7 +78,7 @@ def test_an_unknown_dtype_is_refused() -> None:
 @torch.inference_mode()
 def test_bfloat16_answers_as_float32_does(family: str) -> None:
     model = tiny(family)
-    ready = prepared(model, torch.bfloat16)
+    ready = cast_encoders(model, torch.bfloat16)
     clip = clip_for(model)
     for given in (clip, (128 + 40 * clip).clamp(0, 255).to(torch.uint8)):
         for run in ("__call__", "features"):
@@ -92,7 +92,7 @@ def test_bfloat16_answers_as_float32_does(family: str) -> None:
 @torch.inference_mode()
 def test_every_tokeniser_takes_bytes_and_floats(settings: dict[str, Any]) -> None:
     model = tiny("vivit2", **settings)
-    ready = prepared(model, torch.bfloat16)
+    ready = cast_encoders(model, torch.bfloat16)
     size = (7, 9, 11) if "pad" in settings else model.input_size
     for clip in (torch.randn(2, 3, *size), torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)):
         exact = model(clip)
@@ -101,7 +101,7 @@ def test_every_tokeniser_takes_bytes_and_floats(settings: dict[str, Any]) -> Non
 
 def test_products_are_in_bfloat16_and_pixels_are_not_shifted() -> None:
     model = tiny("vivit2", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    ready, seen = prepared(model, torch.bfloat16), set()
+    ready, seen = cast_encoders(model, torch.bfloat16), set()
     for module in ready.modules():
         if isinstance(module, torch.nn.Linear) and module is not ready.head:
             module.register_forward_hook(lambda module, given, made: seen.add((given[0].dtype, made.dtype)))
@@ -116,15 +116,15 @@ def test_the_model_given_stays_as_it_is() -> None:
     model = tiny("vivit1")
     before, clip = {name: value.clone() for name, value in model.state_dict().items()}, clip_for(model)
     answer = model(clip)
-    prepared(model, torch.bfloat16)(clip)
+    cast_encoders(model, torch.bfloat16)(clip)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(model(clip), answer)
-    assert prepared(model, torch.float32) is model
+    assert cast_encoders(model, torch.float32) is model
 
 
 def test_a_stream_in_bfloat16_answers_as_its_model() -> None:
     model = tiny("vivit2")
-    ready, clip = prepared(model, torch.bfloat16), clip_for(model, 1)
+    ready, clip = cast_encoders(model, torch.bfloat16), clip_for(model, 1)
     (first, logits), *rest = Streamer(ready, window=8, hop=2).push(clip[0])
     assert (first, rest, logits.dtype) == (0, [], torch.float32)
     torch.testing.assert_close(logits, ready(clip)[0], atol=CLOSE, rtol=0)

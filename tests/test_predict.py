@@ -27,7 +27,7 @@ from tubelet.nn import create_model
 from tubelet.predict.answer import CLIPS, Answer, answer, parse_views
 from tubelet.predict.exported import open_file
 from tubelet.predict.predictor import Predictor, find_files
-from tubelet.predict.tables import kept_rows, write_labelled, write_table
+from tubelet.predict.tables import keep_rows, write_labelled, write_table
 from tubelet.tasks import Classification
 from tubelet.train.train import train_fn
 from tubelet.weights.store import save
@@ -174,7 +174,7 @@ def test_rows_are_on_the_disk_as_soon_as_they_are_known(
 ) -> None:
     table, part = tmp_path / "p.csv", tmp_path / "p.csv.part"
     answers = predictor.predict_files(sorted(deadly.glob("*/*.mp4")))
-    with suppress(KeyboardInterrupt), kept_rows(predictor.task, table) as keep:
+    with suppress(KeyboardInterrupt), keep_rows(predictor.task, table) as keep:
         for number, one in enumerate(answers):
             keep(one)
             assert len(read_csv(part)) == number + 1

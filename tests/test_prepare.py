@@ -18,10 +18,10 @@ from tubelet.data.items import Source, find_items
 from tubelet.data.problems import DataProblems
 from tubelet.data.splits import assign_splits
 from tubelet.media.reader import MediaError, av, index, read_frames
-from tubelet.media.transcode import comment_of, shrink, shrunk_size
+from tubelet.media.transcode import read_comment, shrink, shrunk_size
 from tubelet.media.writer import write_video
 from tubelet.prepare import Settings, prepare, reading_seconds
-from tubelet.train.loop import wait_words
+from tubelet.train.loop import describe_wait
 from tubelet.train.train import train_fn
 
 SMALL = Settings(short_side_px=16, gop_frames=4)
@@ -59,7 +59,7 @@ def test_every_frame_keeps_its_time_and_the_last_its_end(tmp_path: Path, name: s
     np.testing.assert_allclose(new.times, old.times, rtol=0, atol=1e-9)
     assert new.duration_seconds == pytest.approx(old.duration_seconds, abs=1e-9)
     assert read_numbers(read_frames(copy, old.times)) == list(range(40))
-    assert (new.height, new.width, comment_of(copy)) == (24, 40, "é 1")
+    assert (new.height, new.width, read_comment(copy)) == (24, 40, "é 1")
 
 
 def test_key_frames_are_close_frames_in_order_and_sound_is_gone(tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ def test_a_full_disk_is_no_unreadable_file(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_training_says_how_long_it_waited(waits: list[tuple[float, float]], from_files: bool, words: str) -> None:
-    assert wait_words(waits, from_files=from_files) == words
+    assert describe_wait(waits, from_files=from_files) == words
 
 
 def test_the_line_is_shown_after_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

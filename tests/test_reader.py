@@ -86,14 +86,14 @@ def test_where_seeking_works_most_of_the_file_is_skipped(tmp_path, name, monkeyp
     codec, codec_options, _ = PAIRS[name]
     path = write_numbered(tmp_path / name, 240, codec=codec, codec_options=codec_options)
     found = index(path)
-    read, packets = [], reader.packets_of
+    read, packets = [], reader.read_packets
 
     def counting(container, stream):
         for packet in packets(container, stream):
             read.append(packet.pts)
             yield packet
 
-    monkeypatch.setattr(reader, "packets_of", counting)
+    monkeypatch.setattr(reader, "read_packets", counting)
     assert read_numbers(read_frames(path, found.times[[100, 230]])) == [100, 230]
     assert len(read) <= 2 * 20
 
@@ -638,7 +638,7 @@ def test_little_is_remembered_whatever_the_number_of_files(tmp_path, monkeypatch
     paths = [write_numbered(tmp_path / f"{number}.mp4", 3) for number in range(4)]
     for path in paths:
         os.utime(path, ns=(0, 10**9))
-    room = 2 * index_cache.bytes_of(index(paths[0]))
+    room = 2 * index_cache.count_bytes(index(paths[0]))
     monkeypatch.setattr(index_cache, "MOST_BYTES", room)
     kept = [index(path) for path in paths]
     assert index(paths[3]) is kept[3]
@@ -773,9 +773,9 @@ def test_lost_and_damaged_frames_are_told_apart_from_good_ones():
 
 def test_frames_are_numbered_by_time_or_by_counting():
     frames = [Frame(-4), Frame(0), None, Frame(8), Frame(12)]
-    by_time = timeline.numbered(frames, plan_of([0], 4), tick_seconds=0.01)
+    by_time = timeline.number_frames(frames, plan_of([0], 4), tick_seconds=0.01)
     assert [(place, frame.pts) for place, frame in by_time] == [(0, 0), (2, 8), (3, 12)]
-    by_count = timeline.numbered(frames, replace(plan_of([0], 4), counted=True), tick_seconds=0.01)
+    by_count = timeline.number_frames(frames, replace(plan_of([0], 4), counted=True), tick_seconds=0.01)
     assert [place for place, _ in by_count] == [0, 1, 3, 3]
 
 
@@ -783,7 +783,7 @@ def test_frames_are_numbered_by_time_or_by_counting():
 @settings(max_examples=200, deadline=None)
 def test_a_missing_frame_is_the_good_one_before_it(good, wanted):
     row = iter((number, number) for number in sorted(good))
-    got = {number: shown for number, shown, _ in timeline.displayed(row, sorted(wanted), to_the_end=True)}
+    got = {number: shown for number, shown, _ in timeline.pick_frames(row, sorted(wanted), to_the_end=True)}
     expected = {number: max((other for other in good if other <= number), default=None) for number in wanted}
     if None in expected.values():
         assert len(got) < len(wanted), "the row starts too late"

@@ -20,7 +20,7 @@ from tubelet.train.distributed import Team
 from tubelet.train.finish import one_frame
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.resume import find_run, next_run, open_run
-from tubelet.train.show import info_of, other_length
+from tubelet.train.show import describe_config, other_length
 from tubelet.train.train import new_model
 
 CPU = torch.device("cpu")
@@ -46,7 +46,9 @@ def test_the_model_is_regularised_as_the_settings_say(plan: Plan, tmp_path: Path
     model = new_model(replace(plan, config=config), Run(tmp_path), Team(0, 1, CPU), init=False, show=False)
     assert model.regularisation == {"dropout": 0.2, "drop_path": 0.1, "checkpointing": True}
     assert model.config == plan.model
-    assert info_of(plan.model, checkpointing=True).activation_bytes < info_of(plan.model).activation_bytes
+    assert (
+        describe_config(plan.model, checkpointing=True).activation_bytes < describe_config(plan.model).activation_bytes
+    )
 
 
 def test_the_baseline_is_a_plain_encoder_of_one_frame_as_large_as_the_first() -> None:

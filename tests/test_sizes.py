@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tubelet.nn import FAMILIES, IMAGE_FAMILIES, Attention, Grid, SpaceTimeTransformer, position, rotary
-from tubelet.nn.grid import fill, grid_of
+from tubelet.nn.grid import fill, token_grid
 from tubelet.train.optim import make_optimizer
 from tubelet.weights import load, save
 
@@ -80,7 +80,7 @@ def by_hand(table: Tensor, grid: Grid, *, keep_aspect: bool = False) -> Tensor:
 
 def made_for(model: SpaceTimeTransformer, size: tuple[int, int, int]) -> SpaceTimeTransformer:
     """A fresh model whose native size is `size`, with the weights of another: the oracle."""
-    config, grid = replace(model.config, clip=size), grid_of(size, model.embed.patch, model.embed.stride)
+    config, grid = replace(model.config, clip=size), token_grid(size, model.embed.patch, model.embed.stride)
     state = dict(model.state_dict())
     if (first := config.stages[0]).kind == "windows":  # as large a part of the grid as it was
         shares = zip(first.window, grid, model.grid(model.config.clip), strict=True)
@@ -349,10 +349,10 @@ def test_tokens_inside_the_clip_do_not_see_the_padding(stride):
     cropping.embed.load_state_dict(model.embed.state_dict())
     for size in product((2, 3, 5, 6), (4, 6, 9), (4, 7, 11)):
         clip = torch.randn(2, 3, *size).double()
-        tokens, grid = model.embedded(clip)
+        tokens, grid = model.embed_clip(clip)
         inside = Grid(*((n - p) // s + 1 for n, p, s in zip(size, (2, 4, 4), stride, strict=True)))
         t, h, w = (p + (n - 1) * s for n, p, s in zip(inside, (2, 4, 4), stride, strict=True))
-        cropped, cropped_grid = cropping.embedded(clip[:, :, :t, :h, :w])
+        cropped, cropped_grid = cropping.embed_clip(clip[:, :, :t, :h, :w])
         assert cropped_grid == inside
         ours = tokens.unflatten(1, grid)[:, : inside.t, : inside.h, : inside.w]
         assert_close(ours.flatten(1, 3), cropped, atol=1e-9, rtol=1e-9)
@@ -367,7 +367,7 @@ def test_padding_fills_whole_tubelets_none_of_which_is_padding_alone():
         seen = {start + i for start in starts for i in range(patch)}
         gaps = {i for i in range(size) if i % stride >= patch}  # tubelets that stand apart see nothing in between
         assert set(range(size)) - gaps <= seen
-        assert grid_of((padded, 1, 1), (patch, 1, 1), (stride, 1, 1)).t == len(starts)
+        assert token_grid((padded, 1, 1), (patch, 1, 1), (stride, 1, 1)).t == len(starts)
         assert padded >= size or set(range(padded, size)) <= gaps
 
 

@@ -167,13 +167,13 @@ def test_what_is_held_does_not_grow(name: str, window_steps: int, hop_steps: int
 def test_each_step_is_encoded_once_and_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make("vivit2")
     seen: list[int] = []
-    embedded = model.embedded
+    embed = model.embed_clip
 
     def counting(clip: Tensor) -> object:
         seen.append(clip.shape[2] // 2)
-        return embedded(clip)
+        return embed(clip)
 
-    monkeypatch.setattr(model, "embedded", counting)
+    monkeypatch.setattr(model, "embed_clip", counting)
     pushed(Streamer(model, window=8, hop=2), torch.randn(3, 101, 8, 12), [101])
     assert sum(seen) == 50
     assert max(seen) == TOGETHER

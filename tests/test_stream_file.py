@@ -34,9 +34,9 @@ from tubelet.media.reader import MediaError, read_frames
 from tubelet.media.writer import write_video
 from tubelet.stream import StreamConfig, Window, find_segments, plot, windows_of_file
 from tubelet.stream.codes import hash_steps, keep_steps, read_steps
-from tubelet.stream.plot import COLOURS, draw, ink_on, labels, shown_classes, thinned, tick_label, tick_seconds
+from tubelet.stream.plot import COLOURS, draw, ink_on, labels, shown_classes, thin_curve, tick_label, tick_seconds
 from tubelet.stream.segments import Segment, borders
-from tubelet.stream.source import BLOCKS_AHEAD, ahead
+from tubelet.stream.source import BLOCKS_AHEAD, read_ahead
 from tubelet.stream.window import choose_slide
 from tubelet.system.console import console
 from tubelet.weights.store import write_tensors
@@ -598,7 +598,7 @@ def test_blocks_come_in_order_and_few_lie_waiting() -> None:
             made.append(number)
             yield number
 
-    for number, block in enumerate(ahead(blocks())):
+    for number, block in enumerate(read_ahead(blocks())):
         assert block == number
         time.sleep(0.002)
         assert len(made) <= number + 1 + BLOCKS_AHEAD + 1
@@ -613,8 +613,8 @@ def test_an_error_comes_where_its_block_would_have_stood() -> None:
 
     got = []
     with pytest.raises(MediaError, match="broken"):
-        got.extend(ahead(blocks()))
-    ordered = ahead(blocks())
+        got.extend(read_ahead(blocks()))
+    ordered = read_ahead(blocks())
     assert [next(ordered), next(ordered)] == [0, 1]
     with pytest.raises(MediaError, match="broken"):
         next(ordered)
@@ -629,7 +629,7 @@ def test_closing_stops_the_thread_and_its_source() -> None:
         finally:
             closed.set()
 
-    endless = ahead(blocks())
+    endless = read_ahead(blocks())
     assert [next(endless) for _ in range(5)] == [0, 1, 2, 3, 4]
     endless.close()  # type: ignore[attr-defined]
     assert closed.wait(10)
@@ -708,7 +708,7 @@ def test_no_text_covers_another(seed: int, count: int, hop: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there are no Japanese letters among matplotlib's
         inside, flags = labels(segments, cuts, inches)
-        widths = [plot.inches_of(flag.text) / inches for flag in flags]
+        widths = [plot.text_inches(flag.text) / inches for flag in flags]
     spans = [
         (flag.seconds - width, flag.seconds) if flag.leftwards else (flag.seconds, flag.seconds + width)
         for flag, width in zip(flags, widths, strict=True)
@@ -722,8 +722,8 @@ def test_no_text_covers_another(seed: int, count: int, hop: float) -> None:
             assert low[0] == high[0] or not low[1][0] < high[2].seconds < low[1][1]  # its staff passes by
     for number, text in inside.items():
         one = segments[number]
-        assert text.startswith(plot.shortened(one.label))
-        assert plot.inches_of(text) / inches < one.end_seconds - one.start_seconds
+        assert text.startswith(plot.shorten_name(one.label))
+        assert plot.text_inches(text) / inches < one.end_seconds - one.start_seconds
     assert len(inside) + len(flags) <= len(segments)
     if len(segments) == 1:
         assert len(inside) == 1
@@ -754,11 +754,11 @@ def test_letters_can_be_read_on_every_colour() -> None:
 def test_a_long_curve_keeps_its_peaks() -> None:
     values = np.zeros(20_000)
     values[[3, 12_345]] = 1
-    times, heights = thinned(np.arange(20_001.0), values)
+    times, heights = thin_curve(np.arange(20_001.0), values)
     assert len(times) == len(heights) < 2000
     assert (np.diff(times) >= 0).all()
     assert sorted(set(heights)) == [0, 1]
     assert times[np.argmax(heights[100:]) + 100] == pytest.approx(12_345, abs=25)
-    short = thinned(np.arange(4.0), np.array([0.1, 0.9, 0.2]))
+    short = thin_curve(np.arange(4.0), np.array([0.1, 0.9, 0.2]))
     assert short[0].tolist() == [0, 1, 1, 2, 2, 3]
     assert short[1].tolist() == [0.1, 0.1, 0.9, 0.9, 0.2, 0.2]

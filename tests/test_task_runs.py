@@ -15,7 +15,7 @@ from tiny import tiny
 import tubelet
 from tubelet.data.clips import views
 from tubelet.evaluate import evaluate
-from tubelet.export.writer import agreement_of, export
+from tubelet.export.writer import export, measure_agreement
 from tubelet.media.writer import write_video
 from tubelet.predict.predictor import Predictor
 from tubelet.system.text import percent
@@ -267,7 +267,7 @@ def test_answers_agree_where_their_words_do_and_numbers_where_they_are_close(
     task: Task, logits: list[list[float]], agreement: float
 ) -> None:
     reference = {"classification": [4.0, -2.0], "multilabel": [1.0, 9.0], "regression": [1.0, 2.0]}[task.kind]
-    assert agreement_of(torch.tensor(logits), torch.tensor([reference] * 4), task) == agreement
+    assert measure_agreement(torch.tensor(logits), torch.tensor([reference] * 4), task) == agreement
 
 
 @pytest.mark.parametrize("run", ["tagged", "measured"])

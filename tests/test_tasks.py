@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tubelet.tasks import TASKS, Classification, MultiLabel, Regression, Results, Task, task_from_json
 from tubelet.tasks.intervals import group_interval, student_t, wilson_interval
 from tubelet.tasks.multilabel import LEAST_EXAMPLES, MOST_WEIGHT, THRESHOLD, Ranking, best_threshold
-from tubelet.tasks.regression import explained, spearman
+from tubelet.tasks.regression import explained_variance, spearman
 
 torch.set_num_threads(1)
 DIRECTIONS = ("left", "right", "up", "down")
@@ -573,7 +573,7 @@ def test_figures_of_numbers_agree_with_counting(seed: int) -> None:
 
 def test_numbers_that_do_not_vary_have_no_r2() -> None:
     truth, given = np.array([[2.0, 1.0], [2.0, 3.0]]), np.array([[1.0, 5.0], [3.0, 5.0]])
-    assert np.isnan(explained(truth, given)).tolist() == [True, False]
+    assert np.isnan(explained_variance(truth, given)).tolist() == [True, False]
     assert (spearman(truth[:, 0], given[:, 0]), spearman(truth[:, 1], given[:, 1])) == (None, None)
     assert spearman(np.full(2, NAN), given[:, 0]) is None
     task = Regression(("a", "b"), (1.0, 1.0), (1.0, 1.0))
@@ -587,7 +587,7 @@ def test_the_mean_score_over_the_training_clips_is_r2() -> None:
     values = torch.from_numpy(np.random.default_rng(2).normal(5, 2, (40, 1))).float()
     task = Regression(("speed",)).learn_from(values)
     logits = torch.randn(40, 1, generator=torch.Generator().manual_seed(0))
-    r2 = explained(values.numpy(), task.answer(logits))
+    r2 = explained_variance(values.numpy(), task.answer(logits))
     assert task.score(logits, values).mean().item() == pytest.approx(r2.item(), abs=1e-4)
     assert task.score(torch.zeros(40, 1), values).mean().item() == pytest.approx(0, abs=1e-4)
 

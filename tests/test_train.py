@@ -635,7 +635,7 @@ def look_as(accuracies: list[float], monkeypatch: pytest.MonkeyPatch) -> list[di
     seen: list[dict[str, torch.Tensor]] = []
 
     def look(fit: Fit, held: Any) -> tuple[float, float]:
-        assert {item.split for item in held.items} == {fit.plan.data.looked_at}
+        assert {item.split for item in held.items} == {fit.plan.data.validation_split}
         seen.append({name: value.detach().clone() for name, value in fit.model.named_parameters()})
         return 0.5, accuracies[min(len(seen), len(accuracies)) - 1]
 

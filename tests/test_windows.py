@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from tubelet.nn import WindowStage, regularise
 from tubelet.nn.grid import Grid
-from tubelet.nn.swin import LAYOUTS, PatchMerging, SwinBlock, SwinEncoder, WindowAttention, Windows, cuts, layout_of
+from tubelet.nn.swin import LAYOUTS, PatchMerging, SwinBlock, SwinEncoder, WindowAttention, Windows, cuts, window_layout
 
 torch.set_num_threads(1)
 
@@ -108,7 +108,7 @@ def test_one_window_that_covers_the_grid_is_attention_among_all():
     for windows in cuts(Grid(2, 3, 4), (9, 9, 9)):
         assert windows.shift == (0, 0, 0)
         assert may_see(windows).all()
-        assert layout_of(windows, torch.device("cpu")).visible is None
+        assert window_layout(windows, torch.device("cpu")).visible is None
 
 
 def test_windows_are_capped_by_the_grid_and_shifted_by_half_where_they_do_not_cover_it():
@@ -198,7 +198,7 @@ def test_the_size_may_change_at_every_call_and_leaves_no_trace():
     assert_close(dict(model.state_dict()), before, atol=0, rtol=0)
     assert not list(model.buffers())
     for side in range(1, 40):
-        layout_of(Windows(Grid(1, 1, side), (1, 1, 1), (0, 0, 0)), torch.device("cpu"))
+        window_layout(Windows(Grid(1, 1, side), (1, 1, 1), (0, 0, 0)), torch.device("cpu"))
     assert len(LAYOUTS.values) == LAYOUTS.most == 32
 
 

@@ -22,7 +22,7 @@ from test_check import clips
 import tubelet.data.health_cache
 from tubelet.check import check
 from tubelet.data.bad_files import BadFile
-from tubelet.data.health_cache import Checked
+from tubelet.data.health_cache import HealthCache
 from tubelet.data.items import Item, Source
 from tubelet.media.health import examine
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
@@ -174,7 +174,7 @@ def test_what_a_full_check_found_holds_for_quick_looks(tmp_path: Path, monkeypat
             check(data, show=False)
         before = len(pids(data))
         monkeypatch.setattr("tubelet.media.index_cache._deadly", {})  # as in a process of tomorrow
-        codes = [health.code for health in Checked.open(data).look(paths, threads=1)]
+        codes = [health.code for health in HealthCache.open(data).look(paths, threads=1)]
         assert codes == ["ok", "decoder-crash" if is_checked else "ok", "ok", "ok"]
         assert len(pids(data)) - before == (0 if is_checked else 3)
     with pytest.raises(MediaError) as caught:
@@ -182,17 +182,17 @@ def test_what_a_full_check_found_holds_for_quick_looks(tmp_path: Path, monkeypat
     known = next(health for health in check(data, show=False) if not health.ok)
     assert (caught.value.code, caught.value.message) == (known.code, known.message)
     killer.write_bytes(small_file("front.mp4") + b"\0\0\0\x08free")  # it was mended
-    assert [health.code for health in Checked.open(data).look(["run/middle.mp4"], threads=1)] == ["ok"]
+    assert [health.code for health in HealthCache.open(data).look(["run/middle.mp4"], threads=1)] == ["ok"]
 
 
 def test_the_newest_of_the_folders_above_tells(tmp_path: Path) -> None:
     deep = clips(tmp_path / "a" / "b", 1)
     files = [str(deep / "run" / "0.mp4"), str(deep / "walk" / "0.mp4")]
-    assert Checked.open_above(files).root == str(deep)
+    assert HealthCache.open_above(files).root == str(deep)
     for number, folder in enumerate((tmp_path / "a", deep, tmp_path, deep / "run")):
         check(folder, quick=True, show=False)
-        os.utime(Checked.open(folder).file, (1e9 + number, 1e9 + number))
-    found = Checked.open_above(files)
+        os.utime(HealthCache.open(folder).file, (1e9 + number, 1e9 + number))
+    found = HealthCache.open_above(files)
     assert (found.root, len(found.entries)) == (str(tmp_path), 2)
 
 
@@ -217,7 +217,7 @@ def test_a_child_that_is_killed_at_work_is_replaced(tmp_path: Path, monkeypatch:
     """By the system, say, for its memory: the file is not to blame."""
     (tmp_path / "slow.mp4").write_bytes(small_file("front.mp4"))
     (tmp_path / "b.mp4").write_bytes(small_file("front.mp4"))
-    looks = Checked(tmp_path, {})
+    looks = HealthCache(tmp_path, {})
     monkeypatch.setattr(tubelet.data.health_cache, "Workers", lambda: Workers(TOLD))
     scan = looks.scan(["b.mp4", "slow.mp4", "b.mp4"], quick=False, threads=1)
     assert next(scan)[1].ok
@@ -294,4 +294,4 @@ def test_no_child_outlives_the_check(tmp_path: Path, number: int, code: int) -> 
     if number != signal.SIGKILL:
         known = re.search(r"(\d) of 9 files are known", out)
         assert known, out
-        assert len(Checked.open(data).entries) == int(known[1]) < 9
+        assert len(HealthCache.open(data).entries) == int(known[1]) < 9

@@ -1,4 +1,4 @@
-"""What this machine does with a model, and how much of what it could do that is: in under a minute."""
+"""The speed of a model on this machine, and its share of the most that the machine can do: in under a minute."""
 
 import copy
 import math
@@ -20,10 +20,10 @@ from tubelet.nn import SpaceTimeTransformer, Streamer, create_model
 from tubelet.nn.cost import describe
 from tubelet.nn.kernels import linear
 from tubelet.nn.split import encodes_steps_apart
-from tubelet.predict.precision import choose_dtype, has_bfloat16, prepared
+from tubelet.predict.precision import cast_encoders, choose_dtype, has_bfloat16
 from tubelet.system.console import bar, clock, console
 from tubelet.system.device import find_device
-from tubelet.system.timing import interleaved
+from tubelet.system.timing import time_in_turns
 from tubelet.train.optim import make_optimizer
 from tubelet.version import __version__
 
@@ -74,9 +74,9 @@ def bench(
         raise ValueError(f"got --batch {batch} --minutes {minutes:g}, expected at least 1 clip and more than 0 minutes")
     end, where = time.perf_counter() + 60 * minutes, find_device(device)
     about = machine(where)
-    dtypes = dtypes_for(dtype, where)
+    dtypes = choose_dtypes(dtype, where)
     measures = [roof(wanted, where) for wanted in dtypes]
-    model = create_model(name, clip=clip or clip_for(name, measures[0].job, batch, minutes)).to(where).eval()
+    model = create_model(name, clip=clip or choose_clip(name, measures[0].job, batch, minutes)).to(where).eval()
     measures.append(tokeniser(model, batch, dtypes))
     for wanted in dtypes:
         measures += passes(model, batch, wanted)
@@ -88,14 +88,14 @@ def bench(
             left = end - time.perf_counter()
             progress.advance(f"{what:<24} left {clock(left)}", by=round(60 * minutes - left) - progress.done)
 
-        took = interleaved(jobs, runs=TURNS, seconds=end - time.perf_counter(), after=after)
+        took = time_in_turns(jobs, runs=TURNS, seconds=end - time.perf_counter(), after=after)
     t, h, w = model.input_size
     title = f"{name}, {batch} clip{'s' if batch > 1 else ''} of {t} frame{'s' if t > 1 else ''} of {h} x {w} px"
-    return {"model": title, "machine": about, "measures": [row_of(measure, took) for measure in measures]}
+    return {"model": title, "machine": about, "measures": [make_row(measure, took) for measure in measures]}
 
 
-def row_of(measure: Measure, took: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """What came of a measure, as JSON: the seconds of each run, the fewest possible and the share of these that is
+def make_row(measure: Measure, took: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """The results of a measure as JSON: the seconds of each run, the fewest possible and the share of these that is
     reached, both None if that is not known."""
     medians = {what: median(seconds) for what, seconds in took.items()}
     least = sum(times * medians[what] for what, times in measure.least.items()) if measure.least else None
@@ -110,20 +110,20 @@ def row_of(measure: Measure, took: Mapping[str, Sequence[float]]) -> dict[str, A
     }
 
 
-def dtypes_for(dtype: str, device: torch.device) -> list[torch.dtype]:
+def choose_dtypes(dtype: str, device: torch.device) -> list[torch.dtype]:
     if dtype != "auto":
         return [choose_dtype(dtype, device)[0]]
     return [torch.float32, *([torch.bfloat16] if has_bfloat16(device)[0] else [])]
 
 
-def called(what: str, dtype: torch.dtype) -> str:
+def with_dtype(what: str, dtype: torch.dtype) -> str:
     return f"{what}, {str(dtype).removeprefix('torch.')}"
 
 
 def roof(dtype: torch.dtype, device: torch.device) -> Measure:
     """One large matrix product: what the processor can do."""
     x, weight = (torch.randn(ROOF, ROOF, device=device).to(dtype) for _ in range(2))
-    what = called(ROOF_PRODUCT, dtype)
+    what = with_dtype(ROOF_PRODUCT, dtype)
     return Measure(
         what=what,
         job=torch.inference_mode()(lambda: linear(x, weight, None)),
@@ -131,9 +131,9 @@ def roof(dtype: torch.dtype, device: torch.device) -> Measure:
     )
 
 
-def clip_for(name: str, roof: Callable[[], object], batch: int, minutes: float) -> tuple[int, int, int] | None:
+def choose_clip(name: str, roof: Callable[[], object], batch: int, minutes: float) -> tuple[int, int, int] | None:
     """The largest of CLIPS of which TURNS turns fit the time on this machine; None for images: the model's own."""
-    roof_seconds = min(interleaved({"": roof}, runs=2)[""])
+    roof_seconds = min(time_in_turns({"": roof}, runs=2)[""])
     for clip in CLIPS:
         try:
             gmacs = describe(name, clip=clip).gmacs
@@ -144,24 +144,24 @@ def clip_for(name: str, roof: Callable[[], object], batch: int, minutes: float) 
     return clip
 
 
-def at_the_roof(gmacs: float, dtype: torch.dtype) -> dict[str, float]:
-    """The least that so many 10^9 multiply-adds take: as many large products as have them."""
-    return {called(ROOF_PRODUCT, dtype): gmacs * 1e9 / ROOF**3}
+def count_products(gmacs: float, dtype: torch.dtype) -> dict[str, float]:
+    """The least time of so many 10^9 multiply-adds, as the number of large products that have as many."""
+    return {with_dtype(ROOF_PRODUCT, dtype): gmacs * 1e9 / ROOF**3}
 
 
-def shape_of(model: SpaceTimeTransformer) -> tuple[int, int, int, int]:
+def clip_shape(model: SpaceTimeTransformer) -> tuple[int, int, int, int]:
     return (model.config.channels, *model.input_size)
 
 
 def tokeniser(model: SpaceTimeTransformer, batch: int, dtypes: Sequence[torch.dtype]) -> Measure:
-    """From bytes to tokens, in float32."""
-    pixels = torch.randint(256, (batch, *shape_of(model)), dtype=torch.uint8, device=model.mean.device)
+    """The tokeniser alone, uint8 clip -> tokens, in float32."""
+    pixels = torch.randint(256, (batch, *clip_shape(model)), dtype=torch.uint8, device=model.mean.device)
     gmacs = next(part.gmacs for part in describe(model).parts if part.name == "embed")
     says = f"{pixels.numel() / 1e6:.1f} MB of pixels"
     return Measure(
         what="tokeniser",
-        job=torch.inference_mode()(lambda: model.embedded(pixels)),
-        least=at_the_roof(batch * gmacs, torch.float32) if torch.float32 in dtypes else {},
+        job=torch.inference_mode()(lambda: model.embed_clip(pixels)),
+        least=count_products(batch * gmacs, torch.float32) if torch.float32 in dtypes else {},
         why=WHY,
         says=lambda seconds: says,
     )
@@ -169,22 +169,22 @@ def tokeniser(model: SpaceTimeTransformer, batch: int, dtypes: Sequence[torch.dt
 
 def passes(model: SpaceTimeTransformer, batch: int, dtype: torch.dtype) -> list[Measure]:
     """One forward pass, and one step of training, in `dtype`; a backward pass has twice the products of a forward."""
-    clips = torch.randn(batch, *shape_of(model), device=model.mean.device)
-    ready, what, gmacs = prepared(model, dtype), called("forward", dtype), batch * describe(model).gmacs
+    clips = torch.randn(batch, *clip_shape(model), device=model.mean.device)
+    ready, what, gmacs = cast_encoders(model, dtype), with_dtype("forward", dtype), batch * describe(model).gmacs
     forward = Measure(
         what=what,
         job=torch.inference_mode()(lambda: ready(clips)),
-        least=at_the_roof(gmacs, dtype),
+        least=count_products(gmacs, dtype),
         why=WHY,
         says=lambda seconds: f"{batch / seconds[what]:.3g} clips/s, {2 * gmacs / seconds[what]:,.0f} GFLOP/s",
     )
     if dtype == torch.float16:  # would need its losses scaled; nobody trains so
         return [forward]
-    learning = called("training", dtype)
+    learning = with_dtype("training", dtype)
     step = Measure(
         what=learning,
         job=training_step(model, clips, dtype),
-        least=at_the_roof(3 * gmacs, dtype),
+        least=count_products(3 * gmacs, dtype),
         why=WHY,
         says=lambda seconds: f"{batch / seconds[learning]:.3g} clips/s",
     )
@@ -212,7 +212,7 @@ def streaming(model: SpaceTimeTransformer) -> list[Measure]:
     """One answer of a sliding window, against running the model on each window anew, if it can do better than that."""
     if not encodes_steps_apart(model):
         return []
-    step, (channels, _, h, w) = model.embed.stride[0], shape_of(model)
+    step, (channels, _, h, w) = model.embed.stride[0], clip_shape(model)
     frames = (WINDOW - 1) * step + model.embed.patch[0]
     window = torch.randn(channels, frames, h, w, device=model.mean.device)
     anew = f"window of {WINDOW} steps"
@@ -234,7 +234,7 @@ def streaming(model: SpaceTimeTransformer) -> list[Measure]:
 
 
 def machine(device: torch.device) -> dict[str, object]:
-    """What times depend on. `load`: programs that want each processor."""
+    """The machine and the versions that times depend on. `load`: programs that want each processor."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from tubelet.data.health_cache import Checked
+from tubelet.data.health_cache import HealthCache
 from tubelet.data.items import find_items
 from tubelet.data.prefetch import processors
 from tubelet.data.problems import DataProblems
@@ -44,7 +44,7 @@ def check(
     if workers < 0:
         raise ValueError(f"--workers {workers}: expected 1 or more, or 0 for one for each processor")
     listing = list_media(data)
-    base, checked = data if data.is_dir() else data.parent, Checked.open(listing.root)
+    base, checked = data if data.is_dir() else data.parent, HealthCache.open(listing.root)
     known = {path: health for path in listing.files if (health := checked.get(path, full=not quick))}
     unknown = [path for path in listing.files if path not in known]
     found: dict[str, Health] = {}
@@ -94,7 +94,7 @@ def report(data: Path, listing: Listing, found: list[Health], *, index: str, nam
         say("notes", ", ".join(f"{count} {note}" for note, count in notes.most_common()))
     if listing.passed_over:
         say("passed over", listing.passed_over)
-    layout, trains = layout_of(data, listing, in_full=not name_them)
+    layout, trains = describe_layout(data, listing, in_full=not name_them)
     say("as data", layout)
     say("index", index)
     say("next", next_step(data, bad, trains=trains))
@@ -124,7 +124,7 @@ def totals(found: list[Health]) -> str:
     return "; ".join(kinds) or "nothing that can be used"
 
 
-def layout_of(data: Path, listing: Listing, *, in_full: bool) -> tuple[str, bool]:
+def describe_layout(data: Path, listing: Listing, *, in_full: bool) -> tuple[str, bool]:
     """The data set as training sees it, in words, and whether it can be trained on. in_full: all problems."""
     if data.is_dir() and not any("/" in path for path in listing.files):
         return "a plain folder: training wants one for each class", False

@@ -13,7 +13,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tubelet.commands import COMMANDS, Bench, Check, Convert, Demo, Eval, Export, Info, Predict, Prepare, Stream, Train
-from tubelet.system.exits import SOME_FAILED, WRONG, report_error, terminable
+from tubelet.system.exits import SOME_FAILED, WRONG, catch_sigterm, report_error
 from tubelet.system.openmp import wait_briefly
 from tubelet.system.options import read_command
 from tubelet.train.config import TrainConfig
@@ -42,7 +42,7 @@ def main() -> None:
     typed, debug = without_debug(sys.argv[1:])
     wait_briefly()
     try:
-        with terminable():
+        with catch_sigterm():
             code = act(typed)
     except BaseException as error:
         code = report_error(error, debug=debug)
@@ -107,13 +107,13 @@ def parse(arguments: list[str]) -> object:
             raise ValueError(f"no command {verb!r}: {hint}")
         return read_command(COMMANDS[verb], rest, name=f"tubelet {verb}")
     except ValueError:
-        if in_first_process():
+        if is_first_process():
             raise
         sys.exit(WRONG)
 
 
 def overview(out: TextIO) -> None:
-    """What there is, without building a parser of all of it: that would take half a second."""
+    """Prints the commands without building a parser of all of them: that would take half a second."""
     print(ABOUT, file=out)
     for verb, command in COMMANDS.items():
         about = f"  {verb:<8} {(command.__doc__ or '').splitlines()[0]}"
@@ -122,7 +122,7 @@ def overview(out: TextIO) -> None:
     print("--debug, anywhere, shows the traceback of whatever goes wrong.", file=out)
 
 
-def in_first_process() -> bool:
+def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -151,10 +151,10 @@ def run_training(config: TrainConfig, *, as_json: bool) -> int:
     except Elsewhere:
         return WRONG
     except Stopped as stop:
-        if in_first_process():
+        if is_first_process():
             print(f"tubelet: {stop}", file=sys.stderr)
         return 128 + stop.signal
-    if not in_first_process():
+    if not is_first_process():
         return 0
     results = json.loads((run / RESULTS).read_text())
     if as_json:

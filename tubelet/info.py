@@ -1,4 +1,4 @@
-"""What a model costs, counted on shapes alone: no weights, no memory, any size in a moment."""
+"""The cost of a model, counted on shapes alone: no weights, no memory, any size in a moment."""
 
 from rich.table import Table
 

@@ -20,7 +20,7 @@ from tubelet.data.table import Item, write_table
 from tubelet.data.walk import list_media
 from tubelet.media.reader import MediaError, index, read_frames
 from tubelet.media.sampling import clip_times, view_starts
-from tubelet.media.transcode import comment_of, shrink
+from tubelet.media.transcode import read_comment, shrink
 from tubelet.system.console import bar, console, say, size
 from tubelet.system.text import plural
 from tubelet.tasks import Classification
@@ -183,7 +183,7 @@ def _copy(original: Path, copy: Path, settings: Settings) -> None:
     if copy.exists():
         comment = ""
         with suppress(MediaError):
-            comment = comment_of(copy)
+            comment = read_comment(copy)
         if comment == mark:
             return
         if not comment.startswith("tubelet prepare: "):

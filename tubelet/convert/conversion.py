@@ -14,10 +14,10 @@ from tubelet.convert.table import show_account
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.cost import count_parameters
-from tubelet.nn.create import name_of
+from tubelet.nn.create import format_name
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.system.console import facts, say
-from tubelet.system.files import aside
+from tubelet.system.files import write_aside
 from tubelet.weights.dialects.reference import Source, find_dialect, read_reference, recognise, to_reference
 from tubelet.weights.dialects.settings import Given, labels
 from tubelet.weights.formats.open import Foreign, read_foreign
@@ -63,8 +63,8 @@ def convert(
         say("--unsafe-pickle", WARNING)
     foreign = read_foreign(src, unsafe_pickle=unsafe_pickle)
     source = resolve(foreign, dialect or recognise(foreign.state), classes, given)
-    taken = read_reference(source)
-    model = taken.model
+    conversion = read_reference(source)
+    model = conversion.model
     names = source.settings.classes if model.config.num_classes else None
     if names and len(names) != model.config.num_classes:
         raise ValueError(
@@ -79,7 +79,7 @@ def convert(
     if show:
         if foreign.within:
             say("weights", f"taken from {foreign.within!r} in {foreign.file.name}")
-        show_account(f"{len(foreign.state)} tensors of {dialect} weights", taken.moves, foreign.dropped)
+        show_account(f"{len(foreign.state)} tensors of {dialect} weights", conversion.moves, foreign.dropped)
         show_model(model, file, spec, names, notes)
     return file
 
@@ -100,7 +100,7 @@ def convert_back(src: str | os.PathLike[str], dst: str | os.PathLike[str], *, di
     state = to_reference(model, dialect)
     file = Path(dst) if Path(dst).suffix == ".safetensors" else Path(dst) / FILE
     file.parent.mkdir(parents=True, exist_ok=True)
-    with aside(file) as temporary:
+    with write_aside(file) as temporary:
         save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, temporary, {"format": "pt"})
     if show:
         config = model.config
@@ -179,7 +179,7 @@ def show_model(
     apart = f", {spec.seconds_between_frames:.3g} s apart" if spec and spec.kind == "video" else ""
     shown = ", ".join((names or ())[:6]) + (", ..." if names and len(names) > 6 else "")
     rows = [
-        ("model", f"{name_of(config)}, {count_parameters(model):,} parameters"),
+        ("model", f"{format_name(config)}, {count_parameters(model):,} parameters"),
         ("input", f"{t} frames of {size}{apart}" if t > 1 else size),
         ("classes", f"{config.num_classes}: {shown or 'without names'}" if config.num_classes else "none: features"),
         ("file", str(file)),

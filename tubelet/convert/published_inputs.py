@@ -1,4 +1,4 @@
-"""How clips were made for published models, as a ClipSpec: what the weights of others do not say of their input."""
+"""Inputs of published models as a ClipSpec, which the weights of others do not say."""
 
 from functools import partial
 

@@ -14,7 +14,7 @@ ClassesIn = Callable[[str], tuple[str, ...]]  # of a label
 MOST_UNEVEN = 20
 
 
-def folded(name: str) -> str:
+def fold_name(name: str) -> str:
     """A name without case, outer spaces and Unicode form: a person would take equal ones for one name."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
 
@@ -26,7 +26,7 @@ def name_problems(names: Iterable[str]) -> list[Problem]:
         if not (name.isprintable() and name.strip()):
             message = "its name has signs that cannot be printed; rename it (in UTF-8)"
             problems.append(Problem("class-name", f"class {name!r}", message))
-        alike[folded(name)].append(name)
+        alike[fold_name(name)].append(name)
     for same in alike.values():
         if len(same) > 1:
             listed = " and ".join(map(ascii, same))
@@ -40,7 +40,7 @@ def count_problems(items: Sequence[Item], classes_in: ClassesIn, *, minimum_clip
     by_class: dict[str, list[tuple[str, Item]]] = defaultdict(list)
     for item in items:
         for name in classes_in(item.label):
-            by_class[folded(name)].append((name, item))
+            by_class[fold_name(name)].append((name, item))
     trained = {name for item in items if item.split in ("", "train") for name in classes_in(item.label)}
     problems = []
     for named in by_class.values():

@@ -118,12 +118,12 @@ class Clips:
         if self.keep:
             frames = self.timeline(number)
             axis = 3 if self.spec.kind == "sound" else 1
-            return frames.index_select(axis, torch.from_numpy(self.chosen(frames.shape[axis], draw)))
+            return frames.index_select(axis, torch.from_numpy(self.choose_places(frames.shape[axis], draw)))
         times = self.times(number)
-        chosen = times[self.chosen(len(times), draw)]
+        chosen = times[self.choose_places(len(times), draw)]
         return load_times(self.path(number), self.spec, chosen, end_seconds=self.items[number].end_seconds)
 
-    def chosen(self, times: int, draw: float | None) -> np.ndarray:
+    def choose_places(self, times: int, draw: float | None) -> np.ndarray:
         """Places in the `fine_times` of an item of the frames of a clip."""
         if self.spec.kind == "video":
             return grid_clip(times, draw, frames=self.spec.frames)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tubelet.data.class_checks import folded
+from tubelet.data.class_checks import fold_name
 from tubelet.data.problems import Problem, some
 from tubelet.data.table import Item
 from tubelet.media.reader import MediaError, index
@@ -31,9 +31,9 @@ def same_contents(root: Path, paths: Iterable[str]) -> tuple[tuple[str, ...], ..
         except OSError:  # gone meanwhile: a reading of the file tells
             continue
         names[status.st_dev, status.st_ino, status.st_size].append(path)
-    sets = _parted([list(names)], lambda file: file[2] or None)
+    sets = _part([list(names)], lambda file: file[2] or None)
     for ends_bytes in _ENDS_BYTES:
-        sets = _parted(sets, lambda file: _ends(root / names[file][0], ends_bytes))  # noqa: B023 used at once
+        sets = _part(sets, lambda file: _ends(root / names[file][0], ends_bytes))  # noqa: B023 used at once
     sets = [files for files in sets if _is_media(root / names[files[0]][0])]
     copied = {file for files in sets for file in files}
     sets += [[file] for file in names if file not in copied and len(names[file]) > 1]
@@ -62,8 +62,8 @@ def repeats(items: Sequence[Item], copies: Iterable[tuple[str, ...]], root: Path
     return problems, notes
 
 
-def _parted(sets: list[list[File]], key: Callable[[File], int | bytes | None]) -> list[list[File]]:
-    """Each set by a key; None, and what stands alone, is left out."""
+def _part(sets: list[list[File]], key: Callable[[File], int | bytes | None]) -> list[list[File]]:
+    """Parts each set by a key; files of key None or alone with their key are left out."""
     parts: list[list[File]] = []
     for files in sets:
         alike: dict[int | bytes | None, list[File]] = defaultdict(list)
@@ -104,7 +104,7 @@ def _pairs(clips: list[Item]) -> Iterator[tuple[Item, Item]]:
 
 def _problem(one: Item, other: Item, root: Path) -> Problem | None:
     """The problem of two clips of the same seconds of the same content, if there is one."""
-    if folded(one.label) != folded(other.label):
+    if fold_name(one.label) != fold_name(other.label):
         message = f"labelled {one.label!r} and {other.label!r}; keep the right one"
         return Problem("two-labels", *_name_both(one, other, message))
     if _is_held_out(one) != _is_held_out(other):

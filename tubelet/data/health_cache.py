@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from tubelet.data.prefetch import prefetch
-from tubelet.media.health import Health, health_of
+from tubelet.media.health import Health, parse_health
 from tubelet.media.workers import DEADLY, Workers, refuse_deadly
 from tubelet.system.files import write_whole
 
@@ -30,7 +30,7 @@ SAVE_SECONDS = 15.0  # a crash loses no more than that
 Stamp = dict[str, int]  # size, mtime_ns and inode of a file: as long as they stay, so does its content
 
 
-class Checked:
+class HealthCache:
     """The health of the files below a root, by their paths: relative to it (as in `Item`), or absolute.
 
     Files that have changed since are unknown. `save` writes what was put in to a file in the user's cache folder.
@@ -42,7 +42,7 @@ class Checked:
         self.root, self.entries, self.changed = os.path.abspath(root), entries, False
 
     @classmethod
-    def open(cls, root: str | Path) -> "Checked":
+    def open(cls, root: str | Path) -> "HealthCache":
         """The entries saved for this root, if any. Lines that are damaged, or of other rules, are passed over."""
         entries = {}
         try:
@@ -53,7 +53,7 @@ class Checked:
             try:
                 entry = json.loads(line)
                 path = str(entry.pop("path"))
-                health_of(path, entry["health"])  # whether it can be
+                parse_health(path, entry["health"])  # whether it can be
                 if (entry["rules"], type(entry["quick"])) == (RULES, bool):
                     entries[path] = entry
             except (ValueError, TypeError, KeyError, AttributeError):
@@ -61,7 +61,7 @@ class Checked:
         return cls(root, entries)
 
     @classmethod
-    def open_above(cls, files: Sequence[str]) -> "Checked":
+    def open_above(cls, files: Sequence[str]) -> "HealthCache":
         """The entries saved last for any of the folders that hold all of these files; there is at least one."""
         folder = Path(os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files]))
 
@@ -78,7 +78,7 @@ class Checked:
         return index_file(self.root)
 
     def stamp(self, path: str) -> Stamp | None:
-        """Take it before the file is looked at, so that a change meanwhile is noticed. None: there is no such file."""
+        """The state of a file, taken before the file is looked at, so that a change is noticed. None: no such file."""
         try:
             status = os.stat(os.path.join(self.root, path))
         except (OSError, ValueError):
@@ -93,7 +93,7 @@ class Checked:
         entry, stamp = self.entries.get(path), self.stamp(path)
         if entry is None or stamp is None or (full and entry["quick"]) or not entry.items() >= stamp.items():
             return None
-        health = health_of(os.path.join(self.root, path), entry["health"])
+        health = parse_health(os.path.join(self.root, path), entry["health"])
         if health.code == DEADLY:
             if full:
                 return None

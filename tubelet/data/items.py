@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from tubelet.data.class_checks import count_problems, folded, name_problems, uneven_note
+from tubelet.data.class_checks import count_problems, fold_name, name_problems, uneven_note
 from tubelet.data.clip_spec import Kind
 from tubelet.data.duplicates import repeats, same_contents
 from tubelet.data.folder import KIND_OF_SUFFIX, LAYOUT, read_folder
@@ -58,7 +58,7 @@ def find_items(
     path, labels = Path(path).absolute(), [name.strip().lower() for name in labels]  # as names of columns are read
     found = _look(path, task, labels)
     source, problems = _gather(path, path if os.path.isdir(path) else path.parent, found, task, labels)
-    num_classes = len({folded(name) for name in found.names})
+    num_classes = len({fold_name(name) for name in found.names})
     needed = min(minimum_classes, task.fewest_classes)
     if num_classes < needed and (found.names or found.items):
         listed = some(sorted(found.names))

@@ -78,9 +78,9 @@ def find_near_duplicates(source: Source, *, workers: int = 1, seconds: float = M
     if source.kind == "sound":
         return Likeness((), 0, 0)
     held_out, train = (
-        _drawn(items, most) for items, most in zip(_sides(source), (MOST_HELD_OUT, MOST_TRAIN), strict=True)
+        _draw(items, most) for items, most in zip(_sides(source), (MOST_HELD_OUT, MOST_TRAIN), strict=True)
     )
-    pictures = dict(_read(source, _alternating(held_out, train), workers, seconds))
+    pictures = dict(_read(source, _alternate(held_out, train), workers, seconds))
     held_out, train = ([item for item in items if item in pictures] for items in (held_out, train))
     if not (held_out and train):
         return Likeness((), len(held_out), len(train))
@@ -101,14 +101,14 @@ def _sides(source: Source) -> tuple[list[Item], list[Item]]:
     return held_out, [item for item in source.items if item.split == "train"]
 
 
-def _drawn(items: list[Item], most: int) -> list[Item]:
+def _draw(items: list[Item], most: int) -> list[Item]:
     def draw(item: Item) -> bytes:
         return hashlib.sha256(unicodedata.normalize("NFC", item.name).encode(errors="surrogateescape")).digest()
 
     return sorted(items, key=draw)[:most]
 
 
-def _alternating(*sides: list[Item]) -> list[Item]:
+def _alternate(*sides: list[Item]) -> list[Item]:
     """Items of all sides, in such an order that any beginning of it holds the same share of each."""
     places = [(number / len(side), item) for side in sides for number, item in enumerate(side)]
     return [item for _, item in sorted(places, key=lambda place: place[0])]

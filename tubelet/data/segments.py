@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tubelet.data.class_checks import count_problems, folded, name_problems
+from tubelet.data.class_checks import count_problems, fold_name, name_problems
 from tubelet.data.duplicates import same_contents
 from tubelet.data.folder import KIND_OF_SUFFIX
-from tubelet.data.health_cache import Checked
+from tubelet.data.health_cache import HealthCache
 from tubelet.data.items import Source
 from tubelet.data.problems import DataProblems, Problem
 from tubelet.data.splits import assign_splits, with_groups
@@ -136,7 +136,7 @@ def label_cell(one: Recording) -> str:
 
 def look_at(root: Path, paths: Sequence[str], *, workers: int, show: bool) -> dict[str, Health]:
     """The health of each file, by its path."""
-    checked = Checked.open(root)
+    checked = HealthCache.open(root)
     with bar("looking at files", len(paths), show=show) as progress:
         healths = {}
         for path, health in zip(paths, checked.look(list(paths), threads=workers), strict=True):
@@ -174,7 +174,7 @@ def find_overlaps(path: str, items: Sequence[Item]) -> list[Problem]:
     for item in items:
         for name in MultiLabel.classes_in(item.label):
             end = float("inf") if item.end_seconds is None else item.end_seconds
-            spans[folded(name)].append((item.start_seconds or 0.0, end))
+            spans[fold_name(name)].append((item.start_seconds or 0.0, end))
     problems = []
     for name, ranges in spans.items():
         ranges.sort()

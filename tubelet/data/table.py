@@ -202,7 +202,7 @@ def _other_faults(values: dict[str, str], item: Item) -> Iterator[tuple[str, str
 
 
 def _seconds(text: str) -> float | None:
-    """Of "62.5", "1:02.5" or "0:01:02.5"; None for no text, and for a text that is no time."""
+    """Seconds of "62.5", "1:02.5" or "0:01:02.5"; None for no text, and for a text that is no time."""
     clock = re.fullmatch(r"(?:(\d+):(?=\d\d?:))?(\d+):([0-5]?\d(?:\.\d*)?)", text.strip(), re.ASCII)
     if clock:
         hours, minutes, rest = (float(part or 0) for part in clock.groups())

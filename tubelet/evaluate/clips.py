@@ -16,7 +16,7 @@ from tubelet.data.table import LABELS
 from tubelet.evaluate.show import show_results
 from tubelet.predict.answer import Answer
 from tubelet.predict.predictor import Predictor
-from tubelet.predict.show import seen_words
+from tubelet.predict.show import describe_seen
 from tubelet.predict.tables import write_labelled
 from tubelet.runs.run import CONFIG, SPLIT, Run
 from tubelet.system.console import bar, console, say
@@ -127,7 +127,7 @@ def choose_items(run: Path | None, source: Source, split: str | None) -> tuple[s
         raise ValueError(f"{source.root} has no split {chosen!r} but {has}")
     if split is None:
         known = trained_on(run) if run else set()
-        items = [item for item in items if clip_of(source.root, item) not in known]
+        items = [item for item in items if locate_clip(source.root, item) not in known]
         if not items:
             raise ValueError(f"{source.root}: the run was trained on every one of these clips: give it others")
     return chosen, items
@@ -136,7 +136,7 @@ def choose_items(run: Path | None, source: Source, split: str | None) -> tuple[s
 Clip = tuple[str, float | None, float | None]  # file, start and end in seconds
 
 
-def clip_of(root: Path, item: Item) -> Clip:
+def locate_clip(root: Path, item: Item) -> Clip:
     return os.path.realpath(root / item.path), item.start_seconds, item.end_seconds
 
 
@@ -156,7 +156,7 @@ def trained_on(run: Path) -> set[Clip]:
     try:
         with open(folder / SPLIT, newline="", encoding="utf-8", errors="surrogateescape") as table:
             rows = [row for row in csv.DictReader(table) if row["split"] == "train"]
-        return {clip_of(root, Item(r["path"], r["label"], seconds(r["start"]), seconds(r["end"]))) for r in rows}
+        return {locate_clip(root, Item(r["path"], r["label"], seconds(r["start"]), seconds(r["end"]))) for r in rows}
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(
             f"{folder / 'split.csv'}: damaged ({error}): restore it, or it is not known what was trained on"
@@ -164,7 +164,7 @@ def trained_on(run: Path) -> set[Clip]:
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    seen = seen_words(*evaluation.seconds()[::-1])
+    seen = describe_seen(*evaluation.seconds()[::-1])
     show_results(
         evaluation.results,
         split=evaluation.split,

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from tubelet.export.onnx import quiet
-from tubelet.system.extras import needed
+from tubelet.system.extras import import_extra
 
 SMOOTH = 0.5  # how much of a channel's range moves to the weights: a third less error than NNCF's 0.95 on a real ViT
 
@@ -24,7 +24,7 @@ def write_onnx_int8(source: Path, target: Path, *, leave: Sequence[str] = (), fu
 
     Attention's own products and those named in `leave` stay in float32.
     """
-    quantization = needed("onnxruntime.quantization")
+    quantization = import_extra("onnxruntime.quantization")
     with quiet():
         quantization.quantize_dynamic(
             source,
@@ -50,9 +50,9 @@ def write_openvino_int8(
 
     Source: arXiv 2211.10438 (the evening out).
     """
-    openvino, nncf = needed("openvino"), needed("nncf")
+    openvino, nncf = import_extra("openvino"), import_extra("nncf")
     nncf.set_log_level("ERROR")
-    ranges = needed("nncf.quantization.range_estimator").RangeEstimatorParametersSet
+    ranges = import_extra("nncf.quantization.range_estimator").RangeEstimatorParametersSet
     settings = nncf.AdvancedQuantizationParameters(
         # its default, the mean of the extremes of clips, cuts off what is far from the average: bright ones, dark ones
         activations_range_estimator_params=ranges.MINMAX,
@@ -75,7 +75,7 @@ def write_openvino_int8(
 
 def halve_keys(model: Any) -> None:
     """Gives the keys of attention twice the range in as many steps, so that they fill half of the steps: seven bits."""
-    constant = needed("openvino").opset13.constant
+    constant = import_extra("openvino").opset13.constant
     attentions = [node for node in model.get_ops() if node.get_type_name() == "ScaledDotProductAttention"]
     rounded = {node.get_friendly_name(): node for attention in attentions for node in roundings(attention.input(1))}
     for node in rounded.values():
@@ -95,7 +95,7 @@ def roundings(given: Any) -> Iterator[Any]:
 
 def first_and_last_product(file: Path) -> list[str]:
     """Names of the first and the last product with weights: the tokeniser, where it is a product, and the head."""
-    graph = needed("onnx").load(file).graph
+    graph = import_extra("onnx").load(file).graph
     weights = {tensor.name for tensor in graph.initializer}
     names = [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
     return [names[0], names[-1]]

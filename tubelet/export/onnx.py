@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.system.extras import needed
+from tubelet.system.extras import import_extra
 
 OPSET = 23  # the first in which attention is one operation
 
@@ -24,7 +24,7 @@ class Pixels(nn.Module):
         self.model = model
 
     def forward(self, clip: Tensor) -> Tensor:
-        features = self.model.features(self.model.normalised(clip))
+        features = self.model.features(self.model.normalise(clip))
         # along three axes: along two it would be a Gemm, which the quantisers rename, so that none could be left out
         return self.model.head(features[:, None]).squeeze(1)
 
@@ -54,7 +54,7 @@ def write_onnx(model: SpaceTimeTransformer, file: Path, *, clip: Tensor) -> None
 def fold(source: Path, target: Path) -> None:
     """Works out once what does not depend on the clip: then the weights stand in the file as they are multiplied,
     which int8 needs."""
-    onnx, onnxruntime = needed("onnx"), needed("onnxruntime")
+    onnx, onnxruntime = import_extra("onnx"), import_extra("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # for any processor
     options.optimized_model_filepath = str(target)
@@ -69,7 +69,7 @@ def fold(source: Path, target: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the exporter and the quantiser log and warn about their own workings."""
+    """Silences what the exporter and the quantiser log and warn about their own workings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -29,8 +29,8 @@ from tubelet.predict.exported import ABOUT, FILES, is_exported, open_file
 from tubelet.predict.precision import has_bfloat16
 from tubelet.predict.predictor import Predictor
 from tubelet.system.console import console, say
-from tubelet.system.extras import needed
-from tubelet.system.timing import interleaved
+from tubelet.system.extras import import_extra
+from tubelet.system.timing import time_in_turns
 from tubelet.tasks import Task
 from tubelet.version import __version__
 
@@ -114,7 +114,7 @@ def check(folder: Path, form: str, *, int8: bool, full_range: bool, data: object
         if not is_exported(folder):
             raise ValueError(f"{folder} is no exported model: it is not overwritten, name a new folder")
     for package in (*NEEDED[form], *(["nncf"] if int8 and form == "openvino" else [])):
-        needed(package)
+        import_extra(package)
 
 
 def read(data: Path, spec: ClipSpec, clips: int, int8: bool, form: str) -> Clips:
@@ -163,26 +163,27 @@ def write(
     model, task, plain, runtime = predictor.model, predictor.task, place / "plain.onnx", RUNTIMES[form]
     write_onnx(model, plain, clip=given.compared[0])
     folder, notes = write_float32(plain, form), list[str]()
-    ways: dict[str, Model] = {"torch, float32": model, f"{runtime}, float32": opened(folder, form)}
+    ways: dict[str, Model] = {"torch, float32": model, f"{runtime}, float32": open_exported(folder, form)}
     if form == "openvino" and has_bfloat16(torch.device("cpu"))[0]:
-        ways[f"{runtime}, bfloat16"] = opened(folder, form, dtype="bfloat16")
+        ways[f"{runtime}, bfloat16"] = open_exported(folder, form, dtype="bfloat16")
     if int8:
-        folder, notes = write_int8_as_far_as_it_agrees(model, task, plain, form, given, full_range=full_range)
-        ways[f"{runtime}, int8"] = opened(folder, form, int8=True)
+        folder, notes = write_int8(model, task, plain, form, given, full_range=full_range)
+        ways[f"{runtime}, int8"] = open_exported(folder, form, int8=True)
     return folder, {"clips": given.what, "notes": notes} | compare(ways, given.compared, task)
 
 
-def write_int8_as_far_as_it_agrees(
+def write_int8(
     model: SpaceTimeTransformer, task: Task, plain: Path, form: str, given: Clips, *, full_range: bool
 ) -> tuple[Path, list[str]]:
     """Writes the model in int8: all its products, or, where that keeps more answers, all but tokeniser and head."""
-    reference, notes, tried = logits_of(model, given.compared), [], []
+    reference, notes, tried = compute_logits(model, given.compared), [], []
     for part, leave in (("all products", []), ("all but tokeniser and head", first_and_last_product(plain))):
         folder = plain.with_name(part)
         folder.mkdir()
         quantise = write_onnx_int8 if form == "onnx" else partial(write_openvino_int8, calibration=given.calibration)
         quantise(plain, folder / FILES[form], leave=leave, full_range=full_range)
-        agreement = agreement_of(logits_of(opened(folder, form, int8=True), given.compared), reference, task)
+        logits = compute_logits(open_exported(folder, form, int8=True), given.compared)
+        agreement = measure_agreement(logits, reference, task)
         tried.append((agreement, folder))
         if agreement >= ENOUGH:
             break
@@ -197,22 +198,22 @@ def write_float32(plain: Path, form: str) -> Path:
     if form == "onnx":
         shutil.copyfile(plain, folder / FILES[form])
     else:
-        openvino = needed("openvino")
+        openvino = import_extra("openvino")
         openvino.save_model(openvino.Core().read_model(plain), folder / FILES[form], compress_to_fp16=False)
     return folder
 
 
-def opened(folder: Path, form: str, *, int8: bool = False, dtype: str = "float32") -> Model:
+def open_exported(folder: Path, form: str, *, int8: bool = False, dtype: str = "float32") -> Model:
     _, run = open_file(folder / FILES[form], form, int8=int8, dtype=dtype)
     return lambda clip: torch.from_numpy(run(clip.numpy()))
 
 
 @torch.inference_mode()
-def logits_of(way: Model, clips: Sequence[Tensor]) -> Tensor:
+def compute_logits(way: Model, clips: Sequence[Tensor]) -> Tensor:
     return torch.cat([way(clip) for clip in clips])
 
 
-def agreement_of(logits: Tensor, reference: Tensor, task: Task) -> float:
+def measure_agreement(logits: Tensor, reference: Tensor, task: Task) -> float:
     """The share of clips that are answered by the same words; numbers may be off by a twentieth of their deviation."""
     assert logits.shape == reference.shape
     if not task.gives_probabilities:
@@ -223,14 +224,14 @@ def agreement_of(logits: Tensor, reference: Tensor, task: Task) -> float:
 
 @torch.inference_mode()
 def compare(ways: dict[str, Model], clips: Sequence[Tensor], task: Task) -> dict[str, Any]:
-    """Each way to run the model against the first: the share of clips that are answered alike, the largest
+    """Compares each way to run the model with the first: the share of clips that are answered alike, the largest
     error of a logit, and seconds for a clip, the median of runs in turns."""
-    logits = [logits_of(way, clips) for way in ways.values()]
-    took = interleaved({name: partial(way, clips[0]) for name, way in ways.items()}, seconds=TIMING_SECONDS)
+    logits = [compute_logits(way, clips) for way in ways.values()]
+    took = time_in_turns({name: partial(way, clips[0]) for name, way in ways.items()}, seconds=TIMING_SECONDS)
     rows = [
         {
             "name": name,
-            "agreement": agreement_of(found, logits[0], task),
+            "agreement": measure_agreement(found, logits[0], task),
             "largest_logit_error": (found - logits[0]).abs().max().item(),
             "seconds": median(took[name]),
         }

@@ -70,7 +70,7 @@ def open_media(path: str) -> Iterator[InputContainer]:
         raise MediaError(path, "damaged", problem, COPY_AGAIN, stage="decode") from error
 
 
-def streams_of(container: InputContainer, kind: str) -> list[Any]:
+def list_streams(container: InputContainer, kind: str) -> list[Any]:
     """The streams of a kind; the cover picture of an album is not a video."""
     cover = av.stream.Disposition.attached_pic
     return [stream for stream in container.streams if stream.type == kind and not stream.disposition & cover]
@@ -78,7 +78,7 @@ def streams_of(container: InputContainer, kind: str) -> list[Any]:
 
 def video_stream(path: str, container: InputContainer, threads: int) -> Any:
     """The first video stream, made ready: its codec is on the list and its pictures are within the limit."""
-    streams = streams_of(container, "video")
+    streams = list_streams(container, "video")
     # Of a picture in tiles only the first would be shown, and FFmpeg turns others than their makers meant.
     if not streams or container.metadata.get("major_brand") in PICTURE_BRANDS:
         raise why_no_stream(path, "no-picture", "there is no video in it")
@@ -94,8 +94,8 @@ def video_stream(path: str, container: InputContainer, threads: int) -> Any:
 
 
 def sound_stream(path: str, container: InputContainer) -> Any:
-    streams = streams_of(container, "audio")
-    if not streams and streams_of(container, "video"):
+    streams = list_streams(container, "audio")
+    if not streams and list_streams(container, "video"):
         raise MediaError(path, "no-sound", "there is no sound in it", CHECK_FILE)
     if not streams:
         raise why_no_stream(path, "no-sound", "there is no sound in it")
@@ -114,7 +114,7 @@ def _check_codec(path: str, stream: Any) -> None:
         raise why_no_decoder(path, name, better="AAC" if stream.type == "audio" else "H.264")
 
 
-def packets_of(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
+def read_packets(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
     """Yields packets with something in them, from where the container stands, until the end or what looks like it."""
     demuxed: Any = container.demux(stream)
     form = container.format.name
@@ -178,8 +178,8 @@ def decode_one(packet: av.Packet | None, stream: Any) -> list[Any]:
 
 
 def _without_profile(frame: Any) -> Any:
-    """The same frame without the profile of its colours, whose name, which PNG's decoder alone gives, PyAV frees twice:
-    with the side data that `turn_of` looks at, and with the frame."""
+    """A frame without the profile of its colours, whose name, which PNG's decoder alone gives, PyAV frees twice:
+    with the side data that `read_turn` looks at, and with the frame."""
     graph = av.filter.Graph()
     graph.link_nodes(
         graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
@@ -190,7 +190,7 @@ def _without_profile(frame: Any) -> Any:
     return graph.pull()
 
 
-def turn_of(frame: Any) -> Turn:
+def read_turn(frame: Any) -> Turn:
     """The turn that makes a frame stand upright."""
     sides = (np.frombuffer(side, np.int32) for side in frame.side_data if side.type.name == "DISPLAYMATRIX")
     matrix = next(sides, None)
@@ -199,8 +199,8 @@ def turn_of(frame: Any) -> Turn:
 
 def upright_rgb(frame: Any, reformatter: VideoReformatter, size: tuple[int, int]) -> np.ndarray:
     """Scales, converts and turns one frame to the size it is displayed at, `(H, W, 3)` uint8."""
-    turned = turn_of(frame)
-    height, width = turned.of_size(*size)
+    turned = read_turn(frame)
+    height, width = turned.turn_size(*size)
     area = Interpolation.AREA
     scaled = reformatter.reformat(frame, width, height, "rgb24", interpolation=area, threads=1)
-    return turned.of_picture(scaled.to_ndarray())
+    return turned.turn_picture(scaled.to_ndarray())

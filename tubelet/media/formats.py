@@ -77,7 +77,7 @@ def regular_file(path: str) -> tuple[int, int]:
 
 def why_not_opened(path: str, error: Exception, *, refused: bool) -> MediaError:
     """Explains, from its bytes, a file that the decoder did not open; `refused`: for its container."""
-    head, reason = _looked_into(path)
+    head, reason = _look_into(path)
     if reason:
         return reason
     if refused and head[:16].strip(b"\0"):
@@ -95,12 +95,12 @@ def why_not_opened(path: str, error: Exception, *, refused: bool) -> MediaError:
 
 def why_no_stream(path: str, code: str, problem: str) -> MediaError:
     """Explains a file that was opened and does not hold what is wanted: its bytes may know a better reason."""
-    return _looked_into(path)[1] or MediaError(path, code, problem, CHECK_FILE)
+    return _look_into(path)[1] or MediaError(path, code, problem, CHECK_FILE)
 
 
 def why_no_frames(path: str, *, is_picture: bool) -> MediaError:
     """Explains a file in which not one picture can be decoded; `is_picture`: its suffix says it is one."""
-    head, reason = _looked_into(path)
+    head, reason = _look_into(path)
     if head[8:12] == b"WEBP" and b"ANIM" in head[:64]:
         return MediaError(path, "no-decoder", "animated WebP is not read", "Convert it, to GIF or MP4 for instance")
     height, width = sniff.stated_size(head)
@@ -134,7 +134,7 @@ def too_big(path: str, height: int, width: int) -> MediaError:
     return MediaError(path, "too-big", problem, "Scale it down first")
 
 
-def _looked_into(path: str) -> tuple[bytes, MediaError | None]:
+def _look_into(path: str) -> tuple[bytes, MediaError | None]:
     """(its first bytes, the reason if its bytes alone tell it)."""
     try:
         with open(path, "rb") as file:

@@ -12,10 +12,10 @@ class Turn(NamedTuple):
     rows: int = 1
     columns: int = 1
 
-    def of_size(self, height: int, width: int) -> tuple[int, int]:
+    def turn_size(self, height: int, width: int) -> tuple[int, int]:
         return (width, height) if self.swapped else (height, width)
 
-    def of_picture(self, picture: np.ndarray) -> np.ndarray:
+    def turn_picture(self, picture: np.ndarray) -> np.ndarray:
         """`(H, W, 3)` -> the same picture as displayed, `(H, W, 3)` or `(W, H, 3)`; a view."""
         return (picture.swapaxes(0, 1) if self.swapped else picture)[:: self.rows, :: self.columns]
 

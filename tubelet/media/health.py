@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.media.decoder import COPY_AGAIN, Budget, decode_one, open_media, packets_of, sound_stream
+from tubelet.media.decoder import COPY_AGAIN, Budget, decode_one, open_media, read_packets, sound_stream
 from tubelet.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaError
 from tubelet.media.index import cut_short
 from tubelet.media.mono import mono
@@ -59,7 +59,7 @@ class Health:
     notes: tuple[str, ...] = ()
 
 
-def health_of(path: str, fields: dict[str, Any]) -> Health:
+def parse_health(path: str, fields: dict[str, Any]) -> Health:
     """Raises TypeError, ValueError or KeyError where the fields are not those of a Health."""
     spans = tuple((float(begin), float(end)) for begin, end in fields["bad_spans"])
     return Health(**{**fields, "path": path, "bad_spans": spans, "notes": tuple(map(str, fields["notes"]))})
@@ -124,7 +124,7 @@ def _sound_health(found: Index, quick: bool) -> Health:
     packets: list[tuple[float, float, bool]] = []
     with open_media(found.path) as container:
         stream = sound_stream(found.path, container)
-        spent = Budget(found.path).spend(packets_of(container, stream), stream)
+        spent = Budget(found.path).spend(read_packets(container, stream), stream)
         rate = stream.codec_context.sample_rate or 16000
         frames = _good_frames(spent, stream, packets)
         is_heard = next(mono(frames, sample_rate=rate), None) is not None
@@ -156,7 +156,7 @@ def _health(
     gaps: Iterable[tuple[float, float]] = (),
 ) -> Health:
     """lost: seconds of damaged frames. breaks: the byte at which the file's chain does. gaps: frames it then lacks."""
-    missing = merged([*found.missing_spans, *gaps])
+    missing = merge_spans([*found.missing_spans, *gaps])
     seconds, step = sum(to - since for since, to in missing), usual_gap(found.times)
     bad = len(lost) + max(found.missing_frames, round(seconds / step) if gaps and step else 0)
     error = None
@@ -174,7 +174,7 @@ def _health(
         kind=found.kind,
         frames=good,
         bad_frames=bad,
-        bad_spans=merged([*lost, *missing]),
+        bad_spans=merge_spans([*lost, *missing]),
         duration_seconds=found.duration_seconds,
         height=found.height,
         width=found.width,
@@ -182,7 +182,7 @@ def _health(
     )
 
 
-def merged(spans: Iterable[tuple[float, float]]) -> Spans:
+def merge_spans(spans: Iterable[tuple[float, float]]) -> Spans:
     """Sorts spans and joins those that touch; empty ones are dropped."""
     joined: list[tuple[float, float]] = []
     for since, to in sorted(spans):

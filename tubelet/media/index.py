@@ -13,11 +13,11 @@ from tubelet.media.decoder import (
     InputContainer,
     av,
     decode,
+    list_streams,
     open_media,
-    packets_of,
+    read_packets,
+    read_turn,
     sound_stream,
-    streams_of,
-    turn_of,
     video_stream,
 )
 from tubelet.media.formats import FETCH_AGAIN, IMAGE_CONTAINERS, SEEKS_LATE, TELLS_REFERENCES, MediaError, why_no_frames
@@ -49,11 +49,11 @@ def list_frames(path: str) -> Index:
     Raises: MediaError: the file is not one that can be read.
     """
     with open_media(path) as container:
-        if not streams_of(container, "video") and streams_of(container, "audio"):
+        if not list_streams(container, "video") and list_streams(container, "audio"):
             return _sound_index(path, container)
         stream = video_stream(path, container, threads=1)
         notes: list[Packet] = []
-        noted = _noting(packets_of(container, stream), notes)
+        noted = _note_packets(read_packets(container, stream), notes)
         first = next((f for f in decode(Budget(path).spend(noted, stream), stream) if f is not None), None)
         if first is None:
             raise why_no_frames(path, is_picture=container.format.name in IMAGE_CONTAINERS)
@@ -61,12 +61,12 @@ def list_frames(path: str) -> Index:
         rate = stream.average_rate or stream.guessed_rate or 25
         found = timeline(notes, tick_seconds=float(stream.time_base), frame_seconds=float(1 / rate))
         formats, codec = set(container.format.name.split(",")), stream.codec_context.codec.canonical_name
-        cut, spans, missing = _missing(path, stream, found, len(notes))
+        cut, spans, missing = _find_missing(path, stream, found, len(notes))
         words = _notes(path, stream, found, first, any(note.is_hidden for note in notes))
     is_image = bool(formats & IMAGE_CONTAINERS) or (codec == "gif" and len(found.times) == 1)
     # AVI stores no display times; what the demuxer makes up is wrong once frames are reordered.
     counted = found.counted or first.pts is None or ("avi" in formats and not all(note.is_key for note in notes))
-    height, width = turn_of(first).of_size(first.height, first.width)
+    height, width = read_turn(first).turn_size(first.height, first.width)
     found.times.setflags(write=False)
     found = replace(found, counted=counted, duration_seconds=0.0 if is_image else found.duration_seconds)
     return Index(
@@ -92,15 +92,15 @@ def cut_short(found: Index) -> MediaError:
     return MediaError(found.path, "truncated", problem, FETCH_AGAIN, stage="list")
 
 
-def _noting(packets: Iterable[Any], notes: list[Packet]) -> Iterator[Any]:
+def _note_packets(packets: Iterable[Any], notes: list[Packet]) -> Iterator[Any]:
     for packet in packets:
         notes.append(Packet(packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard))
         yield packet
 
 
-def _missing(path: str, stream: Any, found: Timeline, packets: int) -> tuple[bool, Spans, int]:
+def _find_missing(path: str, stream: Any, found: Timeline, packets: int) -> tuple[bool, Spans, int]:
     """(is the file cut short, the seconds on screen that it lacks, how many frames that is)."""
-    listed, cut = _listed_beyond_the_end(path, stream), is_cut(path)
+    listed, cut = _count_beyond_end(path, stream), is_cut(path)
     end, count = found.duration_seconds, len(found.times)
     promised = promised_seconds(path, stream, start_seconds=found.start_seconds, end_seconds=end)
     # Matroska's muxers note how long a stream lasted after they wrote it: to be believed even of a whole file.
@@ -120,7 +120,7 @@ def _missing(path: str, stream: Any, found: Timeline, packets: int) -> tuple[boo
     return (cut or bool(listed)) and bool(missing or in_fragments or promised <= 0), spans, missing
 
 
-def _listed_beyond_the_end(path: str, stream: Any) -> int:
+def _count_beyond_end(path: str, stream: Any) -> int:
     """The number of packets in the table of an MP4, if some would lie behind the end of the file; else 0."""
     entries = stream.index_entries
     if "mov" not in stream.container.format.name.split(",") or len(entries) == 0:
@@ -135,11 +135,11 @@ def _notes(path: str, stream: Any, found: Timeline, first: Any, hides: bool) -> 
     usual = [_SUFFIXES[name] for name in formats if name in _SUFFIXES]
     is_off = np.abs(gaps - usual_seconds) > 0.1 * usual_seconds + ROUNDED_SECONDS
     words = {
-        "turned": turn_of(first) != Turn(),
+        "turned": read_turn(first) != Turn(),
         "variable-rate": len(gaps) > 1 and np.mean(is_off) > FEW_GAPS,
         "interlaced": first.interlaced_frame,
         "edit-list": "mov" in formats and (hides or 0 < len(stream.index_entries) < stream.frames),
-        "several-streams": len(streams_of(stream.container, "video")) > 1,
+        "several-streams": len(list_streams(stream.container, "video")) > 1,
         "other-suffix": bool(usual) and not any(suffix in names for names in usual),
     }
     return tuple(word for word, holds in words.items() if holds)
@@ -149,7 +149,7 @@ def _sound_index(path: str, container: InputContainer) -> Index:
     stream = sound_stream(path, container)
     spans = [
         (packet.pts, packet.pts + (packet.duration or 0))
-        for packet in packets_of(container, stream)
+        for packet in read_packets(container, stream)
         if packet.pts is not None
     ]
     ticks = max(end for _, end in spans) - min(start for start, _ in spans) if spans else 0

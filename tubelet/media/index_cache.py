@@ -69,12 +69,12 @@ def _remember(path: str, version: tuple[int, int], found: Index) -> None:
     with _lock:
         old = _known.pop(path, None)
         _known[path] = (version, found)
-        _bytes += bytes_of(found) - (bytes_of(old[1]) if old else 0)
+        _bytes += count_bytes(found) - (count_bytes(old[1]) if old else 0)
         while _bytes > MOST_BYTES:
             _, (_, oldest) = _known.popitem(last=False)
-            _bytes -= bytes_of(oldest)
+            _bytes -= count_bytes(oldest)
 
 
-def bytes_of(found: Index) -> int:
+def count_bytes(found: Index) -> int:
     """About what an index takes."""
     return _BYTES_BESIDE_ARRAYS + sum(getattr(value, "nbytes", 0) for value in vars(found).values())

@@ -18,7 +18,7 @@ from tubelet.media.decoder import (
     av,
     decode,
     open_media,
-    packets_of,
+    read_packets,
     sound_stream,
     upright_rgb,
     video_stream,
@@ -28,7 +28,7 @@ from tubelet.media.geometry import cover_size
 from tubelet.media.index_cache import index, openable_file
 from tubelet.media.mono import mono
 from tubelet.media.sampling import displayed_frames
-from tubelet.media.timeline import Index, Run, displayed, numbered, runs
+from tubelet.media.timeline import Index, Run, number_frames, pick_frames, runs
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -112,7 +112,7 @@ def read_sounds(
     done, end = 0, max(lasts)
     with open_media(absolute) as container:
         stream = sound_stream(absolute, container)
-        packets = Budget(absolute).spend(packets_of(container, stream), stream)
+        packets = Budget(absolute).spend(read_packets(container, stream), stream)
         good = (frame for frame in decode(packets, stream) if frame is not None)
         for piece in mono(good, sample_rate=sample_rate):
             for first, last, kept in zip(firsts, lasts, pieces, strict=True):
@@ -160,8 +160,8 @@ def open_frames(found: Index, threads: int) -> Iterator[tuple[Any, Iterator[tupl
     """The first video stream of a file, and its good frames in display order, each with its place in `found.times`."""
     with open_media(found.path) as container:
         stream = video_stream(found.path, container, threads)
-        frames = decode(Budget(found.path).spend(packets_of(container, stream), stream), stream)
-        yield stream, numbered(frames, found, tick_seconds=float(stream.time_base))
+        frames = decode(Budget(found.path).spend(read_packets(container, stream), stream), stream)
+        yield stream, number_frames(frames, found, tick_seconds=float(stream.time_base))
 
 
 def _fill(pictures: np.ndarray, found: Index, wanted: list[int], threads: int) -> list[int]:
@@ -172,13 +172,13 @@ def _fill(pictures: np.ndarray, found: Index, wanted: list[int], threads: int) -
         rows = {number: row for row, number in enumerate(wanted)}
         with open_media(found.path) as container:
             stream = video_stream(found.path, container, threads)
-            for number, frame in _by_runs(container, stream, found, wanted):
+            for number, frame in _decode_runs(container, stream, found, wanted):
                 pictures[rows.pop(number)] = upright_rgb(frame, reformatter, size)
         if not rows:
             return []
     lost, reached = [], 0
     with open_frames(found, threads) as (_, frames):
-        for number, shown, frame in displayed(frames, wanted, to_the_end=True):
+        for number, shown, frame in pick_frames(frames, wanted, to_the_end=True):
             pictures[reached] = upright_rgb(frame, reformatter, size)
             lost += [number] if shown != number else []
             reached += 1
@@ -187,13 +187,13 @@ def _fill(pictures: np.ndarray, found: Index, wanted: list[int], threads: int) -
     return lost
 
 
-def _by_runs(container: InputContainer, stream: Any, found: Index, wanted: list[int]) -> Iterator[tuple[int, Any]]:
+def _decode_runs(container: InputContainer, stream: Any, found: Index, wanted: list[int]) -> Iterator[tuple[int, Any]]:
     """Yields wanted frames with their numbers, run by run; stops early where a seek leads astray or one is damaged."""
     budget = Budget(found.path)
     for turns, run in enumerate(runs(found, wanted)):
         from_start = turns == 0 and run.first == 0
-        packets = packets_of(container, stream) if from_start else _sought(container, stream, found, run.first)
-        needed, missing = budget.spend(_needed(packets, stream.codec_context, found, run), stream), {**run.wanted}
+        packets = read_packets(container, stream) if from_start else _seek(container, stream, found, run.first)
+        needed, missing = budget.spend(_read_run(packets, stream.codec_context, found, run), stream), {**run.wanted}
         for frame in decode(needed, stream):
             if frame is not None and frame.pts in missing:
                 yield missing.pop(frame.pts), frame
@@ -201,7 +201,7 @@ def _by_runs(container: InputContainer, stream: Any, found: Index, wanted: list[
             return
 
 
-def _sought(container: InputContainer, stream: Any, found: Index, first: int) -> Iterator[av.Packet]:
+def _seek(container: InputContainer, stream: Any, found: Index, first: int) -> Iterator[av.Packet]:
     """Packets from a key frame on, or from a little before; none where seeking does not lead there."""
     nearest = found.key_places[found.key_places <= first][:-3:-1]  # this key frame, then the one before
     for ticks in found.ticks[nearest].tolist():
@@ -209,14 +209,14 @@ def _sought(container: InputContainer, stream: Any, found: Index, first: int) ->
             container.seek(ticks, stream=stream)
         except av.FFmpegError:
             break
-        packets = packets_of(container, stream)
+        packets = read_packets(container, stream)
         landed = next(packets, None)
         if landed is not None and np.any(found.ticks[: first + 1] == landed.pts):
             return chain([landed], packets)
     return iter(())
 
 
-def _needed(packets: Iterable[av.Packet], context: Any, found: Index, run: Run) -> Iterator[av.Packet]:
+def _read_run(packets: Iterable[av.Packet], context: Any, found: Index, run: Run) -> Iterator[av.Packet]:
     """The packets of a run; the decoder passes over frames that are not wanted and that no other refers to."""
     first, last = found.ticks[[run.first, run.last]].tolist()
     passes_over = None

@@ -13,7 +13,7 @@ from tubelet.media.geometry import cover_size
 from tubelet.media.index import cut_short
 from tubelet.media.reader import index, nothing_before, open_frames, shown_size
 from tubelet.media.sampling import TIME_ROUNDING_SECONDS, clip_times, displayed_frames
-from tubelet.media.timeline import Index, displayed
+from tubelet.media.timeline import Index, pick_frames
 
 PIXEL_FORMATS = {"rgb24": 3, "gray": 1}  # bytes of a pixel
 
@@ -52,16 +52,16 @@ def frames_in_order(
     shown_size(found, cover)
     count = pictures_within(found.duration_seconds, seconds_between_frames=seconds_between_frames)
     times = clip_times(0.0, frames=count, seconds_between_frames=seconds_between_frames)
-    return _in_order(found, times, cover, threads)
+    return _pick_pictures(found, times, cover, threads)
 
 
-def _in_order(found: Index, times: np.ndarray, cover: tuple[int, int] | None, threads: int) -> Iterator[Picture]:
+def _pick_pictures(found: Index, times: np.ndarray, cover: tuple[int, int] | None, threads: int) -> Iterator[Picture]:
     numbers = displayed_frames(found.times, times)
     wanted, firsts = np.unique(numbers, return_index=True)
     stops = [*firsts[1:], len(numbers)]  # a picture that stays on screen is wanted at several times in a row
     size, reformatter, reached = shown_size(found, cover), VideoReformatter(), 0
     with open_frames(found, threads) as (_, frames):
-        for number, shown, frame in displayed(frames, wanted.tolist()):
+        for number, shown, frame in pick_frames(frames, wanted.tolist()):
             pixels = upright_rgb(frame, reformatter, size)
             for time in times[firsts[reached] : stops[reached]]:
                 yield Picture(float(time), pixels, shown < number)
@@ -101,7 +101,7 @@ def raw_frames_in_order(
     shape = size if pixel_format == "gray" else (*size, 3)
     scaled_to = cover_size(*size, cover) if cover else size
     reformatter, number, wanted = VideoReformatter(), 0, 0  # frames read, pictures handed out
-    while data := _up_to(pipe, math.prod(shape)):
+    while data := _read_up_to(pipe, math.prod(shape)):
         if len(data) < math.prod(shape):
             problem = f"it ends inside frame {number}: {len(data)} bytes of {math.prod(shape)} for {size[1]}x{size[0]}"
             raise MediaError("standard input", "truncated", problem, "Check --size and --pixel-format", stage="decode")
@@ -120,8 +120,8 @@ def raw_frames_in_order(
         )
 
 
-def _up_to(pipe: BinaryIO, size: int) -> bytes:
-    """As many bytes; less where the pipe ends: a pipe hands out what it holds, not what is asked for."""
+def _read_up_to(pipe: BinaryIO, size: int) -> bytes:
+    """Reads `size` bytes; fewer where the pipe ends: a pipe hands out what it holds, not what is asked for."""
     pieces = []
     while size and (piece := pipe.read(size)):
         pieces.append(piece)

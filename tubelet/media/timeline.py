@@ -145,7 +145,7 @@ def runs(found: Index, wanted: list[int]) -> list[Run]:
 
 
 def _key_places(found: Index, places: np.ndarray) -> list[int]:
-    """For each frame the nearest key frame before it, both on screen and in the file.
+    """The nearest key frame before each frame, both on screen and in the file.
 
     What leads up to a key frame is on screen before it and in the file after it, and refers to what came earlier.
     """
@@ -157,7 +157,7 @@ def _key_places(found: Index, places: np.ndarray) -> list[int]:
     return nearest
 
 
-def numbered(frames: Iterable[Any], found: Index, *, tick_seconds: float) -> Iterator[tuple[int, Any]]:
+def number_frames(frames: Iterable[Any], found: Index, *, tick_seconds: float) -> Iterator[tuple[int, Any]]:
     """Gives each good frame its place in `found.times`: (place, frame). None stands for a lost frame."""
     middles = (found.times[1:] + found.times[:-1]) / 2
     for count, frame in enumerate(frames):
@@ -171,7 +171,7 @@ def numbered(frames: Iterable[Any], found: Index, *, tick_seconds: float) -> Ite
                 yield int(np.searchsorted(middles, seconds)), frame
 
 
-def displayed(
+def pick_frames(
     numbered: Iterable[tuple[int, Frame]], wanted: list[int], *, to_the_end: bool = False
 ) -> Iterator[tuple[int, int, Frame]]:
     """Takes the wanted frames, sorted, out of a row in display order; for a missing one the last good one before it.

@@ -9,8 +9,8 @@ import numpy as np
 
 from tubelet.media.decoder import av, open_media, upright_rgb, video_stream
 from tubelet.media.reader import Index, index, nothing_before, open_frames, shown_size
-from tubelet.media.timeline import displayed
-from tubelet.media.writer import atomically, explained
+from tubelet.media.timeline import pick_frames
+from tubelet.media.writer import explain_errors, write_atomically
 
 _X264 = {
     "preset": "veryfast",
@@ -36,7 +36,7 @@ def shrink(
     stays on screen, as in `read_frames`. Smaller videos are not enlarged. Sides are even.
 
     gop_frames: from one key frame to the next, at most. crf: x264's constant quality, 0 best to 51 worst. comment:
-    written into the file; `comment_of` reads it.
+    written into the file; `read_comment` reads it.
 
     Raises:
         MediaError: the source cannot be read, from its first frame on.
@@ -47,14 +47,14 @@ def shrink(
     with open_media(found.path) as container:
         stream = video_stream(found.path, container, threads=1)
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        tick, ticks, end = _in_ticks(found, (stream.time_base, 1 / rate))
+        tick, ticks, end = _find_ticks(found, (stream.time_base, 1 / rate))
     options = {**_X264, "g": str(gop_frames), "crf": str(crf)}
-    with atomically(out) as unfinished, explained(out), av.open(unfinished, "w", format="mp4") as container:
+    with write_atomically(out) as unfinished, explain_errors(out), av.open(unfinished, "w", format="mp4") as container:
         container.metadata["comment"] = comment
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
         stream.codec_context.time_base = tick
-        packets = _encoded(stream, _pictures(found, ticks, size), tick)
+        packets = _encode(stream, _pictures(found, ticks, size), tick)
         last = next(packets)
         for packet in packets:
             container.mux(last)
@@ -70,13 +70,13 @@ def shrunk_size(height: int, width: int, short_side_px: int) -> tuple[int, int]:
     return tall, wide
 
 
-def comment_of(path: str | os.PathLike[str]) -> str:
+def read_comment(path: str | os.PathLike[str]) -> str:
     """The comment that `shrink` wrote into a file; "" for other files. Raises MediaError if it cannot be opened."""
     with open_media(os.path.abspath(path)) as container:
         return str(container.metadata.get("comment", ""))
 
 
-def _in_ticks(found: Index, candidates: tuple[Fraction, ...]) -> tuple[Fraction, np.ndarray, int]:
+def _find_ticks(found: Index, candidates: tuple[Fraction, ...]) -> tuple[Fraction, np.ndarray, int]:
     """A tick that the times of all frames are multiples of, the times in it, and the end of the last frame."""
     for tick in (*candidates, _MICROSECOND):
         steps = found.times / float(tick)
@@ -92,14 +92,14 @@ def _pictures(found: Index, ticks: np.ndarray, size: tuple[int, int]) -> Iterato
     wanted = np.flatnonzero(np.append(np.diff(ticks) > 0, True)).tolist()
     shown = -1
     with open_frames(found, threads=1) as (_, frames):
-        for number, shown, frame in displayed(frames, wanted):
+        for number, shown, frame in pick_frames(frames, wanted):
             if ticks[shown] == ticks[number]:  # else it is lost
                 yield int(ticks[number]), upright_rgb(frame, reformatter, size)
     if shown < 0:
         raise nothing_before(found, 0)
 
 
-def _encoded(stream: Any, pictures: Iterator[tuple[int, np.ndarray]], tick: Fraction) -> Iterator[Any]:
+def _encode(stream: Any, pictures: Iterator[tuple[int, np.ndarray]], tick: Fraction) -> Iterator[Any]:
     for ticks, picture in pictures:
         frame = av.VideoFrame.from_ndarray(picture).reformat(format="yuv420p")
         frame.pts, frame.time_base = ticks, tick

@@ -67,15 +67,15 @@ def _riff_bytes(file: BinaryIO, head: bytes) -> int:
 def _jpeg_bytes(file: BinaryIO, head: bytes) -> int:
     """The mark of the end cannot stand among the coded pixels; before them, it ends the small picture for previews."""
     pixels = max(place for place, _ in jpeg_segments(file))
-    return _marked(file, pixels, b"\xff\xd9")
+    return _bytes_with_mark(file, pixels, b"\xff\xd9")
 
 
 def _gif_bytes(file: BinaryIO, head: bytes) -> int:
-    return _marked(file, max(0, file.seek(0, os.SEEK_END) - 4096), b"\0;")  # a little may stand behind the end
+    return _bytes_with_mark(file, max(0, file.seek(0, os.SEEK_END) - 4096), b"\0;")  # a little may stand behind the end
 
 
-def _marked(file: BinaryIO, since: int, mark: bytes) -> int:
-    """One byte more than the file has where the mark of the end is missing; behind it, some cameras write on."""
+def _bytes_with_mark(file: BinaryIO, since: int, mark: bytes) -> int:
+    """0 where the mark of the end is there (some cameras write on behind it), else one byte more than the file has."""
     return 0 if mark in read_at(file, since) else file.seek(0, os.SEEK_END) + 1
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tubelet.media.formats import MediaError
-from tubelet.media.health import Health, examine, health_of
+from tubelet.media.health import Health, examine, parse_health
 from tubelet.media.index_cache import refuse
 
 # What this process can import, and nothing from the folder in which it happens to be.
@@ -64,7 +64,7 @@ class Workers:
             if answer is not None:
                 self.idle.append(child)
                 return read_answer(path, *answer)
-            how = died_how(child)
+            how = describe_end(child)
         message = f"the decoder dies of it ({how}). Leave it out, or convert it."
         refuse_deadly(path, message)
         return Health(path, False, False, DEADLY, message)
@@ -91,7 +91,7 @@ class Workers:
             raise OSError(errno.ENOMEM, f"no process to decode in can be started, {error.strerror}") from error
         assert child.stdout
         if not child.stdout.readline():
-            raise OSError(errno.ENOMEM, f"the process to decode in ended at its start, {died_how(child)}")
+            raise OSError(errno.ENOMEM, f"the process to decode in ended at its start, {describe_end(child)}")
         return child
 
 
@@ -116,10 +116,10 @@ def ask(child: Child, question: list[Any]) -> list[Any] | None:
 
 def end(child: Child) -> None:
     child.kill()
-    died_how(child)
+    describe_end(child)
 
 
-def died_how(child: Child) -> str:
+def describe_end(child: Child) -> str:
     """Waits for the end of a child; in words, what ended it."""
     with contextlib.suppress(BrokenPipeError), child:
         pass
@@ -129,7 +129,7 @@ def died_how(child: Child) -> str:
 
 def read_answer(path: str, kind: str, what: Any) -> Health:
     if kind == "health":
-        return health_of(path, what)
+        return parse_health(path, what)
     raise MemoryError(what) if kind == "memory" else RuntimeError(f"while looking at {path!r}: {what}")
 
 

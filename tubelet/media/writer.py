@@ -36,11 +36,11 @@ def write_video(
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0:
         raise ValueError(f"frames are {frames.dtype} {frames.shape}: write_video wants uint8 (T, H, W, 3) with T > 0")
     height, width = frames.shape[1:3]
-    with explained(path):
+    with explain_errors(path):
         pixel_format = (av.Codec(codec, "w").video_formats or [])[0].name
     if "420" in pixel_format and (height % 2 or width % 2):
         raise ValueError(f"frames are {height}x{width}: {pixel_format} wants even sides; crop or pad by one pixel")
-    with atomically(path) as unfinished, explained(path), av.open(unfinished, "w") as container:
+    with write_atomically(path) as unfinished, explain_errors(path), av.open(unfinished, "w") as container:
         options = {"crf": str(crf), "g": str(gop), **_QUALITY.get(codec, {})}
         stream: Any = container.add_stream(
             codec, rate=Fraction(frames_per_second).limit_denominator(1001), options=options
@@ -54,7 +54,7 @@ def write_video(
 
 
 @contextmanager
-def atomically(path: str | os.PathLike[str]) -> Iterator[str]:
+def write_atomically(path: str | os.PathLike[str]) -> Iterator[str]:
     """Yields a name to write to; the file takes its own name when all is written, or never appears."""
     final = Path(os.path.abspath(path))
     unfinished = final.with_name(f".{uuid.uuid4().hex}{final.suffix}")  # the suffix names the container
@@ -66,7 +66,7 @@ def atomically(path: str | os.PathLike[str]) -> Iterator[str]:
 
 
 @contextmanager
-def explained(path: str | os.PathLike[str]) -> Iterator[None]:
+def explain_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Raises ValueError for what FFmpeg does not write; a MediaError, of what is read meanwhile, passes."""
     try:
         yield

@@ -15,7 +15,7 @@ from tubelet.nn.embed import (
 )
 from tubelet.nn.encoder import Encoder
 from tubelet.nn.families import FAMILIES, IMAGE_FAMILIES, SIZES, SWIN_SIZES
-from tubelet.nn.grid import Grid, grid_of
+from tubelet.nn.grid import Grid, token_grid
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.pool import AttentivePool, Pool
 from tubelet.nn.position import LearnedPosition, RotaryPosition, SinCosPosition, resample, rotary, sincos
@@ -28,10 +28,48 @@ from tubelet.nn.swin import SwinBlock, SwinEncoder
 
 # fmt: off
 __all__ = [
-    "FAMILIES", "IMAGE_FAMILIES", "RESNETS", "SIZES", "SWIN_SIZES", "Attention", "AttentivePool", "Block",
-    "ConvStemEmbed", "DepthwiseSeparableEmbed", "DropPath", "EmbedConfig", "Encoder", "Grid", "LearnedPosition", "Mlp",
-    "ModelConfig", "Pool", "ResNetEmbed", "RotaryPosition", "SharedEncoder", "SinCosPosition", "SpaceThenTimeEmbed",
-    "SpaceTimeTransformer", "Stage", "Streamer", "SwinBlock", "SwinEncoder", "Tokeniser", "TubeletEmbed",
-    "UniformFrames", "WindowStage", "attend", "classify_steps", "create_model", "encode_steps", "grid_of",
-    "list_models", "model_config", "regularise", "resample", "rotary", "sincos", "uniform_frames",
+    "FAMILIES",
+    "IMAGE_FAMILIES",
+    "RESNETS",
+    "SIZES",
+    "SWIN_SIZES",
+    "Attention",
+    "AttentivePool",
+    "Block",
+    "ConvStemEmbed",
+    "DepthwiseSeparableEmbed",
+    "DropPath",
+    "EmbedConfig",
+    "Encoder",
+    "Grid",
+    "LearnedPosition",
+    "Mlp",
+    "ModelConfig",
+    "Pool",
+    "ResNetEmbed",
+    "RotaryPosition",
+    "SharedEncoder",
+    "SinCosPosition",
+    "SpaceThenTimeEmbed",
+    "SpaceTimeTransformer",
+    "Stage",
+    "Streamer",
+    "SwinBlock",
+    "SwinEncoder",
+    "Tokeniser",
+    "TubeletEmbed",
+    "UniformFrames",
+    "WindowStage",
+    "attend",
+    "classify_steps",
+    "create_model",
+    "encode_steps",
+    "list_models",
+    "model_config",
+    "regularise",
+    "resample",
+    "rotary",
+    "sincos",
+    "token_grid",
+    "uniform_frames",
 ]

@@ -66,7 +66,7 @@ class WindowStage:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """All that a model is made from."""
+    """The settings that a model is made from."""
 
     family: str  # what the model is called; decides nothing about it
     embed: EmbedConfig
@@ -78,25 +78,25 @@ class ModelConfig:
     std: tuple[float, ...] = (0.5,)
 
     def with_embed(self, **changes: Any) -> "ModelConfig":
-        """The same with other fields of its tokeniser: `config.with_embed(frames=8)`."""
+        """A copy with other fields of its tokeniser: `config.with_embed(frames=8)`."""
         return replace(self, embed=replace(self.embed, **changes))
 
     def with_stage(self, number: int, **changes: Any) -> "ModelConfig":
-        """The same with other fields of one of its stages: `config.with_stage(0, prefix=5, keep_aspect=True)`."""
+        """A copy with other fields of one of its stages: `config.with_stage(0, prefix=5, keep_aspect=True)`."""
         stages = list(self.stages)
         stages[number] = replace(stages[number], **changes)
         return replace(self, stages=tuple(stages))
 
     def with_stages(self, **changes: Any) -> "ModelConfig":
-        """The same with other fields of all its stages: `config.with_stages(gelu="tanh")`."""
+        """A copy with other fields of all its stages: `config.with_stages(gelu="tanh")`."""
         return replace(self, stages=tuple(replace(stage, **changes) for stage in self.stages))
 
     def to_json(self) -> dict[str, Any]:
-        """What a checkpoint stores; `tubelet.weights.settings.read_config` reads it."""
+        """The JSON that a checkpoint stores; `tubelet.weights.settings.read_config` reads it."""
         return asdict(self)
 
     def encoder_settings(self) -> dict[str, Any]:
-        """What the output of the first encoder depends on, beside its weights, as JSON."""
+        """The settings that the output of the first encoder depends on, beside its weights, as JSON."""
         first = self.stages[0]
         seen = {name: value for name, value in self.to_json().items() if name in ("embed", "channels", "mean", "std")}
         # the ratio of window to grid is that at `clip`; tables carry their grid in their shape
@@ -104,7 +104,7 @@ class ModelConfig:
 
 
 def find_differences(found: Any, wanted: Any, name: str = "") -> list[str]:
-    """In what two settings, as JSON, differ: ["depth 3, not 2"]."""
+    """The differences of two settings, as JSON: ["depth 3, not 2"]."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         return [line for key in found for line in find_differences(found[key], wanted.get(key), key)]
     if name == "stages" and len(found) == len(wanted):

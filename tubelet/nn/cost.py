@@ -1,4 +1,4 @@
-"""What a model costs: parameters, products and memory, counted, not measured."""
+"""The cost of a model: parameters, products and memory, counted, not measured."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ def describe(
         tokens=grid,
         prefix=shadow.stack[0].prefix_size,
         activation_bytes=count_activation_bytes(shadow, pixels),
-        parts=tuple(parts_of(shadow, grid, work)),
+        parts=tuple(list_parts(shadow, grid, work)),
     )
 
 
@@ -93,11 +93,11 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def parts_of(model: SpaceTimeTransformer, grid: Grid, work: Callable[[str], float]) -> list[Part]:
+def list_parts(model: SpaceTimeTransformer, grid: Grid, work: Callable[[str], float]) -> list[Part]:
     patch = " x ".join(map(str, model.embed.patch))
     found: list[tuple[str, str, nn.Module]] = [("embed", f"{type(model.embed).__name__} {patch}", model.embed)]
     for i, (stage, encoder) in enumerate(zip(model.config.stages, model.stack, strict=True)):
-        what = windowed(stage, encoder, grid) if stage.kind == "windows" else sequences(stage, grid)
+        what = describe_windows(stage, encoder, grid) if stage.kind == "windows" else describe_sequences(stage, grid)
         found.append((f"encoders.{i}", what, model.encoders[i]))
         grid = grid.across(encoder.over)
     if model.config.num_classes:
@@ -108,8 +108,8 @@ def parts_of(model: SpaceTimeTransformer, grid: Grid, work: Callable[[str], floa
     ]
 
 
-def sequences(stage: Stage, grid: Grid) -> str:
-    """How many blocks see how many sequences of how many tokens."""
+def describe_sequences(stage: Stage, grid: Grid) -> str:
+    """The numbers of blocks, of sequences that they see and of tokens in each, in words."""
     one = grid.along(stage.over)
     single = [axis for axis, size in one._asdict().items() if size == 1]
     steps = "".join(letter for letter in stage.attend if letter not in single)
@@ -117,7 +117,7 @@ def sequences(stage: Stage, grid: Grid) -> str:
     return what + (f", then {stage.pool_depth} blocks and a query" if stage.pool == "attentive" else "")
 
 
-def windowed(stage: WindowStage, encoder: Any, grid: Grid) -> str:
+def describe_windows(stage: WindowStage, encoder: Any, grid: Grid) -> str:
     """The blocks of each level, and the windows of the first."""
     t, h, w = (min(size, n) for size, n in zip(encoder.window_at(grid), grid, strict=True))
     return f"{' + '.join(map(str, stage.depths))} x windows of {t} x {h} x {w}, 1 x {grid.size} tokens"
@@ -132,8 +132,8 @@ def count_gmacs(model: SpaceTimeTransformer, pixels: Tensor) -> Callable[[str], 
 
 
 class FusedAttention(TorchFunctionMode):
-    """On the meta device, attention would be counted step by step; every real device runs it as one kernel, unless a
-    bias is learned with it."""
+    """Counts attention as one kernel, as every real device runs it unless a bias is learned with it; the meta device
+    alone would take it step by step."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention and len(args) == 3:

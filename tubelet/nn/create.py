@@ -11,7 +11,7 @@ from tubelet.nn.config import EmbedConfig, ModelConfig, Stage, WindowStage
 from tubelet.nn.families import FAMILIES
 from tubelet.nn.grid import Grid, Size3, triple
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.nn.pool import prefix_for
+from tubelet.nn.pool import count_prefix
 from tubelet.nn.position import KINDS
 from tubelet.nn.resnet import RESNETS
 
@@ -132,7 +132,7 @@ def override(stage: Stage | WindowStage, position: str | None, pool: str | None)
             )
         return stage
     if pool is not None:
-        changes |= {"pool": pool, "prefix": prefix_for(pool)}
+        changes |= {"pool": pool, "prefix": count_prefix(pool)}
     if position in TABLES:
         shares = ("".join(axis for axis in axes if axis in stage.over) for axes in TABLES[position])
         changes |= {"position": "learned", "tables": tuple(dict.fromkeys(share for share in shares if share))}
@@ -159,7 +159,7 @@ def parse(name: str) -> tuple[str, tuple[int, Any, Any], Size3]:
     return match[1], FAMILIES[match[1]].sizes[match[2]], (length, side, side)
 
 
-def name_of(config: ModelConfig) -> str:
+def format_name(config: ModelConfig) -> str:
     """The inverse of `parse`: family-size/patch where there is such a name, else the numbers."""
     t, h, w = config.embed.patch
     patch = (f"{h}x{w}" if h != w else f"{h}") + (f"x{t}" if t > 1 else "")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tubelet.nn.grid import Grid, Size3, fill, grid_of, triple
+from tubelet.nn.grid import Grid, Size3, fill, token_grid, triple
 from tubelet.nn.kernels import linear
 
 
@@ -26,7 +26,7 @@ def normalise(clip: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 class Tokeniser(nn.Module):
-    """What all tokenisers share, (B, C, T, H, W) -> (B, N, D), Grid. Some have their own `tokens`.
+    """Base of all tokenisers, (B, C, T, H, W) -> (B, N, D), Grid. Some have their own `tokens`.
 
     patch, stride: what a token sees, and from one token to the next, in (frames, px, px)
     pad: clips that whole tubelets do not fill get the mean colour, 0, at the end of each axis; else they are an error
@@ -40,18 +40,18 @@ class Tokeniser(nn.Module):
         self.channels, self.pad = channels, False
         self.patch, self.stride = triple(patch, "patch"), triple(stride or patch, "stride")
 
-    def filled(self, size: Sequence[int]) -> Size3:
-        """The (T, H, W) that a clip of `size` is brought to."""
+    def filled_size(self, size: Sequence[int]) -> Size3:
+        """The (T, H, W) that a clip of `size` is filled up to."""
         t, h, w = size
         return fill(size, self.patch, self.stride) if self.pad else (t, h, w)
 
     def grid(self, size: Sequence[int]) -> Grid:
         """The grid of a clip of (T, H, W). Raises ValueError where whole tubelets do not fill it."""
-        return grid_of(self.filled(size), self.patch, self.stride)
+        return token_grid(self.filled_size(size), self.patch, self.stride)
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
         check_clip(clip, self.channels)
-        size, full = clip.shape[2:], self.filled(clip.shape[2:])
+        size, full = clip.shape[2:], self.filled_size(clip.shape[2:])
         grid = self.grid(size)
         if full != size:
             t, h, w = (to - now for to, now in zip(full, size, strict=True))
@@ -59,11 +59,11 @@ class Tokeniser(nn.Module):
         return self.tokens(clip), grid
 
     def embed_bytes(self, clip: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Grid]:
-        """The same for uint8 clips, with (C,) `mean` and `std` for pixels in [0, 1]."""
+        """Tokens of uint8 clips, (B, C, T, H, W) -> (B, N, D), Grid; (C,) `mean` and `std` are for pixels in [0, 1]."""
         return self(normalise(clip, mean, std))
 
     def tokens(self, clip: Tensor) -> Tensor:
-        """The same for a clip that whole tubelets fill, without its grid: by default, its layers in turn."""
+        """Tokens (B, N, D) of a clip that whole tubelets fill: by default, the layers in turn."""
         for layer in self.children():
             clip = layer(clip)
         return clip.flatten(2).transpose(1, 2)
@@ -94,7 +94,7 @@ class TubeletEmbed(Tokeniser):
         The bytes are counted from 128, which is near any mean: bfloat16 holds them exactly, and the bias stays small.
         """
         grid = self.grid(clip.shape[2:])
-        if self.stride != self.patch or self.filled(clip.shape[2:]) != clip.shape[2:]:
+        if self.stride != self.patch or self.filled_size(clip.shape[2:]) != clip.shape[2:]:
             return super().embed_bytes(clip, mean, std)
         kernel, dtype = self.proj.weight, self.proj.weight.dtype
         fine = torch.promote_types(dtype, torch.float32)  # rounded once, after folding
@@ -136,8 +136,8 @@ class UniformFrames(Tokeniser):
         self.embed = TubeletEmbed(channels, dim, patch)
 
     def grid(self, size: Sequence[int]) -> Grid:
-        t, h, w = self.filled(size)
-        return grid_of((min(t, self.frames), h, w), self.patch, self.stride)
+        t, h, w = self.filled_size(size)
+        return token_grid((min(t, self.frames), h, w), self.patch, self.stride)
 
     def tokens(self, clip: Tensor) -> Tensor:
         return self.embed.tokens(clip[:, :, uniform_frames(clip.shape[2], self.frames)])

@@ -16,7 +16,7 @@ NORMS = ("tokens", "pooled", "both", "none")
 
 
 class AnyEncoder(Protocol):
-    """What all encoders have."""
+    """The methods of all encoders."""
 
     out_dim: int  # channels that it gives
     prefix_size: int  # tokens before those of the grid

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from tubelet.nn.config import Stage, WindowStage
 from tubelet.nn.grid import Grid
-from tubelet.nn.pool import prefix_for
+from tubelet.nn.pool import count_prefix
 
 # Width, depth, heads. Ti to L: arXiv 2106.04560, table 2; P and N (pico, nano) are ours, for laptops and small data.
 SIZES = {
@@ -48,7 +48,7 @@ def blocks(size: tuple[int, int, int], **settings: Any) -> Stage:
     if not isinstance(heads, int):
         raise ValueError(f"got heads={heads!r}, expected one number")
     numbers = {"dim": dim, "depth": depth, "heads": heads, "mlp_dim": 4 * dim}
-    return Stage(**numbers | {"prefix": prefix_for(settings.get("pool", "cls"))} | settings)
+    return Stage(**numbers | {"prefix": count_prefix(settings.get("pool", "cls"))} | settings)
 
 
 def windows(size: tuple[int, tuple[int, ...], tuple[int, ...]], grid: Grid) -> WindowStage:

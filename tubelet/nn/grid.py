@@ -43,7 +43,7 @@ def triple(size: Sequence[int], what: str) -> Size3:
     return int(t), int(h), int(w)
 
 
-def grid_of(clip: Sequence[int], patch: Sequence[int], stride: Sequence[int]) -> Grid:
+def token_grid(clip: Sequence[int], patch: Sequence[int], stride: Sequence[int]) -> Grid:
     """Grid of the tubelets of size `patch`, `stride` apart, in a clip of `clip` = (T, H, W) frames and pixels.
 
     Overlapping tubelets (stride < patch) may leave less than one stride uncovered at the end, as in AST;

@@ -1,4 +1,4 @@
-"""How fresh weights start. Width-aware everywhere: with a fixed standard deviation small models stay at chance."""
+"""Fresh weights. Width-aware everywhere: with a fixed standard deviation small models stay at chance."""
 
 import torch
 from torch import nn

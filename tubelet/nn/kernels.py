@@ -18,7 +18,7 @@ MOST_KEPT = 1024  # keys up to which all scores, kept for the backward pass, tak
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: str | None = None) -> Tensor:
     """(..., D) -> (..., E) with `weight` (E, D), then, if asked for, a GELU: "erf" (exact) or "tanh" (JAX's)."""
-    if only_answers(x, weight) and fuses_linear(x.dtype):
+    if can_fuse(x, weight) and fuses_linear(x.dtype):
         activation = ("gelu", GELUS[gelu]) if gelu else ("none", "")
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation[0], [], activation[1])
     x = F.linear(x, weight, bias)
@@ -35,7 +35,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tenso
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     eager = q.device.type == "cpu" and not torch.compiler.is_compiling()
     if eager and not dropout and products_beat_attention(q.dtype):
-        if only_answers(q, k):
+        if can_fuse(q, k):
             return multiply_in_pieces(q, k, v).transpose(1, 2)
         if q.requires_grad and k.shape[2] <= MOST_KEPT:
             return multiply_at_once(q, k, v).transpose(1, 2)
@@ -48,7 +48,7 @@ def multiply_in_pieces(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     queries = min(length, max(1, MOST_SCORES // seen))
     heads = min(n, max(1, MOST_SCORES // (seen * queries)))
     height = max(1, MOST_SCORES // (seen * queries * heads))
-    q, k = q * d**-0.5, centred(k).transpose(2, 3).contiguous()
+    q, k = q * d**-0.5, centre_keys(k).transpose(2, 3).contiguous()
     out = q.new_empty(rows, length, n, d).transpose(1, 2)
     for row in range(0, rows, height):
         for head in range(0, n, heads):
@@ -61,15 +61,15 @@ def multiply_in_pieces(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def multiply_at_once(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention from plain products, all scores kept for the backward pass. All (rows, n, length, d)."""
     with torch.autocast("cpu", enabled=False):  # it would have the softmax in float32
-        return ((q * q.shape[-1] ** -0.5) @ centred(k).transpose(2, 3)).softmax(-1) @ v
+        return ((q * q.shape[-1] ** -0.5) @ centre_keys(k).transpose(2, 3)).softmax(-1) @ v
 
 
-def centred(k: Tensor) -> Tensor:
+def centre_keys(k: Tensor) -> Tensor:
     """Keys counted from their mean, which no softmax sees: smaller scores lose less when they are rounded."""
     return k - k.mean(2, keepdim=True)
 
 
-def only_answers(x: Tensor, other: Tensor) -> bool:
+def can_fuse(x: Tensor, other: Tensor) -> bool:
     """Whether nothing needs the single steps of a product of two on the CPU: no gradient, tracer, counter or cast."""
     learns = torch.is_grad_enabled() and (x.requires_grad or other.requires_grad)
     plain = type(x) is Tensor and type(other) in (Tensor, nn.Parameter)

@@ -53,7 +53,7 @@ class SpaceTimeTransformer(nn.Module):
 
     @property
     def stack(self) -> Sequence[AnyEncoder]:
-        """The encoders, as what all of them are."""
+        """The encoders in order, typed."""
         return cast(Sequence[AnyEncoder], self.encoders)
 
     def set_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -73,7 +73,7 @@ class SpaceTimeTransformer(nn.Module):
         self.grid(clip)
         self.input_size = triple(clip, "clip")
 
-    def normalised(self, clip: Tensor) -> Tensor:
+    def normalise(self, clip: Tensor) -> Tensor:
         """uint8 (normalised here, with the model's mean and std) or float (normalised already) -> the model's dtype."""
         check_clip(clip, self.config.channels)
         if clip.dtype == torch.uint8:
@@ -82,25 +82,25 @@ class SpaceTimeTransformer(nn.Module):
             raise ValueError(f"got a clip of {clip.dtype}, expected float (normalised) or uint8 (0 to 255): convert it")
         return clip.to(self.mean.dtype)
 
-    def embedded(self, clip: Tensor) -> tuple[Tensor, Grid]:
+    def embed_clip(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """The clip's tokens before the first encoder, (B, N, D), Grid."""
         check_clip(clip, self.config.channels)
         if clip.dtype == torch.uint8:
             return self.embed.embed_bytes(clip, self.mean, self.std)
-        return self.embed(self.normalised(clip))
+        return self.embed(self.normalise(clip))
 
     def tokens(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Space-time tokens of the first encoder, (B, P + N, D), Grid; prefix tokens first, then t-, h-, w-major.
 
         Swin's are those of its last level, on the grid of that level.
         """
-        return self.stack[0].tokens(*self.embedded(clip))
+        return self.stack[0].tokens(*self.embed_clip(clip))
 
     def features(self, clip: Tensor | Sequence[Tensor]) -> Tensor:
         """(B, C, T, H, W) -> (B, D): what the head classifies. Or B clips (C, T, H, W), each of a size of its own."""
         if not isinstance(clip, Tensor):
             return each_size(self.features, clip)
-        x, grid = self.embedded(clip)
+        x, grid = self.embed_clip(clip)
         for encoder in self.encoders:
             x, grid = encoder(x, grid)
         return x.mean(1)  # over the steps in time, where no encoder puts them together

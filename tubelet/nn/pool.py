@@ -1,4 +1,4 @@
-"""How the tokens of a sequence become one."""
+"""Pooling: the tokens of a sequence become one, (B, P + N, D) -> (B, 1, D)."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ POOLS = {
 KINDS = (*POOLS, "attentive")
 
 
-def prefix_for(kind: str) -> int:
+def count_prefix(kind: str) -> int:
     """The prefix tokens that a kind of pooling needs."""
     return POOLS[kind][1] if kind in POOLS else 0
 

@@ -104,7 +104,7 @@ class LearnedPosition(nn.Module):
         """The sum of the tables at a grid, (1, N, D)."""
         if len(self.tables) == 1 and self.tables[0].shape[:3] == grid:
             return self.tables[0].view(1, grid.size, -1)
-        if torch.compiler.is_compiling() or not all(rememberable(table) for table in self.tables):
+        if torch.compiler.is_compiling() or not all(can_cache(table) for table in self.tables):
             return self.sum(grid)
         # The values are compared: fused optimizers and writes through `.data` leave the version counter as it is.
         pairs = zip(self.seen, self.tables, strict=bool(self.seen))
@@ -118,8 +118,8 @@ class LearnedPosition(nn.Module):
         return sum(rest, first).reshape(1, grid.size, -1)
 
 
-def rememberable(table: Tensor) -> bool:
-    """On the CPU alone, where comparing is quick and resampling slow; elsewhere the answer would have to be waited for.
+def can_cache(table: Tensor) -> bool:
+    """Whether a resampled table may be kept: on the CPU alone, where comparing is quick and resampling slow.
 
     Not while it learns; not for the stand-ins of functional calls and sharding.
     """

@@ -1,4 +1,4 @@
-"""How a model is regularised in training: no part of what it is, so in no configuration."""
+"""Regularisation in training: no part of what a model is, so in no configuration."""
 
 from tubelet.nn.model import SpaceTimeTransformer
 
@@ -21,7 +21,7 @@ def regularise(
             raise ValueError(f"got {name}={rate}, expected at least 0 and below 1")
     model.regularisation = {"drop_path": drop_path, "dropout": dropout, "checkpointing": checkpointing}
     for encoder in model.stack:
-        for block, rate in zip(encoder.blocks, rising(drop_path, len(encoder.blocks)), strict=True):
+        for block, rate in zip(encoder.blocks, drop_path_rates(drop_path, len(encoder.blocks)), strict=True):
             block.drop_path.rate = rate  # type: ignore[union-attr]  # a DropPath
         for layer in encoder.layers:
             layer.checkpointing = checkpointing  # type: ignore[assignment]  # an attribute
@@ -30,6 +30,6 @@ def regularise(
             module.p = dropout  # type: ignore[assignment]  # an attribute
 
 
-def rising(rate: float, depth: int) -> list[float]:
+def drop_path_rates(rate: float, depth: int) -> list[float]:
     """Stochastic depth rates, from 0 at the first block to `rate` at the last (arXiv 2103.15691, eq. 10)."""
     return [rate * i / max(depth - 1, 1) for i in range(depth)]

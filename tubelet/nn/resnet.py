@@ -139,7 +139,7 @@ class ResNetEmbed(Tokeniser):
             ValueError: the frames, or the cells of the map, are not filled by whole tokens.
         """
         tokens = []
-        axes = zip("THW", self.filled(size), self.patch, self.proj.kernel_size, strict=True)
+        axes = zip("THW", self.filled_size(size), self.patch, self.proj.kernel_size, strict=True)
         for axis, length, patch, kernel in axes:
             cells = ceil(length * kernel / patch)  # a cell is patch / kernel frames or px
             if cells < kernel or cells % kernel:

@@ -17,15 +17,15 @@ LEAST_STD = 0.01  # of the mean deviation: a channel that hardly varies is not b
 def encode(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
     """The codes of clips, (B, C, T, H, W) -> (B, t, D): those of each step in time where a second encoder follows that
     puts them together (vivit2), else one, t = 1: what the head classifies."""
-    codes, _ = model.encoders[0](*model.embedded(clip))
+    codes, _ = model.encoders[0](*model.embed_clip(clip))
     return codes if len(model.encoders) > 1 else codes.mean(1, keepdim=True)
 
 
 class Rest(nn.Module):
-    """What comes after a model's first encoder: codes (B, t, D) -> logits (B, classes).
+    """The model after its first encoder: codes (B, t, D) -> logits (B, classes).
 
     Its parameters are those of the model, under the same names. The head sees features standardised, once they were
-    measured (`standardise`); `folded` gives its weights for features as they are.
+    measured (`standardise`); `fold_statistics` gives its weights for features as they are.
     """
 
     mean: Tensor
@@ -41,12 +41,12 @@ class Rest(nn.Module):
 
     @property
     def stack(self) -> Sequence[AnyEncoder]:
-        """The encoders, as what all of them are."""
+        """The encoders in order, typed."""
         return cast(Sequence[AnyEncoder], list(self.encoders.values()))
 
     @property
     def what(self) -> str:
-        """What learns, in words."""
+        """The layers that learn, in words."""
         return "the temporal encoder and the head" if self.encoders else "the head"
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -61,14 +61,14 @@ class Rest(nn.Module):
         self.mean, std = features.mean((0, 1)), features.std((0, 1))
         self.std = std.clamp(min=LEAST_STD * std.mean().item())
 
-    def folded(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def fold_statistics(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights that learned on standardised features -> those that give the same on features as they are."""
         weight, bias = weights["head.weight"], weights["head.bias"]
         weight = weight / self.std.to(weight)
         return {**weights, "head.weight": weight, "head.bias": bias - (weight * self.mean.to(weight)).sum(1)}
 
-    def normalised(self, codes: Tensor) -> Tensor:
-        """Codes are features already: nothing is left to normalise."""
+    def normalise(self, codes: Tensor) -> Tensor:
+        """Codes (B, t, D) as they are: the clips were normalised before they were encoded."""
         return codes
 
 
@@ -79,14 +79,14 @@ def encodes_steps_apart(model: SpaceTimeTransformer) -> bool:
 
 @torch.no_grad()
 def encode_steps(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
-    """What the first encoder makes of each tubelet step of a clip, (C, T, H, W) -> (t, D).
+    """The code of each tubelet step of a clip by the first encoder, (C, T, H, W) -> (t, D).
 
     Raises:
         ValueError: the model does not see its steps one by one, or tubelets do not fill the clip.
     """
     if not encodes_steps_apart(model):
         raise ValueError(f"this {model.config.family} model does not encode its steps one by one: use a vivit2 model")
-    codes, _ = model.encoders[0](*model.embedded(clip[None]))
+    codes, _ = model.encoders[0](*model.embed_clip(clip[None]))
     return codes[0]
 
 
@@ -103,7 +103,7 @@ def see_steps(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
     The last encoder's tokens, averaged over height and width. Averaged over the steps too, they are the features of a
     model that pools by the mean.
     """
-    return step_means(model.stack, *model.embedded(clip))
+    return step_means(model.stack, *model.embed_clip(clip))
 
 
 @torch.no_grad()

@@ -70,7 +70,7 @@ class Streamer:
         return self.whole_windows()
 
     def push_codes(self, codes: Tensor) -> list[Answer]:
-        """The same for the next steps as another stream has encoded them (`fresh`), (t, D): instead of their frames.
+        """Takes codes (t, D) of the next steps from another stream (`fresh`) instead of their frames; see `push`.
 
         Raises:
             ValueError: a model that recomputes has no codes; codes of another width.

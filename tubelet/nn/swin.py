@@ -56,7 +56,7 @@ class Windows(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What attention needs to know of windows. Depends on sizes alone, so it is never part of a state dict.
+    """The masks and offsets of windows for attention. Depends on sizes alone, so it is never part of a state dict.
 
     offsets: (M, 3), each distinct offset (t, h, w) from key to query in a window, as sign * log(1 + |tokens|);
     between: (L, L), which of them lies between a query (row) and a key;
@@ -87,7 +87,7 @@ def lay_out(windows: Windows, device: torch.device) -> Layout:
 LAYOUTS: Cache[Layout] = Cache(32)
 
 
-def layout_of(windows: Windows, device: torch.device) -> Layout:
+def window_layout(windows: Windows, device: torch.device) -> Layout:
     """The layout of windows on a device, remembered: every block of every clip of one size asks for the same."""
     return LAYOUTS.get((windows, device), lambda: lay_out(windows, device))
 
@@ -128,7 +128,7 @@ class WindowAttention(nn.Module):
         # each (B, windows, heads, L, d)
         scale = self.logit_scale.clamp(max=MAX_SCALE).exp()
         q, k = F.normalize(q, dim=-1) * scale.view(-1, 1, 1), F.normalize(k, dim=-1)
-        layout = layout_of(windows, x.device)
+        layout = window_layout(windows, x.device)
         bias, joined = self.bias(layout), (0, 1)
         if layout.visible is not None:  # a mask of its own for each window: windows join the heads, not the batch
             bias, joined = bias.masked_fill(~layout.visible, -torch.inf).flatten(0, 1), (1, 2)
@@ -138,7 +138,7 @@ class WindowAttention(nn.Module):
         return windows.join(self.proj(out.reshape(v.shape).transpose(2, 3).flatten(3)))
 
     def bias(self, layout: Layout) -> Tensor:
-        """What the places of a query and a key add to their logit, (heads, L, L)."""
+        """Position bias, (heads, L, L): the places of a query and a key add it to their logit."""
         offsets = layout.offsets[:, 3 - self.coordinates :].to(self.meta.fc1.weight.dtype)
         return self.meta(offsets).T[:, layout.between]
 

@@ -24,7 +24,7 @@ CLIPS = 16  # that the model answers at once, of one file or of several
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one item: `values` (outputs,), None where the file could not be read; `status` says why.
+    """The model's answer for one item: `values` (outputs,), None where the file could not be read; `status` says why.
 
     code: "ok" or that of the MediaError. note: what is wrong with the file, without its name; of a file that ends
     early but could be read, that it does. seconds, seconds_seen: how long the item is and how much of that was looked
@@ -67,14 +67,14 @@ class Prediction:
 
 def predict_item(answer: Answer, task: Task) -> Prediction:
     """An answer in words."""
-    values, told = answer.values, (answer.status, answer.code, answer.note, answer.seconds, answer.seconds_seen)
+    values, rest = answer.values, (answer.status, answer.code, answer.note, answer.seconds, answer.seconds_seen)
     if values is None:
         return Prediction(answer.path, None, None, {}, answer.status, answer.code)
     word, probability = task.word(values), task.certainty(values)
     if not task.gives_probabilities:
-        return Prediction(answer.path, word, probability, {}, *told, values=dict(zip(task.names, values.tolist())))
+        return Prediction(answer.path, word, probability, {}, *rest, values=dict(zip(task.names, values.tolist())))
     likeliest = {task.names[i]: float(values[i]) for i in (-values).argsort(kind="stable")}
-    return Prediction(answer.path, word, probability, likeliest, *told)
+    return Prediction(answer.path, word, probability, likeliest, *rest)
 
 
 def parse_views(text: str, kind: Kind) -> tuple[int | None, int]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.predict.precision import choose_dtype
-from tubelet.system.extras import needed
+from tubelet.system.extras import import_extra
 from tubelet.weights.formats.json_file import MOST_BYTES, parse
 
 ABOUT = "tubelet.json"
@@ -63,7 +63,7 @@ def is_exported(folder: str | os.PathLike[str]) -> bool:
 
 
 def read_exported(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What tubelet.json says. Raises ValueError: it is damaged, or the model's file is missing."""
+    """Reads tubelet.json. Raises ValueError: it is damaged, or the model's file is missing."""
     file = Path(folder) / ABOUT
     try:
         with open(file, "rb") as handle:
@@ -96,7 +96,7 @@ def open_file(file: Path, form: str, *, int8: bool, dtype: str = "float32") -> t
 
 
 def open_onnx(file: Path) -> Run:
-    onnxruntime = needed("onnxruntime")
+    onnxruntime = import_extra("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
@@ -115,5 +115,5 @@ def open_openvino(file: Path, precision: str) -> Run:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": precision,
     }
-    request = needed("openvino").Core().compile_model(file, "CPU", settings).create_infer_request()
+    request = import_extra("openvino").Core().compile_model(file, "CPU", settings).create_infer_request()
     return lambda clip: request.infer([clip])[0].copy()  # the next clip overwrites what is given back

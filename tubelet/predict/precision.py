@@ -42,7 +42,7 @@ def has_bfloat16(device: torch.device) -> tuple[bool, str]:
     return False, f"bfloat16 is untested on {device.type}"
 
 
-def prepared(model: SpaceTimeTransformer, dtype: torch.dtype) -> SpaceTimeTransformer:
+def cast_encoders(model: SpaceTimeTransformer, dtype: torch.dtype) -> SpaceTimeTransformer:
     """A copy of the model whose encoders compute in `dtype`; features and logits are float32. In float32, the model."""
     if dtype == torch.float32:
         return model

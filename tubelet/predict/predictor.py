@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from tubelet.data.clip_spec import ClipSpec
-from tubelet.data.health_cache import MANY, Checked
+from tubelet.data.health_cache import MANY, HealthCache
 from tubelet.data.items import Item
 from tubelet.data.walk import walk
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import Answer, Prediction, answer, predict_item
 from tubelet.predict.exported import Exported, is_exported
-from tubelet.predict.precision import choose_dtype, prepared
+from tubelet.predict.precision import cast_encoders, choose_dtype
 from tubelet.system.device import find_device
 from tubelet.tasks import Task, task_from_json
 from tubelet.weights.store import open_model
@@ -33,7 +33,7 @@ class Predictor:
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], *, device: str = "auto", dtype: str = "float32") -> "Predictor":
-        """From a run directory, a model.safetensors file, or the folder of an exported model.
+        """Loads a run directory, a model.safetensors file, or the folder of an exported model.
 
         dtype: "float32", "bfloat16", "float16" (on a GPU), or "auto": what the device is fast in.
 
@@ -53,7 +53,7 @@ class Predictor:
             if not about.keys() & {"task", "classes"} or "clip_spec" not in about:
                 raise ValueError(f"{run}: weights without class names and ClipSpec: train them with `tubelet train`")
             chosen, precision = choose_dtype(dtype, find_device(device))
-            model = prepared(file.load(), chosen)
+            model = cast_encoders(file.load(), chosen)
         found = cls(model, ClipSpec.from_json(about["clip_spec"]), read_task(about, run, model), device=device)
         found.run, found.precision = Path(str(about.get("run", run))), precision
         return found
@@ -134,7 +134,7 @@ def check_first(items: Sequence[Item], *, root: Path | None = None, workers: int
         yield from items
         return
     paths = [item.path for item in items]
-    checked = Checked.open(root) if root else Checked.open_above(paths)
+    checked = HealthCache.open(root) if root else HealthCache.open_above(paths)
     if root is None:
         paths = [Path(os.path.relpath(os.path.abspath(path), checked.root)).as_posix() for path in paths]
     with closing(checked.look(paths, threads=workers)) as looks:

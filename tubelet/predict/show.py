@@ -1,4 +1,4 @@
-"""What `tubelet predict` shows: a table, or JSON lines as they come."""
+"""The screen of `tubelet predict`: a table, or JSON lines as they come."""
 
 import sys
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from tubelet.predict.predictor import Prediction, Predictor
-from tubelet.predict.tables import kept_rows, write_table
+from tubelet.predict.tables import keep_rows, write_table
 from tubelet.system.console import bar, console
 from tubelet.system.text import dumps, visible
 
@@ -24,7 +24,7 @@ def show(
             print(dumps(asdict(prediction)), flush=True)
         progress.advance(f"{progress.done + 1}/{progress.total} files")
 
-    with kept_rows(predictor.task, csv) as keep:
+    with keep_rows(predictor.task, csv) as keep:
         with bar("predicting", len(files), show=not json and len(files) > 1) as progress:
             predictions = predictor.predict_files(files, views=views, workers=workers, after=say)
         if csv:
@@ -44,8 +44,8 @@ def print_table(predictions: Sequence[Prediction], top: int) -> None:
     table.add_column("label", style="bold")
     table.add_column("", justify="right")
     further = {
-        "then": ("dim", [others(one, top) for one in predictions]),
-        "looked at": ("yellow", [seen_words(one.seconds_seen, one.seconds) for one in predictions]),
+        "then": ("dim", [list_others(one, top) for one in predictions]),
+        "looked at": ("yellow", [describe_seen(one.seconds_seen, one.seconds) for one in predictions]),
         "note": ("yellow", [one.note for one in predictions]),
     }
     shown = {name: column for name, column in further.items() if any(column[1])}
@@ -58,13 +58,13 @@ def print_table(predictions: Sequence[Prediction], top: int) -> None:
     console.print(table)
 
 
-def others(one: Prediction, top: int) -> str:
+def list_others(one: Prediction, top: int) -> str:
     """The likeliest classes, `top` of them, but for the first where that is the label."""
     first = 0 if one.probability is None else 1
     return ", ".join(f"{name} {100 * p:.0f}%" for name, p in list(one.probabilities.items())[first:top])
 
 
-def seen_words(seconds_seen: float | None, seconds: float | None) -> str:
+def describe_seen(seconds_seen: float | None, seconds: float | None) -> str:
     """ "12.0 of 139.0 s": how much of an item was looked at; nothing where that was all, or is not known."""
     if seconds is None or seconds_seen is None or round(seconds_seen, 1) >= round(seconds, 1):
         return ""

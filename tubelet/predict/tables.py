@@ -31,7 +31,7 @@ def check_table(file: Path | None) -> None:
 
 
 @contextmanager
-def kept_rows(task: Task, file: Path | None) -> Iterator[Callable[[Prediction], None]]:
+def keep_rows(task: Task, file: Path | None) -> Iterator[Callable[[Prediction], None]]:
     """Writes rows of a table as they come to FILE.part, which is left where the whole table never is written."""
     if file is None:
         yield lambda prediction: None

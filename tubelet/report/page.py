@@ -71,7 +71,7 @@ class Finished:
 
     @property
     def clips(self) -> dict[str, int]:
-        """How many there are in each split; a run that 0.1.0 began has counted them by class alone."""
+        """The number of clips in each split; a run that 0.1.0 began has counted them by class alone."""
         data = self.config["data"]
         return data.get("clips") or {split: sum(counts.values()) for split, counts in data["counts"].items()}
 
@@ -99,7 +99,7 @@ class Finished:
 
     @property
     def baselines(self) -> list[tuple[str, float]]:
-        """What the model is compared with, in words, and the figure of each."""
+        """The baselines of the model, in words, and the figure of each."""
         found = [self.summary.baseline()]
         if single := self.results.get("single_frame"):
             found.append((f"a model given one frame of each {self.noun}", single[self.summary.figure_name]))
@@ -247,7 +247,7 @@ def draw_curves(run: Finished) -> dict[str, Any]:
 
 
 def describe_kept(run: Finished, best: tuple[float, float] | None) -> str:
-    """Which weights these are, and what the looks at held-out clips had to do with it."""
+    """A sentence on the weights that were kept, and on their choice by the looks at held-out clips."""
     kept, noun, score = run.results["kept"], run.noun, run.task.figure_name
     if kept["which"] == "best":
         found = f"the best of the looks at validation {noun}s: {score} {run.summary.number(kept[score])}"
@@ -304,7 +304,7 @@ def picture(
 
 
 def link_file(run: Finished, name: str) -> str | None:
-    """From the page to the file of an item, at the second that a part begins with; None where it is not there."""
+    """A link from the page to the file of an item, at the second that a part begins with; None where it is gone."""
     whole, mark, part = name.rpartition("#t=")
     for path, moment in ((name, ""), (whole, mark + part)):
         file = os.path.join(run.config["data"]["root"], path)
@@ -323,7 +323,7 @@ def weakest_first(rows: list[list[Any]]) -> list[list[Any]]:
 
 
 def list_settings(run: Finished) -> dict[str, dict[str, Any]]:
-    """What stands in the page's fold-out tables; of the results only what the page does not show elsewhere."""
+    """The page's fold-out tables; of the results only those that the page does not show elsewhere."""
     plain = {key: value for key, value in run.results.items() if isinstance(value, str | int | float)}
     shown = run.summary.to_json()
     evaluation = {key: value for key, value in plain.items() if key not in shown}

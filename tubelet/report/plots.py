@@ -1,4 +1,4 @@
-"""What the report shows and plays: curves as inline SVG, the frames of an item as one strip, its sound."""
+"""Plots and media of the report: curves as inline SVG, the frames of an item as one strip, its sound."""
 
 import base64
 import io

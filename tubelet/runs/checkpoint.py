@@ -29,7 +29,7 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def step_of(folder: Path) -> int | None:
+def parse_step(folder: Path) -> int | None:
     """The step that a folder's name tells; None where it is not a checkpoint's. One that gives way to another of the
     same step is called step-N.old meanwhile."""
     found = re.fullmatch(r"step-(\d+)(\.old)?", folder.name)
@@ -46,7 +46,7 @@ def write(folder: Path, tensors: Tensors, state: dict[str, Any]) -> None:
         if temporary.exists():
             shutil.rmtree(temporary)
         temporary.mkdir(parents=True)
-        write_tensors(temporary / TENSORS, tensors, {**state, "step": step_of(folder)})
+        write_tensors(temporary / TENSORS, tensors, {**state, "step": parse_step(folder)})
         write_whole(temporary / MANIFEST, manifest(temporary))  # last, and with it all names in the folder
         if folder.exists():
             if old.exists():
@@ -74,7 +74,7 @@ def read(folder: Path) -> Checkpoint:
         raise ValueError(difference(stated, found))
     tensors, state = read_tensors(folder / TENSORS)
     step, steps = state.get("step"), state.get("steps")
-    if type(step) is not int or step != step_of(folder):
+    if type(step) is not int or step != parse_step(folder):
         raise ValueError(f"it says step {step!r}")
     if type(steps) is not int or steps < max(1, step):
         raise ValueError(f"it says step {step} of {steps!r}")

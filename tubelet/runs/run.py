@@ -28,7 +28,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from tubelet.runs import checkpoint
-from tubelet.runs.checkpoint import Checkpoint, Tensors, step_of
+from tubelet.runs.checkpoint import Checkpoint, Tensors, parse_step
 from tubelet.system import errors
 from tubelet.system.console import size
 from tubelet.system.errors import EnvironmentTrouble
@@ -68,7 +68,7 @@ class Run:
 
     @cached_property
     def mark(self) -> str:
-        """What a checkpoint of this run carries, made of config.json: one that was copied in has another."""
+        """The mark in every checkpoint of this run, made of config.json: one that was copied in has another."""
         if not self.config_file.is_file():
             return ""
         return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:16]
@@ -172,7 +172,9 @@ class Run:
         there = "" if free is None else f", {size(free)} are free there"
         kept = "none"
         with suppress(OSError):
-            kept = next((f"that of step {step_of(p)}" for p in self.checkpoints() if p.name not in self.damaged), kept)
+            kept = next(
+                (f"that of step {parse_step(p)}" for p in self.checkpoints() if p.name not in self.damaged), kept
+            )
         words = (
             f"{self.path}: the checkpoint of step {step} cannot be written ({trouble}; "
             f"{size(needed)} are needed{there}); {kept} before it is kept"
@@ -201,7 +203,7 @@ class Run:
             if folder.is_symlink():  # to a disk that is not there now
                 raise
             names = []
-        found = [(step, p.suffix == "", p) for p in map(folder.joinpath, names) if (step := step_of(p)) is not None]
+        found = [(step, p.suffix == "", p) for p in map(folder.joinpath, names) if (step := parse_step(p)) is not None]
         return (p for _, _, p in sorted(found, reverse=True))
 
     def newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
@@ -232,7 +234,7 @@ class Run:
         return None, notes
 
     def remove_leftovers(self) -> None:
-        """Of processes that were killed while they wrote."""
+        """Removes files of processes that were killed while they wrote."""
         for folder in (self.path / CHECKPOINTS).glob(".step-*.tmp"):
             checkpoint.remove(folder)
         for file in self.path.glob(".*"):

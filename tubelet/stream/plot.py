@@ -78,7 +78,7 @@ def draw(
         filterwarnings("ignore", message=r"Glyph \d+ .* missing from")  # a box in a PNG; an SVG leaves it to the viewer
         inside, flags = labels(segments, cuts, inches)
         entries = legend(chances, segments, classes, shown, inks)
-        entry = SWATCH + 0.36 + max(inches_of(text) for _, text in entries)
+        entry = SWATCH + 0.36 + max(text_inches(text) for _, text in entries)
         columns = max(1, int((width - LEFT - RIGHT) / entry))
         above = BAND + LINE * max((flag.line + 1 for flag in flags), default=0)
         rows = math.ceil(len(entries) / columns)
@@ -101,12 +101,12 @@ def draw(
 def shown_classes(chances: np.ndarray, segments: Sequence[Segment], classes: Sequence[str]) -> list[int]:
     """The classes that occur, those with the longest segments if they are more than the colours; where none does, the
     three that are ever the likeliest. In the model's order."""
-    seconds = seconds_of(segments)
+    seconds = class_seconds(segments)
     ranked = sorted((classes.index(name) for name in seconds), key=lambda k: -seconds[classes[k]])[: len(COLOURS)]
     return sorted(ranked or np.argsort(-chances.max(0), kind="stable")[:LIKELIEST].tolist())
 
 
-def seconds_of(segments: Sequence[Segment]) -> dict[str, float]:
+def class_seconds(segments: Sequence[Segment]) -> dict[str, float]:
     """The time of each class in all."""
     seconds: dict[str, float] = {}
     for one in segments:
@@ -128,11 +128,11 @@ def legend(
     inks: dict[str, str],
 ) -> list[tuple[str, str]]:
     """(colour, text): the name of each class shown and its time in all, or its highest probability."""
-    seconds = seconds_of(segments)
+    seconds = class_seconds(segments)
     entries = []
     for k in shown:
         much = moment(seconds[classes[k]]) if segments else f"at most {chances[:, k].max():.0%}"
-        entries.append((inks[classes[k]], f"{shortened(classes[k])} {much}"))
+        entries.append((inks[classes[k]], f"{shorten_name(classes[k])} {much}"))
     others = len(seconds) - len(shown)
     return [*entries, (OTHER, plural(others, "more class"))] if others > 0 else entries
 
@@ -148,13 +148,13 @@ def labels(segments: Sequence[Segment], cuts: np.ndarray, inches: float) -> tupl
     begins = [float(cuts[-1])] * FLAG_LINES  # of the leftmost text on each line
     for number, one in reversed([*enumerate(segments)]):
         room = (one.end_seconds - one.start_seconds) * inches
-        name, chance = shortened(one.label), f"{one.probability:.0%}"
-        fitting = [text for text in (f"{name} {chance}", name) if inches_of(text) + 0.12 < room]
+        name, chance = shorten_name(one.label), f"{one.probability:.0%}"
+        fitting = [text for text in (f"{name} {chance}", name) if text_inches(text) + 0.12 < room]
         if fitting:
             inside[number] = fitting[0]
             continue
         staff, text = (one.start_seconds + one.end_seconds) / 2, f"{name} {chance}"
-        need = (inches_of(text) + 0.15) / inches
+        need = (text_inches(text) + 0.15) / inches
         leftwards = staff + need > cuts[-1]
         begin = staff - need if leftwards else staff
         for line in range(FLAG_LINES):
@@ -177,9 +177,9 @@ def place_axes(figure: "Figure", bottom: float, height: float) -> "Axes":
 def write_title(figure: "Figure", title: str, more: Sequence[str]) -> None:
     width, height = figure.get_size_inches()
     room = width - LEFT - RIGHT
-    name = shortened(title, room, size=12, weight="bold")
+    name = shorten_name(title, room, size=12, weight="bold")
     figure.text(LEFT / width, 1 - TOP / height, name, weight="bold", fontsize=12, va="top", parse_math=False)
-    words = shortened(" · ".join(part for part in more if part), room)
+    words = shorten_name(" · ".join(part for part in more if part), room)
     figure.text(LEFT / width, 1 - (TOP + 0.25) / height, words, color=TEXT, va="top", parse_math=False)
 
 
@@ -240,7 +240,7 @@ def draw_curves(
         axes.axhline(level, color=GRID, linewidth=0.6, clip_on=False)
     axes.axhline(on, color=TEXT, linewidth=0.8, linestyle=":")
     for k, ink in inks.items():
-        times, heights = thinned(cuts, chances[:, k])
+        times, heights = thin_curve(cuts, chances[:, k])
         axes.fill_between(times, heights, color=ink, alpha=0.1, linewidth=0)
         axes.plot(times, heights, color=ink, linewidth=1.1, clip_on=False)
     axes.set(xlim=(cuts[0], cuts[-1]), ylim=(0, 1), yticks=[0, 0.5, 1], yticklabels=["0%", "50%", "100%"])
@@ -258,7 +258,7 @@ def tick_label(seconds: float) -> str:
     return moment(seconds).removesuffix(".0")
 
 
-def thinned(cuts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def thin_curve(cuts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A curve of steps along the cells, or, where these are many, of the largest value in each group of cells."""
     groups = np.linspace(0, len(values), min(len(values), COLUMNS) + 1).round().astype(int)
     heights = np.maximum.reduceat(values, groups[:-1])
@@ -266,17 +266,17 @@ def thinned(cuts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 @cache
-def shortened(name: str, room: float = NAME, *, size: float = 10, weight: str = "normal") -> str:
+def shorten_name(name: str, room: float = NAME, *, size: float = 10, weight: str = "normal") -> str:
     """The name, or as much of its beginning as `room`, in inches, holds."""
     name = visible(name)
-    if inches_of(name, size=size, weight=weight) <= room:
+    if text_inches(name, size=size, weight=weight) <= room:
         return name
     cuts = (name[:end].rstrip() + "…" for end in range(min(len(name), 400), 0, -1))
-    return next((cut for cut in cuts if inches_of(cut, size=size, weight=weight) <= room), "…")
+    return next((cut for cut in cuts if text_inches(cut, size=size, weight=weight) <= room), "…")
 
 
 @cache
-def inches_of(text: str, *, size: float = 10, weight: str = "normal") -> float:
+def text_inches(text: str, *, size: float = 10, weight: str = "normal") -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 

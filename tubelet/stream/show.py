@@ -25,7 +25,7 @@ def show_plan(config: StreamConfig, predictor: Predictor, footage: Footage, slid
         way = "each window is computed anew (vivit2 would encode each step once)"
     window_seconds, hop_seconds = slide.seconds(slide.window), slide.seconds(slide.hop)
     trained = "" if slide.window == predictor.spec.frames else f", trained on {predictor.spec.frames}"
-    window, hop = rounded(config.window, window_seconds), rounded(config.hop, hop_seconds)
+    window, hop = note_rounding(config.window, window_seconds), note_rounding(config.hop, hop_seconds)
     rows = [
         ("file", str(config.file)),
         ("model", f"{predictor.model.config.family}, {plural(len(predictor.classes), 'class')}; {way}"),
@@ -37,7 +37,7 @@ def show_plan(config: StreamConfig, predictor: Predictor, footage: Footage, slid
     facts("Streaming", rows)
 
 
-def rounded(asked_seconds: float | None, seconds: float) -> str:
+def note_rounding(asked_seconds: float | None, seconds: float) -> str:
     if asked_seconds is None or abs(asked_seconds - seconds) < 1e-6:
         return ""
     return f", {asked_seconds:g} s rounded to whole steps"

@@ -70,12 +70,12 @@ def from_pictures(
     pictures: Iterator[Picture], spec: ClipSpec, *, words: str, block_frames: int, frames: int | None
 ) -> Footage:
     footage = Footage(words, (), frames)
-    crops = ahead(cropped(pictures, spec, block_frames, footage.damaged))
+    crops = read_ahead(crop_blocks(pictures, spec, block_frames, footage.damaged))
     footage.blocks = (to_channels(torch.from_numpy(block).permute(3, 0, 1, 2), spec) for block in crops)
     return footage
 
 
-def cropped(
+def crop_blocks(
     pictures: Iterator[Picture], spec: ClipSpec, block_frames: int, damaged: list[float]
 ) -> Generator[np.ndarray, None, None]:
     """uint8 (T, H, W, 3), T = block_frames but for the last block; an error comes after all that came before it."""
@@ -97,7 +97,7 @@ def cropped(
         yield np.stack(held)
 
 
-def ahead(blocks: Generator[Block, None, None]) -> Iterator[Block]:
+def read_ahead(blocks: Generator[Block, None, None]) -> Iterator[Block]:
     """The same blocks, made by a thread of its own while those before are worked on; a few at most lie waiting.
 
     An error comes where its block would have stood. Closing the iterator stops the thread after the block it is at.

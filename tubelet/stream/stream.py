@@ -20,7 +20,7 @@ from tubelet.stream.show import show_end, show_plan, show_segments
 from tubelet.stream.source import Footage, from_file, from_pipe
 from tubelet.stream.window import Slide, choose_slide, slide_window
 from tubelet.system.console import Bar, bar, clock
-from tubelet.system.exits import code_of
+from tubelet.system.exits import exit_code
 from tubelet.system.text import dumps, plural, visible
 
 __all__ = ["Segment", "Window", "find_segments", "stream_fn", "windows_of_file"]
@@ -89,7 +89,7 @@ def stream_fn(config: StreamConfig) -> int:
         except MediaError as error:
             code, trouble = 3, str(error)
         except KeyboardInterrupt as stop:
-            code, trouble = code_of(stop), "interrupted; what was computed so far is kept"
+            code, trouble = exit_code(stop), "interrupted; what was computed so far is kept"
         seconds = time.monotonic() - begun
         on, off = config.on_probability, config.off_probability
         segments = find_segments(windows, predictor.classes, on=on, off=off, min_seconds=config.min_seconds)

@@ -32,7 +32,7 @@ class SafeConsole(Console):
 
     @property
     def size(self) -> ConsoleDimensions:
-        """Of the terminal; where there is none, so wide that no name is broken, unless COLUMNS says otherwise."""
+        """The terminal's size; where there is none, so wide that no name is broken, unless COLUMNS says otherwise."""
         found = super().size
         return found if self.is_terminal or self._width else ConsoleDimensions(WIDEST, found.height)
 
@@ -50,7 +50,7 @@ console = SafeConsole(highlight=False, markup=False, emoji=False)
 
 @contextmanager
 def only_json_on_stdout() -> Iterator[None]:
-    """Inside, all that is for people goes to stderr."""
+    """Sends all that is for people to stderr while inside."""
     before, console.stderr = console.stderr, True
     try:
         yield
@@ -72,8 +72,8 @@ class Bar:
             self.progress.update(self.task, completed=self.done, words=words)
         elif time.monotonic() - self.said > self.every_seconds:
             self.said = time.monotonic()
-            of = "" if self.total is None else f"/{self.total}"
-            console.print(f"{self.title} {self.done}{of}  {words}", soft_wrap=True)
+            total = "" if self.total is None else f"/{self.total}"
+            console.print(f"{self.title} {self.done}{total}  {words}", soft_wrap=True)
 
     @property
     def left(self) -> str:

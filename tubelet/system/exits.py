@@ -25,8 +25,8 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Inside, SIGTERM raises Terminated; a training catches it by itself."""
+def catch_sigterm() -> Iterator[None]:
+    """Raises Terminated on SIGTERM while inside; a training catches the signal by itself."""
 
     def catch(number: int, frame: object) -> None:
         raise Terminated
@@ -37,7 +37,7 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def handle(catch: Callable[[int, object], None], *numbers: int) -> Iterator[None]:
-    """Inside, `catch` gets these signals; in the main thread alone, where Python allows it."""
+    """Hands these signals to `catch` while inside; in the main thread alone, where Python allows it."""
     if threading.current_thread() is not threading.main_thread():
         numbers = ()
     before = {number: signal.signal(number, catch) for number in numbers}
@@ -48,7 +48,7 @@ def handle(catch: Callable[[int, object], None], *numbers: int) -> Iterator[None
             signal.signal(number, handler)
 
 
-def code_of(stop: KeyboardInterrupt) -> int:
+def exit_code(stop: KeyboardInterrupt) -> int:
     return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
 
 
@@ -61,7 +61,7 @@ def report_error(error: BaseException, *, debug: bool) -> int:
         return PIPE_CLOSED
     if debug:
         traceback.print_exception(error)
-    code, words = what_happened(error, debug=debug)
+    code, words = describe_error(error, debug=debug)
     print(f"tubelet: {visible_lines(words)}", file=sys.stderr)
     try:
         sys.stdout.flush()
@@ -70,11 +70,11 @@ def report_error(error: BaseException, *, debug: bool) -> int:
     return code
 
 
-def what_happened(error: BaseException, *, debug: bool) -> tuple[int, str]:
+def describe_error(error: BaseException, *, debug: bool) -> tuple[int, str]:
     from tubelet.system.errors import environment_error
 
     if isinstance(error, KeyboardInterrupt):
-        return code_of(error), "terminated" if isinstance(error, Terminated) else "interrupted"
+        return exit_code(error), "terminated" if isinstance(error, Terminated) else "interrupted"
     if isinstance(error, ValueError) and is_ours(error):
         return WRONG, str(error)
     if found := environment_error(error):
@@ -82,11 +82,11 @@ def what_happened(error: BaseException, *, debug: bool) -> tuple[int, str]:
     if isinstance(error, OSError) and error.errno in OF_A_NAME and isinstance(error.filename, str | bytes):
         return WRONG, f"{os.fsdecode(error.filename)}: {error.strerror}: check the name"
     words = f"a bug: {''.join(traceback.format_exception_only(error)).strip().splitlines()[0][:300]}"
-    where = "" if debug else f" {kept_traceback(error)}; --debug shows it."
+    where = "" if debug else f" {keep_traceback(error)}; --debug shows it."
     return BUG, f"{words}.{where} Please report it."
 
 
-def kept_traceback(error: BaseException) -> str:
+def keep_traceback(error: BaseException) -> str:
     """Writes what a report of a bug needs into a file, and says where that is."""
     text = [f"tubelet {__version__}, Python {sys.version}, {sys.platform}\n", f"{shlex.join(sys.argv)}\n\n"]
     text += traceback.format_exception(error)
@@ -114,7 +114,7 @@ def is_ours(error: BaseException) -> bool:
 
 
 def drop_stdout() -> None:
-    """What stdout did not take is forgotten, without a complaint at the interpreter's end."""
+    """Forgets the text that stdout did not take, without a complaint at the interpreter's end."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

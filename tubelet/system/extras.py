@@ -5,8 +5,8 @@ from importlib import import_module
 from typing import Any
 
 
-def needed(name: str) -> Any:
-    """A package of the extra "export".
+def import_extra(name: str) -> Any:
+    """Imports a package of the extra "export".
 
     Raises:
         ValueError: it is not installed.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 @contextmanager
-def aside(file: Path) -> Iterator[Path]:
-    """Another name to write to: a crash, a full disk or a power cut leave the old file or the new.
+def write_aside(file: Path) -> Iterator[Path]:
+    """Yields a temporary name to write to: a crash, a full disk or a power cut leave the old file or the new.
 
     Raises OSError; the old file is as it was then.
     """
@@ -26,11 +26,11 @@ def aside(file: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a text file by way of `aside`. Raises OSError."""
+    """Writes a text file by way of `write_aside`. Raises OSError."""
     if path.is_symlink() or (path.exists() and not path.is_file()):  # such as /dev/stdout, which must stay what it is
         path.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
         return
-    with aside(path) as temporary:
+    with write_aside(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
 
 

@@ -1,4 +1,4 @@
-"""How threads of OpenMP wait for each other: awake for a moment, then asleep, so that other work takes no core twice.
+"""The waiting of OpenMP's threads for each other: awake for a moment, then asleep, so that no core is taken twice.
 
 By default they stay awake for long. On a core that another program also uses, a thread that is waited for then stands
 still for as long as the one that waits is awake, and a step takes many times as long instead of twice. The setting is

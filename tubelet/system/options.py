@@ -55,7 +55,7 @@ class Parser(ArgumentParser):
 
 
 def read_command(command: type[T], arguments: Sequence[str], *, name: str) -> T:
-    """What is typed after the name of a command, as its dataclass; --help is answered, and ends the process.
+    """Reads the arguments of a command into its dataclass; --help is answered, and ends the process.
 
     An option is --a-b or --a_b, its values after it or after "="; a switch has --no-a-b, too; after -- there are none.
 
@@ -93,10 +93,10 @@ def hint(flag: str, flags: Sequence[str], name: str) -> str:
 def add_fields(command: type, options: Parser, places: Parser) -> dict[str, str]:
     """Each field of a command becomes an option or a place; returns how options are typed, by their names."""
     options.add_argument("--help", action="help", help="Show this.")
-    docs, hints = docs_of(command), get_type_hints(command, include_extras=True)
+    docs, hints = read_docs(command), get_type_hints(command, include_extras=True)
     written: dict[str, str] = {}
     for field in fields(command):
-        settings, marks = settings_of(hints[field.name])
+        settings, marks = argparse_settings(hints[field.name])
         default, text, flag = field.default, docs[field.name], f"--{field.name}".replace("_", "-")
         if default not in (MISSING, None) and default is not False:
             shown = " ".join(default) if isinstance(default, tuple) else default
@@ -120,8 +120,8 @@ def add_fields(command: type, options: Parser, places: Parser) -> dict[str, str]
     return written
 
 
-def settings_of(hint: Any) -> tuple[dict[str, Any], list[Any]]:
-    """What argparse is told of a type, and what the type is annotated with."""
+def argparse_settings(hint: Any) -> tuple[dict[str, Any], list[Any]]:
+    """The arguments of `add_argument` for a type, and the annotations of the type."""
     if NoneType in get_args(hint):
         (hint,) = (one for one in get_args(hint) if one is not NoneType)
     hint, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
@@ -134,7 +134,7 @@ def settings_of(hint: Any) -> tuple[dict[str, Any], list[Any]]:
     return {"type": str if choices else kind, "nargs": nargs, "choices": choices, "metavar": metavar}, marks
 
 
-def docs_of(command: type) -> dict[str, str]:
+def read_docs(command: type) -> dict[str, str]:
     """The docstring below each field, in one line. Python does not keep them, so they are read from the source."""
     found = {}
     for cls in filter(is_dataclass, reversed(command.__mro__)):

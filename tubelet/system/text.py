@@ -38,7 +38,7 @@ def plural(number: float, noun: str) -> str:
 
 
 def visible_lines(text: object) -> str:
-    """The same for our messages, whose further lines begin with two spaces: these line breaks stay."""
+    """`visible` for our messages, whose further lines begin with two spaces: these line breaks stay."""
     return "\n  ".join(map(visible, str(text).split("\n  ")))
 
 
@@ -49,20 +49,20 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 
 
 def path_cell(path: str) -> str:
-    """ "=1+1.mp4" -> "./=1+1.mp4"; undone by `path_of`, whatever the path."""
+    """ "=1+1.mp4" -> "./=1+1.mp4"; undone by `read_path_cell`, whatever the path."""
     return f"./{path}" if _PATH.match(path) else path
 
 
-def path_of(cell: str) -> str:
+def read_path_cell(cell: str) -> str:
     return cell.removeprefix("./") if _MARKED_PATH.match(cell) else cell
 
 
 def text_cell(text: str) -> str:
-    """ "@home" -> "'@home"; undone by `text_of`, whatever the text."""
+    """ "@home" -> "'@home"; undone by `read_text_cell`, whatever the text."""
     return f"'{text}" if _TEXT.match(text) and not _NUMBER.fullmatch(text) else text
 
 
-def text_of(cell: str) -> str:
+def read_text_cell(cell: str) -> str:
     return cell.removeprefix("'") if _MARKED_TEXT.match(cell) else cell
 
 

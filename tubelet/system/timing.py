@@ -10,7 +10,7 @@ Jobs = Mapping[str, Callable[[], object]]
 now = time.perf_counter  # seconds; a benchmark on a machine that others use, too, may take `time.thread_time` instead
 
 
-def interleaved(
+def time_in_turns(
     jobs: Jobs, *, runs: int = 7, seconds: float = 0.0, after: Callable[[str, float], None] = lambda name, took: None
 ) -> dict[str, list[float]]:
     """Seconds that each of some jobs takes, in turns, so that whatever else the machine does hits all of them alike.

@@ -1,4 +1,4 @@
-"""What lies between logits and what people read: loss, answers, metrics, columns, words. One file for each task."""
+"""Tasks, the piece between logits and people: loss, answers, metrics, columns, words. One file for each task."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How far a figure that was measured on a few clips can be from that of all clips."""
+"""Confidence intervals: the distance of a figure measured on a few clips from that of all clips."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -119,10 +119,10 @@ class MultiLabel(Task):
             return mean_known(ranking.precisions(np.bincount(rows, minlength=len(truth))))
 
         def macro_f1(rows: np.ndarray) -> float:
-            return mean_known(f1_of(truth[rows], said[rows]))
+            return mean_known(f1_scores(truth[rows], said[rows]))
 
         every = np.arange(len(truth))
-        precisions, f1 = ranking.precisions(np.ones(len(truth))), f1_of(truth, said)
+        precisions, f1 = ranking.precisions(np.ones(len(truth))), f1_scores(truth, said)
         hits, answered, support = (truth & said).sum(0), said.sum(0), truth.sum(0)
         rows = [
             {
@@ -227,14 +227,14 @@ class Ranking:
             return np.where(share * self.truth > 0, share * precision, 0.0).sum(0) / hits[-1]
 
 
-def f1_of(truth: np.ndarray, said: np.ndarray) -> np.ndarray:
+def f1_scores(truth: np.ndarray, said: np.ndarray) -> np.ndarray:
     """bool (N, K) each -> F1 of each class, (K,), NaN where it holds nowhere."""
     both, either, support = (truth & said).sum(0), truth.sum(0) + said.sum(0), truth.sum(0)
     return np.where(support > 0, 2 * both / np.maximum(either, 1), np.nan)
 
 
 def best_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Of one class: in the middle between two scores, where F1 is best; truth (N,) 0 or 1, scores (N,)."""
+    """The threshold of one class with the best F1, midway between two scores; truth (N,) 0 or 1, scores (N,)."""
     if truth.sum() < LEAST_EXAMPLES:
         return THRESHOLD
     order = np.argsort(-scores, kind="stable")

@@ -96,9 +96,9 @@ class Regression(Task):
         flat = np.broadcast_to(np.array(self.means), truth.shape)
 
         def mean_r2(rows: np.ndarray) -> float:
-            return mean_known(explained(truth[rows], given[rows]))
+            return mean_known(explained_variance(truth[rows], given[rows]))
 
-        r2 = explained(truth, given)
+        r2 = explained_variance(truth, given)
         rows = [
             {
                 "label": name,
@@ -115,7 +115,7 @@ class Regression(Task):
             failed=failed,
             r2=mean_known(r2),
             interval=group_interval(groups, mean_r2),
-            r2_of_mean=mean_known(explained(truth, flat)),
+            r2_of_mean=mean_known(explained_variance(truth, flat)),
             per_output=rows,
         )
 
@@ -178,7 +178,7 @@ def is_number(text: str) -> bool:
         return False
 
 
-def explained(truth: np.ndarray, given: np.ndarray) -> np.ndarray:
+def explained_variance(truth: np.ndarray, given: np.ndarray) -> np.ndarray:
     """(N, K) each, NaN unknown -> the share of variance explained, R2, (K,); NaN where the truth does not vary."""
     known = ~np.isnan(truth)
     count = known.sum(0)
@@ -193,13 +193,13 @@ def explained(truth: np.ndarray, given: np.ndarray) -> np.ndarray:
 def spearman(truth: np.ndarray, given: np.ndarray) -> float | None:
     """The correlation of ranks, in -1..1, (N,) each; None where one side does not vary."""
     known = ~np.isnan(truth)
-    one, other = (ranks_of(values[known]) for values in (truth, given))
+    one, other = (rank_values(values[known]) for values in (truth, given))
     if not (one.size and one.std() and other.std()):
         return None
     return float(np.corrcoef(one, other)[0, 1])
 
 
-def ranks_of(values: np.ndarray) -> np.ndarray:
+def rank_values(values: np.ndarray) -> np.ndarray:
     """Ranks from 0; equal values share the mean of theirs."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (counts.cumsum() - (counts + 1) / 2)[places]

@@ -1,4 +1,4 @@
-"""What every task has: the piece between a model's logits and what people read.
+"""The interface of a task, the piece between a model's logits and people.
 
 cell of a table -> target -> loss            in training
 logits -> answer -> words, columns           of each clip
@@ -15,7 +15,7 @@ from tubelet.system.text import percent
 
 
 class Results(Protocol):
-    """What was measured on clips that were answered, of which `clips` could be read and `failed` could not.
+    """The figures of clips that were answered, of which `clips` could be read and `failed` could not.
 
     figure: the number that stands for all, 1 where all is right; figure_name: as `to_json` calls it. interval: its
     [low, high] of 95 %. confusion: counts, row label, column answer, where every clip has one of several classes.
@@ -39,7 +39,7 @@ class Results(Protocol):
         """A figure in words, as in "93.1 % right"."""
 
     def baseline(self) -> tuple[str, float]:
-        """What needs no model, in words, and the figure that it reaches."""
+        """The best answer without a model, in words, and the figure that it reaches."""
 
     def facts(self) -> list[tuple[str, str]]:
         """Further figures, name and value."""
@@ -48,7 +48,7 @@ class Results(Protocol):
         """Columns, the first of names, and a row for each output of the model; shares are floats, None unknown."""
 
     def warnings(self) -> list[str]:
-        """What a reader has to be told before he relies on the figures."""
+        """Warnings to read before the figures are relied on."""
         return []
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Task(Protocol):
 
     @classmethod
     def find_fault(cls, cell: str, columns: Sequence[str]) -> str:
-        """What is wrong with a cell, and what to do; "" where nothing is."""
+        """The fault of a cell and its remedy; "" where there is none."""
 
     @classmethod
     def from_cells(cls, cells: Sequence[str], columns: Sequence[str]) -> Self:
@@ -117,7 +117,7 @@ class Task(Protocol):
         return None
 
     def errors(self, targets: Tensor, answers: np.ndarray) -> np.ndarray:
-        """How wrong each of N answers is, (N,): 0 is right, the most misleading has the most."""
+        """Errors (N,) of N answers: 0 is right, the most misleading has the most."""
 
     def columns(self) -> list[str]:
         """Names of the columns of a table that hold an answer."""
@@ -127,7 +127,7 @@ class Task(Protocol):
         """The figures of N > 0 answers; clips of one group, such as one recording, are not independent."""
 
     def describe(self) -> str:
-        """In a few words, for a plan and a card."""
+        """The task in a few words, for a plan and a card."""
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, **{name: list(values) for name, values in vars(self).items()}}

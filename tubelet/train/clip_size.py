@@ -101,8 +101,8 @@ def affordable_side(config: TrainConfig, aspect: float, *, native_px: float, cli
     return max(SMALLEST_PX, side * int(min(short, native_px, LARGEST_PX) // side))
 
 
-def multiple_near(number: float, of: int) -> int:
-    return of * max(1, round(number / of))
+def multiple_near(number: float, step: int) -> int:
+    return step * max(1, round(number / step))
 
 
 def rectangle(aspect: float, *, short: int, multiple: int) -> tuple[int, int]:

@@ -139,7 +139,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "TrainConfig":
-        """What is missing, as in a run of an older version, is at its default. Raises ValueError for unknown keys."""
+        """Settings missing in JSON of an older version are at their default. Raises ValueError for unknown keys."""
         if wrong := sorted(set(values) - {field.name for field in fields(cls)}) or {"data"} - set(values):
             raise ValueError(f"training settings that are unknown or missing: {', '.join(wrong)}")
         settings: dict[str, Any] = dict(values)

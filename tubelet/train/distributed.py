@@ -39,7 +39,7 @@ class Team:
             dist.init_process_group()
             atexit.register(dist.destroy_process_group)  # not before: the next training goes on with the same team
         team = cls(rank, size, torch.device("cpu"))
-        team = replace(team, device=team.together(lambda: find_device(device, local)))
+        team = replace(team, device=team.run_together(lambda: find_device(device, local)))
         if team.device.type == "cuda":
             torch.cuda.set_device(team.device)
         return team
@@ -48,7 +48,7 @@ class Team:
     def first(self) -> bool:
         return self.rank == 0
 
-    def together(self, work: Callable[[], Value]) -> Value:
+    def run_together(self, work: Callable[[], Value]) -> Value:
         """Each process does its own work. If it is wrong in one, none goes on, for the others would wait for ever.
 
         Raises:
@@ -70,10 +70,9 @@ class Team:
             raise Elsewhere(f"process {failed[0]} of {self.size} cannot go on: see what it says")
         return value[0]
 
-    def first_alone(self, work: Callable[[], Value]) -> Value:
-        """What the first process makes of `work`, which the others leave to it, in every process. Raises as `together`
-        does."""
-        made = self.together(lambda: work() if self.first else None)
+    def run_in_first(self, work: Callable[[], Value]) -> Value:
+        """Runs `work` in the first process alone and returns its value in every process. Raises as `run_together`."""
+        made = self.run_together(lambda: work() if self.first else None)
         if self.size == 1:
             return made  # type: ignore[return-value]  # it is the first
         box = [made]

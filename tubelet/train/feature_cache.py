@@ -79,7 +79,7 @@ class Cache:
     def __init__(self, model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles):
         self.model, self.plan, self.run, self.bad = model.eval().to(team.device), plan, run, bad
         self.device = team.device
-        inputs = inputs_of(model, plan)
+        inputs = input_settings(model, plan)
         self.key = hash_encoder(model, **inputs)
         self.folder = (plan.config.cache or run.path.parent / "cached-features") / self.key[:KEY_LENGTH]
         check_same_key(run, self.folder.name, plan)
@@ -107,7 +107,7 @@ class Cache:
         good = [number for number, item in enumerate(items) if item.name not in bad]
         found = {number: kept for number in good if (kept := self.read(items[number], views))}
         todo = [number for number in good if number not in found]
-        making = partial(views_of, plan=plan, views=views)
+        making = partial(make_views, plan=plan, views=views)
         clips = prefetch(making, (items[n] for n in todo), threads=plan.workers, ahead=2 * plan.workers)
         with signals(show=show) as caught, bar(title, len(todo), show=show) as progress, closing(clips):
             for number, given in zip(todo, clips, strict=True):
@@ -153,7 +153,7 @@ class Cache:
         return codes, labels
 
     def file(self, item: Item, views: int) -> Path:
-        """Where the features of an item are: its name changes with the clip, its labels and the number of views."""
+        """The file of an item's features: its name changes with the clip, its labels and the number of views."""
         plan, task = self.plan, self.plan.data.source.task
         swaps = (plan.changes.flipped, plan.changes.reversed) if views else ()
         labels = [item.label, *(None if swap is None else task.swap(item.label, swap) for swap in swaps)]
@@ -194,8 +194,8 @@ def check_same_key(run: Run, key: str, plan: Plan) -> None:
         )
 
 
-def inputs_of(model: SpaceTimeTransformer, plan: Plan) -> dict[str, Any]:
-    """How clips become features, besides the encoder: part of their key."""
+def input_settings(model: SpaceTimeTransformer, plan: Plan) -> dict[str, Any]:
+    """The settings by which clips become features, besides the encoder: part of their key."""
     augmentation = plan.changes.augmentation
     return {
         "clip_spec": plan.spec.to_json(),
@@ -206,7 +206,7 @@ def inputs_of(model: SpaceTimeTransformer, plan: Plan) -> dict[str, Any]:
     }
 
 
-def views_of(item: Item, plan: Plan, views: int) -> Views | BadFile:
+def make_views(item: Item, plan: Plan, views: int) -> Views | BadFile:
     """The centre of an item and `views` varied views of it, (1 + views, C, T, H, W), and the label of each.
 
     The draws depend on the seed, the item and the number of the view alone.

@@ -42,7 +42,7 @@ def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) ->
     plan, team, config, bad = fit.plan, fit.team, fit.plan.config, fit.clips.bad
     weights = fit.best.weights if fit.best else fit.final_weights()
     if isinstance(fit.model, Rest):
-        weights = {**frozen, **fit.model.folded(weights)}
+        weights = {**frozen, **fit.model.fold_statistics(weights)}
     if not team.first:
         return None
     model = SpaceTimeTransformer(plan.model)
@@ -59,7 +59,7 @@ def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) ->
     which = "best" if fit.best else "last"  # of the looks at validation clips, or of the steps
     results["kept"] = {"which": which, "step": step, "epoch": epoch, fit.task.figure_name: score}
     baseline = config.baseline and plan.spec.kind == "video"
-    results["single_frame"] = single_frame(fit, show=show) if baseline else None
+    results["single_frame"] = train_single_frame(fit, show=show) if baseline else None
     results |= {"train_files": bad.train_files, "train_skipped": bad.skipped}
     results["seconds_total"] = time.monotonic() - begun
     results["clips_per_second_predict"] = len(evaluation.answers) / max(seconds, 1e-9)
@@ -114,9 +114,9 @@ def evaluate_split(
     return measure_answers(answers, task, split=split, views=views), time.monotonic() - begun
 
 
-def single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
-    """The same kind of model, trained on one frame of each clip, for as many steps or what time is left: what motion is
-    worth."""
+def train_single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
+    """Trains the same kind of model on one frame of each clip, for as many steps or the time that is left, and measures
+    it: the difference is the worth of motion."""
     plan = fit.plan
     alone = Team(0, 1, fit.team.device)
     torch.manual_seed(plan.config.seed)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.nn.config import ModelConfig
-from tubelet.nn.create import name_of
+from tubelet.nn.create import format_name
 from tubelet.nn.families import IMAGE_FAMILIES, SIZES
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.train.config import TrainConfig
@@ -38,7 +38,7 @@ class Start:
 
 
 def find_start(config: TrainConfig, kind: str) -> Start | None:
-    """What --init names; None without it.
+    """The weights that --init names; None without it.
 
     Raises:
         ValueError: weights that cannot be had, or made for another kind of files; --freeze without weights.
@@ -59,7 +59,7 @@ def find_start(config: TrainConfig, kind: str) -> Start | None:
     model, spec = file.config(), file.about.get("clip_spec")
     start = Start(
         init=config.init,
-        name=name_of(model),
+        name=format_name(model),
         model=model,
         spec=ClipSpec.from_json(spec) if spec else None,
         mean=model.mean * (model.channels // len(model.mean)),

@@ -67,7 +67,7 @@ def train_steps(
             if decision:
                 pace.take(decision)
             if show and step == FIRST_STEPS[-1]:
-                say("pace", pace_words(fit))
+                say("pace", describe_pace(fit))
             if look_due or step == pace.steps:
                 held_score = f" held out {100 * validate_and_log(fit, run, held, recent, writer):.0f}%"
                 patience = plan.config.patience
@@ -86,7 +86,7 @@ def train_steps(
                 saved = time.monotonic()
             if found:
                 try:
-                    team.together(bad.check)
+                    team.run_together(bad.check)
                 except ValueError:  # in every process
                     fit.save(run, recent)
                     raise
@@ -95,7 +95,7 @@ def train_steps(
         fit.run(after=after)
     if show and waits:
         from_files = plan.spec.kind == "video" and isinstance(fit.clips, Clips) and not fit.clips.keep
-        say("data wait", wait_words(waits, from_files=from_files))
+        say("data wait", describe_wait(waits, from_files=from_files))
     if stop:
         raise Stopped(run.path, stop)
 
@@ -109,7 +109,7 @@ def agree(words: list[Word]) -> Word:
 
 
 def count_validations(fit: Fit, held: Clips | Features) -> int:
-    """How often held-out clips are looked at in a training."""
+    """The number of looks at held-out clips in a training."""
     affordable = int(VALIDATION_SHARE * 3 * fit.pace.steps * fit.plan.config.batch / min(len(held), VALIDATION_CLIPS))
     return min(max(affordable, VALIDATIONS[0]), VALIDATIONS[1])
 
@@ -122,12 +122,12 @@ def is_validation_due(fit: Fit, held: Clips | Features) -> bool:
 
 
 def seconds_left(fit: Fit) -> float:
-    """Until the last step, at the pace of the last ones."""
+    """Seconds until the last step, at the pace of the last ones."""
     return fit.pace.step_seconds * (fit.pace.steps - fit.step)
 
 
-def pace_words(fit: Fit) -> str:
-    """How fast the first steps were, how many that makes, and how the time is split."""
+def describe_pace(fit: Fit) -> str:
+    """The pace of the first steps, the number of steps that it allows, and the shares of the time, in words."""
     pace, budget = fit.pace, fit.pace.budget
     epochs = pace.steps * fit.plan.config.batch / len(fit.clips)
     steps = f"{1000 * pace.step_seconds:.0f} ms a step now: {plural(pace.steps, 'step')}, {epochs:.3g} epochs"
@@ -169,8 +169,8 @@ def validate_and_log(fit: Fit, run: Run, held: Clips | Features, recent: list[di
     return score
 
 
-def wait_words(waits: list[tuple[float, float]], *, from_files: bool) -> str:
-    """How much of the training's steps went by waiting for clips; (waited, whole) seconds of each step."""
+def describe_wait(waits: list[tuple[float, float]], *, from_files: bool) -> str:
+    """The share of the training that went by waiting for clips, in words; (waited, whole) seconds of each step."""
     waited, seconds = (sum(column) for column in zip(*waits, strict=True))
     share = waited / max(seconds, 1e-9)
     advice = "; `tubelet prepare` makes a copy that is quicker to read" if from_files and share > WAIT_SHARE else ""
@@ -190,7 +190,7 @@ def summary(recent: list[dict[str, float]], fit: Fit) -> dict[str, float]:
     }
 
 
-def spread(count: int) -> list[int]:
+def spread_evenly(count: int) -> list[int]:
     """The clips, of `count`, that are looked at: evenly chosen where there are many."""
     return np.unique(np.linspace(0, count - 1, min(count, VALIDATION_CLIPS)).round().astype(int)).tolist()
 
@@ -198,7 +198,7 @@ def spread(count: int) -> list[int]:
 @torch.no_grad()
 def validate(fit: Fit, held: Clips | Features) -> tuple[float, float]:
     """Mean loss and score on held-out clips. Those that cannot be read are passed over here, and counted in the end."""
-    chosen = spread(len(held))
+    chosen = spread_evenly(len(held))
     fit.wrapped.eval()
     losses, score, seen = 0.0, 0.0, 0
 

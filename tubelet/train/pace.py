@@ -1,4 +1,4 @@
-"""How far a training is and how many steps it takes: those of its epochs, or those that a budget of time allows.
+"""The progress of a training and its number of steps: those of its epochs, or those that a budget of time allows.
 
 Progress runs from 0 to 1, and the learning rate follows it. With a budget, the number of steps is decided anew every
 few seconds, from how long steps take now and how much time is left; progress goes on from where it is:
@@ -59,12 +59,12 @@ class Budget:
 
     @property
     def after(self) -> float:
-        """What follows the last step."""
+        """Seconds of the work that follows the last step."""
         return self.clips * self.clip_seconds + self.other_seconds
 
     @property
     def left(self) -> float:
-        """For the steps that are left."""
+        """Seconds for the steps that are left."""
         return self.seconds - self.spent - self.looks_seconds - self.after
 
 
@@ -94,8 +94,8 @@ class Pace:
         return sum(self.recent) / max(1, len(self.recent))
 
     def decide(self, step: int, seconds: float) -> Decision | None:
-        """What is decided after `step` steps, the last of which took `seconds`: what was decided there before the run
-        was stopped, or by the clock, which is written down; None where all stays as it is."""
+        """The decision after `step` steps, the last of which took `seconds`: the one made there before the run was
+        stopped, or one by the clock, which is written down; None where all stays as it is."""
         if step > 1:
             self.recent.append(seconds)
         while len(self.recent) > LEAST_RECENT and sum(self.recent) - self.recent[0] > RECENT_SECONDS:

@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def clips_an_item(self) -> float:
-        """How many clips it takes, in the mean, to see a training item whole."""
+        """The number of clips, in the mean, that show a training item whole."""
         span, durations = self.spec.span_seconds, self.data.durations("train")
         return float(np.mean([max(1.0, seconds / span) for seconds in durations])) if span and durations else 1.0
 
@@ -78,7 +78,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     workers = config.workers or min(8, processors())
     data = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show)
     source = data.source
-    patch = patch_of(config, source.kind, device, start)
+    patch = find_patch(config, source.kind, device, start)
     spec, spec_notes = choose_spec(config, data, device, start, patch=patch)
     parse_views(config.views, spec.kind)  # raises for views that the kind does not have
     name, model, model_notes = choose_model(config, spec, len(source.task.names), device, start)
@@ -128,13 +128,13 @@ def balance_note(source: Source, config: TrainConfig) -> list[str]:
     return [f"{most!r} has {many} clips to train on, {least!r} {few}: --balance draws all classes equally often"]
 
 
-def patch_of(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> tuple[int, int]:
+def find_patch(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> tuple[int, int]:
     """Tubelet length and patch side, from the model's name."""
-    match = re.search(r"/(\d+)(?:x(\d+))?$", name_for(config, kind, device, start))
+    match = re.search(r"/(\d+)(?:x(\d+))?$", choose_name(config, kind, device, start))
     return (max(1, int(match[2] or 1)), max(1, int(match[1]))) if match else (1, 1)  # create_model refuses the others
 
 
-def name_for(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> str:
+def choose_name(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> str:
     if start or config.model:
         return start.name if start else str(config.model)
     if kind == "video":
@@ -146,7 +146,7 @@ def choose_model(
     config: TrainConfig, spec: ClipSpec, num_classes: int, device: torch.device, start: Start | None
 ) -> tuple[str, ModelConfig, list[str]]:
     """Name, settings and notes. Raises ValueError for a model that there is not, or that clips do not fit."""
-    name = name_for(config, spec.kind, device, start)
+    name = choose_name(config, spec.kind, device, start)
     embed = config.embed or ("tubelet" if config.init or config.model else "conv")
     settings: dict[str, Any] = {"clip": spec.clip_size, "num_classes": num_classes}
     settings |= {"mean": spec.mean, "std": spec.std}

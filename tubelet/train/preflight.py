@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from tubelet.data.bad_files import BadFile, count_share
-from tubelet.data.health_cache import MANY, Checked
+from tubelet.data.health_cache import MANY, HealthCache
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health
 from tubelet.system.console import bar
@@ -46,7 +46,7 @@ class Data:
         return self.held_out == "test" and bool(self.items("val"))
 
     @property
-    def looked_at(self) -> str:
+    def validation_split(self) -> str:
         """The split that is looked at during training."""
         return "val" if self.items("val") else "test"
 
@@ -68,8 +68,8 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
     Raises:
         ValueError: too many training clips cannot be read, or all of a class, or nothing is left to be held out.
     """
-    healths, trouble = healths_of(source, workers=workers, show=show)
-    faults = {item: fault for item in source.items if (fault := fault_of(item, healths[item.path], source.kind))}
+    healths, trouble = find_healths(source, workers=workers, show=show)
+    faults = {item: fault for item in source.items if (fault := find_fault(item, healths[item.path], source.kind))}
     check_train(source, faults, most_bad)
     check_held_out(source, faults)
     bad = sorted((BadFile(item.name, *fault, item.split) for item, fault in faults.items()), key=lambda one: one.path)
@@ -77,7 +77,7 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
     notes = [trouble] if trouble else []
     if faults:
         without = f"{left_out} left out of training, held-out ones count as wrong"
-        notes.append(f"{plural(len(faults), 'file')} cannot be read: {without}{in_lines(source, faults)}")
+        notes.append(f"{plural(len(faults), 'file')} cannot be read: {without}{list_faults(source, faults)}")
     usable = {path: health for path, health in healths.items() if health.usable}
     if damaged := [health for health in usable.values() if not health.ok]:
         lost, frames = sum(health.bad_frames for health in damaged), sum(health.frames for health in damaged)
@@ -89,9 +89,9 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
     return Data(source=kept, healths=usable, bad=tuple(bad), notes=(*source.notes, *notes))
 
 
-def healths_of(source: Source, *, workers: int, show: bool) -> tuple[dict[str, Health], str]:
-    """By `Item.path`, in the order of the items; and what kept us from remembering those of many files."""
-    checked = Checked.open(source.root)
+def find_healths(source: Source, *, workers: int, show: bool) -> tuple[dict[str, Health], str]:
+    """Health by `Item.path`, in the order of the items; and why those of many files could not be saved, or ""."""
+    checked = HealthCache.open(source.root)
     paths = [*dict.fromkeys(item.path for item in source.items)]
     healths: dict[str, Health] = {}
     many = len(paths) >= MANY
@@ -102,8 +102,8 @@ def healths_of(source: Source, *, workers: int, show: bool) -> tuple[dict[str, H
     return healths, checked.save() if many else ""
 
 
-def fault_of(item: Item, health: Health, kind: str) -> tuple[str, str] | None:
-    """Code and message; None for an item that can be used."""
+def find_fault(item: Item, health: Health, kind: str) -> tuple[str, str] | None:
+    """Code and message of an item's fault; None for an item that can be used."""
     if not health.usable:
         return health.code, health.message
     if kind != "sound" and health.kind != kind:  # sound may come from a video
@@ -120,7 +120,7 @@ def fault_of(item: Item, health: Health, kind: str) -> tuple[str, str] | None:
 def check_train(source: Source, faults: dict[Item, tuple[str, str]], most_bad: float) -> None:
     train = [item for item in source.items if item.split == "train"]
     bad = sum(item in faults for item in train)
-    listing = in_lines(source, {item: fault for item, fault in faults.items() if item.split == "train"})
+    listing = list_faults(source, {item: fault for item, fault in faults.items() if item.split == "train"})
     what = f"{source.root}: {bad} of {len(train)} training files cannot be read"
     classes_in = source.task.classes_in
     whole = {name for item in train if item not in faults for name in classes_in(item.label)}
@@ -141,11 +141,11 @@ def check_held_out(source: Source, faults: dict[Item, tuple[str, str]]) -> None:
     for split in sorted(held_out):
         if not any(item.split == split and item not in faults for item in source.items):
             raise ValueError(
-                f"{source.root}: none of the {split} clips can be read: repair them{in_lines(source, faults)}"
+                f"{source.root}: none of the {split} clips can be read: repair them{list_faults(source, faults)}"
             )
 
 
-def in_lines(source: Source, faults: dict[Item, tuple[str, str]]) -> str:
+def list_faults(source: Source, faults: dict[Item, tuple[str, str]]) -> str:
     """The first faults, each on a line of its own, and how many more there are."""
     lines = [f"\n  {visible(f'{source.root / item.path}: {message}')}" for item, (_, message) in faults.items()]
     more = f"\n  and {len(lines) - SHOWN} more; `tubelet check` names them all" if len(lines) > SHOWN else ""

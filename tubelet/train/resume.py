@@ -12,7 +12,7 @@ from tubelet.runs.run import BAD_FILES, CARD, FEATURES, METRICS, MODEL, SPLIT, R
 from tubelet.tasks import find_task
 from tubelet.train.config import CHOSEN, MAY_CHANGE, TrainConfig
 from tubelet.train.plan import Plan
-from tubelet.train.show import info_of, learned_of, plan_rows
+from tubelet.train.show import count_learned, describe_config, plan_rows
 from tubelet.version import __version__
 from tubelet.weights.settings import read_config
 
@@ -55,7 +55,7 @@ def open_run(plan: Plan, run: Run) -> Run:
     for name in (METRICS, FEATURES, BAD_FILES):
         (run.path / name).unlink(missing_ok=True)
     in_words = [f"{name}: {value}" for name, value in plan_rows(plan, run)]
-    run.begin({**settings_of(plan), "plan": in_words})
+    run.begin({**collect_settings(plan), "plan": in_words})
     write_table(run.path / SPLIT, plan.data.source.items)
     return run
 
@@ -77,7 +77,7 @@ def is_begun(plan: Plan, run: Run) -> bool:
 
 def checkpoint_bytes(plan: Plan) -> int:
     """Weights that learn, two moments of each, and their average where there is one, in float32."""
-    learned = learned_of(plan.model)[0] if plan.config.freeze else info_of(plan.model).parameters
+    learned = count_learned(plan.model)[0] if plan.config.freeze else describe_config(plan.model).parameters
     return 4 * learned * (3 + bool(plan.config.ema))
 
 
@@ -89,7 +89,7 @@ def next_run(base: Path) -> Run:
 
 def check_same(plan: Plan, run: Run, old: dict[str, Any]) -> None:
     """Raises ValueError unless a run of the config.json `old` can go on with the data and settings of now."""
-    new = json.loads(json.dumps({**settings_of(plan), "plan": plan.notes}))
+    new = json.loads(json.dumps({**collect_settings(plan), "plan": plan.notes}))
     if old["data"].get("fingerprint") != new["data"]["fingerprint"]:
         root = old["data"].get("root")
         raise ValueError(f"{run.path} belongs to other data ({root}, or its files have changed): choose another --out")
@@ -118,7 +118,7 @@ def compared_settings(settings: dict[str, Any]) -> dict[str, Any]:
     return {**asked, **named, **model, **spec}
 
 
-def settings_of(plan: Plan) -> dict[str, Any]:
+def collect_settings(plan: Plan) -> dict[str, Any]:
     """config.json, but for the plan in words."""
     return {
         "tubelet": __version__,

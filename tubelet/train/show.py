@@ -26,11 +26,11 @@ FACTS_SHOWN = 2  # of a task's further figures
 
 def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
     spec, config = plan.spec, plan.config
-    info = info_of(plan.model, **config.regularisation)
+    info = describe_config(plan.model, **config.regularisation)
     part = config.batch // config.accumulate
     # weights, gradients and two moments in float32, activations of one part of the batch
     memory = 16 * info.parameters + info.activation_bytes * part // (2 if plan.bfloat16 else 1)
-    learned, learns = learned_of(plan.model)
+    learned, learns = count_learned(plan.model)
     if config.freeze:
         memory = 16 * learned + 4 * (info.parameters - learned)
     splits = ", ".join(f"{len(plan.data.items(split))} {split}" for split in plan.data.counts())
@@ -60,7 +60,7 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
 
 
 @cache
-def info_of(config: ModelConfig, **regularisation: Any) -> Info:
+def describe_config(config: ModelConfig, **regularisation: Any) -> Info:
     with torch.device("meta"):
         model = SpaceTimeTransformer(config)
     regularise(model, **regularisation)
@@ -68,28 +68,28 @@ def info_of(config: ModelConfig, **regularisation: Any) -> Info:
 
 
 @cache
-def learned_of(model: ModelConfig) -> tuple[int, str]:
+def count_learned(model: ModelConfig) -> tuple[int, str]:
     """Parameters that learn with a frozen encoder, and what they are."""
     with torch.device("meta"):
         rest = Rest(SpaceTimeTransformer(model))
     return sum(parameter.numel() for parameter in rest.parameters()), rest.what
 
 
-def length_of(train: dict[str, Any]) -> str:
-    """How long a training of these settings is, in words."""
+def describe_length(train: dict[str, Any]) -> str:
+    """The length of a training of these settings, in words."""
     return plural(train["epochs"], "epoch") if train["epochs"] else plural(train["minutes"], "minute")
 
 
 def other_length(plan: Plan, run: Run) -> list[str]:
     """A note where another length is asked for than the one that a run was begun with, which stays."""
-    begun, asked = length_of(run.config["train"]), length_of(plan.config.to_json())
+    begun, asked = describe_length(run.config["train"]), describe_length(plan.config.to_json())
     return [f"with {begun}, as it was begun, not {asked}: that takes another --out"] if asked != begun else []
 
 
 def print_plan(plan: Plan, run: Run, team: Team) -> None:
     rows = plan_rows(plan, run)
     config = plan.config
-    length = length_of(run.config["train"])  # of a run that goes on, as it was begun
+    length = describe_length(run.config["train"])  # of a run that goes on, as it was begun
     where = str(team.device) + (f" x {team.size} processes" if team.size > 1 else "")
     split = "" if run.config["train"]["epochs"] else ", of which start, training and evaluation take their part"
     rows.insert(5, ("time", f"{length} on {where}{split}"))
@@ -106,8 +106,8 @@ def print_results(run: Finished) -> None:
     if summary.failed:
         rows.append(("unreadable", f"{plural(summary.failed, f'more {run.noun}')}; see {BAD_FILES}"))
     if results["train_skipped"]:
-        of = f"{results['train_skipped']} of {results['train_files']} training files could not be read"
-        rows.append(("skipped", f"{of}; see {BAD_FILES}"))
+        skipped = f"{results['train_skipped']} of {results['train_files']} training files could not be read"
+        rows.append(("skipped", f"{skipped}; see {BAD_FILES}"))
     rows += freeze_rows(summary, results)
     facts("Result", rows)
     if summary.interval[0] <= max(figure for _, figure in run.baselines):
@@ -117,7 +117,7 @@ def print_results(run: Finished) -> None:
 
 
 def freeze_rows(summary: Results, results: dict[str, Any]) -> list[tuple[str, str]]:
-    """What learned and what freezing the rest costs, if it was measured."""
+    """The layers that learned, and the cost of freezing the rest, if it was measured."""
     frozen = results["frozen"]
     if frozen is None:
         return []

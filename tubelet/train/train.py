@@ -29,7 +29,7 @@ from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.feature_cache import Cache, Features
 from tubelet.train.finish import finish, measure
-from tubelet.train.loop import spread, train_steps
+from tubelet.train.loop import spread_evenly, train_steps
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.resume import find_run, next_run, open_run
@@ -71,12 +71,12 @@ def train_fn(
                 "--freeze keeps features for later, and cannot tell a user_augmentation from another: leave it"
             )
         show = show and team.first
-        plan = team.together(lambda: settle(config, team, show=show))
+        plan = team.run_together(lambda: settle(config, team, show=show))
         plan = replace(plan, changes=replace(plan.changes, user=user_augmentation))
         with ExitStack() as to_the_end:
-            run = team.first_alone(lambda: find_run(config))
-            team.first_alone(lambda: to_the_end.enter_context(hold(run.path)))
-            run = team.first_alone(lambda: open_run(plan, run))
+            run = team.run_in_first(lambda: find_run(config))
+            team.run_in_first(lambda: to_the_end.enter_context(hold(run.path)))
+            run = team.run_in_first(lambda: open_run(plan, run))
             train(plan, run, team, begun=begun, show=show)
         return run.path
     except Exception as error:
@@ -93,11 +93,11 @@ def train(plan: Plan, run: Run, team: Team, *, begun: float, show: bool) -> None
         print_plan(plan, run, team)
     checkpoint, notes = run.newest_checkpoint()
     init = config.freeze or not checkpoint
-    model = team.together(lambda: new_model(plan, run, team, init=init, show=show))
-    get = features_of if config.freeze else clips_of
-    bad = team.together(lambda: bad_files(plan, run, team, show=show))
-    budget = budget_of(run.config["train"], plan, begun)
-    train_clips, held_clips = team.together(lambda: get(model, plan, run, team, bad, budget, show=show))
+    model = team.run_together(lambda: new_model(plan, run, team, init=init, show=show))
+    get = load_features if config.freeze else make_clips
+    bad = team.run_together(lambda: bad_files(plan, run, team, show=show))
+    budget = make_budget(run.config["train"], plan, begun)
+    train_clips, held_clips = team.run_together(lambda: get(model, plan, run, team, bad, budget, show=show))
     pace = Pace(most_steps(plan, train_clips), budget=budget, file=run.pace_file if team.first else None)
     learner: SpaceTimeTransformer | Rest = model
     if isinstance(train_clips, Features):
@@ -109,7 +109,7 @@ def train(plan: Plan, run: Run, team: Team, *, begun: float, show: bool) -> None
     if checkpoint:
         average, best = bool(config.ema), "best" in checkpoint.state
         what = str(run.path)
-        team.together(lambda: check_fits(checkpoint.tensors, fit.model, average=average, best=best, what=what))
+        team.run_together(lambda: check_fits(checkpoint.tensors, fit.model, average=average, best=best, what=what))
         fit.resume(checkpoint.step, checkpoint.tensors, checkpoint.state)
         recent = [rename_score(figures, "right") for figures in checkpoint.state.get("recent", [])]
         about = "about " if budget else ""
@@ -198,13 +198,13 @@ def new_model(plan: Plan, run: Run, team: Team, *, init: bool, show: bool) -> Sp
     return model
 
 
-def features_of(
+def load_features(
     model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles, budget: Budget | None, *, show: bool
 ) -> tuple[Features, Features]:
-    """What the encoder of a model makes of the clips to train on, and of those that are looked at meanwhile."""
-    cache, held = Cache(model, plan, run, team, bad), plan.data.items(plan.data.looked_at)
+    """Features of the clips to train on, and of the held-out clips that are looked at meanwhile."""
+    cache, held = Cache(model, plan, run, team, bad), plan.data.items(plan.data.validation_split)
     train = cache.load(plan.data.items("train"), views=plan.config.freeze_views, title="features", show=show)
-    looked_at = cache.load([held[i] for i in spread(len(held))], views=0, title="held out", show=show)
+    looked_at = cache.load([held[i] for i in spread_evenly(len(held))], views=0, title="held out", show=show)
     bad.announce(bad.unannounced())
     bad.check()
     if budget:  # looks are at features, the evaluation is of files
@@ -216,7 +216,7 @@ def features_of(
     return train, looked_at
 
 
-def clips_of(
+def make_clips(
     model: SpaceTimeTransformer, plan: Plan, run: Run, team: Team, bad: BadFiles, budget: Budget | None, *, show: bool
 ) -> tuple[Clips, Clips]:
     """Clips to train on and held-out ones. Where frames are kept in memory, files are decoded now, so that training
@@ -225,7 +225,7 @@ def clips_of(
     source = plan.data.source
     train, held = (
         Clips(source.root, plan.data.items(split), source.task, plan.spec, keep=plan.keep, bad=bad)
-        for split in ("train", plan.data.looked_at)
+        for split in ("train", plan.data.validation_split)
     )
 
     def read_train(number: int) -> None:
@@ -237,7 +237,7 @@ def clips_of(
             held.centre(number)
 
     # held-out ones first: a look that has to read them would be taken for what all looks cost
-    todo = [(read_held, number) for number in spread(len(held))] if plan.keep else []
+    todo = [(read_held, number) for number in spread_evenly(len(held))] if plan.keep else []
     todo += [(read_train, number) for number in range(len(train)) if not train.is_bad(number)] if plan.keep else []
     reading = prefetch(lambda one: one[0](one[1]), todo, threads=plan.workers, ahead=4 * plan.workers)
     with bar("reading", len(todo), show=show) as progress, closing(reading):
@@ -257,7 +257,7 @@ def clips_of(
     return train, held
 
 
-def budget_of(train: dict[str, Any], plan: Plan, begun: float) -> Budget | None:
+def make_budget(train: dict[str, Any], plan: Plan, begun: float) -> Budget | None:
     """The time that a run was begun with; None where it goes by epochs."""
     if train["epochs"] is not None:
         return None
@@ -267,8 +267,8 @@ def budget_of(train: dict[str, Any], plan: Plan, begun: float) -> Budget | None:
 
 
 def most_steps(plan: Plan, clips: Clips | Features) -> int:
-    """Of the epochs asked for; else of as many as make sense, in which each part of a long item is seen as often as a
-    short one."""
+    """Steps of the epochs asked for; else of as many as make sense, in which each part of a long item is seen as often
+    as a short one."""
     config, per_epoch = plan.config, len(clips) / plan.config.batch
     if config.epochs is not None:
         return max(1, round(config.epochs * per_epoch))

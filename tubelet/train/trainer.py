@@ -88,7 +88,7 @@ class Fit:
         try:
             while self.step < self.pace.steps:
                 begun = time.perf_counter()
-                parts = self.team.together(lambda: [next(batches) for _ in range(self.plan.config.accumulate)])
+                parts = self.team.run_together(lambda: [next(batches) for _ in range(self.plan.config.accumulate)])
                 waited = time.perf_counter() - begun
                 figures = self.take_step(parts)
                 seconds = time.perf_counter() - begun
@@ -109,10 +109,10 @@ class Fit:
 
     def batch(self, first: int) -> tuple[Tensor, Tensor]:
         """Clips `first` and following of the endless stream: (B, C, T, H, W), targets (B, ...)."""
-        chosen = [self.drawn(position) for position in range(first, first + self.part)]
+        chosen = [self.draw_clip(position) for position in range(first, first + self.part)]
         return torch.stack([clip for clip, _ in chosen]), self.task.targets([label for _, label in chosen])
 
-    def drawn(self, position: int) -> tuple[Tensor, str]:
+    def draw_clip(self, position: int) -> tuple[Tensor, str]:
         """The clip at a position of the endless stream and its label.
 
         The place of one that cannot be read is taken by the next of the epoch that can, varied otherwise than in its
@@ -125,14 +125,14 @@ class Fit:
         skips = 0
         while True:
             self.clips.bad.check()
-            number, epoch = self.shuffled(position, skips=skips)
+            number, epoch = self.find_clip(position, skips=skips)
             rng = np.random.default_rng([self.plan.config.seed, epoch, number] + ([skips] if skips else []))
             found = self.clips.random(number, self.plan.changes, rng, single_frame=self.single_frame)
             if found is not None:
                 return found
             skips += 1
 
-    def shuffled(self, position: int, *, skips: int = 0) -> tuple[int, int]:
+    def find_clip(self, position: int, *, skips: int = 0) -> tuple[int, int]:
         """The clip at a position of the endless stream, in which every epoch has its own order, and its epoch; or the
         clip `skips` places further in that order, whose end its beginning follows."""
         epoch, place = divmod(position, len(self.clips))
@@ -144,9 +144,9 @@ class Fit:
         make = balanced_order if self.plan.config.balance else shuffled_order
         return make(self.clips.targets, seed=self.plan.config.seed, epoch=epoch)
 
-    def taken(self, position: int) -> int:
+    def find_readable(self, position: int) -> int:
         """The clip that is learned from at a position, once the bad ones are known."""
-        numbers = (self.shuffled(position, skips=skips)[0] for skips in count())
+        numbers = (self.find_clip(position, skips=skips)[0] for skips in count())
         return next(number for number in numbers if not self.clips.is_bad(number))
 
     def take_step(self, parts: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
@@ -168,9 +168,9 @@ class Fit:
             loss_sum += loss.detach()
             score += self.task.score(logits.detach().float(), targets.to(device)).sum()
         loss_value = loss_sum.item() / len(parts)
-        norm = whole(nn.utils.clip_grad_norm_(self.wrapped.parameters(), config.clip_grad or math.inf)).item()
+        norm = gather_whole(nn.utils.clip_grad_norm_(self.wrapped.parameters(), config.clip_grad or math.inf)).item()
         if not math.isfinite(norm):  # in all processes, whose gradients are the same: none is left waiting
-            self.team.together(lambda: self.give_up(loss_value, norm))
+            self.team.run_together(lambda: self.give_up(loss_value, norm))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.update_average()
@@ -178,7 +178,7 @@ class Fit:
 
     def give_up(self, loss: float, norm: float) -> None:
         items, first = self.plan.data.items("train"), self.step * self.plan.config.batch
-        names = dict.fromkeys(items[self.taken(first + i)].name for i in range(self.plan.config.batch))
+        names = dict.fromkeys(items[self.find_readable(first + i)].name for i in range(self.plan.config.batch))
         saved, anew = "none yet", ""
         if self.saved_step is not None:
             saved, anew = f"that of step {self.saved_step}", " with another --out"
@@ -198,7 +198,7 @@ class Fit:
             rng = np.random.default_rng([config.seed, self.step])
             shares = rng.beta(config.mixup, config.mixup, config.batch // 2)  # for the batch, however it is shared out
             first = (part * team.size + team.rank) * self.part // 2
-            clips, targets = mix_pairs(model.normalised(clips), targets, shares[first : first + self.part // 2])
+            clips, targets = mix_pairs(model.normalise(clips), targets, shares[first : first + self.part // 2])
         with self.autocast():
             logits = self.wrapped(clips)
         return logits, self.task.loss(logits.float(), targets)
@@ -215,14 +215,14 @@ class Fit:
             self.average[name].lerp_(value.detach(), 1 - decay)
 
     def tensors(self) -> tuple[Tensors, dict[str, Any]]:
-        """All that is needed to go on, by name; every process must call this, the first one gets it."""
+        """The tensors of a checkpoint by name; every process must call this, the first one gets them."""
         tensors = {f"model.{name}": value for name, value in whole_weights(self.wrapped).items()}
         state_dict, options = import_state_dict()
         optimizer = state_dict.get_optimizer_state_dict(self.wrapped, self.optimizer, options=options)
         moments: dict[str, dict[str, Tensor]] = optimizer.get("state", {})
-        tensors |= {f"optimizer.{name}.{key}": value for name, of in moments.items() for key, value in of.items()}
+        tensors |= {f"optimizer.{name}.{key}": value for name, one in moments.items() for key, value in one.items()}
         if self.average is not None:
-            tensors |= {f"average.{name}": whole(value) for name, value in self.average.items()}
+            tensors |= {f"average.{name}": gather_whole(value) for name, value in self.average.items()}
         state: dict[str, Any] = {"steps": self.pace.steps, "decision": asdict(self.pace.decision)}
         if self.best:
             tensors |= {f"best.{name}": value for name, value in self.best.weights.items()}
@@ -240,7 +240,7 @@ class Fit:
         def write() -> str:
             return run.try_checkpoint(self.step, tensors, state, last=last) if self.team.first else ""
 
-        missed = self.team.together(write)
+        missed = self.team.run_together(write)
         if not missed:
             self.saved_step = self.step
         return missed
@@ -271,7 +271,7 @@ class Fit:
     def final_weights(self) -> Tensors:
         """The weights as they are now: the average where there is one. Every process must call this."""
         if self.average is not None:
-            return {name: whole(value).cpu() for name, value in self.average.items()}
+            return {name: gather_whole(value).cpu() for name, value in self.average.items()}
         return whole_weights(self.wrapped)
 
 
@@ -343,7 +343,7 @@ def import_state_dict() -> tuple[Any, Any]:
     return state_dict, state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def whole(value: Tensor) -> Tensor:
+def gather_whole(value: Tensor) -> Tensor:
     """A tensor of which each process may hold a part, as a whole."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
@@ -363,8 +363,8 @@ def shuffled_order(targets: Tensor, *, seed: int, epoch: int) -> np.ndarray:
 
 
 def balanced_order(targets: Tensor, *, seed: int, epoch: int) -> np.ndarray:
-    """As many clips, (N,), every class as often as the others, of classes (N,): the clips of each are gone through in
-    turn, those of rare ones several times in an epoch, those of frequent ones over several epochs."""
+    """Classes (N,) -> clips (N,), every class as often as the others: the clips of each are gone through in turn, those
+    of rare ones several times in an epoch, those of frequent ones over several epochs."""
     by_clip, chosen = targets.numpy(), []
     classes = np.unique(by_clip)
     for number, label in enumerate(classes.tolist()):

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.system.files import aside
+from tubelet.system.files import write_aside
 from tubelet.weights.formats.json_file import parse
 from tubelet.weights.formats.safetensors_file import Header, check_header, load_checked
 from tubelet.weights.settings import read_config
@@ -56,7 +56,7 @@ def save(
 
 def write_tensors(file: Path, tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
     """Writes tensors and a JSON header: whole or not at all."""
-    with aside(file) as temporary:
+    with write_aside(file) as temporary:
         save_file(tensors, temporary, metadata={"tubelet": json.dumps(header)})
         check_header(temporary)  # what is written here can be read here
         os.umask(umask := os.umask(0))  # the only way to ask for it
@@ -192,13 +192,13 @@ def load_strict(model: SpaceTimeTransformer, tensors: dict[str, torch.Tensor], *
 
 
 def not_finite(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[str]:
-    """Those of the tensors given that are not finite in the dtype of a model's own."""
+    """The tensors given that are not finite in the dtype of a model's own."""
     names = [name for name in own if name in given and not torch.isfinite(given[name].to(own[name].dtype)).all()]
     return [f"not finite: {name}" for name in names]
 
 
 def misfits(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[str]:
-    """What is wrong with the names, shapes and dtypes of tensors given for those of a model."""
+    """The faults in names, shapes and dtypes of tensors given for those of a model."""
     problems = [f"missing: {name} {tuple(own[name].shape)}" for name in own if name not in given]
     problems += [f"unknown: {name} {tuple(given[name].shape)}" for name in given if name not in own]
     for name in [name for name in own if name in given]:

@@ -33,7 +33,7 @@ DEFAULTS: Json = (
 
 
 def upgrade(values: Json) -> Json:
-    """The same settings as `ModelConfig.to_json` writes them.
+    """Settings of 0.1.0 -> the same settings as `ModelConfig.to_json` writes them.
 
     Raises:
         ValueError: an unknown or missing key, an unknown family, or settings that it does not have.

@@ -21,37 +21,37 @@ class AudioMae(Vit):
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
         if theirs.root(BACKBONE):
             raise ValueError("AudioMAE has no ResNet before its patches, and these weights have: take dialect='timm'")
-        stride = None if given.stride is None else swapped(given.stride)
-        return turned(super().config(theirs, replace(given, clip=swapped(given.clip), stride=stride)))
+        stride = None if given.stride is None else swap_size(given.stride)
+        return turn_config(super().config(theirs, replace(given, clip=swap_size(given.clip), stride=stride)))
 
     def allowed(self, config: ModelConfig) -> Allowed:
         return super().allowed(config) | {"embed": ("tubelet",)}
 
     def map_tensors(self, link: Link, config: ModelConfig) -> None:
-        """As timm does, with height and width of kernel and table exchanged on our side."""
+        """Moves every tensor as timm does, with height and width of kernel and table exchanged on our side."""
         if not link.reading:
-            link.source |= {name: flipped(link.source[name]) for name in (KERNEL, TABLE)}
-        super().map_tensors(link, turned(config))
+            link.source |= {name: flip_tensor(link.source[name]) for name in (KERNEL, TABLE)}
+        super().map_tensors(link, turn_config(config))
         if link.reading:
-            link.result |= {name: flipped(link.result[name]) for name in (KERNEL, TABLE)}
+            link.result |= {name: flip_tensor(link.result[name]) for name in (KERNEL, TABLE)}
 
     def read_settings(self, config: Json, preprocessor: Json) -> Settings:
-        """In timm's words; the clip turned, and the mean and deviation of AudioSet."""
+        """Settings in timm's words; the clip turned, and the mean and deviation of AudioSet."""
         settings = super().read_settings(config, preprocessor)
-        clip = settings.clip and swapped(settings.clip)
+        clip = settings.clip and swap_size(settings.clip)
         return replace(settings, clip=clip, mean=AUDIOSET_MEAN, std=AUDIOSET_STD)
 
 
-def turned(config: ModelConfig) -> ModelConfig:
-    config = config.with_embed(patch=swapped(config.embed.patch), stride=swapped(config.embed.stride))
-    return replace(config, clip=swapped(config.clip))
+def turn_config(config: ModelConfig) -> ModelConfig:
+    config = config.with_embed(patch=swap_size(config.embed.patch), stride=swap_size(config.embed.stride))
+    return replace(config, clip=swap_size(config.clip))
 
 
-def swapped(size: tuple[int, int, int]) -> tuple[int, int, int]:
+def swap_size(size: tuple[int, int, int]) -> tuple[int, int, int]:
     return size[0], size[2], size[1]
 
 
-def flipped(tensor: Tensor) -> Tensor:
+def flip_tensor(tensor: Tensor) -> Tensor:
     """A kernel (D, C, t, h, w) or a table (t, h, w, D) with h and w exchanged."""
     return tensor.transpose(*((3, 4) if tensor.ndim == 5 else (1, 2))).contiguous()
 

@@ -13,8 +13,8 @@ Kind = Literal["video", "image", "sound"]
 
 @dataclass(frozen=True)
 class Video:
-    """A published video model took every `step`-th frame of files of so many frames a second, short side resized to
-    `box_px` for a crop of 224 px. `why`: where these numbers are from."""
+    """The input of a published video model: every `step`-th frame of files of so many frames a second, short side
+    resized to `box_px` for a crop of 224 px. `why`: where these numbers are from."""
 
     step: int
     frames_per_second: int
@@ -50,11 +50,11 @@ class Dialect:
         raise NotImplementedError
 
     def read_settings(self, config: Json, preprocessor: Json) -> Settings:
-        """What config.json and preprocessor_config.json beside the weights say."""
+        """The settings that config.json and preprocessor_config.json beside the weights say."""
         return Settings()
 
     def video(self, frames: int) -> Video | None:
-        """How models of so many frames saw their files, where that is known."""
+        """The frame rate and size at which models of so many frames saw their files, where that is known."""
         return None
 
     def check_supported(self, config: ModelConfig) -> None:

@@ -10,7 +10,7 @@ from tubelet.weights.dialects.dialect import Allowed, Video
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.scenic import VIVIT
 from tubelet.weights.dialects.settings import Given, Json, Settings, sound_settings, video_settings
-from tubelet.weights.dialects.vit import ENCODER, TABLE, Names, VitDialect, first_stage, grid_for
+from tubelet.weights.dialects.vit import ENCODER, TABLE, Names, VitDialect, first_stage, position_grid
 
 # what transformers 4 has in memory, and every version writes
 ON_DISK = Names(
@@ -32,7 +32,7 @@ AUDIOSET_MEAN, AUDIOSET_STD = (-4.2677393,), (2 * 4.5689974,)  # AST divides by 
 
 
 class HuggingFace(VitDialect):
-    """What Hugging Face's models have in common."""
+    """Base of the dialects of Hugging Face's models."""
 
     kernel = "embeddings.patch_embeddings.projection"
     tokens: tuple[str, ...] = ("embeddings.cls_token",)
@@ -62,7 +62,7 @@ class Vivit(HuggingFace):
         link.leave(f"{root}pooler.", "the classifier does not use it")
 
     def read_settings(self, config: Json, preprocessor: Json) -> Settings:
-        """But for mean and std: its processor normalises twice, and published weights were not trained so."""
+        """Settings but for mean and std: its processor normalises twice, and published weights were not trained so."""
         return replace(video_settings("vivit", config, preprocessor), mean=None, std=None)
 
     def video(self, frames: int) -> Video:
@@ -91,8 +91,8 @@ class VideoMae(HuggingFace):
         return super().allowed(config) | own | {"eps": (1e-12,), "pool_eps": (1e-5,)}
 
     def map_positions(self, link: Link, config: ModelConfig, root: str) -> None:
-        """Their positions are computed, not stored: put in while reading, checked while writing."""
-        grid = grid_for(config)
+        """Positions are computed by them, not stored: put in while reading, checked while writing."""
+        grid = position_grid(config)
         table = sincos_by_number(grid.size, first_stage(config).dim).view(*grid, -1)
         if link.reading:
             link.result[TABLE] = table

@@ -12,7 +12,7 @@ from tubelet.weights.dialects.audiomae import AUDIOMAE
 from tubelet.weights.dialects.dialect import Dialect
 from tubelet.weights.dialects.huggingface import HF_AST, HF_VIDEOMAE, HF_VIVIT
 from tubelet.weights.dialects.metatransformer import METATRANSFORMER
-from tubelet.weights.dialects.rename import Array, ForeignState, Link, Move, wrapper_of
+from tubelet.weights.dialects.rename import Array, ForeignState, Link, Move, find_wrapper
 from tubelet.weights.dialects.scenic import SCENIC
 from tubelet.weights.dialects.settings import Given, Settings
 from tubelet.weights.dialects.timesformer import HF_TIMESFORMER, TIMESFORMER
@@ -42,7 +42,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Taken:
+class Conversion:
     """A model made from foreign weights, ready to run (eval mode), and the account of their tensors."""
 
     model: SpaceTimeTransformer
@@ -51,7 +51,7 @@ class Taken:
 
 def recognise(names: Collection[str]) -> str:
     """The dialect that tensors of these names are in. Raises ValueError: none that we know."""
-    wrapper = wrapper_of(names)
+    wrapper = find_wrapper(names)
     for name, dialect in DIALECTS.items():
         if any(wrapper + mark in names for mark in dialect.fingerprint):
             return name
@@ -94,7 +94,7 @@ def from_reference(
     return read_reference(Source(state=state, dialect=find_dialect(dialect), given=given)).model
 
 
-def read_reference(source: Source) -> Taken:
+def read_reference(source: Source) -> Conversion:
     """The model of a source, in eval mode, and the account of its tensors.
 
     Raises:
@@ -111,7 +111,7 @@ def read_reference(source: Source) -> Taken:
     model = SpaceTimeTransformer(config)
     fresh = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(dialect.fresh)}
     load_strict(model, {**fresh, **tensors}, what=f"{dialect.name} weights")
-    return Taken(model.eval(), link.moves)
+    return Conversion(model.eval(), link.moves)
 
 
 def check_layers(config: ModelConfig, settings: Settings) -> None:

@@ -32,7 +32,7 @@ class ForeignState:
 
     def __init__(self, state: Mapping[str, Array]):
         self.tensors = {name: as_float32(value) for name, value in state.items()}
-        wrapper = wrapper_of(self.tensors)
+        wrapper = find_wrapper(self.tensors)
         self.tensors = {name.removeprefix(wrapper): value for name, value in self.tensors.items()}
         self.names: Collection[str] = self.tensors
 
@@ -46,7 +46,7 @@ class ForeignState:
     def shape(self, name: str, axes: int | None = None) -> tuple[int, ...]:
         """Raises ValueError unless there are so many `axes`, where that is said."""
         if name not in self.tensors:
-            raise ValueError(missing(name, self.tensors))
+            raise ValueError(describe_missing(name, self.tensors))
         shape = tuple(self.tensors[name].shape)
         if axes is not None and len(shape) != axes:
             raise ValueError(f"the tensor {name!r} has shape {shape}, expected {axes} axes: is the dialect right?")
@@ -87,7 +87,7 @@ class Link:
 
     def take(self, name: str) -> Tensor:
         if name not in self.source:
-            raise ValueError(missing(name, self.names or self.source))
+            raise ValueError(describe_missing(name, self.names or self.source))
         if not self.source[name].is_floating_point():
             raise ValueError(
                 f"the tensor {name!r} is of {self.source[name].dtype}: quantised weights mean nothing without their "
@@ -103,7 +103,7 @@ class Link:
         """
         taken, given = (theirs, ours) if self.reading else (ours, theirs)
         tensors = {name: self.take(name) for name in taken}
-        values = moved(tensors, forth, back) if self.reading else moved(tensors, back, forth)
+        values = move_tensors(tensors, forth, back) if self.reading else move_tensors(tensors, back, forth)
         self.result.update({name: value.contiguous() for name, value in zip(given, values, strict=True)})
         shape = " + ".join(sizes(tensor) for tensor in (values if self.reading else tensors.values()))
         self.moves.append(Move(" + ".join(theirs), " + ".join(ours), how, shape))
@@ -186,15 +186,15 @@ def as_float32(value: Array) -> Tensor:
     return torch.from_numpy(np.array(value, None if value.dtype.kind in "biu" else np.float32))
 
 
-def wrapper_of(names: Collection[str]) -> str:
-    """What trainers have put before every name."""
+def find_wrapper(names: Collection[str]) -> str:
+    """The prefix that trainers have put before every name."""
     wrapper = ""
     while longer := [w for w in WRAPPERS if names and all(name.startswith(wrapper + w) for name in names)]:
         wrapper += longer[0]
     return wrapper
 
 
-def moved(tensors: Mapping[str, Tensor], way: Ways, back: Ways) -> Sequence[Tensor]:
+def move_tensors(tensors: Mapping[str, Tensor], way: Ways, back: Ways) -> Sequence[Tensor]:
     """Raises ValueError where the way back does not give the same shapes: nothing is broadcast, cut or regrouped."""
     shapes = [tensor.shape for tensor in tensors.values()]
     try:
@@ -208,7 +208,7 @@ def moved(tensors: Mapping[str, Tensor], way: Ways, back: Ways) -> Sequence[Tens
     return values
 
 
-def missing(name: str, names: Collection[str]) -> str:
+def describe_missing(name: str, names: Collection[str]) -> str:
     some = ", ".join(sorted(names)[:6])
     return f"the weights have no tensor {name!r} (they begin with {some}): is the dialect right?"
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.create import family_config
 from tubelet.nn.grid import Grid
-from tubelet.nn.pool import prefix_for
+from tubelet.nn.pool import count_prefix
 from tubelet.weights.dialects.dialect import Allowed, Dialect, Video, require
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given
-from tubelet.weights.dialects.vit import first_stage, grid_for
+from tubelet.weights.dialects.vit import first_stage, position_grid
 
 VIVIT = Video(2, 25, 256, "as ViViT on Kinetics")
 # attention and tables of the first encoder, and pooling
@@ -59,7 +59,7 @@ class Scenic(Dialect):
         )
         hidden = theirs.shape(f"{root}/encoderblock_0/{mlp}/Dense_0/bias", 1)[0]
         pool = "cls" if with_token else "mean"
-        found = found.with_stages(pool=pool, prefix=prefix_for(pool), mlp_dim=hidden, gelu="tanh")
+        found = found.with_stages(pool=pool, prefix=count_prefix(pool), mlp_dim=hidden, gelu="tanh")
         found = found.with_embed(frames=given.frames).with_stage(0, attend=steps)
         depth = theirs.count("TemporalTransformer/encoderblock_{}/")
         return found.with_stage(1, depth=depth) if len(found.stages) > 1 else found
@@ -68,7 +68,7 @@ class Scenic(Dialect):
         attend, tables, pool = KINDS.get(config.family, ((), (), ()))
         own: Allowed = {"family": tuple(KINDS), "frames": (config.embed.frames,), "norm": ("tokens",)}
         own |= {"attend": attend, "tables": (tables,), "pool": pool, "gelu": ("tanh",)}
-        prefix = (prefix_for(first_stage(config).pool),) if config.family in KINDS else ()
+        prefix = (count_prefix(first_stage(config).pool),) if config.family in KINDS else ()
         return own | {"prefix": prefix, "stages": (2 if config.family == "vivit2" else 1,)}
 
     def check_supported(self, config: ModelConfig) -> None:
@@ -84,7 +84,7 @@ class Scenic(Dialect):
             link, "embedding/kernel", f"{embed}.weight", flat=config.embed.patch[0] == 1 and bool(config.embed.frames)
         )
         link.same("embedding/bias", f"{embed}.bias")
-        grid = grid_for(config)
+        grid = position_grid(config)
         if config.family == "vivit2":
             map_encoder(link, config, "SpatialTransformer", 0, grid.along("hw"), "cls_SpatialTransformer")
             map_encoder(link, config, "TemporalTransformer", 1, grid.along("t"), "cls_TemporalTransformer")

@@ -1,4 +1,4 @@
-"""What tensors cannot tell: given by a person, or said by the JSON files beside them."""
+"""Settings that tensors cannot tell: given by a person, or said by the JSON files beside them."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ GELU = {"gelu": "erf", "gelu_fast": "tanh", "gelu_new": "tanh", "gelu_pytorch_ta
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What a model is made with beside its tensors; see `from_reference`."""
+    """The settings that a person gives for a model, beside its tensors; see `from_reference`."""
 
     heads: int | tuple[int, ...]
     clip: Size3
@@ -43,7 +43,7 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the files beside weights say of a model and of its input; None: nothing.
+    """The settings that files beside weights say, of a model and of its input; None: not said.
 
     heads, clip, stride, window: as for `from_reference`.
     classes: names, in the order of the outputs.
@@ -121,7 +121,7 @@ OTHER_GELU = r"so400m|giantopt|quickgelu|patch32_siglip|large_patch16_siglip.*_5
 
 
 def timm_settings(config: Json) -> Settings:
-    """What timm's config.json says; timm writes no other. Raises ValueError for a model that ours are not."""
+    """Settings of timm's config.json; timm writes no other. Raises ValueError for a model that ours are not."""
     args, settings = section(config, "model_args"), section(config, "pretrained_cfg") or config
     architecture = str(config.get("architecture") or settings.get("architecture"))
     if re.search(OTHER_GELU, architecture):
@@ -143,7 +143,7 @@ def timm_settings(config: Json) -> Settings:
 
 
 def heads_of_timm(architecture: str, args: Json) -> int | tuple[int, ...] | None:
-    """By the arguments of a model, else by the name of its architecture."""
+    """The number of heads by the arguments of a model, else by the name of its architecture."""
     if isinstance(heads := args.get("num_heads"), list) and all(map(is_count, heads)):
         return tuple(heads)
     if heads is not None:
@@ -157,26 +157,26 @@ def heads_of_timm(architecture: str, args: Json) -> int | tuple[int, ...] | None
     return VIT_HEADS.get(found[1]) if found else None
 
 
-def checked(config: Json, key: str, fits: Callable[[Any], bool], expected: str) -> Any:
+def read_checked(config: Json, key: str, fits: Callable[[Any], bool], expected: str) -> Any:
     """The value of a key that `fits`, or None where there is none."""
     value = config.get(key)
-    return value if value is None or fits(value) else wrong(key, value, expected)
+    return value if value is None or fits(value) else refuse(key, value, expected)
 
 
 def section(config: Json, key: str) -> Json:
-    return checked(config, key, lambda found: not found or isinstance(found, dict), "an object") or {}
+    return read_checked(config, key, lambda found: not found or isinstance(found, dict), "an object") or {}
 
 
 def count(config: Json, key: str) -> int | None:
-    return checked(config, key, is_count, "a whole number from 1 up")
+    return read_checked(config, key, is_count, "a whole number from 1 up")
 
 
 def number(config: Json, key: str) -> float | None:
-    return checked(config, key, is_number, "a number")
+    return read_checked(config, key, is_number, "a number")
 
 
 def numbers(config: Json, key: str) -> tuple[float, ...] | None:
-    values = checked(
+    values = read_checked(
         config, key, lambda x: isinstance(x, list) and x != [] and all(map(is_number, x)), "a list of numbers"
     )
     return values and tuple(values)
@@ -187,7 +187,7 @@ def pair(config: Json, key: str) -> tuple[int | None, int | None]:
     value = config.get(key)
     both = value if isinstance(value, list) else [value, value]
     if value is not None and not (len(both) == 2 and all(map(is_count, both))):
-        wrong(key, value, "a whole number from 1 up, or two")
+        refuse(key, value, "a whole number from 1 up, or two")
     return both[0], both[1]
 
 
@@ -202,7 +202,7 @@ def labels(names: object) -> tuple[str, ...] | None:
     if isinstance(names, dict):
         names = [names.get(str(i)) for i in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        wrong("the class names", names, "a list of names, or names numbered from 0 without gaps")
+        refuse("the class names", names, "a list of names, or names numbered from 0 without gaps")
     given: dict[str, None] = {}
     for name in names:
         again, times = name, 1
@@ -213,5 +213,5 @@ def labels(names: object) -> tuple[str, ...] | None:
     return tuple(given)
 
 
-def wrong(key: str, value: object, expected: str) -> NoReturn:
+def refuse(key: str, value: object, expected: str) -> NoReturn:
     raise ValueError(f"{key} = {str(value)[:80]} in the settings beside the weights, expected {expected}")

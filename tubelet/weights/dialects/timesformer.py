@@ -13,7 +13,7 @@ from tubelet.weights.dialects.dialect import Allowed, Video
 from tubelet.weights.dialects.huggingface import ON_DISK, HuggingFace
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given, Json, Settings, video_settings
-from tubelet.weights.dialects.vit import ENCODER, Names, block, grid_for
+from tubelet.weights.dialects.vit import ENCODER, Names, block, position_grid
 
 
 class HfTimesformer(HuggingFace):
@@ -54,7 +54,7 @@ class HfTimesformer(HuggingFace):
     def map_positions(self, link: Link, config: ModelConfig, root: str) -> None:
         super().map_positions(link, config, root)
         if config.family != "vivit2":
-            link.position(root + self.times, f"{ENCODER}.position.tables.1", grid_for(config).along("t"))
+            link.position(root + self.times, f"{ENCODER}.position.tables.1", position_grid(config).along("t"))
 
     def map_block(self, link: Link, config: ModelConfig, names: Names, theirs: str, ours: str) -> None:
         divided = config.family == "timesformer"

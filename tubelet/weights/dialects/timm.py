@@ -5,12 +5,12 @@ from dataclasses import replace
 import torch
 
 from tubelet.nn.config import ModelConfig
-from tubelet.nn.pool import prefix_for
+from tubelet.nn.pool import count_prefix
 from tubelet.weights.dialects.dialect import Allowed, Kind
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given, Json, Settings, timm_settings
 from tubelet.weights.dialects.timm_swin import SWIN
-from tubelet.weights.dialects.vit import ENCODER, PREFIX, TABLE, Names, VitDialect, first_stage, grid_for
+from tubelet.weights.dialects.vit import ENCODER, PREFIX, TABLE, Names, VitDialect, first_stage, position_grid
 
 NAMES = Names(scales=("ls1.gamma", "ls2.gamma"))
 TOKENS = ("cls_token", "dist_token", "reg_token")
@@ -56,7 +56,7 @@ class Vit(VitDialect):
 
     def map_positions(self, link: Link, config: ModelConfig, root: str) -> None:
         """timm has position rows for all prefix tokens or, as for all its models with registers, for none."""
-        grid, tokens = grid_for(config), tokens_of(link, config)
+        grid, tokens = position_grid(config), prefix_tokens(link, config)
         if link.has("pos_embed"):
             with_rows = link.source["pos_embed"].shape[1:2] != (grid.size,)
         else:
@@ -98,7 +98,7 @@ class Timm(Vit):
 
 
 def hybrid(theirs: ForeignState, found: ModelConfig) -> ModelConfig:
-    """With the ResNet before the patch embedding; `found` counts its patch in cells of the ResNet's map."""
+    """A ViT with the ResNet before its patch embedding; `found` counts its patch in cells of the ResNet's map."""
     stages = theirs.count(BACKBONE + "stages.{}.")
     step = 4 * 2 ** max(stages - 1, 0)
     stem, channels = theirs.shape(f"{BACKBONE}{'stem.' if stages else ''}conv.weight", 4)[:2]
@@ -110,10 +110,10 @@ def hybrid(theirs: ForeignState, found: ModelConfig) -> ModelConfig:
     return replace(found, channels=channels)
 
 
-def tokens_of(link: Link, config: ModelConfig) -> list[tuple[str, int]]:
+def prefix_tokens(link: Link, config: ModelConfig) -> list[tuple[str, int]]:
     """Names and numbers of the prefix tokens. Written, those that pooling does not use are registers, but for a single
     one, which is a class token, as in AudioMAE."""
-    needed, count = prefix_for(first_stage(config).pool), first_stage(config).prefix
+    needed, count = count_prefix(first_stage(config).pool), first_stage(config).prefix
     if link.reading:
         first = [name for name in TOKENS[:2] if link.has(name)]
     else:

@@ -20,7 +20,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Names:
-    """What a dialect calls the layers of a block, timm's words if left out: `qkv` is one packed layer, or three;
+    """The names of a block's layers in a dialect, timm's words if left out: `qkv` is one packed layer, or three;
     `scales` are LayerScales."""
 
     norm1: str = "norm1"
@@ -65,7 +65,7 @@ class VitDialect(Dialect):
         return link.root(self.root)
 
     def wording(self, names: ForeignState | Link) -> tuple[str, Names]:
-        """How the names of the blocks begin, after the root, and what their layers are called."""
+        """The prefix of the blocks' names, after the root, and the names of their layers."""
         return self.layers, self.block
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
@@ -109,7 +109,7 @@ class VitDialect(Dialect):
             self.map_head(link, config)
 
     def map_positions(self, link: Link, config: ModelConfig, root: str) -> None:
-        grid = grid_for(config).along(first_stage(config).tables[0])
+        grid = position_grid(config).along(first_stage(config).tables[0])
         link.positions([(root + token, 1) for token in self.tokens], root + self.positions, PREFIX, TABLE, grid)
 
     def map_block(self, link: Link, config: ModelConfig, names: Names, theirs: str, ours: str) -> None:
@@ -151,7 +151,7 @@ def last_linear(link: Link, theirs: str, gamma: str, ours: str) -> None:
     )
 
 
-def grid_for(config: ModelConfig) -> Grid:
+def position_grid(config: ModelConfig) -> Grid:
     """The grid that the position tables are made for."""
     with torch.device("meta"):
         return make_embed(config).grid(config.clip)

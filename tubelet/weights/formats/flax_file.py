@@ -9,7 +9,7 @@ import msgpack
 import torch
 from torch import Tensor
 
-from tubelet.weights.formats.npz import add, tensor_of
+from tubelet.weights.formats.npz import add, make_tensor
 from tubelet.weights.formats.safetensors_file import are_counts
 
 LONGEST_LIST = 1024
@@ -40,7 +40,7 @@ def leaf(code: int, data: bytes) -> Tensor:
     if not isinstance(packed, list) or len(packed) != 3 or not all(isinstance(part, bytes) for part in packed[1:]):
         raise ValueError("an array that is not (shape, dtype, bytes)")
     shape, dtype, buffer = packed
-    return tensor_of(shape, dtype.decode("ascii", "replace"), buffer)
+    return make_tensor(shape, dtype.decode("ascii", "replace"), buffer)
 
 
 def branch(pairs: list[tuple[object, object]]) -> dict[object, object]:
@@ -81,14 +81,14 @@ def flatten(tree: object, path: tuple[str, ...], state: dict[str, Tensor]) -> No
 
 def join_chunks(tree: dict[str, Any], name: str) -> Tensor:
     """The array that flax cut into flat chunks because it is too long for one msgpack entry."""
-    shape, chunks = (in_order(tree.get(part)) for part in ("shape", "chunks"))
+    shape, chunks = (list_values(tree.get(part)) for part in ("shape", "chunks"))
     flat = all(isinstance(chunk, Tensor) and chunk.ndim == 1 and chunk.dtype == chunks[0].dtype for chunk in chunks)
     if not (chunks and flat and are_counts(shape) and sum(chunk.numel() for chunk in chunks) == math.prod(shape)):
         raise ValueError(f"{name} is in chunks that do not make up an array of shape {tuple(shape)!r}")
     return torch.cat(chunks).reshape(tuple(shape))
 
 
-def in_order(numbered: object) -> list[Any]:
+def list_values(numbered: object) -> list[Any]:
     """The values of {"0": ..., "1": ...}."""
     if not isinstance(numbered, dict) or set(numbered) != {str(i) for i in range(len(numbered))}:
         raise ValueError("an array in chunks that are not numbered from 0")

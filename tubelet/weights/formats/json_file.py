@@ -19,14 +19,14 @@ def parse(text: bytes) -> Any:
     if text.count(b"[") + text.count(b"{") > MOST_BRACKETS or text.count(b",") > MOST_COMMAS:
         raise ValueError(f"more than {MOST_BRACKETS} lists and objects, or {MOST_COMMAS} entries in them")
     try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=different)
+        return json.loads(text.decode("utf-8"), object_pairs_hook=read_object)
     except RecursionError as error:
         raise ValueError("its JSON is nested too deep") from error
     except ValueError as error:
         raise ValueError(f"no JSON: {error}") from error
 
 
-def different(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:

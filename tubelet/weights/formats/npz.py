@@ -14,7 +14,7 @@ NUMPY_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.val
 TIGHTEST_PACKING = 100  # bytes unpacked for each byte of an .npz; weights hardly pack at all
 
 
-def tensor_of(shape: object, dtype: str, data: bytes) -> Tensor:
+def make_tensor(shape: object, dtype: str, data: bytes) -> Tensor:
     """A tensor of its own memory from bytes in C order."""
     if not isinstance(shape, list | tuple) or not are_counts(shape):
         raise ValueError(f"an array of shape {shape!r}, expected whole numbers")
@@ -40,7 +40,7 @@ def holds_arrays(file: Path) -> bool:
 
 
 def read_npz(file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Its tensors by name; an .npz holds nothing else, so nothing is dropped."""
+    """The tensors of an .npz by name; it holds nothing else, so nothing is dropped."""
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > TIGHTEST_PACKING * file.stat().st_size:
@@ -60,5 +60,5 @@ def read_npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Tensor:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(handle)
         data = handle.read()
     if fortran:
-        return tensor_of(shape[::-1], str(dtype), data).permute(tuple(reversed(range(len(shape)))))
-    return tensor_of(shape, str(dtype), data)
+        return make_tensor(shape[::-1], str(dtype), data).permute(tuple(reversed(range(len(shape)))))
+    return make_tensor(shape, str(dtype), data)

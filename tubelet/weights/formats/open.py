@@ -66,7 +66,7 @@ def read_foreign(path: str | os.PathLike[str], *, unsafe_pickle: bool = False) -
     """
     file = find_weights(Path(path), unsafe_pickle=unsafe_pickle)
     try:
-        state, dropped, *within = reader_of(file, unsafe_pickle=unsafe_pickle)(file)
+        state, dropped, *within = choose_reader(file, unsafe_pickle=unsafe_pickle)(file)
     except (Refused, Damaged):
         raise
     except DAMAGES as error:
@@ -100,8 +100,8 @@ def find_weights(path: Path, *, unsafe_pickle: bool = False) -> Path:
     return path
 
 
-def reader_of(file: Path, *, unsafe_pickle: bool) -> Callable[[Path], Read]:
-    """How to read a file, by its first bytes and, where they say nothing, by its name."""
+def choose_reader(file: Path, *, unsafe_pickle: bool) -> Callable[[Path], Read]:
+    """The function that reads a file, by its first bytes and, where they say nothing, by its name."""
     if file.name == INDEX:
         return read_shards
     with open(file, "rb") as handle:

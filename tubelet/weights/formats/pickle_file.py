@@ -119,7 +119,7 @@ def check_program(program: bytes) -> None:
 
 
 def load(file: Path, where: str) -> Any:
-    """What the pickle makes; `where`: "meta" for shapes without numbers, "cpu"."""
+    """The object that a pickle holds; `where`: "meta" for shapes without numbers, "cpu"."""
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
             warnings.simplefilter("ignore")  # what torch says of old files

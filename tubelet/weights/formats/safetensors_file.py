@@ -51,7 +51,7 @@ class Header(NamedTuple):
 
 
 def check_header(path: str | os.PathLike[str]) -> Header:
-    """What a safetensors file holds, every claim of it checked against the size of the file; no tensor is read.
+    """The header of a safetensors file, every claim checked against the size of the file; no tensor is read.
 
     Raises:
         Damaged: it holds something else than it says, or more than any file of weights does.

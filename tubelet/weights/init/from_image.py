@@ -114,7 +114,7 @@ def fill_tokeniser(model: SpaceTimeTransformer, link: Link, kernel: Kernel, *, r
 
 
 def share_kernel(kernel: Kernel, frames: int) -> tuple[Tensor, str]:
-    """How much of the image kernel each of `frames` frames gets, (t,), and how to say it.
+    """The share of the image kernel that each of `frames` frames gets, (t,), and its description.
 
     Source of rank pooling: arXiv 1612.00738, section 3.2.
     """

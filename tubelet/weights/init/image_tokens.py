@@ -1,4 +1,4 @@
-"""What an image ViT knows of places, in a video model: its position table, and the tokens before those of the grid."""
+"""Positions of an image ViT in a video model: its position table, and the tokens before those of the grid."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ def along(table: Tensor, axes: str) -> Tensor:
 
 
 def corner_on_corner(table: Tensor, grid: Grid) -> Tensor:
-    """As scenic resizes positions: bilinear, corner on corner."""
+    """Resizes positions as scenic does: bilinear, corner on corner."""
     _, h, w, _ = table.shape
     if h != w or grid.h != grid.w:
         raise ValueError(

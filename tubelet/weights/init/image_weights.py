@@ -93,7 +93,7 @@ def download(name: str, file: str) -> Path:
 
 
 def image_config(weights: ImageWeights) -> dict[str, Any]:
-    """What the config.json beside image weights says of their input: "mean", "std", "input_size"; {} without one.
+    """The input of image weights by the config.json beside them: "mean", "std", "input_size"; {} without one.
 
     Raises:
         ValueError: as `init_from_image` for weights that cannot be had.

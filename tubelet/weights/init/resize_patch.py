@@ -67,7 +67,7 @@ def with_patch(model: SpaceTimeTransformer, patch: Sequence[int]) -> SpaceTimeTr
         raise ValueError(f"only the kernel of embed='tubelet' can be resized, the model has embed={c.kind!r}")
     if c.frames is not None and new[0] != 1:
         raise ValueError(f"uniform frame sampling embeds single frames, got patch={new}: give (1, {new[1]}, {new[2]})")
-    stride = scaled(c.stride, c.patch, new)
+    stride = scale_stride(c.stride, c.patch, new)
 
     def same_grid(size: Sequence[int]) -> Size3:
         steps = zip(model.grid(size), new, stride, strict=True)
@@ -85,7 +85,7 @@ def with_patch(model: SpaceTimeTransformer, patch: Sequence[int]) -> SpaceTimeTr
     return resized.train(model.training)
 
 
-def scaled(stride: Size3, old: Size3, new: Size3) -> Size3:
+def scale_stride(stride: Size3, old: Size3, new: Size3) -> Size3:
     """The stride that overlaps new patches as it did old ones. Raises ValueError where that is no whole number."""
     if any(step * after % before for step, before, after in zip(stride, old, new, strict=True)):
         raise ValueError(
