@@ -5,15 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from tubelet.nn.pyramid import Pyramid, PyramidConfig, assign, levels_for, pyramid_loss
+from tubelet.nn.pyramid import Pyramid, PyramidConfig, Targets, assign, levels_for, pyramid_loss
 from tubelet.train.optim import learning_rate
 
-STEPS, CROPS, CROP_STEPS = 1200, 2, 384  # of the optimizer; pieces in each; steps of a recording in a piece
-RATE, WEIGHT_DECAY, WARMUP, AVERAGE = 1e-3, 0.05, 0.05, 0.995
-HIDDEN = 0.1  # of the steps' channels, in training
+STEPS, PIECES, PIECE_STEPS = 1200, 2, 384  # of the optimizer; pieces of recordings in each; steps of a piece
+RATE, WEIGHT_DECAY, WARMUP, CLIP_GRAD = 1e-3, 0.05, 0.05, 1.0
+AVERAGE = 0.995  # decay of the averaged weights, which are kept
+DROPPED = 0.1  # share of the channels of a piece
 
 
 @dataclass(frozen=True)
@@ -37,51 +38,53 @@ def fit_pyramid(
     All draws follow from the seed.
     """
     torch.manual_seed(seed)
-    lengths = torch.cat([one.segments[:, 1] - one.segments[:, 0] for one in lessons])
-    config = PyramidConfig(
-        inputs=lessons[0].steps.shape[1], num_classes=num_classes, levels=levels_for(float(lengths.max()))
+    longest = max(
+        (float((one.segments[:, 1] - one.segments[:, 0]).max()) for one in lessons if len(one.segments)), default=1.0
     )
+    config = PyramidConfig(inputs=lessons[0].steps.shape[1], num_classes=num_classes, levels=levels_for(longest))
     pyramid = Pyramid(config)
     pyramid.standardise(torch.cat([one.steps for one in lessons]))
-    averaged = AveragedModel(pyramid, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE))
-    matrices = [p for p in pyramid.parameters() if p.ndim > 1]
-    others = [p for p in pyramid.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
+    average = {name: value.clone() for name, value in pyramid.state_dict().items()}
+    optimizer = make_optimizer(pyramid)
+    targets = [
+        assign(one.segments, num_classes=num_classes, steps=len(one.steps), levels=config.levels) for one in lessons
+    ]
     shares = np.array([len(one.steps) for one in lessons], dtype=float)
     for step in range(count):
         rng = np.random.default_rng([seed, step])
-        rate = learning_rate(step / count, (step + 1) / count, peak=RATE, warmup=WARMUP)
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss = torch.zeros(())
-        held = 0
-        for _ in range(CROPS):
-            lesson = lessons[rng.choice(len(lessons), p=shares / shares.sum())]
-            piece = cut(lesson, rng)
-            targets = assign(piece.segments, num_classes=num_classes, steps=len(piece.steps), levels=config.levels)
-            steps = torch.nn.functional.dropout1d(piece.steps.T[None], HIDDEN)[0].T
-            focal, apart = pyramid_loss(pyramid(steps[None]), targets)
-            loss = loss + focal + apart
-            held += sum(int(one.held.sum()) for one in targets)
-        loss = loss / max(1, held)
+            group["lr"] = learning_rate(step / count, (step + 1) / count, peak=RATE, warmup=WARMUP)
+        total, held = torch.zeros(()), 0
+        for number in rng.choice(len(lessons), PIECES, p=shares / shares.sum()):
+            steps, wanted = cut(lessons[number].steps, targets[number], rng)
+            focal, apart = pyramid_loss(pyramid(F.dropout1d(steps.T[None], DROPPED).transpose(1, 2)), wanted)
+            total = total + focal + apart
+            held += sum(int(one.held.sum()) for one in wanted)
+        loss = total / max(1, held)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(pyramid.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(pyramid.parameters(), CLIP_GRAD)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        averaged.update_parameters(pyramid)
+        decay = min(AVERAGE, (step + 1) / (step + 10))  # a short memory at first
+        for name, value in pyramid.state_dict().items():
+            average[name].lerp_(value, 1 - decay)
         after(loss.item())
-    pyramid.load_state_dict(averaged.module.state_dict())
+    pyramid.load_state_dict(average)
     return pyramid.eval()
 
 
-def cut(lesson: Lesson, rng: np.random.Generator) -> Lesson:
-    """A piece of a recording, with the segments of which half or more lies in it, ended where the piece ends."""
-    count = len(lesson.steps)
-    first = int(rng.integers(max(1, count - CROP_STEPS + 1)))
-    last = min(first + CROP_STEPS, count)
-    starts, ends, classes = lesson.segments.unbind(1)
-    inside = torch.minimum(ends, torch.tensor(last - 0.5)) - torch.maximum(starts, torch.tensor(first - 0.5))
-    kept = inside >= 0.5 * (ends - starts)
-    bounds = torch.stack([starts, ends], 1)[kept].clamp(first - 0.5, last - 0.5) - first
-    return Lesson(lesson.steps[first:last], torch.cat([bounds, classes[kept, None]], 1))
+def make_optimizer(pyramid: Pyramid) -> torch.optim.AdamW:
+    matrices, others = ([p for p in pyramid.parameters() if (p.ndim > 1) == many] for many in (True, False))
+    groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)
+
+
+def cut(steps: Tensor, targets: Sequence[Targets], rng: np.random.Generator) -> tuple[Tensor, list[Targets]]:
+    """A piece of a recording, which begins where a place of every level stands, and what its places learn."""
+    coarsest = 2 ** (len(targets) - 1)
+    first = coarsest * int(rng.integers(max(0, len(steps) - PIECE_STEPS) // coarsest + 1))
+    stop = first + max(PIECE_STEPS, coarsest)
+    return steps[first:stop], [
+        Targets(one.held[:, first // 2**n : -(-stop // 2**n)], one.distances[:, :, first // 2**n : -(-stop // 2**n)])
+        for n, one in enumerate(targets)
+    ]
