@@ -21,6 +21,7 @@ from tubelet.tasks.segments import (
     measure_segments,
     point_f1,
     time_f1,
+    usual_segments,
 )
 
 GOLDEN = Path(__file__).parent / "golden" / "activitynet_segments.json.gz"
@@ -262,7 +263,7 @@ GROUPS = {file: f"day {number // 2}" for number, file in enumerate(FILES)}
 
 def draw_results(seed: int = 0, **given: object) -> tuple[SegmentResults, list[Row], list[Found]]:
     rng = np.random.default_rng(seed)
-    truth = guess_segments(FILES, [("x", 0.0, 9.0, "walk"), ("x", 0.0, 5.0, "run")], 30.0, rng)
+    truth = guess_segments(FILES, usual_segments([("x", 0.0, 9.0, "walk"), ("x", 0.0, 5.0, "run")], 30.0), rng)
     found = [(f, a + rng.normal(), b + rng.normal() + 3, label, score) for f, a, b, label, score in truth]
     rows = [one[:4] for one in truth]
     usual = {
@@ -366,9 +367,9 @@ def test_no_truth_is_refused() -> None:
 def test_guesses_are_as_frequent_and_long_as_in_training() -> None:
     training = [("x", 0.0, n, "walk") for n in (2.0, 3.0, 50.0)] + [("y", 5.0, 6.0, "run")]
     files = {f"{n}": 10.0 + n % 7 for n in range(2000)} | {"short": 1.5}
-    found = guess_segments(files, training, 60.0, np.random.default_rng(0))
-    assert found == guess_segments(files, training, 60.0, np.random.default_rng(0))
-    assert found != guess_segments(files, training, 60.0, np.random.default_rng(1))
+    found = guess_segments(files, usual_segments(training, 60.0), np.random.default_rng(0))
+    assert found == guess_segments(files, usual_segments(training, 60.0), np.random.default_rng(0))
+    assert found != guess_segments(files, usual_segments(training, 60.0), np.random.default_rng(1))
     assert all(0 <= start <= end <= files[file] + 1e-9 for file, start, end, *_ in found)
     lengths = {(label, round(end - start, 6)) for file, start, end, label, _ in found if file != "short"}
     assert lengths == {("walk", 3.0), ("run", 1.0)}

@@ -42,15 +42,12 @@ def evaluate_recordings(
     segmenter: Segmenter,
     seen: Sequence[Seen],
     *,
-    training: Sequence[Recording],
     failed: Mapping[str, str],
     split: str | None,
     seed: int = 0,
 ) -> SegmentEvaluation:
     """The figures of a segmenter on recordings, beside two baselines: hysteresis on the windows, at whatever onset is
-    the best here, and segments of the usual length at random places.
-
-    training: the recordings that the second takes its lengths from.
+    the best here, and segments of the lengths usual in training at random places.
     """
     recordings = tuple(one.recording for one in seen)
     files = {one.path: one.seconds for one in recordings}
@@ -60,8 +57,6 @@ def evaluate_recordings(
         for one in seen
         for each in segmenter.find(one.steps, seconds=one.recording.seconds, least_score=LEAST_SCORE)
     ]
-    seconds = sum(one.seconds for one in training)
-    guessed = guess_segments(files, rows(training), seconds, np.random.default_rng(seed)) if training else []
     results = measure_segments(
         truth,
         found,
@@ -71,7 +66,7 @@ def evaluate_recordings(
         groups={one.path: one.group or one.path for one in recordings},
         baselines={
             "hysteresis on windows": best_of_windows(truth, seen, segmenter.names),
-            "the usual length at random places": guessed,
+            "the usual length at random places": guess_segments(files, segmenter.usual, np.random.default_rng(seed)),
         },
         failed=len(failed),
     )

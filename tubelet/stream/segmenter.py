@@ -1,6 +1,7 @@
 """A model and its pyramid: from a video to the segments in it, as they become certain."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,7 +20,9 @@ from tubelet.nn.segment_streamer import SegmentStreamer, StepSegment
 from tubelet.nn.step_streamer import StepStreamer
 from tubelet.stream.segments import Segment
 from tubelet.stream.source import from_file
-from tubelet.weights.store import ModelFile
+from tubelet.system.device import find_device
+from tubelet.tasks.segments import Usual
+from tubelet.weights.store import ModelFile, open_model
 
 ABOUT, BESIDE = "segments", "pyramid."  # where a checkpoint holds what a segmenter is, and its tensors
 BLOCK_STEPS = 64  # read and seen at a time
@@ -27,7 +30,8 @@ BLOCK_STEPS = 64  # read and seen at a time
 
 @dataclass(frozen=True)
 class Segmenter:
-    """Finds segments of the classes `names`. threshold: the score from which on they are shown.
+    """Finds segments of the classes `names`. threshold: the score from which on they are shown. usual: what they were
+    like in training.
 
     Steps are tubelets. A step stands for the middle of the time that its tubelet spans.
     """
@@ -37,7 +41,17 @@ class Segmenter:
     spec: ClipSpec
     names: tuple[str, ...]
     threshold: float
+    usual: Usual = field(default_factory=dict)
     device: torch.device = field(default=torch.device("cpu"))
+
+    @classmethod
+    def load(cls, run: str | os.PathLike[str], *, device: str = "auto") -> "Segmenter":
+        """That of a run directory or model.safetensors. Raises ValueError where it finds no segments."""
+        file, chosen = open_model(run), find_device(device)
+        found = cls.read(file, file.load().to(chosen), chosen)
+        if found is None:
+            raise ValueError(f"{run}: finds no segments: train it with --task segments")
+        return found
 
     @classmethod
     def read(cls, file: ModelFile, model: SpaceTimeTransformer, device: torch.device) -> "Segmenter | None":
@@ -49,17 +63,18 @@ class Segmenter:
             pyramid = Pyramid(PyramidConfig(**about["pyramid"]))
             pyramid.load_state_dict(file.beside(BESIDE))
             names, threshold = tuple(file.about["task"]["names"]), float(about["threshold"])
+            usual = {str(name): (float(length), float(rate)) for name, (length, rate) in about["usual"].items()}
             if len(names) != pyramid.config.num_classes or not 0 < threshold <= 1:
                 raise ValueError(f"{len(names)} names, threshold {threshold}")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{file.file}: what finds segments in it is damaged ({error}): copy or train it again"
             ) from error
-        return cls(model, pyramid, ClipSpec.from_json(file.about["clip_spec"]), names, threshold, device)
+        return cls(model, pyramid, ClipSpec.from_json(file.about["clip_spec"]), names, threshold, usual, device)
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint says of it, beside the tensors of the pyramid."""
-        return {"pyramid": self.pyramid.config.to_json(), "threshold": self.threshold}
+        return {"pyramid": self.pyramid.config.to_json(), "threshold": self.threshold, "usual": dict(self.usual)}
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds of it beside the weights of the model."""

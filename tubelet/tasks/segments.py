@@ -25,10 +25,11 @@ from tubelet.tasks.task import Results, mean_known, none_if_unknown
 
 __all__ = [
     *("Found", "Row", "SegmentResults", "guess_segments", "mean_average_precision", "measure_segments"),
-    *("point_f1", "time_f1"),
+    *("point_f1", "time_f1", "usual_segments"),
 ]
 
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)  # as papers report THUMOS14
+Usual = Mapping[str, tuple[float, float]]  # of each class the median length in seconds, and how many a second
 STRICT_TIOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # as ActivityNet
 
 
@@ -165,21 +166,21 @@ def measure_segments(
     )
 
 
-def guess_segments(
-    files: Mapping[str, float], training: Sequence[Row], training_seconds: float, rng: np.random.Generator
-) -> list[Found]:
-    """Segments at random places and with random scores, as many a second as in training, of each class's median length.
-
-    files: the seconds of each. training_seconds: of all files whose segments are in `training`.
-    """
+def usual_segments(rows: Sequence[Row], seconds: float) -> Usual:
+    """What is usual in recordings of so many seconds in all: median length and number a second, of each class."""
     lengths = defaultdict(list)
-    for _, start, end, label in training:
+    for _, start, end, label in rows:
         lengths[label].append(end - start)
+    return {label: (float(np.median(known)), len(known) / seconds) for label, known in sorted(lengths.items())}
+
+
+def guess_segments(files: Mapping[str, float], usual: Usual, rng: np.random.Generator) -> list[Found]:
+    """Segments of the usual lengths and numbers at random places, with random scores. files: the seconds of each."""
     found = []
     for file, seconds in files.items():
-        for label, known in sorted(lengths.items()):
-            length = min(float(np.median(known)), seconds)
-            count = int(seconds * len(known) / training_seconds + rng.random())  # rounded so that its mean is right
+        for label, (usual_length, per_second) in usual.items():
+            length = min(usual_length, seconds)
+            count = int(seconds * per_second + rng.random())  # rounded so that its mean is right
             for start, score in zip(rng.uniform(0, seconds - length, count), rng.random(count), strict=True):
                 found.append((file, float(start), float(start) + length, label, float(score)))
     return found

@@ -41,7 +41,7 @@ from tubelet.runs.run import RESULTS, SPLIT, Run
 from tubelet.stream.segmenter import ABOUT, Segmenter
 from tubelet.stream.stream import windows_of_file
 from tubelet.system.console import bar, clock, say
-from tubelet.tasks.segments import point_f1
+from tubelet.tasks.segments import point_f1, usual_segments
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.pace import REPORT_SECONDS
@@ -126,10 +126,8 @@ def train_encoder(config: TrainConfig, data: Recordings, run: Run, team: Team, *
 def encoder_minutes(config: TrainConfig, data: Recordings, team: Team, *, begun: float, show: bool) -> float:
     """The time for the encoder: what seeing all recordings once and learning from that will leave of the budget."""
     plan = make_plan(config, team.device)
-    pyramid = Pyramid(PyramidConfig(inputs=1, num_classes=1))
-    tried = Segmenter(
-        SpaceTimeTransformer(plan.model).to(team.device).eval(), pyramid, plan.spec, data.names, THRESHOLD, team.device
-    )
+    model, pyramid = SpaceTimeTransformer(plan.model), Pyramid(PyramidConfig(inputs=1, num_classes=1))
+    tried = Segmenter(model.to(team.device), pyramid, plan.spec, data.names, THRESHOLD, device=team.device)
     longest, at = max(data.recordings, key=lambda one: one.seconds), time.monotonic()
     steps = tried.see(data.root / longest.path, most_seconds=TRIED_SECONDS)
     rate = (time.monotonic() - at) / (len(steps) * tried.step_seconds)
@@ -153,7 +151,7 @@ def finish_segments(
     predictor = Predictor.load(encoder, device=config.device)
     model, spec, task = predictor.model, predictor.spec, predictor.task
     empty = Pyramid(PyramidConfig(inputs=1, num_classes=len(data.names)))
-    segmenter = Segmenter(model, empty, spec, data.names, THRESHOLD, team.device)
+    segmenter = Segmenter(model, empty, spec, data.names, THRESHOLD, device=team.device)
     cache = config.cache or run.path.parent / "cached-features"
     steps, failed = see_recordings(segmenter, data.root, data.recordings, cache, show=show)
     lessons = [make_lesson(steps[one.path], one, segmenter) for one in data.of_split("train") if one.path in steps]
@@ -164,7 +162,9 @@ def finish_segments(
             seed=config.seed,
             after=lambda loss: progress.advance(f"loss {loss:.3f} left {progress.left}"),
         )
-    segmenter = replace(segmenter, pyramid=pyramid)
+    training = data.of_split("train")
+    usual = usual_segments(rows(training), sum(one.seconds for one in training))
+    segmenter = replace(segmenter, pyramid=pyramid, usual=usual)
     if data.of_split("test") and (chosen := [one for one in data.of_split("val") if one.path in steps]):
         segmenter = replace(segmenter, threshold=choose_threshold(segmenter, chosen, steps))
     about = {"clip_spec": spec.to_json(), "task": task.to_json(), ABOUT: segmenter.to_json(), "tubelet": __version__}
@@ -176,9 +176,7 @@ def finish_segments(
             windows = list(windows_of_file(predictor, data.root / one.path, hop_seconds=spec.span_seconds / 2))
             seen.append(Seen(one, steps[one.path], windows))
             progress.advance(f"{progress.done + 1}/{progress.total} recordings")
-    evaluation = evaluate_recordings(
-        segmenter, seen, training=data.of_split("train"), failed=failed, split=data.held_out, seed=config.seed
-    )
+    evaluation = evaluate_recordings(segmenter, seen, failed=failed, split=data.held_out, seed=config.seed)
     run.write_json(RESULTS, {**evaluation.results.to_json(), "seconds_total": time.monotonic() - begun})
     if show:
         show_results(evaluation.results, split=evaluation.split, noun="recording")
