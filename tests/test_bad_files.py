@@ -26,11 +26,12 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import cut_note
 from tubelet.runs.run import Run
 from tubelet.system.text import percent
+from tubelet.train.clips import bad_files
 from tubelet.train.distributed import Team
 from tubelet.train.loop import Stopped
 from tubelet.train.pace import Pace
 from tubelet.train.plan import make_plan
-from tubelet.train.train import bad_files, train_fn
+from tubelet.train.train import train_fn
 from tubelet.train.trainer import Fit, shuffled_order
 
 CPU = torch.device("cpu")

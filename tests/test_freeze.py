@@ -24,11 +24,12 @@ from tubelet.nn.split import Rest, encode
 from tubelet.predict.predictor import Predictor
 from tubelet.runs.run import Run
 from tubelet.system.signals import Stopped
+from tubelet.train.clips import bad_files, new_model
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.feature_cache import Cache, Features, make_views
 from tubelet.train.plan import Plan, make_plan
-from tubelet.train.train import bad_files, new_model, train_fn
+from tubelet.train.train import train_fn
 from tubelet.train.trainer import Fit
 
 CPU = torch.device("cpu")

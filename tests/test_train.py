@@ -614,7 +614,7 @@ def test_settings_survive_json_and_unknown_ones_are_named() -> None:
 def test_tensorboard_is_asked_for_before_the_training(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tubelet.train.train.find_spec", lambda name: None)
+    monkeypatch.setattr("tubelet.train.clips.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"--tensorboard needs TensorBoard: pip install 'tubelet\[tensorboard\]'"):
         train(videos, tmp_path / "run", tensorboard=True)
 

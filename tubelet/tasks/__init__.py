@@ -11,6 +11,8 @@ __all__ = ["TASKS", "Classification", "MultiLabel", "Regression", "Results", "Ta
 
 TASKS: dict[str, type[Task]] = {task.kind: task for task in (Classification, MultiLabel, Regression)}
 
+NAMES = (*TASKS, "segments")  # of all that a model can be trained for; segments are found by a pyramid beside it
+
 
 def find_task(kind: object) -> type[Task]:
     """Raises ValueError for a kind of task that this version does not know."""

@@ -16,9 +16,9 @@ class TrainConfig:
 
     data: Positional[Path]
     """Folder of class folders, folder with train/ val/ test/, or CSV file (path, label[, start, end, split, group])."""
-    task: Annotated[str, NamesOf("tubelet.tasks", "TASKS")] = "classification"
-    """What is learned: classification (one class of several), multilabel (all that hold, cells a;b), or regression
-    (numbers)."""
+    task: Annotated[str, NamesOf("tubelet.tasks", "NAMES")] = "classification"
+    """What is learned: classification (one class of several), multilabel (all that hold, cells a;b), regression
+    (numbers), or segments (what happens when in long videos: a row path,start,end,label for each)."""
     labels: tuple[str, ...] = ("label",)
     """Columns of the table that hold it; several only where they hold numbers."""
     out: Path | None = None

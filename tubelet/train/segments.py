@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tubelet.data.dataset import UserAugmentation
 from tubelet.data.items import Item
 from tubelet.data.prefetch import processors
 from tubelet.data.segments import (
@@ -33,7 +34,6 @@ from tubelet.data.segments import (
 from tubelet.data.table import write_table
 from tubelet.evaluate.segments import Seen, evaluate_recordings, rows
 from tubelet.evaluate.show import show_results
-from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.pyramid import Pyramid, PyramidConfig
 from tubelet.predict.predictor import Predictor
 from tubelet.runs.lock import hold
@@ -42,6 +42,8 @@ from tubelet.stream.segmenter import ABOUT, Segmenter
 from tubelet.stream.stream import windows_of_file
 from tubelet.system.console import bar, clock, say
 from tubelet.tasks.segments import point_f1, usual_segments
+from tubelet.train.clip_size import PIXELS_A_SECOND
+from tubelet.train.clips import train_clips
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.pace import REPORT_SECONDS
@@ -49,24 +51,21 @@ from tubelet.train.plan import make_plan
 from tubelet.train.pyramid import STEPS, Lesson, fit_pyramid
 from tubelet.train.resume import find_run
 from tubelet.train.step_cache import Steps, see_recordings
-from tubelet.train.train import train_fn
 from tubelet.version import __version__
 from tubelet.weights.store import save
 
 ENCODER, WINDOWS = "encoder", "windows.csv"
 THRESHOLD = 0.3  # of the score, where validation recordings chose no other
 THRESHOLDS = np.arange(0.05, 0.95, 0.05)  # of which they choose
-TRIED_SECONDS = 20.0  # of a recording, that are seen to find out how long it takes
 LEAST_SHARE = 0.5  # of the time budget, that the encoder gets
+FORWARD = 3  # times as fast is a clip seen as learned from
+SECONDS_A_STEP = 0.05  # of the pyramid's optimizer
 
 
-def train_segments(config: TrainConfig, *, show: bool = True, begun: float | None = None) -> Path:
-    """Trains, evaluates and reports; returns the run directory.
-
-    Raises:
-        ValueError: data or settings that cannot work.
-        Stopped: Ctrl-C or SIGTERM; call again with the same settings to go on.
-    """
+def train_segments(
+    config: TrainConfig, *, user_augmentation: UserAugmentation | None, show: bool, begun: float | None = None
+) -> Path:
+    """Trains, evaluates and reports: `train_fn` for recordings with segments in them."""
     begun = time.monotonic() if begun is None else begun
     team = Team.join(config.device)
     if team.size > 1:
@@ -78,7 +77,7 @@ def train_segments(config: TrainConfig, *, show: bool = True, begun: float | Non
     run = find_run(config)
     with hold(run.path):
         begin(run, data, config)
-        encoder = train_encoder(config, data, run, team, begun=begun, show=show)
+        encoder = train_encoder(config, data, run, team, user_augmentation, begun=begun, show=show)
         finish_segments(config, data, run, encoder, team, begun=begun, show=show)
     return run.path
 
@@ -103,7 +102,16 @@ def fingerprint(data: Recordings) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def train_encoder(config: TrainConfig, data: Recordings, run: Run, team: Team, *, begun: float, show: bool) -> Path:
+def train_encoder(
+    config: TrainConfig,
+    data: Recordings,
+    run: Run,
+    team: Team,
+    user_augmentation: UserAugmentation | None,
+    *,
+    begun: float,
+    show: bool,
+) -> Path:
     """An ordinary training on windows: which labels hold in each. Returns its run directory."""
     seconds = choose_window(data)
     if config.frames and config.seconds_between_frames:
@@ -120,28 +128,24 @@ def train_encoder(config: TrainConfig, data: Recordings, run: Run, team: Team, *
         return out
     if config.epochs is None:
         learning = replace(learning, minutes=encoder_minutes(learning, data, team, begun=begun, show=show))
-    return train_fn(learning, show=show)
+    return train_clips(learning, user_augmentation=user_augmentation, show=show)
 
 
 def encoder_minutes(config: TrainConfig, data: Recordings, team: Team, *, begun: float, show: bool) -> float:
-    """The time for the encoder: what seeing all recordings once and learning from that will leave of the budget."""
-    plan = make_plan(config, team.device)
-    model, pyramid = SpaceTimeTransformer(plan.model), Pyramid(PyramidConfig(inputs=1, num_classes=1))
-    tried = Segmenter(model.to(team.device), pyramid, plan.spec, data.names, THRESHOLD, device=team.device)
-    longest, at = max(data.recordings, key=lambda one: one.seconds), time.monotonic()
-    steps = tried.see(data.root / longest.path, most_seconds=TRIED_SECONDS)
-    rate = (time.monotonic() - at) / (len(steps) * tried.step_seconds)
-    at, few = time.monotonic(), 3
-    fit_pyramid([Lesson(steps, torch.tensor([[0.0, 1.0, 0.0]]))], num_classes=len(data.names), seed=0, count=few)
-    learning = (time.monotonic() - at) / few * STEPS
-    held_out = sum(one.seconds for one in data.of_split(data.held_out))
-    total = sum(one.seconds for one in data.recordings) + held_out  # held-out ones are seen again, in windows
-    after = rate * total + learning + REPORT_SECONDS
+    """The time for the encoder: what seeing all recordings once and learning from that usually leave of the budget.
+
+    Not measured here: it must not hang on how busy the machine is at this moment.
+    """
+    spec = make_plan(config, team.device).spec
+    held_out = sum(one.seconds for one in data.of_split(data.held_out))  # which are seen again, in windows
+    clips = 2 * (sum(one.seconds for one in data.recordings) + held_out) / spec.span_seconds
+    pixels = clips * spec.frames * spec.crop[0] * spec.crop[1]
+    after = pixels / (FORWARD * PIXELS_A_SECOND * processors()) + STEPS * SECONDS_A_STEP + REPORT_SECONDS
     left = 60 * config.minutes - (time.monotonic() - begun)
-    seconds = max(left - after, LEAST_SHARE * left)
+    seconds = max(left - after, LEAST_SHARE * left, 1.0)
     if show:
         say("time", f"{clock(seconds)} for the encoder, about {clock(after)} for what follows")
-    return max(seconds, 1.0) / 60
+    return seconds / 60
 
 
 def finish_segments(
