@@ -182,6 +182,27 @@ def prepare(command: Prepare) -> int:
 
 
 def evaluate(command: Eval) -> int:
+    from tubelet.stream.segmenter import finds_segments
+
+    return (evaluate_recordings if finds_segments(command.run) else evaluate_clips)(command)
+
+
+def evaluate_recordings(command: Eval) -> int:
+    from tubelet.evaluate.segments import evaluate_segments
+    from tubelet.stream.segmenter import Segmenter
+
+    if asked := [name for name in ("views", "labels", "csv") if getattr(command, name) != getattr(Eval, name)]:
+        raise ValueError(f"{command.run} finds segments: leave {' and '.join(f'--{name}' for name in asked)} out")
+    predictor = load_predictor(command)
+    segmenter = Segmenter.read(command.run, predictor)
+    found = evaluate_segments(predictor, segmenter, command.data, split=command.split, workers=command.workers)
+    failures = [{"path": path, "message": message} for path, message in found.failed.items()]
+    if command.json:
+        print_json({"run": command.run, "data": command.data, **found.results.to_json(), "failures": failures})
+    return SOME_FAILED if failures else 0
+
+
+def evaluate_clips(command: Eval) -> int:
     from tubelet.evaluate import evaluate as measure
     from tubelet.predict.tables import check_table
 

@@ -2,13 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from tubelet.data.segments import Recording
+from tubelet.data.segments import Recording, as_source, read_segments
+from tubelet.evaluate.clips import choose_items
+from tubelet.evaluate.show import show_results
+from tubelet.media.reader import MediaError
+from tubelet.predict.predictor import Predictor
 from tubelet.stream.segmenter import Segmenter
 from tubelet.stream.segments import Window, find_overlapping
+from tubelet.stream.stream import windows_of_file
+from tubelet.system.console import bar, console
+from tubelet.system.text import visible
 from tubelet.tasks.detection import Found, Row
 from tubelet.tasks.segments import TIOUS, SegmentResults, guess_segments, mean_average_precision, measure_segments
 
@@ -71,6 +79,57 @@ def evaluate_recordings(
         failed=len(failed),
     )
     return SegmentEvaluation(split, recordings, truth, found, results, failed)
+
+
+def evaluate_segments(
+    predictor: Predictor,
+    segmenter: Segmenter,
+    data: Path,
+    *,
+    split: str | None = None,
+    workers: int = 2,
+    show: bool = True,
+) -> SegmentEvaluation:
+    """The figures on the recordings of a table: those of `split`, or, left out, of the test split, else val, else all,
+    without those that the run was trained on.
+
+    Raises:
+        ValueError: labels that the model does not know, or no recordings to evaluate.
+    """
+    found = read_segments(data, workers=workers, minimum=1, show=show)
+    if strangers := sorted(set(found.names) - set(segmenter.names)):
+        raise ValueError(
+            f"{data} has labels the model does not know: {', '.join(strangers)}; it knows {', '.join(segmenter.names)}"
+        )
+    split, items = choose_items(predictor.run, as_source(found), split)
+    chosen, seen = {item.path for item in items}, []
+    failed = {health.path: health.message for health in found.unreadable}
+    recordings = [one for one in found.recordings if one.path in chosen]
+    with bar("evaluating", len(recordings), show=show) as progress:
+        for one in recordings:
+            try:
+                seen.append(look_through(predictor, segmenter, found.root, one))
+            except MediaError as error:
+                failed[one.path] = str(error)
+            progress.advance(f"{progress.done + 1}/{progress.total} recordings left {progress.left}")
+    evaluation = evaluate_recordings(segmenter, seen, failed=failed, split=split)
+    if show:
+        show_results(evaluation.results, split=split, noun="recording")
+        for message in failed.values():
+            console.print(visible(message), style="red", soft_wrap=True)
+    return evaluation
+
+
+def look_through(
+    predictor: Predictor, segmenter: Segmenter, root: Path, recording: Recording, steps: Tensor | None = None
+) -> Seen:
+    """What a model sees in a recording. Raises MediaError where it cannot be read to its end.
+
+    steps: of another time, if they are there.
+    """
+    path, hop_seconds = root / recording.path, predictor.spec.span_seconds / 2
+    windows = list(windows_of_file(predictor, path, hop_seconds=hop_seconds))
+    return Seen(recording, segmenter.see(path) if steps is None else steps, windows)
 
 
 def rows(recordings: Sequence[Recording]) -> list[Row]:

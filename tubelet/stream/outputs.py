@@ -1,7 +1,7 @@
 """The files of a stream: tables that grow while it runs, subtitles and a picture at its end."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -25,15 +25,15 @@ FILES = {
 Places = dict[str, Path]
 
 
-def choose_places(config: StreamConfig) -> Places:
-    """The files that were asked for, one by one or with --out, by what is in them.
+def choose_places(config: StreamConfig, files: Mapping[str, str] = FILES) -> Places:
+    """The files that were asked for, one by one or with --out, by what is in them. files: those in --out.
 
     Raises:
         ValueError: one of them exists, or its folder does not: said before any work is done.
     """
     out = config.out
     asked = {"csv": config.csv, "srt": config.srt, "picture": config.picture, "codes": config.save}
-    places = {name: out / file for name, file in FILES.items()} if out else {}
+    places = {name: out / file for name, file in files.items()} if out else {}
     places |= {name: file for name, file in asked.items() if file}
     if out is not None and out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is no folder: give --out the name of a folder")
@@ -65,6 +65,16 @@ def segment_object(segment: Segment) -> dict[str, Any]:
     return {"kind": "segment", **asdict(segment)}
 
 
+def open_lines(stack: ExitStack, places: Places, name: str) -> TextIO | None:
+    """A file that is written line by line, so that it can be looked at, and a crash leaves what is there; until the
+    stack is closed. None where it was not asked for."""
+    if name not in places:
+        return None
+    return stack.enter_context(
+        open(places[name], "w", newline="", encoding="utf-8", errors="surrogateescape", buffering=1)
+    )
+
+
 class Files:
     """The files of a stream: a context that opens the tables; each window is written when it comes."""
 
@@ -75,7 +85,7 @@ class Files:
     def __enter__(self) -> "Files":
         for place in self.places.values():
             place.parent.mkdir(exist_ok=True, parents=True)
-        self.table, self.lines = self.open("csv"), self.open("jsonl")
+        self.table, self.lines = (open_lines(self.stack, self.places, name) for name in ("csv", "jsonl"))
         if self.table:
             names = ["start_seconds", "end_seconds", "label", "probability", *(f"p:{name}" for name in self.classes)]
             csv.writer(self.table).writerow(names)
@@ -83,14 +93,6 @@ class Files:
 
     def __exit__(self, *_: object) -> None:
         self.stack.close()
-
-    def open(self, name: str) -> TextIO | None:
-        """A file that is written line by line, so that it can be looked at, and a crash leaves what is there."""
-        if name not in self.places:
-            return None
-        return self.stack.enter_context(
-            open(self.places[name], "w", newline="", encoding="utf-8", errors="surrogateescape", buffering=1)
-        )
 
     def add(self, window: Window) -> None:
         if self.lines:
@@ -106,7 +108,7 @@ class Files:
             self.lines.writelines(dumps(segment_object(one)) + "\n" for one in segments)
         if "srt" in self.places:
             self.places["srt"].write_text(srt(segments), encoding="utf-8", errors="surrogateescape")
-        if file := self.open("segments"):
+        if file := open_lines(self.stack, self.places, "segments"):
             table = csv.writer(file)
             table.writerow(["start_seconds", "end_seconds", "label", "probability"])
             for one in segments:

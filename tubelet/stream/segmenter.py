@@ -18,11 +18,12 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.pyramid import Pyramid, PyramidConfig
 from tubelet.nn.segment_streamer import SegmentStreamer, StepSegment
 from tubelet.nn.step_streamer import StepStreamer
+from tubelet.predict.exported import is_exported
+from tubelet.predict.predictor import Predictor
 from tubelet.stream.segments import Segment
 from tubelet.stream.source import from_file
-from tubelet.system.device import find_device
 from tubelet.tasks.segments import Usual
-from tubelet.weights.store import ModelFile, open_model
+from tubelet.weights.store import open_model
 
 ABOUT, BESIDE = "segments", "pyramid."  # where a checkpoint holds what a segmenter is, and its tensors
 BLOCK_STEPS = 64  # read and seen at a time
@@ -47,30 +48,26 @@ class Segmenter:
     @classmethod
     def load(cls, run: str | os.PathLike[str], *, device: str = "auto") -> "Segmenter":
         """That of a run directory or model.safetensors. Raises ValueError where it finds no segments."""
-        file, chosen = open_model(run), find_device(device)
-        found = cls.read(file, file.load().to(chosen), chosen)
-        if found is None:
-            raise ValueError(f"{run}: finds no segments: train it with --task segments")
-        return found
+        return cls.read(run, Predictor.load(run, device=device))
 
     @classmethod
-    def read(cls, file: ModelFile, model: SpaceTimeTransformer, device: torch.device) -> "Segmenter | None":
-        """That of a checkpoint; None where it has none. Raises ValueError where it is damaged."""
-        about = file.about.get(ABOUT)
+    def read(cls, run: str | os.PathLike[str], predictor: Predictor) -> "Segmenter":
+        """The same, where the model is loaded already."""
+        file = open_model(run)
+        about, names = file.about.get(ABOUT), predictor.task.names
         if about is None:
-            return None
+            raise ValueError(f"{run}: finds no segments: train it with --task segments")
         try:
-            pyramid = Pyramid(PyramidConfig(**about["pyramid"]))
+            pyramid, threshold = Pyramid(PyramidConfig(**about["pyramid"])), float(about["threshold"])
             pyramid.load_state_dict(file.beside(BESIDE))
-            names, threshold = tuple(file.about["task"]["names"]), float(about["threshold"])
             usual = {str(name): (float(length), float(rate)) for name, (length, rate) in about["usual"].items()}
             if len(names) != pyramid.config.num_classes or not 0 < threshold <= 1:
                 raise ValueError(f"{len(names)} names, threshold {threshold}")
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ValueError(
                 f"{file.file}: what finds segments in it is damaged ({error}): copy or train it again"
             ) from error
-        return cls(model, pyramid, ClipSpec.from_json(file.about["clip_spec"]), names, threshold, usual, device)
+        return cls(predictor.model, pyramid.eval(), predictor.spec, names, threshold, usual, predictor.device)
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint says of it, beside the tensors of the pyramid."""
@@ -104,21 +101,11 @@ class Segmenter:
     def step_streamer(self) -> StepStreamer:
         return StepStreamer(self.model, window=self.spec.frames)
 
-    def stream(
-        self, blocks: Iterable[Tensor], *, seconds: float | None = None, least_score: float | None = None
-    ) -> Iterator[Segment]:
-        """Blocks of frames (C, T, H, W), uint8 -> the segments, as soon as nothing can change them any more.
-
-        seconds: the length of the video, where it is known: no segment ends later. least_score: `threshold`, if left
-        out.
-        """
-        streamer = SegmentStreamer(self.pyramid, least_score=least_score or self.threshold)
-        for steps in self.steps(blocks):
-            yield from (self.in_seconds(one, seconds) for one in streamer.push(steps))
-        yield from (self.in_seconds(one, seconds) for one in streamer.finish())
-
     def find(self, steps: Tensor, *, seconds: float | None = None, least_score: float | None = None) -> list[Segment]:
-        """Steps (S, D) of a whole video -> its segments, in order."""
+        """Steps (S, D) of a whole video -> its segments, in order.
+
+        seconds: the length of the video, which no segment outlasts. least_score: `threshold`, if left out.
+        """
         streamer = SegmentStreamer(self.pyramid, least_score=least_score or self.threshold)
         found = [*streamer.push(steps), *streamer.finish()]
         return sorted((self.in_seconds(one, seconds) for one in found), key=lambda one: one.start_seconds)
@@ -148,7 +135,7 @@ class Segmenter:
             raise MediaError(str(path), "no-frames", f"shorter than one step of {seconds:.3g} s", "Leave it out")
         return torch.cat(pieces)
 
-    def in_seconds(self, one: StepSegment, seconds: float | None) -> Segment:
+    def in_seconds(self, one: StepSegment, seconds: float | None = None) -> Segment:
         start, end = (step * self.step_seconds + self.middle_seconds for step in (one.start, one.end))
         end = end if seconds is None else min(end, seconds)
         return Segment(max(0.0, min(start, end)), end, self.names[one.number], one.score)
@@ -156,3 +143,8 @@ class Segmenter:
     def in_steps(self, seconds: Tensor) -> Tensor:
         """Seconds -> steps, 0 at the middle of the first."""
         return (seconds - self.middle_seconds) / self.step_seconds
+
+
+def finds_segments(run: str | os.PathLike[str]) -> bool:
+    """Whether the model of a run has a pyramid beside it."""
+    return not is_exported(run) and ABOUT in open_model(run).about

@@ -1,5 +1,6 @@
 """From a file, a pipe or saved codes to what is pushed into the streamer, block by block, made ahead of the model."""
 
+import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -64,6 +65,19 @@ def from_pipe(pipe: BinaryIO, spec: ClipSpec, config: StreamConfig, *, block_fra
     )
     words = f"{config.size} {config.pixel_format}, {config.fps:g} frames a second, from standard input"
     return from_pictures(pictures, spec, words=words, block_frames=block_frames, frames=None)
+
+
+def open_pipe(spec: ClipSpec, config: StreamConfig, *, block_frames: int) -> Footage:
+    """Raw frames on standard input; see `from_pipe`. Raises ValueError where there is a terminal."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ValueError(
+            "standard input is a terminal: pipe raw frames into it, such as those that "
+            "`ffmpeg -i a.mp4 -f rawvideo -pix_fmt rgb24 -` writes"
+        )
+    # not `sys.stdin.buffer`: its lock, held by a thread that waits for a silent pipe, aborts the interpreter at its end
+    return from_pipe(
+        open(sys.stdin.fileno(), "rb", buffering=0, closefd=False), spec, config, block_frames=block_frames
+    )
 
 
 def from_pictures(

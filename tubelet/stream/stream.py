@@ -1,6 +1,5 @@
 """From a run and a long video to windows, segments and files."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -14,14 +13,16 @@ from tubelet.nn.split import encodes_steps_apart
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.codes import hash_steps, keep_steps, read_steps
 from tubelet.stream.config import StreamConfig
+from tubelet.stream.live import complain, stream_segments
 from tubelet.stream.outputs import Files, choose_places, segment_object, window_object
+from tubelet.stream.segmenter import finds_segments
 from tubelet.stream.segments import Segment, Window, find_segments
 from tubelet.stream.show import show_end, show_plan, show_segments
-from tubelet.stream.source import Footage, from_file, from_pipe
+from tubelet.stream.source import Footage, from_file, open_pipe
 from tubelet.stream.window import Slide, choose_slide, slide_window
 from tubelet.system.console import Bar, bar, clock
 from tubelet.system.exits import exit_code
-from tubelet.system.text import dumps, plural, visible
+from tubelet.system.text import dumps, plural
 
 __all__ = ["Segment", "Window", "find_segments", "stream_fn", "windows_of_file"]
 
@@ -63,6 +64,8 @@ def stream_fn(config: StreamConfig) -> int:
     Raises:
         ValueError: settings or files that cannot work.
     """
+    if finds_segments(config.run):
+        return stream_segments(config)
     places = choose_places(config)
     predictor = Predictor.load(config.run, device=config.device, dtype=config.dtype)
     if not predictor.task.exclusive:
@@ -106,26 +109,10 @@ def stream_fn(config: StreamConfig) -> int:
     return complain(trouble, code) if code else 0
 
 
-def complain(trouble: str, code: int) -> int:
-    print(f"tubelet: {visible(trouble)}", file=sys.stderr)
-    return code
-
-
 def open_footage(config: StreamConfig, predictor: Predictor, slide: Slide) -> Footage:
-    if not config.is_pipe:
-        return open_file(predictor, config.file, slide)
-    if sys.stdin is None or sys.stdin.isatty():
-        raise ValueError(
-            "standard input is a terminal: pipe raw frames into it, such as those that "
-            "`ffmpeg -i a.mp4 -f rawvideo -pix_fmt rgb24 -` writes"
-        )
-    # not `sys.stdin.buffer`: its lock, held by a thread that waits for a silent pipe, aborts the interpreter at its end
-    return from_pipe(
-        open(sys.stdin.fileno(), "rb", buffering=0, closefd=False),
-        predictor.spec,
-        config,
-        block_frames=slide.block(live=True),
-    )
+    if config.is_pipe:
+        return open_pipe(predictor.spec, config, block_frames=slide.block(live=True))
+    return open_file(predictor, config.file, slide)
 
 
 def step_keeper(

@@ -32,14 +32,13 @@ from tubelet.data.segments import (
     split_recordings,
 )
 from tubelet.data.table import write_table
-from tubelet.evaluate.segments import Seen, evaluate_recordings, rows
+from tubelet.evaluate.segments import evaluate_recordings, look_through, rows
 from tubelet.evaluate.show import show_results
 from tubelet.nn.pyramid import Pyramid, PyramidConfig
 from tubelet.predict.predictor import Predictor
 from tubelet.runs.lock import hold
 from tubelet.runs.run import RESULTS, SPLIT, Run
 from tubelet.stream.segmenter import ABOUT, Segmenter
-from tubelet.stream.stream import windows_of_file
 from tubelet.system.console import bar, clock, say
 from tubelet.tasks.segments import point_f1, usual_segments
 from tubelet.train.clip_size import PIXELS_A_SECOND
@@ -177,8 +176,7 @@ def finish_segments(
     seen = []
     with bar("windows", len(measured), show=show) as progress:
         for one in measured:
-            windows = list(windows_of_file(predictor, data.root / one.path, hop_seconds=spec.span_seconds / 2))
-            seen.append(Seen(one, steps[one.path], windows))
+            seen.append(look_through(predictor, segmenter, data.root, one, steps[one.path]))
             progress.advance(f"{progress.done + 1}/{progress.total} recordings")
     evaluation = evaluate_recordings(segmenter, seen, failed=failed, split=data.held_out, seed=config.seed)
     run.write_json(RESULTS, {**evaluation.results.to_json(), "seconds_total": time.monotonic() - begun})
