@@ -163,6 +163,7 @@ def finish_segments(
             lessons,
             num_classes=len(data.names),
             seed=config.seed,
+            count=STEPS,
             after=lambda loss: progress.advance(f"loss {loss:.3f} left {progress.left}"),
         )
     training = data.of_split("train")

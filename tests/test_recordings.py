@@ -1,0 +1,166 @@
+"""From a table of segments to recordings, and to the windows that an encoder learns from: faults and laws."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recordings import draw_segments, write_recording
+
+from tubelet.data.problems import DataProblems
+from tubelet.data.segments import (
+    Recording,
+    Recordings,
+    choose_window,
+    cut_windows,
+    holds,
+    read_segments,
+    split_recordings,
+)
+from tubelet.tasks.multilabel import NONE
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recordings")
+    for number in range(4):
+        write_recording(folder / f"{number}.mp4", 6.0, [], number)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    return folder
+
+
+def table(folder: Path, *rows: str, header: str = "path,start,end,label,split,group") -> Path:
+    file = folder / f"{abs(hash(rows))}.csv"
+    commas = header.count(",")
+    file.write_text("\n".join([header, *(row + "," * (commas - row.count(",")) for row in rows)]))
+    return file
+
+
+GOOD = ("0.mp4,1,2.5,walk,train", "0.mp4,2,4,wave,train", "1.mp4,0:01,0:03,walk,train", "1.mp4,3,5,wave,train")
+
+
+def test_rows_of_a_file_are_its_segments_and_may_overlap(folder: Path) -> None:
+    found = read_segments(table(folder, *GOOD, "2.mp4,,,,val", "3.mp4,,2,walk;wave,val"))
+    assert found.names == ("walk", "wave")
+    by_path = {one.path: one for one in found.recordings}
+    assert by_path["0.mp4"].segments == ((1.0, 2.5, "walk"), (2.0, 4.0, "wave"))
+    assert by_path["1.mp4"].named("walk") == [(1.0, 3.0)]
+    assert by_path["2.mp4"].segments == ()
+    assert by_path["3.mp4"].segments == ((0.0, 2.0, "walk"), (0.0, 2.0, "wave"))
+    assert [by_path[path].split for path in ("0.mp4", "2.mp4")] == ["train", "val"]
+    assert all(one.seconds == pytest.approx(6.0) and one.group for one in found.recordings)
+
+
+FAULTS = {
+    "an end before its start": ("2.mp4,4,3,walk", "times", ("4", "3")),
+    "a start after the file's end": ("2.mp4,8,9,walk", "times", ("2.mp4", "6.00")),
+    "an end long after the file's": ("2.mp4,1,9,walk", "times", ("2.mp4", "6.00")),
+    "times without a label": ("2.mp4,1,2,", "empty-label", ("2.mp4",)),
+    "a label without times": ("2.mp4,,,walk", "times", ("2.mp4", "walk")),
+    "no such file": ("9.mp4,1,2,walk", "missing-file", ("9.mp4",)),
+    "no time": ("2.mp4,one,2,walk", "times", ("one",)),
+    "an unknown split": ("2.mp4,1,2,walk,dev", "split", ("dev",)),
+    "a label once": ("2.mp4,1,2,run", "few-clips", ("run",)),
+    "labels alike": ("2.mp4,1,2,Walk", "alike-classes", ("Walk", "walk")),
+}
+
+
+@pytest.mark.parametrize(("row", "kind", "values"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_named(folder: Path, row: str, kind: str, values: tuple[str, ...]) -> None:
+    with pytest.raises(DataProblems) as caught:
+        read_segments(table(folder, *GOOD, row))
+    (found,) = [one for one in caught.value.problems if one.kind == kind]
+    assert all(value in str(found) for value in values)
+
+
+def test_overlapping_rows_of_one_label_and_two_splits_of_a_file_are_named(folder: Path) -> None:
+    rows = ("2.mp4,1,3,walk,train", "2.mp4,2,4,walk,val")
+    with pytest.raises(DataProblems) as caught:
+        read_segments(table(folder, *GOOD, *rows))
+    assert {one.kind for one in caught.value.problems} == {"overlap", "split"}
+
+
+def test_all_faults_are_named_at_once(folder: Path) -> None:
+    rows = [row for row, *_ in FAULTS.values()]
+    with pytest.raises(DataProblems) as caught:
+        read_segments(table(folder, *GOOD, *rows))
+    assert {kind for _, kind, _ in FAULTS.values()} <= {one.kind for one in caught.value.problems}
+    assert len(caught.value.problems) >= len(FAULTS)
+
+
+def test_a_file_that_cannot_be_read_is_told_and_left_out(folder: Path) -> None:
+    found = read_segments(table(folder, *GOOD, "broken.mp4,1,2,walk,train"))
+    assert [Path(health.path).name for health in found.unreadable] == ["broken.mp4"]
+    assert "broken.mp4" not in [one.path for one in found.recordings]
+
+
+@pytest.mark.parametrize("what", ["a folder", "nothing"])
+def test_what_is_no_table_is_refused(folder: Path, what: str) -> None:
+    path = folder if what == "a folder" else folder / "none.csv"
+    with pytest.raises(DataProblems) as caught:
+        read_segments(path)
+    assert [one.kind for one in caught.value.problems] == ["layout" if what == "a folder" else "missing"]
+
+
+def test_without_splits_whole_groups_are_held_out(folder: Path) -> None:
+    rows = [f"{n}.mp4,1,2,walk,,{n % 2}" for n in range(4)] + [f"{n}.mp4,3,4,wave,,{n % 2}" for n in range(4)]
+    found = split_recordings(read_segments(table(folder, *rows)), val_share=0.3, seed=0)
+    assert {one.split for one in found.recordings} == {"train", "val"}
+    assert len({(one.group, one.split) for one in found.recordings}) == 2
+    assert found.held_out == "val"
+
+
+def make(seconds: float = 120.0, count: int = 6) -> Recordings:
+    recordings = tuple(
+        Recording(f"{n}.mp4", seconds, tuple(draw_segments(seconds, np.random.default_rng(n))), "train", str(n))
+        for n in range(count)
+    )
+    return Recordings(Path(), recordings, ("left", "right"))
+
+
+def test_windows_cover_time_and_have_the_labels_that_hold_in_them() -> None:
+    data = make()
+    seconds = choose_window(data)
+    items = cut_windows(data, seconds, seed=0)
+    assert items == cut_windows(data, seconds, seed=0)
+    busy = {(one.path, one.start_seconds) for one in items if one.label != NONE}
+    assert 0 < len(items) - len(busy) <= len(busy)
+    by_path = {one.path: one for one in data.recordings}
+    for item in items:
+        recording = by_path[item.path]
+        assert item.start_seconds is not None
+        assert item.end_seconds is not None
+        window = (item.start_seconds, item.end_seconds)
+        assert item.end_seconds - item.start_seconds == pytest.approx(seconds)
+        for name in data.names:
+            shared = [min(window[1], end) - max(window[0], start) for start, end in recording.named(name)]
+            if max(shared, default=0.0) > 0.51 * seconds:
+                assert name in item.label
+            if max(shared, default=0.0) < 0.19 * seconds:
+                assert name not in item.label
+    for recording in data.recordings:  # each segment is learned from
+        for start, end, name in recording.segments:
+            assert any(
+                item.path == recording.path
+                and name in item.label
+                and start < item.end_seconds
+                and item.start_seconds < end
+                for item in items
+                if item.start_seconds is not None and item.end_seconds is not None
+            )
+
+
+@pytest.mark.parametrize(
+    ("segment", "expected"),
+    [
+        ((0.0, 2.0), True),
+        ((1.0, 9.0), True),
+        ((1.1, 9.0), False),
+        ((0.5, 1.0), True),
+        ((0.5, 0.8), False),
+        ((3, 4), False),
+    ],
+)
+def test_a_label_holds_in_half_of_a_window_or_with_half_of_its_segment(
+    segment: tuple[float, float], expected: bool
+) -> None:
+    assert holds((0.0, 2.0), segment) is expected

@@ -1,0 +1,197 @@
+"""Segments from a table to a model, its figures, and what it says of a video while it runs; by what a user types."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from recordings import HEIGHT_PX, WIDTH_PX, draw_segments, write_recording, write_recordings
+from small_sets import command
+
+import tubelet
+from tubelet.media.writer import write_video
+from tubelet.nn.segment_streamer import SegmentStreamer
+from tubelet.runs.run import RESULTS
+from tubelet.stream.segmenter import Segmenter, finds_segments
+from tubelet.train import TrainConfig
+
+CPU = ("--device", "cpu", "--dtype", "float32")
+FLAGS = ("--task", "segments", "--model", "vivit1-P/16x2", "--frames", "4", "--seconds-between-frames", "0.1")
+FLAGS += ("--size", "32", "48", "--epochs", "6", "--batch", "8", "--workers", "1", *CPU)
+STEPS = 250
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recordings(tmp_path_factory.mktemp("films"), {"train": 8, "val": 2, "test": 3})
+
+
+@pytest.fixture(scope="module")
+def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "films"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tubelet.train.segments.STEPS", STEPS)
+        assert command("train", table, "--out", out, *FLAGS) == 0
+    return out
+
+
+def found_by(run: Path, file: Path, out: Path, *more: str) -> list[dict[str, str]]:
+    assert command("stream", run, file, "--out", out, *more, *CPU) == 0
+    with open(out / "segments.csv", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_finds_segments_better_than_hysteresis_on_windows(run: Path) -> None:
+    results = json.loads((run / RESULTS).read_text())
+    assert results["clips"] == 3
+    assert results["map"] > 0.8
+    assert results["map"] > results["baselines"]["hysteresis on windows"]
+    assert results["map"] > results["baselines"]["the usual length at random places"] + 0.5
+    assert finds_segments(run)
+    assert not finds_segments(run / "encoder")
+    assert 0 < Segmenter.load(run, device="cpu").threshold < 1
+
+
+def test_a_model_file_alone_finds_the_same_segments(run: Path, table: Path, tmp_path: Path) -> None:
+    video = table.parent / "test-0.mp4"
+    (tmp_path / "alone.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    assert found_by(tmp_path / "alone.safetensors", video, tmp_path / "one") == found_by(run, video, tmp_path / "two")
+
+
+def test_windows_are_still_answered_for(run: Path, table: Path) -> None:
+    answer = tubelet.Predictor.load(run, device="cpu").predict(table.parent / "test-0.mp4")
+    assert set(answer.probabilities or {}) == {"left", "right"}
+
+
+def test_eval_says_what_training_said(run: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert command("eval", run, table, "--json", *CPU) == 0
+    found, then = json.loads(capsys.readouterr().out), json.loads((run / RESULTS).read_text())
+    for name in ("map", "map_strict", "point_f1", "frame_f1", "segments", "clips"):
+        assert found[name] == pytest.approx(then[name], abs=1e-6)
+
+
+def test_a_stream_finds_what_is_found_at_once(run: Path, table: Path, tmp_path: Path) -> None:
+    video = table.parent / "test-1.mp4"
+    segmenter = Segmenter.load(run, device="cpu")
+    expected = segmenter.find(segmenter.see(video))
+    rows = found_by(run, video, tmp_path / "out")
+    live = sorted(
+        (float(row["start_seconds"]), float(row["end_seconds"]), row["label"], float(row["probability"]))
+        for row in rows
+    )
+    assert len(live) == len(expected) > 2
+    for (start, end, label, score), one in zip(live, expected, strict=True):
+        assert label == one.label
+        assert (start, end) == pytest.approx((one.start_seconds, one.end_seconds), abs=1e-3)
+        assert score == pytest.approx(one.probability, abs=1e-5)
+
+
+def test_frames_through_a_pipe_are_told_as_they_come(run: Path) -> None:
+    """One step after the other: what was told by the delay, and nothing later changes it."""
+    segmenter = Segmenter.load(run, device="cpu")
+    generator = np.random.default_rng(7)
+    segments = draw_segments(60.0, generator)
+    frames = generator.integers(30, 70, (600, HEIGHT_PX, WIDTH_PX, 3))
+    for start, end, side in segments:
+        frames[round(start * 10) : round(end * 10), :, slice(0, 24) if side == "left" else slice(24, 48)] += 140
+    clip = torch.from_numpy(frames.astype(np.uint8)).permute(3, 0, 1, 2)
+    steps = torch.cat([*segmenter.steps(clip.split(2, 1))])
+    streamer, seen, late = SegmentStreamer(segmenter.pyramid, least_score=0.3), segmenter.step_streamer(), []
+    for number, block in enumerate(clip.split(2, 1)):
+        new = seen.push(block)
+        for one in streamer.push(new) if len(new) else ():
+            late.append((number + 1) * 0.2 - segmenter.in_seconds(one).end_seconds)
+    assert late
+    assert max(late) <= segmenter.delay_seconds
+    whole = segmenter.find(steps, least_score=0.3)
+    assert len(whole) >= len(late)
+
+
+def test_saved_steps_are_streamed_again(run: Path, table: Path, tmp_path: Path) -> None:
+    video, codes = table.parent / "test-0.mp4", tmp_path / "codes.safetensors"
+    first = found_by(run, video, tmp_path / "one", "--save", str(codes))
+    assert found_by(run, codes, tmp_path / "two") == first
+
+
+def test_a_slow_source_is_neither_skipped_nor_repeated(run: Path, tmp_path: Path) -> None:
+    """Frames at 4 a second, the model's at 10: every picture is seen, in its time."""
+    segments = [(2.0, 6.0, "left"), (9.0, 13.0, "right")]
+    frames = np.full((80, HEIGHT_PX, WIDTH_PX, 3), 50)
+    for start, end, side in segments:
+        frames[round(start * 4) : round(end * 4), :, slice(0, 24) if side == "left" else slice(24, 48)] += 140
+    write_video(tmp_path / "slow.mp4", frames.astype(np.uint8), frames_per_second=4)
+    rows = found_by(run, tmp_path / "slow.mp4", tmp_path / "out", "--threshold", "0.3")
+    for start, end, side in segments:
+        near = [row for row in rows if row["label"] == side]
+        assert any(
+            abs(float(row["start_seconds"]) - start) < 0.5 and abs(float(row["end_seconds"]) - end) < 0.5
+            for row in near
+        )
+
+
+@pytest.mark.parametrize("flags", [("--window", "1"), ("--hop", "1"), ("--on", "0.9"), ("--off", "0.1")])
+def test_settings_of_windows_are_refused(
+    run: Path, table: Path, flags: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("stream", run, table.parent / "test-0.mp4", *flags) == 2
+    assert flags[0] in capsys.readouterr().err
+
+
+def test_a_label_that_the_model_does_not_know_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_recording(tmp_path / "a.mp4", 6.0, [], 0)
+    (tmp_path / "t.csv").write_text("path,start,end,label\na.mp4,1,2,jump\na.mp4,3,4,left\n")
+    assert command("eval", run, tmp_path / "t.csv", *CPU) == 2
+    assert "jump" in capsys.readouterr().err
+
+
+def test_a_training_goes_on_where_it_stopped(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoder is not trained again, no recording seen twice."""
+    monkeypatch.setattr("tubelet.train.segments.STEPS", 3)
+    config = TrainConfig(
+        data=table,
+        out=tmp_path / "run",
+        task="segments",
+        model="vivit1-P/16x2",
+        frames=4,
+        seconds_between_frames=0.1,
+        size=(32, 48),
+        epochs=1,
+        batch=8,
+        workers=1,
+        device="cpu",
+        dtype="float32",
+    )
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tubelet.train.segments.fit_pyramid", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tubelet.train_fn(config, show=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("tubelet.train.segments.train_clips", stop)
+        patch.setattr(Segmenter, "see", stop)
+        run = tubelet.train_fn(config, show=False)
+    assert finds_segments(run)
+    with pytest.raises(ValueError, match="finished"):
+        tubelet.train_fn(config, show=False)
+
+
+def test_a_damaged_pyramid_is_told(run: Path, tmp_path: Path) -> None:
+    from tubelet.weights.store import open_model, save
+
+    file = open_model(run)
+    about = {**file.about, "segments": {**file.about["segments"], "threshold": 2}}
+    save(file.load(), tmp_path / "bad.safetensors", about=about, beside=file.beside())
+    with pytest.raises(ValueError, match=r"bad\.safetensors"):
+        Segmenter.load(tmp_path / "bad.safetensors", device="cpu")
+    save(file.load(), tmp_path / "worse.safetensors", about=file.about)
+    with pytest.raises(ValueError, match=r"worse\.safetensors"):
+        Segmenter.load(tmp_path / "worse.safetensors", device="cpu")
