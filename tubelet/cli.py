@@ -12,7 +12,21 @@ from io import TextIOWrapper
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tubelet.commands import COMMANDS, Bench, Check, Convert, Demo, Eval, Export, Info, Predict, Prepare, Stream, Train
+from tubelet.commands import (
+    COMMANDS,
+    Bench,
+    Check,
+    Convert,
+    ConvertLabels,
+    Demo,
+    Eval,
+    Export,
+    Info,
+    Predict,
+    Prepare,
+    Stream,
+    Train,
+)
 from tubelet.system.exits import SOME_FAILED, WRONG, catch_sigterm, report_error
 from tubelet.system.openmp import wait_briefly
 from tubelet.system.options import read_command
@@ -116,8 +130,8 @@ def overview(out: TextIO) -> None:
     """Prints the commands without building a parser of all of them: that would take half a second."""
     print(ABOUT, file=out)
     for verb, command in COMMANDS.items():
-        about = f"  {verb:<8} {(command.__doc__ or '').splitlines()[0]}"
-        print(fill(about, 80, subsequent_indent=" " * 11), file=out)
+        about = f"  {verb:<14} {(command.__doc__ or '').splitlines()[0]}"
+        print(fill(about, 80, subsequent_indent=" " * 17), file=out)
     print("\n`tubelet COMMAND --help` tells more; `tubelet --version` the version.", file=out)
     print("--debug, anywhere, shows the traceback of whatever goes wrong.", file=out)
 
@@ -306,6 +320,16 @@ def convert(command: Convert) -> int:
     return 0
 
 
+def convert_labels(command: ConvertLabels) -> int:
+    from tubelet.convert_labels import convert_labels as take_over
+
+    tiers = command.tier or ()
+    table = take_over(command.src, command.out, videos=command.videos, tiers=tiers, form=command.from_)
+    if command.json:
+        print_json(asdict(table))
+    return 0
+
+
 ACTIONS: dict[type, Callable[..., int]] = {
     Demo: demo,
     Train: train,
@@ -318,4 +342,5 @@ ACTIONS: dict[type, Callable[..., int]] = {
     Info: info,
     Bench: bench,
     Convert: convert,
+    ConvertLabels: convert_labels,
 }

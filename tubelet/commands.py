@@ -1,5 +1,6 @@
 """The commands, a dataclass each: its fields are the flags, their docstrings the help."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -247,5 +248,29 @@ class Convert:
     """At the end, print what was written as one JSON object."""
 
 
-IN_ORDER: tuple[type, ...] = (Demo, Train, Check, Prepare, Eval, Predict, Stream, Export, Info, Bench, Convert)
-COMMANDS = {command.__name__.lower(): command for command in IN_ORDER}
+@dataclass(frozen=True)
+class ConvertLabels:
+    """Take over labels of other programs: segments of videos, as a table to train on.
+
+    ActivityNet, THUMOS14, ELAN, BORIS, VIA, CVAT, Label Studio and Google's CSV files.
+    """
+
+    src: Positional[Path]
+    """File of annotations, or a folder of them."""
+    out: Positional[Path]
+    """CSV file for path, label, start, end (seconds), split."""
+    videos: Path | None = None
+    """Folder, at any depth, that the videos are in; paths are as the source has them if left out."""
+    tier: tuple[str, ...] | None = None
+    """Names of ELAN's tiers, or of VIA's attributes; all if left out."""
+    from_: Annotated[str, NamesOf("tubelet.data.annotations.reading", "FORMATS")] | None = None
+    """Format, such as elan; recognised if left out."""
+    json: bool = False
+    """At the end, print what was written as one JSON object."""
+
+
+IN_ORDER: tuple[type, ...] = (
+    *(Demo, Train, Check, Prepare, Eval, Predict, Stream, Export, Info, Bench, Convert),
+    ConvertLabels,
+)
+COMMANDS = {re.sub(r"(?<!^)(?=[A-Z])", "-", command.__name__).lower(): command for command in IN_ORDER}
