@@ -416,7 +416,7 @@ def test_folders_of_files(tmp_path: Path) -> None:
     ]
     made = convert_labels(tmp_path / "th", tmp_path / "out.csv", show=False)
     assert any("readme.md" in note for note in made.notes)
-    assert any("2 ambiguous" in note for note in made.notes)
+    assert any("ambiguous segments (2)" in note for note in made.notes)
     for name in ("a", "b"):
         written(tmp_path / "eafs" / f"{name}.eaf", ELAN.replace("a.mp4", f"{name}.mp4"))
     assert [row[0] for row in converted(tmp_path / "eafs", tiers=["hand"])] == ["a.mp4", "b.mp4"]
@@ -456,10 +456,13 @@ def test_notes_say_what_is_left_out(tmp_path: Path, videos: Path, file: str, con
     assert len(said) == len(notes)
 
 
-def test_a_segment_that_stands_there_twice_is_written_once(tmp_path: Path) -> None:
-    source = written(tmp_path / "Diving_val.txt", "a 1 2\na 1 2\na 1 3\n")
-    assert len(converted(source)) == 2
-    assert any("1 segments" in note for note in convert_labels(source, tmp_path / "out.csv", show=False).notes)
+def test_what_a_training_would_read_otherwise_is_noted(tmp_path: Path) -> None:
+    source = written(tmp_path / "Diving_val.txt", "a 1 4\na 1 4\na 2 3\na 3.5 5\na 5 6\nb 1 9\n")
+    assert len(converted(source)) == 5
+    notes = convert_labels(source, tmp_path / "out.csv", show=False).notes
+    assert [note.split()[-1] for note in notes] == ["2", "train", "(1)"]  # overlaps, the split, lines that stand twice
+    source = written(tmp_path / "a.eaf", ELAN.replace("left", "left; up"))
+    assert any("'left; up'" in note for note in convert_labels(source, tmp_path / "out.csv", show=False).notes)
 
 
 # ---- faults

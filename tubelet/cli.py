@@ -130,8 +130,8 @@ def overview(out: TextIO) -> None:
     """Prints the commands without building a parser of all of them: that would take half a second."""
     print(ABOUT, file=out)
     for verb, command in COMMANDS.items():
-        about = f"  {verb:<14} {(command.__doc__ or '').splitlines()[0]}"
-        print(fill(about, 80, subsequent_indent=" " * 17), file=out)
+        about = f"  {verb:<15} {(command.__doc__ or '').splitlines()[0]}"
+        print(fill(about, 80, subsequent_indent=" " * 18), file=out)
     print("\n`tubelet COMMAND --help` tells more; `tubelet --version` the version.", file=out)
     print("--debug, anywhere, shows the traceback of whatever goes wrong.", file=out)
 

@@ -264,7 +264,7 @@ class ConvertLabels:
     tier: tuple[str, ...] | None = None
     """Names of ELAN's tiers, or of VIA's attributes; all if left out."""
     from_: Annotated[str, NamesOf("tubelet.data.annotations.reading", "FORMATS")] | None = None
-    """Format, such as elan; recognised if left out."""
+    """activitynet, thumos14, elan, boris, via, cvat, label-studio or google; recognised if left out."""
     json: bool = False
     """At the end, print what was written as one JSON object."""
 

@@ -1,5 +1,6 @@
 """Labels of other programs, as a table of segments in seconds."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 from tubelet.data.annotations.labels import Annotation, Labels
 from tubelet.data.annotations.reading import read_labels
 from tubelet.data.annotations.videos import Videos
-from tubelet.data.problems import DataProblems
+from tubelet.data.problems import DataProblems, some
 from tubelet.data.table import COLUMNS, TABLES, Item, column_names, write_table
 from tubelet.media.reader import Index, MediaError, index
 from tubelet.system.console import clock, say
@@ -59,8 +60,11 @@ def convert_labels(
     if labels.problems:
         raise DataProblems(str(source), labels.problems, most=len(labels.problems))
     kept = list(dict.fromkeys(items))
-    if len(kept) < len(items):
-        labels.left_out["segments that stand there twice"] += len(items) - len(kept)
+    labels.left_out["segments that stand there twice"] += len(items) - len(kept)
+    if overlaps := _overlaps(kept):
+        labels.notes.add(f"segments of one label that overlap in a file, to be made one before a training: {overlaps}")
+    if apart := [item.label for item in kept if ";" in item.label]:
+        labels.notes.add(f"labels with ';', read as several ({len(apart)}): {some(dict.fromkeys(apart))}")
     write_table(out, kept)
     lengths = [item.end_seconds - (item.start_seconds or 0.0) for item in kept if item.end_seconds is not None]
     classes = Counter(item.label for item in kept)
@@ -121,8 +125,19 @@ def _seconds(one: Annotation, found: Index | None) -> tuple[float, float | None]
     return times[int(one.start)], times[int(one.end)]
 
 
+def _overlaps(items: Sequence[Item]) -> int:
+    """How many segments begin while another of their label lasts."""
+    ends: dict[tuple[str, str], float] = {}
+    count = 0
+    for item in sorted(items, key=lambda item: item.start_seconds or 0.0):
+        key, end = (item.path, item.label), math.inf if item.end_seconds is None else item.end_seconds
+        count += (item.start_seconds or 0.0) < ends.get(key, 0.0)
+        ends[key] = max(end, ends.get(key, 0.0))
+    return count
+
+
 def _notes(labels: Labels) -> list[str]:
-    return [*sorted(labels.notes), *(f"left out: {many} {what}" for what, many in labels.left_out.items() if many)]
+    return [*sorted(labels.notes), *(f"left out: {what} ({many})" for what, many in labels.left_out.items() if many)]
 
 
 def _report(made: Converted) -> None:
