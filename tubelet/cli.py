@@ -180,7 +180,7 @@ def check(command: Check) -> int:
     from tubelet.check import check as look_through
 
     after = (lambda health: print_json(asdict(health))) if command.json else None
-    found = look_through(command.data, quick=command.quick, workers=command.workers, after=after)
+    found = look_through(**fields_but(command, "json"), after=after)
     return SOME_FAILED if any(not health.ok for health in found) else 0
 
 
@@ -189,7 +189,8 @@ def prepare(command: Prepare) -> int:
     from tubelet.prepare import prepare as copy_all
 
     settings = Settings(short_side_px=command.short_side, gop_frames=command.gop, quality=command.quality)
-    copies = copy_all(command.data, command.out, settings=settings, workers=command.workers)
+    kept = fields_but(command, "short_side", "gop", "quality", "json")
+    copies = copy_all(**kept, settings=settings)
     if command.json:
         print_json(copies.to_json())
     return SOME_FAILED if copies.failed else 0

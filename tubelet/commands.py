@@ -10,6 +10,7 @@ from tubelet.system.options import NamesOf, Positional
 from tubelet.train.config import TrainConfig
 
 ClipSize = Annotated[tuple[int, int, int], "FRAMES HEIGHT WIDTH"]
+TaskName = Literal["classification", "multilabel", "regression", "segments"]  # as in data.sources, without torch
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Check:
 
     data: Positional[Path]
     """Data set as for training, any folder of media, or a single file."""
+    task: TaskName = "classification"
+    """What its labels are, as for training."""
+    labels: tuple[str, ...] = ("label",)
+    """Columns of the table that hold them; several only where they hold numbers."""
     quick: bool = False
     """Only what stands at the start of each file, and its first picture."""
     json: bool = False
@@ -69,6 +74,10 @@ class Prepare:
     """Data set as for training, any folder of videos, a table of paths, or one file."""
     out: Positional[Path]
     """Folder for the copies."""
+    task: TaskName = "classification"
+    """What its labels are, as for training."""
+    labels: tuple[str, ...] = ("label",)
+    """Columns of the table that hold them; several only where they hold numbers."""
     short_side: int = 256
     """Pixels; smaller videos are not enlarged."""
     gop: int = 12
