@@ -156,7 +156,9 @@ CVAT_PROJECT = """<annotations><version>1.1</version>
     <task><id>3</id><subset>Validation</subset><source>vfr.mp4</source></task>
     <task><id>4</id><subset>Camera 2</subset><source>even.mp4</source></task></tasks></project></meta>
   <track id="0" label="a" task_id="3"><points frame="1" outside="0"/></track>
-  <track id="1" label="b" task_id="4"><points frame="5" outside="0"/><points frame="7" outside="1"/></track>
+  <track id="1" label="b" task_id="4">
+    <skeleton frame="5"><points label="p" outside="1"/><points label="q" outside="0"/></skeleton>
+    <skeleton frame="7"><points label="p" outside="1"/><points label="q" outside="1"/></skeleton></track>
 </annotations>
 """
 LABEL_STUDIO = [
@@ -178,6 +180,11 @@ LABEL_STUDIO = [
                         "value": {"ranges": [{"start": 12, "end": 12}], "timelinelabels": ["rest"]},
                     },
                     {"id": "r3", "type": "choices", "value": {"choices": ["good"]}},
+                    {
+                        "id": "r5",
+                        "type": "timeserieslabels",
+                        "value": {"start": 3, "end": 9, "timeserieslabels": ["no"]},
+                    },
                     {"id": "r4", "type": "labels", "value": {"start": 0.1, "end": 0.25, "labels": ["Rede"]}},
                 ],
             },
@@ -329,9 +336,9 @@ def test_segments_in_seconds(tmp_path: Path, name: str) -> None:
     file, content, expected = SECONDS[name]
     source = written(tmp_path / file, content)
     assert converted(source) == expected
-    assert converted(source, form=name.split(",")[0]) == expected
+    assert converted(source, from_format=name.split(",")[0]) == expected
     made = convert_labels(source, tmp_path / "out.csv", show=False)
-    assert (made.form, made.segments, made.files) == (
+    assert (made.format, made.segments, made.files) == (
         name.split(",")[0],
         len(expected),
         len({row[0] for row in expected}),
@@ -408,14 +415,15 @@ def test_folders_of_files(tmp_path: Path) -> None:
     written(tmp_path / "th" / "Diving_val.txt", "video_validation_01 1 2\n")
     written(tmp_path / "th" / "Diving_test.txt", "video_test_01 3 4\n")
     written(tmp_path / "th" / "Ambiguous_val.txt", "video_validation_01 5 6\nvideo_validation_01 7 8\n")
-    written(tmp_path / "th" / "readme.md", "what this is")
+    written(tmp_path / "th" / "readme.txt", "what this is")
+    (tmp_path / "th" / "all.zip").write_bytes(b"PK\xff\0")
     written(tmp_path / "th" / ".hidden.json", "{")
     assert converted(tmp_path / "th") == [
         ("video_test_01", "Diving", "3.0", "4.0", "test"),
         ("video_validation_01", "Diving", "1.0", "2.0", "train"),
     ]
     made = convert_labels(tmp_path / "th", tmp_path / "out.csv", show=False)
-    assert any("readme.md" in note for note in made.notes)
+    assert any("readme.txt" in note for note in made.notes)
     assert any("ambiguous segments (2)" in note for note in made.notes)
     for name in ("a", "b"):
         written(tmp_path / "eafs" / f"{name}.eaf", ELAN.replace("a.mp4", f"{name}.mp4"))
@@ -446,7 +454,7 @@ def test_tables_that_list_tables(tmp_path: Path) -> None:
         ("p.tsv", AGGREGATED, ["1 point events", "1 segments without media"]),
         ("v.json", VIA, ["1 regions"]),
         ("t.xml", CVAT_TAGS, ["1 shapes"]),
-        ("t.json", LABEL_STUDIO, ["1 results of type choices", "frameRate"]),
+        ("t.json", LABEL_STUDIO, ["1 results of type choices", "1 results of type timeserieslabels", "frameRate"]),
     ],
 )
 def test_notes_say_what_is_left_out(tmp_path: Path, videos: Path, file: str, content: Any, notes: list[str]) -> None:
@@ -584,7 +592,7 @@ def test_what_is_in_no_format(tmp_path: Path, content: str, form: str) -> None:
         convert_labels(source, tmp_path / "out.csv", show=False)
     assert all(one.EXPECTED in str(caught.value) for one in FORMATS.values())
     with pytest.raises(ValueError):
-        convert_labels(source, tmp_path / "out.csv", form=form, show=False)
+        convert_labels(source, tmp_path / "out.csv", from_format=form, show=False)
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -612,14 +620,14 @@ BOMB = """<?xml version="1.0"?>
 def test_xml_that_declares_entities_is_not_read(tmp_path: Path, content: str) -> None:
     source = written(tmp_path / "a.eaf", content)
     with pytest.raises(DataProblems, match="entity"):
-        convert_labels(source, tmp_path / "out.csv", form="elan", show=False)
+        convert_labels(source, tmp_path / "out.csv", from_format="elan", show=False)
 
 
 @pytest.mark.parametrize("content", [b"<a>", b"{", b"[" * 100_000, b"\xff\xfe", b"[1,]"])
 def test_what_cannot_be_parsed_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(DataProblems) as caught:
-        convert_labels(tmp_path / "a.json", tmp_path / "out.csv", form="activitynet", show=False)
+        convert_labels(tmp_path / "a.json", tmp_path / "out.csv", from_format="activitynet", show=False)
     assert [problem.kind for problem in caught.value.problems] == ["unreadable"]
 
 
@@ -638,7 +646,7 @@ def test_a_value_of_another_kind_never_ends_in_anything_but_an_error_for_the_use
     for way in places(JSON_EXAMPLES[form]):
         source = written(tmp_path / "a.json", changed(JSON_EXAMPLES[form], *way, to=wrong))
         try:
-            _, labels = read_labels(source, form=form)
+            _, labels = read_labels(source, from_format=form)
         except ValueError:
             continue
         assert all(one.end is None or 0 <= one.start < one.end for one in labels.annotations)
@@ -671,6 +679,8 @@ def touch(folder: Path, *names: str) -> Path:
         ("\u00e9.mp4", ["e\u0301.mp4"], "e\u0301.mp4"),
         ("a.mp4", ["a.mkv"], None),
         ("a", ["a.txt"], None),
+        ("a", ["a.mp4", "a.wav", "a.jpg"], "a.mp4"),
+        ("a.wav", ["a.mp4", "a.wav"], "a.wav"),
         ("a", ["a.mp4", "x/a.mkv"], None),
         ("a.mp4", ["x/a.mp4", "y/a.mp4"], None),
         ("b.mp4", ["a.mp4"], None),
@@ -787,7 +797,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert command("convert-labels", source, out, "--tier", "hand", "finger", "--from", "elan", "--json") == 0
     shown = capsys.readouterr()
     made = json.loads(shown.out)
-    assert (made["form"], made["segments"], made["files"], made["classes"]) == ("elan", 2, 1, {"left": 1, "index": 1})
+    assert (made["format"], made["segments"], made["files"], made["classes"]) == ("elan", 2, 1, {"left": 1, "index": 1})
     assert made["seconds"] == pytest.approx(2.5)
     assert "2 segments of 1 file" in shown.err
     assert len(rows(out)) == 2

@@ -325,7 +325,7 @@ def convert_labels(command: ConvertLabels) -> int:
     from tubelet.convert_labels import convert_labels as take_over
 
     tiers = command.tier or ()
-    table = take_over(command.src, command.out, videos=command.videos, tiers=tiers, form=command.from_)
+    table = take_over(command.src, command.out, videos=command.videos, tiers=tiers, from_format=command.from_)
     if command.json:
         print_json(asdict(table))
     return 0

@@ -25,7 +25,7 @@ class Converted:
     """
 
     out: Path
-    form: str
+    format: str
     files: int
     segments: int
     seconds: float
@@ -39,21 +39,21 @@ def convert_labels(
     *,
     videos: str | Path | None = None,
     tiers: Sequence[str] = (),
-    form: str | None = None,
+    from_format: str | None = None,
     show: bool = True,
 ) -> Converted:
     """Writes the segments of a file of annotations, or of a folder of them, as a table `out` that `read_table` reads.
 
     videos: folder in which the files are looked for; None: paths are as the source has them. tiers: those that are
-    read, of formats that have tiers; empty: all. form: a name in FORMATS of `tubelet/data/annotations/reading.py`;
-    recognised if None.
+    read, of formats that have tiers; empty: all. from_format: a name in FORMATS of
+    `tubelet/data/annotations/reading.py`; recognised if None.
 
     Raises: DataProblems, a ValueError, with all that is wrong with the labels and their files; nothing is written then.
         ValueError where no format fits, or `out` cannot be written.
     """
     source, out = Path(source), Path(out)
     _check_out(out)
-    form, labels = read_labels(source, form=form, tiers=tiers)
+    found, labels = read_labels(source, from_format=from_format, tiers=tiers)
     items = list(_place(labels, None if videos is None else Videos(Path(videos)), out.parent.absolute()))
     if not items and not labels.problems:
         labels.fault("layout", str(source), f"no segments with a length in it; {', '.join(_notes(labels)) or 'empty'}")
@@ -69,7 +69,7 @@ def convert_labels(
     lengths = [item.end_seconds - (item.start_seconds or 0.0) for item in kept if item.end_seconds is not None]
     classes = Counter(item.label for item in kept)
     files = len({item.path for item in kept})
-    made = Converted(out, form, files, len(kept), sum(lengths), dict(classes.most_common()), tuple(_notes(labels)))
+    made = Converted(out, found, files, len(kept), sum(lengths), dict(classes.most_common()), tuple(_notes(labels)))
     if show:
         _report(made)
     return made
@@ -146,4 +146,4 @@ def _report(made: Converted) -> None:
     counts = [f"{count} {name}" for name, count in made.classes.items()]
     say("classes", f"{len(made.classes)}: {list_names(counts)}")
     say("segments", f"{plural(made.segments, 'segment')} of {plural(made.files, 'file')}, {clock(made.seconds)} in all")
-    say("table", f"{made.out}, from {made.form}")
+    say("table", f"{made.out}, from {made.format}")

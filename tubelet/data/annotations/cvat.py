@@ -44,9 +44,7 @@ def read(document: Document, labels: Labels) -> None:
     only = Task("", "", 1) if tasks else _task(root)
     for place, track in enumerate(root.iter("track"), 1):
         task, where = tasks.get(track.get("task_id"), only), f"{name} track {track.get('id', place)}"
-        shapes = [
-            (frame, shape.get("outside") != "1") for shape in track if (frame := _frame(shape, "frame")) is not None
-        ]
+        shapes = [(frame, _is_shown(one)) for one in track if (frame := _frame(one, "frame")) is not None]
         if len(shapes) < len(track):
             labels.fault("layout", where, "a shape without a frame; export it as CVAT for video 1.1")
         for start, end in _shown(sorted(shapes)):
@@ -76,6 +74,11 @@ def _task(one: Element) -> Task:
 def _frame(one: Element, attribute: str) -> int | None:
     text = one.get(attribute, "")
     return int(text) if text.isascii() and text.isdecimal() else None
+
+
+def _is_shown(shape: Element) -> bool:
+    """Whether a shape, or any part of a skeleton, is not outside."""
+    return any(part.get("outside") != "1" for part in shape.findall("*[@outside]") or [shape])
 
 
 def _shown(shapes: Iterable[tuple[int, bool]]) -> Iterator[tuple[int, int]]:

@@ -8,7 +8,8 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from tubelet.data.walk import is_hidden
-from tubelet.media.formats import MEDIA_SUFFIXES
+
+SUFFIXES = (".json", ".boris", ".eaf", ".xml", ".csv", ".tsv", ".txt")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Document:
 
 
 def find_documents(source: Path) -> list[Path]:
-    """The file itself, or all files of a folder, at any depth, that are not hidden and no media.
+    """The file itself, or all files of a folder, at any depth, that are not hidden and have one of SUFFIXES.
 
     Raises: ValueError where there are none.
     """
@@ -46,10 +47,10 @@ def find_documents(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise ValueError(f"{source}: does not exist; name a file of annotations, or a folder of them")
-    files = [path for path in sorted(source.rglob("*")) if path.is_file() and path.suffix.lower() not in MEDIA_SUFFIXES]
+    files = [path for path in sorted(source.rglob("*")) if path.is_file() and path.suffix.lower() in SUFFIXES]
     files = [path for path in files if not any(map(is_hidden, path.relative_to(source).parts))]
     if not files:
-        raise ValueError(f"{source}: no files in it; name a file of annotations, or a folder of them")
+        raise ValueError(f"{source}: no files of annotations in it, which end with {', '.join(SUFFIXES)}")
     return files
 
 

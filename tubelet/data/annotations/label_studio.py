@@ -6,7 +6,8 @@
 
 Ranges are frames, counted from 1, the last included; start and end alone are seconds. The file is data/video or
 data/audio, or the only medium that data names. Label Studio puts eight letters and a dash before the name of an
-uploaded file: they are taken off. Cancelled annotations and predictions are not read.
+uploaded file: they are taken off. Cancelled annotations and predictions are not read, nor are
+labels of text and of time series, whose start and end are no seconds.
 
 Source: Label Studio 1.20, labelstud.io/tags/timelinelabels and /tags/video; web/libs/editor/src/regions/
 TimelineRegion.js and tags/object/Video/Video.js.
@@ -53,7 +54,7 @@ def _read_result(where: str, data: Any, result: dict[str, Any], labels: Labels) 
     words = inside(value, kind) or inside(value, "timelinelabels")
     ranges = inside(value, "ranges")
     in_frames = isinstance(ranges, list)
-    if not in_frames and (inside(value, "start") is None or not kind.endswith("labels")):
+    if not in_frames and (kind != "labels" or inside(value, "start") is None or inside(value, "text")):
         labels.left_out[f"results of type {kind}"] += 1
         return
     if in_frames:

@@ -34,10 +34,10 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def read_labels(source: Path, *, form: str | None = None, tiers: Sequence[str] = ()) -> tuple[str, Labels]:
+def read_labels(source: Path, *, from_format: str | None = None, tiers: Sequence[str] = ()) -> tuple[str, Labels]:
     """The name of the format, and the labels with all that is wrong with them.
 
-    form: a name in FORMATS; recognised if None. tiers: those that are read, of formats that have tiers.
+    from_format: a name in FORMATS; recognised if None. tiers: those that are read, of formats that have tiers.
 
     Raises: ValueError where no format, or more than one, fits.
     """
@@ -48,15 +48,15 @@ def read_labels(source: Path, *, form: str | None = None, tiers: Sequence[str] =
             documents.append(read_document(path, name))
         except ValueError as error:
             labels.fault("unreadable", name, str(error))
-    if form is None:
-        form, documents = _recognise(source, documents, labels)
+    if from_format is None:
+        from_format, documents = _recognise(source, documents, labels)
     for document in documents:
-        FORMATS[form].read(document, labels)
+        FORMATS[from_format].read(document, labels)
     for tier in dict.fromkeys(tiers):
         if tier not in labels.tiers_met:
             there = f"there are {some(sorted(labels.tiers_met), most=20)}" if labels.tiers_met else "there are none"
             labels.fault("layout", str(source), f"no tier {tier!r}; {there}")
-    return form, labels
+    return from_format, labels
 
 
 def _recognise(source: Path, documents: list[Document], labels: Labels) -> tuple[str, list[Document]]:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from tubelet.data.walk import list_media
-from tubelet.media.formats import MEDIA_SUFFIXES
+from tubelet.media.formats import MEDIA_SUFFIXES, VIDEO_SUFFIXES
 
 
 class Videos:
@@ -20,11 +20,14 @@ class Videos:
         self.folder, self.named = folder.absolute(), defaultdict[str, list[str]](list)
         for path in list_media(folder).files:
             name = PurePosixPath(unicodedata.normalize("NFC", path))
-            for known in {name.name, name.stem, name.stem.removeprefix("v_")}:  # ActivityNet's files are v_ID.mp4
-                self.named[known].append(path)
+            known = {name.name}
+            if name.suffix.lower() in VIDEO_SUFFIXES:  # a name without a suffix is none of its sound or its picture
+                known |= {name.stem, name.stem.removeprefix("v_")}  # ActivityNet's files are v_ID.mp4
+            for one in known:
+                self.named[one].append(path)
 
     def find(self, name: str) -> Path:
-        """The file that a source names by a path or an address on some machine, or by its name without a suffix.
+        """The file that a source names by a path or an address on some machine; a video also by its name alone.
 
         Of several files of that name, it is the one in the folders that the source names, too.
 
