@@ -129,6 +129,7 @@ VIA_CSV = """# Exported using VGG Image Annotator (http://www.robots.ox.ac.uk/~v
 VIA_SEGMENTS_CSV = """# Exported using VGG Image Annotator (http://www.robots.ox.ac.uk/~vgg/software/via)
 # CSV_HEADER = metadata_id,file_list,temporal_segment_start,temporal_segment_end,metadata
 "1_a","[""Tag 1.mp4""]",1.25,3.5,"{""TEMPORAL-SEGMENTS"":""wave""}"
+"1_b","[""Tag 1.mp4""]",4.2,undefined,"{""who"":""0""}"
 """
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
 <annotations><version>1.1</version>
@@ -453,6 +454,7 @@ def test_tables_that_list_tables(tmp_path: Path) -> None:
         ("p.boris", BORIS, ["1 point events", "1 observations without media", "several players"]),
         ("p.tsv", AGGREGATED, ["1 point events", "1 segments without media"]),
         ("v.json", VIA, ["1 regions"]),
+        ("v.csv", VIA_SEGMENTS_CSV, ["1 regions", "ids"]),
         ("t.xml", CVAT_TAGS, ["1 shapes"]),
         ("t.json", LABEL_STUDIO, ["1 results of type choices", "1 results of type timeserieslabels", "frameRate"]),
     ],

@@ -8,8 +8,8 @@ table    # ATTRIBUTE = {...}
          "1_a","[""a.mp4""]",0,"[1.2,3.4]","[]","{""1"":""0""}"
     or   # CSV_HEADER = metadata_id,file_list,temporal_segment_start,temporal_segment_end,metadata
 
-Each value of an attribute is a label, and attributes are tiers. Options are told by their ids; a checkbox has several,
-with commas between. Regions, still frames and what is said of a whole file are left out, with a note.
+Each value of an attribute is a label, and attributes are tiers. Options are told by their ids, whose names the second
+table does not have; a checkbox has several, with commas between. Regions, still frames and what is said of a whole file are left out, with a note.
 
 Source: VIA 3.0.13, robots.ox.ac.uk/~vgg/software/via, _via_data.js and _via_import_export.js.
 """
@@ -58,9 +58,14 @@ def _read_table(name: str, text: str, labels: Labels) -> None:
     header, attribute = _HEADER.search(text), _ATTRIBUTE.search(text)
     columns = header[1].split(",") if header else []
     attributes = dict(labels.records(_value(attribute[1]) if attribute else {}, f"{name} ATTRIBUTE"))
+    if not attribute:
+        labels.notes.add(
+            "options of attributes are told by their ids here; the full CSV and the project have their names"
+        )
     lines = re.sub(r"^#.*$", "", text, flags=re.M)  # blank ones, so that others keep their numbers
     for where, row in labels.rows(name, lines, columns=columns):
-        times: Any = [row.get(f"temporal_segment_{end}") for end in ("start", "end")]
+        ends = (row.get(f"temporal_segment_{end}") for end in ("start", "end"))
+        times: Any = [end for end in ends if end != "undefined"]  # of a still frame
         if "temporal_coordinates" in row:
             times = _value(row["temporal_coordinates"])
         files, region, values = (_value(row.get(one, "")) for one in ("file_list", "spatial_coordinates", "metadata"))
