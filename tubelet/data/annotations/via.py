@@ -9,7 +9,8 @@ table    # ATTRIBUTE = {...}
     or   # CSV_HEADER = metadata_id,file_list,temporal_segment_start,temporal_segment_end,metadata
 
 Each value of an attribute is a label, and attributes are tiers. Options are told by their ids, whose names the second
-table does not have; a checkbox has several, with commas between. Regions, still frames and what is said of a whole file are left out, with a note.
+table does not have; a checkbox has several, with commas between. Regions, still frames and what is said of a whole file
+are left out, with a note.
 
 Source: VIA 3.0.13, robots.ox.ac.uk/~vgg/software/via, _via_data.js and _via_import_export.js.
 """
