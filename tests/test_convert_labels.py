@@ -15,7 +15,7 @@ from small_sets import command
 
 from tubelet.convert_labels import convert_labels
 from tubelet.data.annotations.reading import FORMATS, read_labels
-from tubelet.data.annotations.videos import Videos, parts_of
+from tubelet.data.annotations.videos import Videos, path_parts
 from tubelet.data.problems import KINDS, DataProblems
 from tubelet.data.table import Item, read_table
 from tubelet.media.reader import index
@@ -701,8 +701,8 @@ def test_files_are_found_by_their_names(tmp_path: Path, named: str, there: list[
 
 
 def test_names_are_taken_apart() -> None:
-    assert parts_of("file:///C:/day%201/a.mp4") == ("day 1", "a.mp4")
-    assert parts_of("./a/../b%201.mp4") == ("a", "b%201.mp4")
+    assert path_parts("file:///C:/day%201/a.mp4") == ("day 1", "a.mp4")
+    assert path_parts("./a/../b%201.mp4") == ("a", "b%201.mp4")
 
 
 def test_paths_are_relative_to_the_table_and_the_table_is_one_to_train_on(tmp_path: Path) -> None:

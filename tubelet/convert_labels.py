@@ -61,7 +61,7 @@ def convert_labels(
         raise DataProblems(str(source), labels.problems, most=len(labels.problems))
     kept = list(dict.fromkeys(items))
     labels.left_out["segments that stand there twice"] += len(items) - len(kept)
-    if overlaps := _overlaps(kept):
+    if overlaps := _count_overlaps(kept):
         labels.notes.add(f"segments of one label that overlap in a file, to be made one before a training: {overlaps}")
     if apart := [item.label for item in kept if ";" in item.label]:
         labels.notes.add(f"labels with ';', read as several ({len(apart)}): {some(dict.fromkeys(apart))}")
@@ -115,7 +115,10 @@ def _place(labels: Labels, videos: Videos | None, folder: Path) -> Iterator[Item
 
 
 def _seconds(one: Annotation, found: Index | None) -> tuple[float, float | None]:
-    """Raises: ValueError for frames that the file does not have."""
+    """Start and end of a segment.
+
+    Raises: ValueError for frames that the file does not have.
+    """
     if not one.in_frames or not found:
         return one.start, one.end
     count = len(found.times) if found.kind == "video" else 0
@@ -125,8 +128,8 @@ def _seconds(one: Annotation, found: Index | None) -> tuple[float, float | None]
     return times[int(one.start)], times[int(one.end)]
 
 
-def _overlaps(items: Sequence[Item]) -> int:
-    """How many segments begin while another of their label lasts."""
+def _count_overlaps(items: Sequence[Item]) -> int:
+    """The number of segments that begin while another of their label lasts."""
     ends: dict[tuple[str, str], float] = {}
     count = 0
     for item in sorted(items, key=lambda item: item.start_seconds or 0.0):

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tubelet.data.annotations.document import Document
-from tubelet.data.annotations.labels import Labels, inside, number, shown
+from tubelet.data.annotations.labels import Labels, inside, number, shorten
 from tubelet.data.table import records
 
 EXPECTED = (
@@ -72,7 +72,7 @@ def _states(where: str, events: Any, kinds: dict[str, str], labels: Labels) -> I
         at = f"{where} event {place}"
         seconds = number(event[0]) if isinstance(event, list) and len(event) >= 4 else None
         if seconds is None:
-            labels.fault("times", at, f"{shown(event)}, expected a time, a subject, a behaviour and modifiers")
+            labels.fault("times", at, f"{shorten(event)}, expected a time, a subject, a behaviour and modifiers")
             continue
         subject, behaviour, modifiers = map(str, event[1:4])
         kind = kinds.get(behaviour, "")

@@ -47,7 +47,7 @@ def read(document: Document, labels: Labels) -> None:
         shapes = [(frame, _is_shown(one)) for one in track if (frame := _frame(one, "frame")) is not None]
         if len(shapes) < len(track):
             labels.fault("layout", where, "a shape without a frame; export it as CVAT for video 1.1")
-        for start, end in _shown(sorted(shapes)):
+        for start, end in _spans(sorted(shapes)):
             labels.add(where, task.file, track.get("label"), start, end, subset=task.split, in_frames=True)
     tagged: defaultdict[tuple[Task, str], list[int]] = defaultdict(list)
     for image in root.iter("image"):
@@ -81,7 +81,7 @@ def _is_shown(shape: Element) -> bool:
     return any(part.get("outside") != "1" for part in shape.findall("*[@outside]") or [shape])
 
 
-def _shown(shapes: Iterable[tuple[int, bool]]) -> Iterator[tuple[int, int]]:
+def _spans(shapes: Iterable[tuple[int, bool]]) -> Iterator[tuple[int, int]]:
     """(first frame, frame after the last) of each time that a track is on screen."""
     start, last = None, 0
     for frame, is_shown in shapes:

@@ -55,7 +55,10 @@ def find_documents(source: Path) -> list[Path]:
 
 
 def read_document(path: Path, name: str) -> Document:
-    """Raises: ValueError for what cannot be opened or parsed, and for XML that declares entities."""
+    """The parsed content of a file.
+
+    Raises: ValueError for what cannot be opened or parsed, and for XML that declares entities.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:

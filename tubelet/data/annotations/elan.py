@@ -37,7 +37,7 @@ def read(document: Document, labels: Labels) -> None:
             continue
         for one in (child for holder in tier.iter("ANNOTATION") for child in holder):
             where = f"{document.name} tier {name!r} annotation {one.get('ANNOTATION_ID')}"
-            aligned = _aligned(one, everything)
+            aligned = _find_aligned(one, everything)
             if aligned is None:
                 labels.fault("times", where, f"refers to {one.get('ANNOTATION_REF')!r}, which has no times")
                 continue
@@ -46,7 +46,7 @@ def read(document: Document, labels: Labels) -> None:
             labels.add(where, file, one.findtext("ANNOTATION_VALUE", ""), start, end)
 
 
-def _aligned(one: Element, everything: dict[str | None, Element]) -> Element | None:
+def _find_aligned(one: Element, everything: dict[str | None, Element]) -> Element | None:
     """The annotation with times that an annotation is, or refers to, over others or directly; None: there is none."""
     passed: set[str | None] = set()
     while one.tag != "ALIGNABLE_ANNOTATION":

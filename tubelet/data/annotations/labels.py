@@ -31,7 +31,7 @@ class Annotation:
 
 @dataclass
 class Labels:
-    """All that was read, what was left out, and all that is wrong.
+    """The segments of a source, what was left out, and all that is wrong.
 
     tiers: the only ones to read, of sources that keep labels in several; empty: all. tiers_met: those that there are.
     """
@@ -86,13 +86,13 @@ class Labels:
     def records(self, value: object, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Key, or number from 1, and content of each record in a dict or a list of JSON; all else is a fault."""
         if not isinstance(value, dict | list):
-            self.fault("layout", where, f"{shown(value)}, expected records")
+            self.fault("layout", where, f"{shorten(value)}, expected records")
             return
         for key, record in value.items() if isinstance(value, dict) else enumerate(value, 1):
             if isinstance(record, dict):
                 yield str(key), record
             else:
-                self.fault("layout", f"{where} {key}", f"{shown(record)}, expected a record")
+                self.fault("layout", f"{where} {key}", f"{shorten(record)}, expected a record")
 
     def rows(
         self, name: str, text: str, *, columns: Sequence[str] = (), needed: Set[str] = frozenset()
@@ -114,7 +114,7 @@ class Labels:
 
 
 def number(value: object) -> float | None:
-    """Of 1.5 and "1.5"; None for what is no number."""
+    """The number that 1.5 and "1.5" are; None for what is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -131,7 +131,7 @@ def inside(value: object, *keys: str) -> Any:
     return value
 
 
-def shown(value: object) -> str:
+def shorten(value: object) -> str:
     """A value of a source in a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

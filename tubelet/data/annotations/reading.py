@@ -11,7 +11,7 @@ from tubelet.data.problems import some
 
 
 class Format(Protocol):
-    """The label files of one program. EXPECTED: what they are, in a few words."""
+    """The label files of one program. EXPECTED: their layout, in a few words."""
 
     EXPECTED: str
 

@@ -80,7 +80,7 @@ def _add(where: str, files: Any, times: Any, region: Any, values: Any, attribute
         return
     file = files[0] if isinstance(files, list) and files else None
     pairs = values.items() if isinstance(values, dict) else ()
-    said = [one for key, value in pairs for one in _labels(key, value, attributes.get(key, {}))]
+    said = [one for key, value in pairs for one in _tier_labels(key, value, attributes.get(key, {}))]
     if not said and not labels.tiers:
         labels.add(where, file, "", *times)
     for tier, label in said:
@@ -88,7 +88,7 @@ def _add(where: str, files: Any, times: Any, region: Any, values: Any, attribute
             labels.add(where, file, label, *times)
 
 
-def _labels(key: str, value: Any, attribute: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _tier_labels(key: str, value: Any, attribute: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(tier, label) of the value of an attribute; none where it was left empty."""
     text = value if isinstance(value, str) else ""
     for one in text.split(",") if attribute.get("type") == CHECKBOX else [text]:

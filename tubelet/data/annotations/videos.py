@@ -33,10 +33,10 @@ class Videos:
 
         Raises: ValueError where there is none, or more than one.
         """
-        parts = parts_of(name)
+        parts = path_parts(name)
         found = self.named.get(parts[-1], []) if parts else []
         if len(found) > 1:
-            same = [path for path in found if parts_of(path)[-len(parts) :] == parts]
+            same = [path for path in found if path_parts(path)[-len(parts) :] == parts]
             found = same if len(same) == 1 else found
         if not found:
             suffix = "" if has_suffix(name) else ", with any suffix,"
@@ -46,7 +46,7 @@ class Videos:
         return self.folder / found[0]
 
 
-def parts_of(name: str) -> tuple[str, ...]:
+def path_parts(name: str) -> tuple[str, ...]:
     """ "file:///C:/day%201/a.mp4", "D:\\day 1\\a.mp4", "gs://bucket/day 1/a.mp4" -> its folders and its name."""
     if re.match(r"\w+://", name):
         name = unquote(name.split("://", 1)[1].partition("/")[2].split("?")[0])
