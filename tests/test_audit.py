@@ -89,6 +89,8 @@ def test_the_hook_sees_what_is_forbidden(tmp_path: Path) -> None:
 def test_no_command_unpickles_connects_or_starts_a_program(tmp_path: Path) -> None:
     write_videos(tmp_path / "data", 3)
     save(create_model("vit-P/16", clip=(1, 32, 32), num_classes=2), tmp_path / "image")
+    segments = {"annotations": [{"label": "dark", "segment": [0, 1]}]}
+    (tmp_path / "labels.json").write_text(json.dumps({"database": {"0": segments}}))
     (tmp_path / "evil.pt").write_bytes(PICKLE)
     (tmp_path / "evil.safetensors").write_bytes(PICKLE)
     cpu = ["--device", "cpu", "--dtype", "float32"]
@@ -106,6 +108,7 @@ def test_no_command_unpickles_connects_or_starts_a_program(tmp_path: Path) -> No
         (0, ["bench", "vivit2-P/16x2", "--clip", "4", "32", "32", "--minutes", "0.001", *cpu]),
         (0, ["convert", "image", "for-timm", "--to", "timm"]),
         (0, ["convert", "for-timm", "ours", "--heads", "3", "--clip", "1", "32", "32"]),
+        (0, ["convert-labels", "labels.json", "labels.csv"]),
         (2, ["convert", "evil.pt", "hacked-by"]),
         (2, ["predict", "evil.safetensors", "data/dark/0.mp4"]),
         (2, ["train", "data", "--out", "other", *TINY_FLAGS, "--init", "evil.pt"]),

@@ -188,6 +188,61 @@ def test_a_good_data_set_is_said_to_be_one(tmp_path: Path, capsys: Capture) -> N
     assert f"next  tubelet train {data}\n" in capsys.readouterr().out
 
 
+TASK_TABLES = {
+    "multilabel": ("path,label", ["run/0.mp4,fast;far", "run/1.mp4,far", "walk/0.mp4,(none)", "walk/1.mp4,fast"]),
+    "regression": ("path,speed,angle", ["run/0.mp4,1.5,2", "run/1.mp4,2.5,", "walk/0.mp4,-1,3", "walk/1.mp4,0,0"]),
+    "segments": ("path,start,end,label", ["run/0.mp4,0,0.2,a", "run/0.mp4,0.1,0.3,b", "walk/0.mp4,0.1,0.2,a;b"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_good", "said"),
+    [
+        (["multilabel"], ["multilabel"], ["4 clips of 2 classes"]),
+        (["regression", "--labels", "speed", "angle"], ["regression"], ["4 clips with speed, angle"]),
+        (["regression", "--labels", "Speed"], ["regression"], ["4 clips with Speed"]),
+        (["segments"], ["segments"], ["3 rows of 2 classes"]),
+        (["regression"], [], ["not to be trained on", "label"]),
+        (["classification"], [], ["not to be trained on"]),
+    ],
+)
+@pytest.mark.parametrize("table", TASK_TABLES)
+def test_a_table_is_looked_at_as_the_task_reads_it(
+    tmp_path: Path, capsys: Capture, table: str, flags: list[str], is_good: list[str], said: list[str]
+) -> None:
+    data = clips(tmp_path / "clips", 2)
+    header, lines = TASK_TABLES[table]
+    (data / "set.csv").write_text("\n".join([header, *lines]))
+    assert command("check", data / "set.csv", "--task", *flags) == 0
+    out = capsys.readouterr().out
+    if table in is_good:
+        assert all(one in out for one in said)
+        assert f"next  tubelet train {data / 'set.csv'} --task {' '.join(flags)}\n" in out
+    elif not is_good:
+        assert said[0] in out
+
+
+@pytest.mark.parametrize("verb", [["check"], ["prepare", "small"]])
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--labels", "a", "b"], "a b"),
+        (["--task", "multilabel", "--labels", "a", "b"], "a b"),
+        (["--task", "regression", "--labels", "a", "a"], "a a"),
+        (["--task", "segments", "--labels", "a"], "--labels a"),
+        (["--task", "guess"], "'guess'"),
+    ],
+)
+def test_columns_that_a_task_does_not_read_are_refused_first(
+    tmp_path: Path, capsys: Capture, verb: list[str], flags: list[str], named: str
+) -> None:
+    data = clips(tmp_path / "clips", 1)
+    places = [data, *(tmp_path / place for place in verb[1:])]
+    assert command(verb[0], *places, *flags) == 2
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "small").exists()
+
+
 def test_a_table_is_checked_whatever_is_wrong_with_it(tmp_path: Path, capsys: Capture) -> None:
     data = clips(tmp_path / "clips", 1)
     spoil(data / "run" / "0.mp4")

@@ -5,8 +5,10 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +18,14 @@ from small_sets import command, spoil, tiny_config, write_images, write_videos
 import tubelet.prepare
 from tubelet.data.items import Source, find_items
 from tubelet.data.problems import DataProblems
+from tubelet.data.segments import read_segments
+from tubelet.data.sources import TaskName
 from tubelet.data.splits import assign_splits
 from tubelet.media.reader import MediaError, av, index, read_frames
 from tubelet.media.transcode import read_comment, shrink, shrunk_size
 from tubelet.media.writer import write_video
 from tubelet.prepare import Settings, prepare, reading_seconds
+from tubelet.tasks import find_task
 from tubelet.train.loop import describe_wait
 from tubelet.train.train import train_fn
 
@@ -212,6 +217,57 @@ def test_a_table_becomes_a_table(tmp_path: Path) -> None:
     same(old, new, lambda path: path.lstrip("/"))
     assert (tmp_path / "out" / str(elsewhere).lstrip("/")).is_file()
     assert not (tmp_path / "out" / "clips" / "dark" / "1.mp4").exists(), "only what the table names"
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "rows"),
+    [
+        (
+            "multilabel",
+            ["tags"],
+            ["path,tags,split", "dark/0.mp4,a;b,train", "dark/1.mp4,(none),train", "dark/2.mp4,,"],
+        ),
+        ("regression", ["speed", "angle"], ["angle,path,speed,group", "-2,dark/0.mp4,1.5,x", ",dark/1.mp4,0,y"]),
+        ("regression", ["speed"], ["path,speed", "dark/0.mp4,1", "dark/1.mp4,2"]),
+        ("classification", ["tags"], ["path,tags,label", "dark/0.mp4,a,x", "dark/1.mp4,b,x"]),
+    ],
+)
+def test_labels_of_any_task_stay_in_their_columns(
+    tmp_path: Path, task: TaskName, labels: list[str], rows: list[str]
+) -> None:
+    data = write_videos(tmp_path / "data", 3)
+    (data / "my.csv").write_text("\n".join(rows))
+    made = prepare(data / "my.csv", tmp_path / "out", task=task, labels=labels, settings=SMALL, show=False)
+    assert made.train_on == tmp_path / "out" / "my.csv"
+    assert len(made.copies) == 2
+    how: dict[str, Any] = {"task": find_task(task), "labels": labels, "minimum_classes": 1, "minimum_clips": 1}
+    same(find_items(data / "my.csv", **how), find_items(made.train_on, **how))
+
+
+def test_segments_of_a_file_stay_where_they_are(tmp_path: Path) -> None:
+    for name, level in (("a.avi", 60), ("b.mp4", 190), ("c.mp4", 20)):
+        write_video(tmp_path / name, np.full((50, 32, 40, 3), level, np.uint8))
+    rows = ["path,start,end,label,split,group", "a.avi,0.1,0.5,x,train,g", "a.avi,0.25,,y;z,,", "b.mp4,0,1.5,x,val,"]
+    (tmp_path / "my.csv").write_text("\n".join([*rows, "c.mp4,,,(none),val,"]))
+    made = prepare(tmp_path / "my.csv", tmp_path / "out", task="segments", settings=SMALL, show=False)
+    assert made.copies == {"a.avi": "a.mp4", "b.mp4": "b.mp4", "c.mp4": "c.mp4"}
+    old, new = read_segments(tmp_path / "my.csv", minimum=1), read_segments(tmp_path / "out" / "my.csv", minimum=1)
+    assert [replace(one, path=made.copies[one.path]) for one in old.recordings] == [
+        replace(one, group=before.group) if before.group == before.path else one
+        for one, before in zip(new.recordings, old.recordings, strict=True)
+    ]
+    assert old.names == new.names == ("x", "y", "z")
+
+
+@pytest.mark.parametrize("flags", [["--task", "multilabel"], ["--labels", "tags"], ["--task", "segments"]])
+def test_labels_that_were_asked_for_and_are_not_there_are_no_files_without_labels(
+    tmp_path: Path, flags: list[str]
+) -> None:
+    data = write_videos(tmp_path / "data", 1)
+    (data / "my.csv").write_text("path\ndark/0.mp4\n")
+    assert command("prepare", data / "my.csv", tmp_path / "out", *flags) == 2
+    assert not (tmp_path / "out").exists()
+    assert command("prepare", data / "my.csv", tmp_path / "out") == 0
 
 
 def test_what_is_there_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

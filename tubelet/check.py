@@ -3,20 +3,20 @@
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from tubelet.data.health_cache import HealthCache
-from tubelet.data.items import find_items
 from tubelet.data.prefetch import processors
 from tubelet.data.problems import DataProblems
-from tubelet.data.table import TABLES
+from tubelet.data.sources import TaskName, check_labels, find_source
+from tubelet.data.table import LABELS, TABLES
 from tubelet.data.walk import Listing, list_media
 from tubelet.media.health import Health
 from tubelet.system.console import bar, clock, console, say
-from tubelet.system.text import plural
+from tubelet.system.text import list_names, plural
 
 SHOWN = 20  # bad files that are told of in full
 CLOSED = Health("", False, False, "unreadable", "you may not look into this folder. Check the permissions.")
@@ -25,6 +25,8 @@ CLOSED = Health("", False, False, "unreadable", "you may not look into this fold
 def check(
     data: str | Path,
     *,
+    task: TaskName = "classification",
+    labels: Sequence[str] = LABELS,
     quick: bool = False,
     workers: int = 0,
     show: bool = True,
@@ -35,12 +37,14 @@ def check(
     `tubelet.data.health_cache` keeps it, for the next call and for training: files that have not changed are not read
     again. Nothing is written into the folder.
 
-    quick: only the start of each file, and its first picture. workers: threads; 0: one for each processor. after: gets
-    each health as soon as it is known; bad files are not listed in the end then.
+    task, labels: as for `find_source`, for what is said of the data set. quick: only the start of each file, and its
+    first picture. workers: threads; 0: one for each processor. after: gets each health as soon as it is known; bad
+    files are not listed in the end then.
 
     Raises: ValueError where there is no such folder or file, or no media in it.
     """
     data = Path(data)
+    check_labels(task, labels)
     if workers < 0:
         raise ValueError(f"--workers {workers}: expected 1 or more, or 0 for one for each processor")
     listing = list_media(data)
@@ -74,11 +78,20 @@ def check(
     healths = [found[path] for path in sorted(found)]
     if show:
         index = f"{trouble}: nothing is remembered" if trouble else str(checked.file)
-        report(data, listing, healths, index=index, name_them=after is None)
+        report(data, listing, healths, task=task, labels=labels, index=index, name_them=after is None)
     return healths
 
 
-def report(data: Path, listing: Listing, found: list[Health], *, index: str, name_them: bool) -> None:
+def report(
+    data: Path,
+    listing: Listing,
+    found: list[Health],
+    *,
+    task: TaskName,
+    labels: Sequence[str],
+    index: str,
+    name_them: bool,
+) -> None:
     bad = [health for health in found if not health.ok]
     shown = bad[:SHOWN] if name_them else []
     for health in shown:
@@ -94,10 +107,10 @@ def report(data: Path, listing: Listing, found: list[Health], *, index: str, nam
         say("notes", ", ".join(f"{count} {note}" for note, count in notes.most_common()))
     if listing.passed_over:
         say("passed over", listing.passed_over)
-    layout, trains = describe_layout(data, listing, in_full=not name_them)
+    layout, trains = describe_layout(data, listing, task, labels, in_full=not name_them)
     say("as data", layout)
     say("index", index)
-    say("next", next_step(data, bad, trains=trains))
+    say("next", next_step(data, bad, task=task, labels=labels, trains=trains))
 
 
 def row(health: Health, *, width: int) -> str:
@@ -124,23 +137,29 @@ def totals(found: list[Health]) -> str:
     return "; ".join(kinds) or "nothing that can be used"
 
 
-def describe_layout(data: Path, listing: Listing, *, in_full: bool) -> tuple[str, bool]:
+def describe_layout(
+    data: Path, listing: Listing, task: TaskName, labels: Sequence[str], *, in_full: bool
+) -> tuple[str, bool]:
     """The data set as training sees it, in words, and whether it can be trained on. in_full: all problems."""
     if data.is_dir() and not any("/" in path for path in listing.files):
         return "a plain folder: training wants one for each class", False
     if data.is_file() and data.suffix.lower() not in TABLES:
         return "a single file", False
     try:
-        source = find_items(data)
+        source = find_source(data, task, labels)
     except DataProblems as error:
         lines = map(str, error.problems)
         return "not to be trained on: " + ("\n  ".join(lines) if in_full else str(error)), False
-    return f"{plural(len(source.items), 'clip')} of {plural(len(source.classes), 'class')}, {source.kind}", True
+    noun = "row" if task == "segments" else "clip"
+    what = f"with {list_names(labels)}" if task == "regression" else f"of {plural(len(source.classes), 'class')}"
+    return f"{plural(len(source.items), noun)} {what}, {source.kind}", True
 
 
-def next_step(data: Path, bad: list[Health], *, trains: bool) -> str:
+def next_step(data: Path, bad: list[Health], *, task: TaskName, labels: Sequence[str], trains: bool) -> str:
     name = shlex.quote(str(data))
-    step = f"tubelet train {name}" if trains else f"tubelet predict RUN {name}"
+    flags = "" if task == "classification" else f" --task {task}"
+    flags += "" if tuple(labels) == LABELS else f" --labels {shlex.join(labels)}"
+    step = f"tubelet train {name}{flags}" if trains else f"tubelet predict RUN {name}"
     if not bad:
         return step
     unusable = sum(not health.usable for health in bad)

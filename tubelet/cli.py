@@ -12,7 +12,21 @@ from io import TextIOWrapper
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tubelet.commands import COMMANDS, Bench, Check, Convert, Demo, Eval, Export, Info, Predict, Prepare, Stream, Train
+from tubelet.commands import (
+    COMMANDS,
+    Bench,
+    Check,
+    Convert,
+    ConvertLabels,
+    Demo,
+    Eval,
+    Export,
+    Info,
+    Predict,
+    Prepare,
+    Stream,
+    Train,
+)
 from tubelet.system.exits import SOME_FAILED, WRONG, catch_sigterm, report_error
 from tubelet.system.openmp import wait_briefly
 from tubelet.system.options import read_command
@@ -116,8 +130,8 @@ def overview(out: TextIO) -> None:
     """Prints the commands without building a parser of all of them: that would take half a second."""
     print(ABOUT, file=out)
     for verb, command in COMMANDS.items():
-        about = f"  {verb:<8} {(command.__doc__ or '').splitlines()[0]}"
-        print(fill(about, 80, subsequent_indent=" " * 11), file=out)
+        about = f"  {verb:<15} {(command.__doc__ or '').splitlines()[0]}"
+        print(fill(about, 80, subsequent_indent=" " * 18), file=out)
     print("\n`tubelet COMMAND --help` tells more; `tubelet --version` the version.", file=out)
     print("--debug, anywhere, shows the traceback of whatever goes wrong.", file=out)
 
@@ -166,7 +180,7 @@ def check(command: Check) -> int:
     from tubelet.check import check as look_through
 
     after = (lambda health: print_json(asdict(health))) if command.json else None
-    found = look_through(command.data, quick=command.quick, workers=command.workers, after=after)
+    found = look_through(**fields_but(command, "json"), after=after)
     return SOME_FAILED if any(not health.ok for health in found) else 0
 
 
@@ -175,7 +189,8 @@ def prepare(command: Prepare) -> int:
     from tubelet.prepare import prepare as copy_all
 
     settings = Settings(short_side_px=command.short_side, gop_frames=command.gop, quality=command.quality)
-    copies = copy_all(command.data, command.out, settings=settings, workers=command.workers)
+    kept = fields_but(command, "short_side", "gop", "quality", "json")
+    copies = copy_all(**kept, settings=settings)
     if command.json:
         print_json(copies.to_json())
     return SOME_FAILED if copies.failed else 0
@@ -306,6 +321,16 @@ def convert(command: Convert) -> int:
     return 0
 
 
+def convert_labels(command: ConvertLabels) -> int:
+    from tubelet.convert_labels import convert_labels as take_over
+
+    tiers = command.tier or ()
+    table = take_over(command.src, command.out, videos=command.videos, tiers=tiers, from_format=command.from_)
+    if command.json:
+        print_json(asdict(table))
+    return 0
+
+
 ACTIONS: dict[type, Callable[..., int]] = {
     Demo: demo,
     Train: train,
@@ -318,4 +343,5 @@ ACTIONS: dict[type, Callable[..., int]] = {
     Info: info,
     Bench: bench,
     Convert: convert,
+    ConvertLabels: convert_labels,
 }

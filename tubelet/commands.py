@@ -1,5 +1,6 @@
 """The commands, a dataclass each: its fields are the flags, their docstrings the help."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +10,7 @@ from tubelet.system.options import NamesOf, Positional
 from tubelet.train.config import TrainConfig
 
 ClipSize = Annotated[tuple[int, int, int], "FRAMES HEIGHT WIDTH"]
+TaskName = Literal["classification", "multilabel", "regression", "segments"]  # as in data.sources, without torch
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Check:
 
     data: Positional[Path]
     """Data set as for training, any folder of media, or a single file."""
+    task: TaskName = "classification"
+    """What its labels are, as for training."""
+    labels: tuple[str, ...] = ("label",)
+    """Columns of the table that hold them; several only where they hold numbers."""
     quick: bool = False
     """Only what stands at the start of each file, and its first picture."""
     json: bool = False
@@ -68,6 +74,10 @@ class Prepare:
     """Data set as for training, any folder of videos, a table of paths, or one file."""
     out: Positional[Path]
     """Folder for the copies."""
+    task: TaskName = "classification"
+    """What its labels are, as for training."""
+    labels: tuple[str, ...] = ("label",)
+    """Columns of the table that hold them; several only where they hold numbers."""
     short_side: int = 256
     """Pixels; smaller videos are not enlarged."""
     gop: int = 12
@@ -247,5 +257,29 @@ class Convert:
     """At the end, print what was written as one JSON object."""
 
 
-IN_ORDER: tuple[type, ...] = (Demo, Train, Check, Prepare, Eval, Predict, Stream, Export, Info, Bench, Convert)
-COMMANDS = {command.__name__.lower(): command for command in IN_ORDER}
+@dataclass(frozen=True)
+class ConvertLabels:
+    """Take over labels of other programs: segments of videos, as a table to train on.
+
+    ActivityNet, THUMOS14, ELAN, BORIS, VIA, CVAT, Label Studio and Google's CSV files.
+    """
+
+    src: Positional[Path]
+    """File of annotations, or a folder of them."""
+    out: Positional[Path]
+    """CSV file for path, label, start, end (seconds), split."""
+    videos: Path | None = None
+    """Folder, at any depth, that the videos are in; paths are as the source has them if left out."""
+    tier: tuple[str, ...] | None = None
+    """Names of ELAN's tiers, or of VIA's attributes; all if left out."""
+    from_: Annotated[str, NamesOf("tubelet.data.annotations.reading", "FORMATS")] | None = None
+    """activitynet, thumos14, elan, boris, via, cvat, label-studio or google; recognised if left out."""
+    json: bool = False
+    """At the end, print what was written as one JSON object."""
+
+
+IN_ORDER: tuple[type, ...] = (
+    *(Demo, Train, Check, Prepare, Eval, Predict, Stream, Export, Info, Bench, Convert),
+    ConvertLabels,
+)
+COMMANDS = {re.sub(r"(?<!^)(?=[A-Z])", "-", command.__name__).lower(): command for command in IN_ORDER}

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -12,11 +13,12 @@ import numpy as np
 
 from tubelet.data.clips import check_kind
 from tubelet.data.folder import KIND_OF_SUFFIX
-from tubelet.data.items import Source, find_items, is_labelled
+from tubelet.data.items import Source, is_labelled
 from tubelet.data.prefetch import prefetch, processors
 from tubelet.data.problems import DataProblems, some
+from tubelet.data.sources import TaskName, find_source
 from tubelet.data.splits import with_groups
-from tubelet.data.table import Item, write_table
+from tubelet.data.table import LABELS, Item, write_table
 from tubelet.data.walk import list_media
 from tubelet.media.reader import MediaError, index, read_frames
 from tubelet.media.sampling import clip_times, view_starts
@@ -78,6 +80,8 @@ def prepare(
     data: str | Path,
     out: str | Path,
     *,
+    task: TaskName = "classification",
+    labels: Sequence[str] = LABELS,
     settings: Settings | None = None,
     workers: int = 0,
     show: bool = True,
@@ -88,13 +92,13 @@ def prepare(
     Copies that are there already are kept, so that the same call goes on where it stopped. Where files change their
     names, or the data are a table, a table in `out` keeps labels, times, splits and groups as they were.
 
-    workers: threads that copy a file each; 0: one for each processor.
+    task, labels: as for `find_source`. workers: threads that copy a file each; 0: one for each processor.
 
     Raises: ValueError for data that are no videos, folders within each other, or files in the way that are no copies.
     """
     settings = settings or Settings()
     data, out = Path(data), Path(out).absolute()
-    source, closed = find_videos(data)
+    source, closed = find_videos(data, task, labels)
     _check_apart(source, data, out)
     names = copy_names(source)
 
@@ -112,22 +116,23 @@ def prepare(
             failed |= {path: error} if error else {}
             progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
     good = {path: name for path, name in names.items() if path not in failed}
-    made = Prepared(out, good, [*closed, *failed.values()], _write_table(source, good, data, out))
+    made = Prepared(out, good, [*closed, *failed.values()], _write_table(source, good, data, out, labels))
     if show:
         _report(source, made)
     return made
 
 
-def find_videos(data: Path) -> tuple[Source, list[MediaError]]:
+def find_videos(data: Path, task: TaskName, labels: Sequence[str]) -> tuple[Source, list[MediaError]]:
     """The data set; where nothing in it is labelled, all videos at any depth, without labels. Beside it, folders that
     cannot be looked into.
 
     Raises: ValueError for faulty data sets, and where there are no videos.
     """
     try:
-        source = find_items(data, minimum_classes=1, minimum_clips=1)
+        source = find_source(data, task, labels, minimum=1)
     except DataProblems as error:
-        if {problem.kind for problem in error.problems} - NOT_LAID_OUT or is_labelled(data):
+        asked = task != "classification" or tuple(labels) != LABELS
+        if asked or {problem.kind for problem in error.problems} - NOT_LAID_OUT or is_labelled(data):
             raise
         try:
             listing = list_media(data)
@@ -193,16 +198,16 @@ def _copy(original: Path, copy: Path, settings: Settings) -> None:
     shrink(original, copy, short_side_px=side, gop_frames=gop, crf=settings.quality, comment=mark)
 
 
-def _write_table(source: Source, good: dict[str, str], data: Path, out: Path) -> Path | None:
+def _write_table(source: Source, good: dict[str, str], data: Path, out: Path, labels: Sequence[str]) -> Path | None:
     """The data set to train on: `out` itself where its folders say all that the original said, else a table in it."""
-    if not source.classes:
+    if not any(item.label for item in source.items):
         return None
     if data.is_dir() and not source.copies and all(path == name for path, name in good.items()):
         return out
     items, _ = with_groups(source)  # by the old names and contents, on which the split depends
     table = out / ("clips.csv" if data.is_dir() else f"{data.stem}.csv")
     out.mkdir(parents=True, exist_ok=True)
-    write_table(table, (replace(item, path=good[item.path]) for item in items if item.path in good))
+    write_table(table, (replace(item, path=good[item.path]) for item in items if item.path in good), labels=labels)
     return table
 
 

@@ -36,16 +36,16 @@ class Problem:
 class DataProblems(ValueError):
     """The faults of a data set, in `problems`; `origin` is its path.
 
-    As text: how many of each kind, and the first 20 in full, those of rare kinds before the many of one.
+    As text: how many of each kind, and the first 20 (`most`) in full, those of rare kinds before the many of one.
     """
 
-    def __init__(self, origin: str, problems: Iterable[Problem]) -> None:
-        self.origin, self.problems = origin, tuple(problems)
-        super().__init__(self.origin, self.problems)
+    def __init__(self, origin: str, problems: Iterable[Problem], most: int = SHOWN) -> None:
+        self.origin, self.problems, self.most = origin, tuple(problems), most
+        super().__init__(self.origin, self.problems, most)
 
     def __str__(self) -> str:
         origin = visible(self.origin)
-        lines = [str(problem).removeprefix(f"{origin}: ") for problem in _first(self.problems, SHOWN)]
+        lines = [str(problem).removeprefix(f"{origin}: ") for problem in _first(self.problems, self.most)]
         if len(lines) == 1:
             return f"{origin}: {lines[0]}"
         counts = Counter(problem.kind for problem in self.problems)

@@ -105,14 +105,16 @@ def read_table(table: Path, *, root: Path, task: type[Task] = Classification, la
     return found
 
 
-def write_table(table: Path, items: Iterable[Item]) -> None:
-    """Write what `read_table` reads back to the same items."""
+def write_table(table: Path, items: Iterable[Item], *, labels: Sequence[str] = LABELS) -> None:
+    """Write what `read_table` reads back, of the same columns `labels`, to the same items."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(COLUMNS)
+    path, _, *others = COLUMNS
+    writer.writerow([path, *labels, *others])
     for item in items:
         times = ["" if seconds is None else repr(seconds) for seconds in (item.start_seconds, item.end_seconds)]
-        writer.writerow([item.path, item.label, *times, item.split, item.group])
+        cells = item.label.split(";") if len(labels) > 1 else [item.label]
+        writer.writerow([item.path, *cells, *times, item.split, item.group])
     write_whole(table, text.getvalue())
 
 

@@ -97,7 +97,8 @@ def add_fields(command: type, options: Parser, places: Parser) -> dict[str, str]
     written: dict[str, str] = {}
     for field in fields(command):
         settings, marks = argparse_settings(hints[field.name])
-        default, text, flag = field.default, docs[field.name], f"--{field.name}".replace("_", "-")
+        default, text = field.default, docs[field.name]
+        flag = f"--{field.name.rstrip('_')}".replace("_", "-")  # from_ is --from, a word that Python keeps for itself
         if default not in (MISSING, None) and default is not False:
             shown = " ".join(default) if isinstance(default, tuple) else default
             text += f" (default: {'on' if default is True else shown})"
@@ -115,7 +116,7 @@ def add_fields(command: type, options: Parser, places: Parser) -> dict[str, str]
                 options.add_argument(off, action="store_false", dest=field.name, help=SUPPRESS)
             written |= {flag: flag, off: off}
         else:
-            options.add_argument(flag, **settings)
+            options.add_argument(flag, dest=field.name, **settings)
             written[flag] = f"{flag} {' '.join(marks) or settings['metavar']}"
     return written
 

@@ -1,0 +1,152 @@
+"""Labels of other programs, as a table of segments in seconds."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tubelet.data.annotations.labels import Annotation, Labels
+from tubelet.data.annotations.reading import read_labels
+from tubelet.data.annotations.videos import Videos
+from tubelet.data.problems import DataProblems, some
+from tubelet.data.table import COLUMNS, TABLES, Item, column_names, write_table
+from tubelet.media.reader import Index, MediaError, index
+from tubelet.system.console import clock, say
+from tubelet.system.text import list_names, plural
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The table that was written: its path, the format it comes from, and how much is in it.
+
+    classes: segments of each, the most frequent first. seconds: of all segments whose end is told. notes: what was
+    left out or decided.
+    """
+
+    out: Path
+    format: str
+    files: int
+    segments: int
+    seconds: float
+    classes: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def convert_labels(
+    source: str | Path,
+    out: str | Path,
+    *,
+    videos: str | Path | None = None,
+    tiers: Sequence[str] = (),
+    from_format: str | None = None,
+    show: bool = True,
+) -> Converted:
+    """Writes the segments of a file of annotations, or of a folder of them, as a table `out` that `read_table` reads.
+
+    videos: folder in which the files are looked for; None: paths are as the source has them. tiers: those that are
+    read, of formats that have tiers; empty: all. from_format: a name in FORMATS of
+    `tubelet/data/annotations/reading.py`; recognised if None.
+
+    Raises: DataProblems, a ValueError, with all that is wrong with the labels and their files; nothing is written then.
+        ValueError where no format fits, or `out` cannot be written.
+    """
+    source, out = Path(source), Path(out)
+    _check_out(out)
+    found, labels = read_labels(source, from_format=from_format, tiers=tiers)
+    items = list(_place(labels, None if videos is None else Videos(Path(videos)), out.parent.absolute()))
+    if not items and not labels.problems:
+        labels.fault("layout", str(source), f"no segments with a length in it; {', '.join(_notes(labels)) or 'empty'}")
+    if labels.problems:
+        raise DataProblems(str(source), labels.problems, most=len(labels.problems))
+    kept = list(dict.fromkeys(items))
+    labels.left_out["segments that stand there twice"] += len(items) - len(kept)
+    if overlaps := _count_overlaps(kept):
+        labels.notes.add(f"segments of one label that overlap in a file, to be made one before a training: {overlaps}")
+    if apart := [item.label for item in kept if ";" in item.label]:
+        labels.notes.add(f"labels with ';', read as several ({len(apart)}): {some(dict.fromkeys(apart))}")
+    write_table(out, kept)
+    lengths = [item.end_seconds - (item.start_seconds or 0.0) for item in kept if item.end_seconds is not None]
+    classes = Counter(item.label for item in kept)
+    files = len({item.path for item in kept})
+    made = Converted(out, found, files, len(kept), sum(lengths), dict(classes.most_common()), tuple(_notes(labels)))
+    if show:
+        _report(made)
+    return made
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix.lower() not in TABLES or not out.parent.is_dir():
+        raise ValueError(f"{out}: name a file in a folder that exists, ending with {' or '.join(TABLES)}")
+    if out.exists() and not (out.is_file() and column_names(out) == list(COLUMNS)):
+        raise ValueError(f"{out}: is there, and no table that tubelet wrote; name another file")
+
+
+def _place(labels: Labels, videos: Videos | None, folder: Path) -> Iterator[Item]:
+    """The segments in seconds, file by file; what cannot be placed is a fault of `labels`.
+
+    Paths of files in `videos` are relative to `folder` where they lie below it; without, they are the source's.
+    """
+    framed = [one.where for one in labels.annotations if one.in_frames]
+    if framed and not videos:
+        message = f"{plural(len(framed), 'segment')} in frames, whose times the videos tell: say --videos DIR"
+        labels.fault("times", framed[0], message)
+        return
+    of_file: defaultdict[str, list[Annotation]] = defaultdict(list)
+    for one in labels.annotations:
+        of_file[one.file].append(one)
+    for name, segments in of_file.items():
+        where = f"{segments[0].where} ({plural(len(segments), 'segment')})"
+        try:
+            file = videos.find(name) if videos else Path(name)
+            found = index(file) if any(one.in_frames for one in segments) else None
+        except MediaError as error:
+            labels.fault("unreadable", where, str(error))
+            continue
+        except ValueError as error:
+            labels.fault("missing-file", where, str(error))
+            continue
+        path = file.relative_to(folder) if videos and file.is_relative_to(folder) else file
+        for one in segments:
+            try:
+                yield Item(path.as_posix() if videos else name, one.label, *_seconds(one, found), one.split)
+            except ValueError as error:
+                labels.fault("times", one.where, str(error))
+
+
+def _seconds(one: Annotation, found: Index | None) -> tuple[float, float | None]:
+    """Start and end of a segment.
+
+    Raises: ValueError for frames that the file does not have.
+    """
+    if not one.in_frames or not found:
+        return one.start, one.end
+    count = len(found.times) if found.kind == "video" else 0
+    if one.end is None or one.end > count:
+        raise ValueError(f"to frame {one.end}, and {found.path!r} has {count}")
+    times = (*found.times.tolist(), found.duration_seconds)
+    return times[int(one.start)], times[int(one.end)]
+
+
+def _count_overlaps(items: Sequence[Item]) -> int:
+    """The number of segments that begin while another of their label lasts."""
+    ends: dict[tuple[str, str], float] = {}
+    count = 0
+    for item in sorted(items, key=lambda item: item.start_seconds or 0.0):
+        key, end = (item.path, item.label), math.inf if item.end_seconds is None else item.end_seconds
+        count += (item.start_seconds or 0.0) < ends.get(key, 0.0)
+        ends[key] = max(end, ends.get(key, 0.0))
+    return count
+
+
+def _notes(labels: Labels) -> list[str]:
+    return [*sorted(labels.notes), *(f"left out: {what} ({many})" for what, many in labels.left_out.items() if many)]
+
+
+def _report(made: Converted) -> None:
+    for note in made.notes:
+        say("note", note)
+    counts = [f"{count} {name}" for name, count in made.classes.items()]
+    say("classes", f"{len(made.classes)}: {list_names(counts)}")
+    say("segments", f"{plural(made.segments, 'segment')} of {plural(made.files, 'file')}, {clock(made.seconds)} in all")
+    say("table", f"{made.out}, from {made.format}")
