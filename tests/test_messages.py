@@ -690,7 +690,7 @@ def test_a_folder_that_may_not_be_written(
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "t.csv"))
 
     monkeypatch.setattr("tubelet.predict.show.write_table", denied)
-    monkeypatch.setattr("tubelet.evaluate.write_labelled", denied)
+    monkeypatch.setattr("tubelet.evaluate.clips.write_labelled", denied)
     files = [data] if use == "eval" else [data / "dark" / "0.mp4"]
     assert command(use, run, *files, "--csv", tmp_path / "t.csv", *CPU) == 4
     shown = capsys.readouterr().err

@@ -248,7 +248,7 @@ def test_all_that_is_wrong_is_told(tmp_path: Path, name: str) -> None:
 
 def test_every_kind_of_problem_is_met() -> None:
     met = {found.split()[0] for _, expected in BROKEN.values() for found in expected}
-    assert met == set(KINDS)
+    assert met | {"overlap"} == set(KINDS)  # of segments alone: test_recordings.py
     assert len(BROKEN) >= 40
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from recordings import draw_segments, write_recording
+from small_sets import tiny_config
 
 from tubelet.data.problems import DataProblems
 from tubelet.data.segments import (
@@ -17,6 +19,7 @@ from tubelet.data.segments import (
     split_recordings,
 )
 from tubelet.tasks.multilabel import NONE
+from tubelet.train.plan import make_plan
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +167,14 @@ def test_a_label_holds_in_half_of_a_window_or_with_half_of_its_segment(
     segment: tuple[float, float], expected: bool
 ) -> None:
     assert holds((0.0, 2.0), segment) is expected
+
+
+def test_the_plan_points_to_segments_where_rows_are_short_parts_of_long_files(folder: Path, tmp_path: Path) -> None:
+    def notes(*rows: str) -> list[str]:
+        config = tiny_config(table(folder, *rows), tmp_path / "run")
+        return [note for note in make_plan(config, torch.device("cpu")).notes if "--task segments" in note]
+
+    cuts = [f"{n}.mp4,{at},{at + 0.5},{label}," for n in range(4) for at, label in ((0, "walk"), (2, "wave"))]
+    assert len(notes(*cuts)) == 1
+    assert not notes(*(f"{n}.mp4,{at},{at + 2},{label}," for n in range(4) for at, label in ((0, "walk"), (3, "wave"))))
+    assert not notes(*(f"{n}.mp4,1,1.5,{'walk' if n % 2 else 'wave'}," for n in range(4)))

@@ -21,6 +21,7 @@ from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
 from tubelet.predict.answer import parse_views
 from tubelet.predict.precision import has_bfloat16
 from tubelet.system.device import free_memory
+from tubelet.system.text import plural
 from tubelet.tasks import find_task
 from tubelet.train.clip_size import choose_spec
 from tubelet.train.config import TrainConfig
@@ -29,6 +30,7 @@ from tubelet.train.preflight import Data, look_at_files
 
 NEAR_SHARE = 0.05  # of the time budget, in which held-out clips are compared with training clips
 UNEVEN = 3  # times as many clips as another class has, from which on it is said
+MUCH_LONGER = 5  # times as long as its rows is a file, from which on segments are suggested
 KEEP_SHARE = 0.4  # of the free memory that decoded frames may take
 
 
@@ -94,6 +96,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
         *model_notes,
         *spec_notes,
         *uneven,
+        *note_cuts(data),
         *change_notes,
         f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}",
     ]
@@ -126,6 +129,20 @@ def balance_note(source: Source, config: TrainConfig) -> list[str]:
     if config.balance or many < UNEVEN * few:
         return []
     return [f"{most!r} has {many} clips to train on, {least!r} {few}: --balance draws all classes equally often"]
+
+
+def note_cuts(data: Data) -> list[str]:
+    """A note on rows that are short parts of long files: they may be meant as segments."""
+    cuts = [item for item in data.source.items if item.end_seconds is not None and item.path in data.healths]
+    files = {item.path for item in cuts}
+    if data.source.kind != "video" or not data.source.task.exclusive or len(cuts) < 2 * len(files) or not files:
+        return []
+    whole = float(np.median([data.healths[path].duration_seconds for path in files]))
+    part = float(np.median([(item.end_seconds or 0.0) - (item.start_seconds or 0.0) for item in cuts]))
+    if whole < MUCH_LONGER * part:
+        return []
+    what = f"{plural(len(cuts), 'row')} are cuts of {part:.3g} s, to be told apart, from files of {whole:.3g} s"
+    return [f"{what}: --task segments learns when in a file they happen"]
 
 
 def find_patch(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> tuple[int, int]:
