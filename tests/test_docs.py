@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recordings import write_recordings
+from small_sets import tiny_config
 
 from tubelet.cli import parse, without_debug
 from tubelet.media.writer import write_video
+from tubelet.train.train import train_fn
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -20,8 +23,15 @@ def blocks(page: Path, language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with clips/walk and clips/run in it, and, once docs/train.md has run, runs/clips."""
+    """A folder with clips/walk and clips/run in it, segments.csv and match.mp4, runs/segments, a model that has hardly
+    learned, and, once docs/train.md has run, runs/clips."""
     folder = tmp_path_factory.mktemp("docs")
+    table = write_recordings(folder / "films", {"train": 2, "val": 1}, seconds=12.0)
+    (folder / "match.mp4").write_bytes((table.parent / "val-0.mp4").read_bytes())
+    config = tiny_config(table, folder / "runs" / "segments", task="segments", seconds_between_frames=0.1, epochs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tubelet.train.segments.STEPS", 3)
+        train_fn(config, show=False)
     rng = np.random.default_rng(0)
     for label in ("walk", "run"):
         (folder / "clips" / label).mkdir(parents=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tubelet.nn.model import SpaceTimeTransformer
     from tubelet.nn.streamer import Streamer
     from tubelet.predict.predictor import Prediction, Predictor
+    from tubelet.stream.segmenter import Segmenter
     from tubelet.train.config import TrainConfig
     from tubelet.train.train import train_fn
     from tubelet.weights.init.from_image import init_from_image
@@ -27,6 +28,7 @@ HOMES = {
     "ModelConfig": "tubelet.nn.config",
     "Prediction": "tubelet.predict.predictor",
     "Predictor": "tubelet.predict.predictor",
+    "Segmenter": "tubelet.stream.segmenter",
     "SpaceTimeTransformer": "tubelet.nn.model",
     "Streamer": "tubelet.nn.streamer",
     "TrainConfig": "tubelet.train.config",
@@ -45,6 +47,7 @@ __all__ = [
     "ModelConfig",
     "Prediction",
     "Predictor",
+    "Segmenter",
     "SpaceTimeTransformer",
     "Streamer",
     "TrainConfig",
