@@ -1,6 +1,7 @@
 """Recordings in which halves of the picture light up at known times, and their table."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ from tubelet.media.writer import write_video
 HEIGHT_PX, WIDTH_PX, FRAMES_PER_SECOND = 32, 48, 10
 SIDES = {"left": slice(0, 24), "right": slice(24, 48)}
 
-Rows = list[tuple[str, float, float, str, str]]  # path, start, end, label, split
+Rows = list[tuple[str, ...]]  # path, start, end, label, split
 
 
-def draw_segments(seconds: float, rng: np.random.Generator) -> list[tuple[float, float, str]]:
+def draw_segments(
+    seconds: float, rng: np.random.Generator, sides: Sequence[str] = tuple(SIDES)
+) -> list[tuple[float, float, str]]:
     """Segments of 1 to 6 s of each side, which overlap those of the other."""
     segments = []
-    for side in SIDES:
+    for side in sides:
         at = rng.uniform(0, 4)
         while (end := at + rng.uniform(1, 6)) < seconds:
             segments.append((round(at, 1), round(end, 1), side))
@@ -32,16 +35,23 @@ def write_recording(file: Path, seconds: float, segments: list[tuple[float, floa
     write_video(file, frames.astype(np.uint8), frames_per_second=FRAMES_PER_SECOND)
 
 
-def write_recordings(folder: Path, splits: dict[str, int], *, seconds: float = 30.0) -> Path:
-    """FOLDER/SPLIT-NUMBER.mp4 and FOLDER/segments.csv, the table."""
+def write_recordings(folder: Path, splits: dict[str, int], *, seconds: float = 30.0, weak: bool = False) -> Path:
+    """FOLDER/SPLIT-NUMBER.mp4 and FOLDER/segments.csv, the table.
+
+    weak: training recordings show one side, or none, and their rows have no times.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows: Rows = []
     for split, count in splits.items():
         for number in range(count):
             name, seed = f"{split}-{number}.mp4", 100 * len(split) + number
-            segments = draw_segments(seconds, np.random.default_rng(seed))
+            alone = weak and split == "train"
+            sides = (["left"], ["right"], [])[number % 3] if alone else [*SIDES]
+            segments = draw_segments(seconds, np.random.default_rng(seed), sides)
             write_recording(folder / name, seconds, segments, seed)
-            rows += [(name, start, end, side, split) for start, end, side in segments]
+            rows += [(name, "", "", *sides, split)] if alone and sides else []
+            rows += [(name, "", "", "", split)] if not segments else []
+            rows += [] if alone else [(name, str(start), str(end), side, split) for start, end, side in segments]
     with open(folder / "segments.csv", "w", newline="") as file:
         csv.writer(file).writerows([("path", "start", "end", "label", "split"), *rows])
     return folder / "segments.csv"

@@ -58,7 +58,8 @@ FAULTS = {
     "a start after the file's end": ("2.mp4,8,9,walk", "times", ("2.mp4", "6.00")),
     "an end long after the file's": ("2.mp4,1,9,walk", "times", ("2.mp4", "6.00")),
     "times without a label": ("2.mp4,1,2,", "empty-label", ("2.mp4",)),
-    "a label without times": ("2.mp4,,,walk", "times", ("2.mp4", "walk")),
+    "labels with times and without": ("0.mp4,,,walk", "times", ("0.mp4",)),
+    "a test without times": ("2.mp4,,,walk,test", "times", ("2.mp4", "test")),
     "no such file": ("9.mp4,1,2,walk", "missing-file", ("9.mp4",)),
     "no time": ("2.mp4,one,2,walk", "times", ("one",)),
     "an unknown split": ("2.mp4,1,2,walk,dev", "split", ("dev",)),
@@ -110,6 +111,19 @@ def test_without_splits_whole_groups_are_held_out(folder: Path) -> None:
     assert {one.split for one in found.recordings} == {"train", "val"}
     assert len({(one.group, one.split) for one in found.recordings}) == 2
     assert found.held_out == "val"
+
+
+def test_recordings_without_times_are_learned_from_and_never_held_out(folder: Path) -> None:
+    rows = ["0.mp4,1,2,walk", "1.mp4,1,2,walk", "0.mp4,3,4,wave", "1.mp4,3,4,wave", "2.mp4,,,walk;wave", "3.mp4,,,"]
+    found = split_recordings(read_segments(table(folder, *rows)), val_share=0.3, seed=0)
+    by_path = {one.path: one for one in found.recordings}
+    assert found.is_weak
+    assert by_path["2.mp4"].untimed == ("walk", "wave")
+    assert by_path["2.mp4"].split == "train"
+    windows = cut_windows(found, 1.0, seed=0)
+    assert {item.label for item in windows if item.path == "2.mp4"} == {"walk;wave"}
+    with pytest.raises(ValueError, match="times"):
+        split_recordings(read_segments(table(folder, "0.mp4,,,walk;wave", "1.mp4,,,walk;wave")), val_share=0.3, seed=0)
 
 
 def make(seconds: float = 120.0, count: int = 6) -> Recordings:

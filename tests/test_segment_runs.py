@@ -55,6 +55,13 @@ def test_finds_segments_better_than_hysteresis_on_windows(run: Path) -> None:
     assert 0 < Segmenter.load(run, device="cpu").threshold < 1
 
 
+def test_labels_without_times_are_located(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = write_recordings(tmp_path / "films", {"train": 12, "test": 3}, weak=True)
+    monkeypatch.setattr("tubelet.train.segments.STEPS", STEPS)
+    assert command("train", table, "--out", tmp_path / "run", *FLAGS) == 0
+    assert json.loads((tmp_path / "run" / RESULTS).read_text())["map"] > 0.5
+
+
 def test_a_model_file_alone_finds_the_same_segments(run: Path, table: Path, tmp_path: Path) -> None:
     video = table.parent / "test-0.mp4"
     (tmp_path / "alone.safetensors").write_bytes((run / "model.safetensors").read_bytes())

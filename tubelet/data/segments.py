@@ -4,6 +4,7 @@ path,start,end,label
 a.mp4,3.5,9,walk            what happens from second 3.5 to 9
 a.mp4,8,12.25,wave          segments of different labels may overlap
 b.mp4,,,                    a recording in which nothing happens
+c.mp4,,,walk                one in which somebody walks, nobody says when
 """
 
 from collections import defaultdict
@@ -33,19 +34,23 @@ BEYOND_SECONDS = 0.5  # that a segment may end after its file does: tables round
 HOLDS_SHARE = 0.5  # of a window that a segment covers, or of a segment that a window covers, from which on it holds
 LEAST_SHARE = 0.2  # of a window, below which a segment is too short to be seen in it
 
+WINDOW_SECONDS = 0.8, 3.2  # at least and at most
+USUAL_SECONDS = 1.6  # where no segment has times
+
 Span = tuple[float, float, str]  # start_seconds, end_seconds, label
 
 
 @dataclass(frozen=True)
 class Recording:
     """A long file and what happens in it. path: posix, relative to the root of its table. split and group: as of an
-    `Item`."""
+    `Item`. untimed: labels of things that happen in it, nobody says when."""
 
     path: str
     seconds: float
     segments: tuple[Span, ...]
     split: str = ""
     group: str = ""
+    untimed: tuple[str, ...] = ()
 
     def named(self, label: str) -> list[tuple[float, float]]:
         return [(start, end) for start, end, other in self.segments if other == label]
@@ -69,6 +74,11 @@ class Recordings:
     def held_out(self) -> str:
         """The split that results are measured on."""
         return "test" if self.of_split("test") else "val"
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether there are labels without times."""
+        return any(one.untimed for one in self.recordings)
 
     def lengths(self, split: str = "train") -> np.ndarray:
         """Seconds of all segments of a split, (N,)."""
@@ -110,28 +120,31 @@ def read_segments(path: str | Path, *, workers: int = 2, minimum: int = 2, show:
 
 
 def split_recordings(data: Recordings, *, val_share: float, seed: int) -> Recordings:
-    """The same with a split for each, in whole groups: see `assign_splits`."""
-    source = assign_splits(as_source(data), val_share=val_share, seed=seed)
+    """The same with a split for each, in whole groups: see `assign_splits`. Labels without times are never held out.
+
+    Raises:
+        ValueError: none of the recordings has times, so that nothing could be measured.
+    """
+    given = any(one.split in ("val", "test") for one in data.recordings)
+    timed = tuple(one for one in data.recordings if given or not one.untimed)
+    if not any(one.segments for one in timed):
+        raise ValueError(f"{data.root}: no segment has times: give those of some recordings, to measure on")
+    source = assign_splits(as_source(replace(data, recordings=timed)), val_share=val_share, seed=seed)
     splits = {item.path: item.split for item in source.items}
-    recordings = tuple(replace(one, split=splits[one.path]) for one in data.recordings)
+    recordings = tuple(replace(one, split=splits.get(one.path, "train")) for one in data.recordings)
     return replace(data, recordings=recordings, notes=(*data.notes, *source.notes))
 
 
 def as_source(data: Recordings) -> Source:
     """Recordings as clips with all the labels that occur in them."""
-    items = [
-        Item(
-            one.path, ";".join(sorted({label for *_, label in one.segments})) or NONE, split=one.split, group=one.group
-        )
-        for one in data.recordings
-    ]
+    items = [Item(one.path, label_cell(one), split=one.split, group=one.group) for one in data.recordings]
     copies = same_contents(data.root, (item.path for item in items))
     return Source(data.root, "video", tuple(items), MultiLabel(data.names), copies=copies)
 
 
 def label_cell(one: Recording) -> str:
     """The labels that occur in a recording, as a cell of a table has them."""
-    return ";".join(sorted({label for *_, label in one.segments})) or NONE
+    return ";".join(sorted({label for *_, label in one.segments} | {*one.untimed})) or NONE
 
 
 def look_at(root: Path, paths: Sequence[str], *, workers: int, show: bool) -> dict[str, Health]:
@@ -155,17 +168,22 @@ def find_faults(path: str, items: Sequence[Item], health: Health) -> list[Proble
             listed = " and ".join(sorted(values - {""}))
             problems.append(Problem("split", path, f"its rows name more than one {what} ({listed}): give all the same"))
     for item in items:
-        timed = item.start_seconds is not None or item.end_seconds is not None
-        labels = MultiLabel.classes_in(item.label)
-        if timed and not labels and item.label != NONE:
+        if is_timed(item) and not MultiLabel.classes_in(item.label) and item.label != NONE:
             problems.append(Problem("empty-label", item.name, "times without a label: name what happens then"))
-        if labels and not timed:
-            problems.append(Problem("times", path, f"{item.label!r} has neither start nor end: say when it happens"))
         end = item.end_seconds or 0.0
         if health.usable and max(item.start_seconds or 0.0, end - BEYOND_SECONDS) >= health.duration_seconds > 0:
             message = f"outside of the file, which ends at {health.duration_seconds:.2f} s: mend the times"
             problems.append(Problem("times", item.name, message))
-    return problems + find_overlaps(path, items)
+    timed = {is_timed(item) for item in items if MultiLabel.classes_in(item.label)}
+    if len(timed) > 1:
+        problems.append(Problem("times", path, "some of its labels have times and some have none: give all or none"))
+    if False in timed and items[0].split in ("val", "test"):
+        problems.append(Problem("times", path, f"is in {items[0].split} without times: nothing can be measured on it"))
+    return problems + find_overlaps(path, [item for item in items if is_timed(item)])
+
+
+def is_timed(item: Item) -> bool:
+    return item.start_seconds is not None or item.end_seconds is not None
 
 
 def find_overlaps(path: str, items: Sequence[Item]) -> list[Problem]:
@@ -188,23 +206,28 @@ def find_overlaps(path: str, items: Sequence[Item]) -> list[Problem]:
 
 
 def make_recording(path: str, items: Sequence[Item], seconds: float) -> Recording:
-    segments = []
+    segments, untimed = [], set[str]()
     for item in items:
+        if not is_timed(item):
+            untimed |= {*MultiLabel.classes_in(item.label)}
+            continue
         start, end = item.start_seconds or 0.0, seconds if item.end_seconds is None else min(item.end_seconds, seconds)
         segments += [(start, end, name) for name in MultiLabel.classes_in(item.label)]
     split, group = (max(getattr(item, name) for item in items) for name in ("split", "group"))
-    return Recording(path, seconds, tuple(sorted(segments)), split, group)
+    return Recording(path, seconds, tuple(sorted(segments)), split, group, tuple(sorted(untimed)))
 
 
 def choose_window(data: Recordings) -> float:
     """Seconds of the windows that an encoder learns from: as long as the shorter segments, so that they fill one."""
-    return float(np.clip(np.quantile(data.lengths(), 0.25), 0.8, 3.2))
+    lengths = data.lengths()
+    return float(np.clip(np.quantile(lengths, 0.25), *WINDOW_SECONDS)) if len(lengths) else USUAL_SECONDS
 
 
 def cut_windows(data: Recordings, window_seconds: float, *, seed: int) -> list[Item]:
     """Windows of recordings, one after the other, each with the labels that hold in it.
 
-    A label holds where its segment covers half of the window, or the window half of its segment. Of the windows in
+    A label holds where its segment covers half of the window, or the window half of its segment, and, where nobody says
+    when, everywhere. Of the windows in
     which nothing happens no more are kept, drawn by the seed, than there are others, in each split.
     """
     items = []
@@ -213,6 +236,7 @@ def cut_windows(data: Recordings, window_seconds: float, *, seed: int) -> list[I
             start = number * window_seconds
             end = min(start + window_seconds, one.seconds)
             held = sorted({label for *span, label in one.segments if holds((start, end), (span[0], span[1]))})
+            held = held or sorted(one.untimed)
             items.append(Item(one.path, ";".join(held) or NONE, start, end, one.split, one.group))
     kept = []
     for split in ("train", "val", "test"):

@@ -50,10 +50,12 @@ from tubelet.train.plan import make_plan
 from tubelet.train.pyramid import STEPS, Lesson, fit_pyramid
 from tubelet.train.resume import find_run
 from tubelet.train.step_cache import Steps, see_recordings
+from tubelet.train.weak import locate_labels
 from tubelet.version import __version__
 from tubelet.weights.store import save
 
-ENCODER, WINDOWS = "encoder", "windows.csv"
+ENCODER, WEAK, WINDOWS = "encoder", "encoder-weak", "windows.csv"
+WEAK_SHARE = 0.35  # of the time budget, that an encoder gets which only says when labels without times hold
 THRESHOLD = 0.3  # of the score, where validation recordings chose no other
 THRESHOLDS = np.arange(0.05, 0.95, 0.05)  # of which they choose
 LEAST_SHARE = 0.5  # of the time budget, that the encoder gets
@@ -76,6 +78,10 @@ def train_segments(
     run = find_run(config)
     with hold(run.path):
         begin(run, data, config)
+        if data.is_weak:
+            first = replace(config, minutes=WEAK_SHARE * config.minutes)
+            encoder = train_encoder(first, data, run, team, user_augmentation, begun=begun, show=show, name=WEAK)
+            data = locate_labels(Predictor.load(encoder, device=config.device), data, show=show)
         encoder = train_encoder(config, data, run, team, user_augmentation, begun=begun, show=show)
         finish_segments(config, data, run, encoder, team, begun=begun, show=show)
     return run.path
@@ -110,6 +116,7 @@ def train_encoder(
     *,
     begun: float,
     show: bool,
+    name: str = ENCODER,
 ) -> Path:
     """An ordinary training on windows: which labels hold in each. Returns its run directory."""
     seconds = choose_window(data)
@@ -117,12 +124,13 @@ def train_encoder(
         seconds = config.frames * config.seconds_between_frames
     windows = cut_windows(data, seconds, seed=config.seed)
     absolute = [replace(item, path=str(data.root / item.path)) for item in windows]
-    write_table(run.path / WINDOWS, absolute)
-    out = run.path / ENCODER
-    learning = replace(config, data=run.path / WINDOWS, task="multilabel", labels=("label",), out=out)
+    table = run.path / f"{name}-{WINDOWS}"
+    write_table(table, absolute)
+    out = run.path / name
+    learning = replace(config, data=table, task="multilabel", labels=("label",), out=out)
     if show:
         say("segments", say_counts(data))
-        say("windows", f"{len(windows)} of {seconds:.3g} s, for the encoder, in {run.path / WINDOWS}")
+        say("windows", f"{len(windows)} of {seconds:.3g} s, for the encoder, in {table}")
     if Run(out).finished:
         return out
     if config.epochs is None:
