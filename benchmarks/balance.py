@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 
 from tubelet import TrainConfig, train_fn
-from tubelet.demo import CLASSES, ensure_demo
+from tubelet.demo import ensure_demo
+from tubelet.synthetic.camera_motions import CLASSES
 from tubelet.train.trainer import Fit
 
 COUNTS = (48, 34, 24, 17, 12, 8, 6, 4)  # clips to train on

@@ -25,9 +25,9 @@ import tubelet.predict.answer
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import views
 from tubelet.data.prefetch import prefetch
-from tubelet.demo import CLASSES, FRAMES_PER_SECOND, render_clip
 from tubelet.media.index_cache import forget
 from tubelet.media.writer import write_video
+from tubelet.synthetic.camera_motions import CLASSES, FRAMES_PER_SECOND, render_clip
 
 SPEC = ClipSpec(
     frames=16,

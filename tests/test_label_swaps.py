@@ -9,7 +9,8 @@ from small_sets import command, write_sounds, write_videos
 
 from tubelet.data.items import find_items
 from tubelet.data.label_swaps import find_swaps, read_swaps
-from tubelet.demo import CLASSES, LABEL_SWAPS
+from tubelet.demo import LABEL_SWAPS
+from tubelet.synthetic.camera_motions import CLASSES
 from tubelet.train.config import TrainConfig
 from tubelet.train.plan import choose_changes
 

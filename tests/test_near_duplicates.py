@@ -15,8 +15,8 @@ from tubelet.data import near_duplicates
 from tubelet.data.items import Item, Source, find_items
 from tubelet.data.near_duplicates import ALIKE, PLACES
 from tubelet.data.splits import assign_splits
-from tubelet.demo import CLASSES, FRAMES, render_clip
 from tubelet.media.writer import write_video
+from tubelet.synthetic.camera_motions import CLASSES, FRAMES, render_clip
 from tubelet.tasks import Classification
 
 find_near_duplicates = partial(near_duplicates.find_near_duplicates, seconds=np.inf)

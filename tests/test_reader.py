@@ -851,6 +851,7 @@ def test_what_is_written_comes_back(tmp_path):
     [
         (np.zeros((2, 48, 80, 3), np.float32), "a.mp4", "libx264", r"frames are float32 .*wants uint8"),
         (np.zeros((0, 48, 80, 3), np.uint8), "a.mp4", "libx264", r"with T > 0"),
+        ([np.zeros((48, w, 3), np.uint8) for w in (80, 96)], "a.mp4", "libx264", r"\(48, 96, 3\), .* \(48, 80, 3\)"),
         (np.zeros((2, 47, 80, 3), np.uint8), "a.mp4", "libx264", r"frames are 47x80: yuv420p wants even sides"),
         (np.zeros((2, 48, 80, 3), np.uint8), "a.xyz", "libx264", r"a\.xyz: FFmpeg cannot write it .*the suffix"),
         (np.zeros((2, 48, 80, 3), np.uint8), "a.mp4", "nonsense", r"a\.mp4: FFmpeg cannot write it .*the codec"),

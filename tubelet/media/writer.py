@@ -2,9 +2,10 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ _QUALITY = {"libx264": {"preset": "veryfast", "threads": "1"}, "libvpx-vp9": {"d
 
 def write_video(
     path: str | os.PathLike[str],
-    frames: np.ndarray,
+    frames: Iterable[np.ndarray],
     *,
     frames_per_second: float = 25,
     codec: str = "libx264",
@@ -25,17 +26,21 @@ def write_video(
     gop: int = 12,
     rotation_degrees: int = 0,
 ) -> None:
-    """Writes uint8 RGB frames, `(T, H, W, 3)`, as a video; the suffix of the path names the container.
+    """Writes uint8 RGB frames, `(T, H, W, 3)` or one `(H, W, 3)` after another, as a video; the suffix of the path
+    names the container.
 
     crf: quality of codecs that know it (x264, VP9), 0 best to 51 worst. gop: frames from one key frame to the next, at
     most. rotation_degrees: a mark in the file, by which players (and `read_frames`) turn the picture anticlockwise.
 
-    Raises: ValueError: the frames are not `(T, H, W, 3)` uint8 with T > 0, have an odd side, or FFmpeg refuses.
+    Raises: ValueError: there are no frames, one is not uint8 `(H, W, 3)` or not of the size of the first, a side is
+    odd, or FFmpeg refuses.
     """
-    frames = np.asarray(frames)
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0:
-        raise ValueError(f"frames are {frames.dtype} {frames.shape}: write_video wants uint8 (T, H, W, 3) with T > 0")
-    height, width = frames.shape[1:3]
+    pictures = iter(frames)
+    first = np.asarray(next(pictures, None))
+    if first.dtype != np.uint8 or first.ndim != 3 or first.shape[2] != 3:
+        found = f"frames are {first.dtype} {first.shape} each" if first.ndim else "there are no frames"
+        raise ValueError(f"{found}: write_video wants uint8 (T, H, W, 3) with T > 0")
+    height, width = first.shape[:2]
     with explain_errors(path):
         pixel_format = (av.Codec(codec, "w").video_formats or [])[0].name
     if "420" in pixel_format and (height % 2 or width % 2):
@@ -48,8 +53,11 @@ def write_video(
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         if rotation_degrees:
             stream.set_display_rotation(rotation_degrees)
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture).reformat(format=pixel_format)))
+        reformatter = av.video.reformatter.VideoReformatter()  # one for all: each has tables to make
+        for picture in chain([first], pictures):
+            if picture.shape != first.shape:
+                raise ValueError(f"a frame is {picture.shape}, the first one {first.shape}: write_video wants one size")
+            container.mux(stream.encode(reformatter.reformat(av.VideoFrame.from_ndarray(picture), format=pixel_format)))
         container.mux(stream.encode())
 
 

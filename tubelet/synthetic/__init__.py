@@ -1,0 +1,1 @@
+"""Rendered clips with known truth, for the demo, the benchmarks and pre-training."""
