@@ -69,7 +69,13 @@ class Film:
 
 
 def draw_film(
-    split: str, number: int, *, seconds: float, seed: int = 0, classes_per_film: int = 6, betrayed: float = 0.0
+    split: str,
+    number: int,
+    *,
+    seconds: float,
+    seed: int = 0,
+    classes_per_film: tuple[int, int] = (6, 6),
+    betrayed: float = 0.0,
 ) -> Film:
     """A random film. The same values give the same film; `betrayed`, the share of acts that are, changes nothing else.
 
@@ -83,7 +89,7 @@ def draw_film(
     scene_rng, objects_rng, acts_rng, betrayed_rng = (np.random.default_rng([*seeds, part]) for part in range(4))
     frames = round(seconds * FRAMES_PER_SECOND)
     count = int(acts_rng.integers(OBJECTS[0], OBJECTS[1] + 1))
-    classes = acts_rng.permutation(CLASSES)[:classes_per_film].tolist()
+    classes = acts_rng.permutation(CLASSES)[: acts_rng.integers(classes_per_film[0], classes_per_film[1] + 1)].tolist()
     acts = draw_acts(frames, classes, count, acts_rng)
     speeds = np.zeros((count, len(CLASSES), frames))
     for act in acts:
@@ -110,7 +116,7 @@ def draw_acts(frames: int, classes: Sequence[str], objects: int, rng: np.random.
     for length in np.rint(np.exp(logarithms)).astype(int).tolist():
         if busy.mean() >= share:
             break
-        label = classes[rng.integers(len(classes))]
+        label = str(rng.choice(classes))
         for _ in range(MOST_PLACES):
             start = int(rng.integers(frames - length + 1))
             act = Act(start, start + length, label, int(rng.integers(objects)), betrayed=False)

@@ -68,8 +68,8 @@ def draw_object(home: tuple[int, int], speeds: np.ndarray, split: str, rng: np.r
     """
     looks = [look for number, look in enumerate(product(SHAPES, PATTERNS)) if _split_of(number) == split]
     shape, pattern = looks[rng.integers(len(looks))]
-    light = rng.permutation(255 - rng.uniform(0, [40, 80, 190]))
-    dark = rng.permutation(rng.uniform(0, [40, 60, 170]))
+    light = rng.permutation(255 - rng.uniform(0, [40, 80, 150]))
+    dark = rng.permutation(rng.uniform(0, [40, 60, 120]))
 
     phases = rng.uniform(size=(len(CLASSES), 1)) + speeds.cumsum(axis=1)
     sway, bounce, circle, pulse, spin, blink = phases
@@ -110,7 +110,7 @@ def _split_of(look: int) -> str:
 
 
 def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.maximum(v, np.float32(0.866) * abs(u) - np.float32(0.5) * v) < 0.55
+    return np.maximum(v, np.float32(0.866) * abs(u) - np.float32(0.5) * v) < 0.6
 
 
 def _sine(cycles: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +26,10 @@ from tubelet.system.files import write_whole
 
 @dataclass(frozen=True)
 class Variant:
-    """classes_per_film: how many classes occur in one video, at most. betrayed: the share of acts, by split, as long as
+    """classes_per_film: fewest and most that may occur in one video. betrayed: the share of acts, by split, as long as
     which a patch of the background has the colour of the class."""
 
-    classes_per_film: int = 6
+    classes_per_film: tuple[int, int] = (6, 6)
     betrayed: dict[str, float] = field(default_factory=dict)
 
 
@@ -36,7 +37,7 @@ VARIANTS = {
     "plain": Variant(),
     "shortcut": Variant(betrayed={"train": 0.5}),
     "shortcut-everywhere": Variant(betrayed=dict.fromkeys(SPLITS, 0.5)),
-    "few-classes": Variant(classes_per_film=2),  # for weak.csv, with minutes=0.75
+    "weak": Variant(classes_per_film=(1, 2)),  # what weak.csv can be learned from, with minutes=0.75 or so
 }
 
 
@@ -63,7 +64,9 @@ def render_untrimmed(
         raise ValueError(f"files is {files}, expected three numbers, 0 or more, for training, validation and test.")
     if not 0 <= copies <= files[0]:
         raise ValueError(f"copies is {copies}, expected 0 to {files[0]}, the number of training files.")
-    folder, items, copied = Path(folder), [], []
+    folder = Path(folder)
+    items: list[Item] = []
+    copied: list[tuple[str, str]] = []
     with new_folder(folder) as unfinished:
         (unfinished / "videos").mkdir()
         (unfinished / "masks").mkdir()
@@ -108,9 +111,8 @@ def write_film(folder: Path, film: Film) -> None:
             yield from frames
 
     write_video(folder / "videos" / f"{film.name}.mp4", pictures(), frames_per_second=FRAMES_PER_SECOND)
-    np.savez_compressed(
-        folder / "masks" / f"{film.name}.npz", **{key: np.concatenate(parts) for key, parts in packed.items()}
-    )
+    masks: dict[str, Any] = {key: np.concatenate(parts) for key, parts in packed.items()}
+    np.savez_compressed(folder / "masks" / f"{film.name}.npz", **masks)
 
 
 def segment_mask(folder: Path, item: Item, what: str = "object") -> np.ndarray:
