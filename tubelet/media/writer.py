@@ -13,7 +13,11 @@ import numpy as np
 
 from tubelet.media.reader import MediaError, av
 
-_QUALITY = {"libx264": {"preset": "veryfast", "threads": "1"}, "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"}}
+_QUALITY = {
+    # one thread, and rounding the same on all processors: x264 gives other bytes each time without
+    "libx264": {"preset": "veryfast", "threads": "1", "x264-params": "cpu-independent=1"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
+}
 
 
 def write_video(
