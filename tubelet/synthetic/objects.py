@@ -41,7 +41,8 @@ PATTERNS = {
     "wedge": lambda u, v: abs(v) < 1.2 * u,
     "spot": lambda u, v: (u - 0.35) ** 2 + v * v < 0.25,
 }
-SPLITS = ("train", "train", "val", "test")  # of a shape with a pattern: each has seen all shapes or patterns otherwise
+DIAGONALS = ("train", "train", "val", "test")  # of the table of shapes and patterns: each split has looks of its own,
+# and yet all shapes and all patterns
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ def draw_object(home: tuple[int, int], speeds: np.ndarray, split: str, rng: np.r
 
     speeds: (6, T), how far each phase, in the order of CLASSES, advances in each frame, in cycles.
     """
-    looks = [look for number, look in enumerate(product(SHAPES, PATTERNS)) if _split_of(number) == split]
-    shape, pattern = looks[rng.integers(len(looks))]
+    shape, pattern = rng.choice(looks_of(split)).tolist()
     light = rng.permutation(255 - rng.uniform(0, [40, 80, 150]))
     dark = rng.permutation(rng.uniform(0, [40, 60, 120]))
 
@@ -92,6 +92,12 @@ def draw_object(home: tuple[int, int], speeds: np.ndarray, split: str, rng: np.r
     )
 
 
+def looks_of(split: str) -> list[tuple[str, str]]:
+    """The shapes and patterns that go together in a split."""
+    pairs = product(enumerate(SHAPES), enumerate(PATTERNS))
+    return [(shape, pattern) for (i, shape), (j, pattern) in pairs if DIAGONALS[(i + j) % len(DIAGONALS)] == split]
+
+
 def outline(thing: MovingObject, frames: slice) -> tuple[np.ndarray, np.ndarray]:
     """Where the object is in some frames, and where the second of its colours is: (T, H, W) bool each."""
     x, y, radius, cos, sin = (
@@ -102,11 +108,6 @@ def outline(thing: MovingObject, frames: slice) -> tuple[np.ndarray, np.ndarray]
     down = (np.arange(HEIGHT_PX, dtype=np.float32)[:, None] - y) / radius
     u, v = cos * right + sin * down, cos * down - sin * right
     return SHAPES[thing.shape](u, v), PATTERNS[thing.pattern](u, v) ^ thing.swapped[frames, None, None]
-
-
-def _split_of(look: int) -> str:
-    shape, pattern = divmod(look, len(PATTERNS))
-    return SPLITS[(shape + pattern) % len(SPLITS)]
 
 
 def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -13,7 +13,9 @@ FASTEST_CAMERA_PX = 3.0  # a second
 HUES = {"train": (0.0, 0.5), "val": (0.5, 0.7), "test": (0.7, 1.0)}  # of the colour circle: no palette is in two splits
 
 PATCH_PX = 14
-PATCHES = tuple((top, left) for top in (0, HEIGHT_PX - PATCH_PX) for left in (0, (WIDTH_PX - PATCH_PX) // 2, 82))
+PATCHES = tuple(  # top, left
+    (top, left) for top in (0, HEIGHT_PX - PATCH_PX) for left in (0, (WIDTH_PX - PATCH_PX) // 2, WIDTH_PX - PATCH_PX)
+)
 OPACITY = 0.7
 
 
