@@ -164,6 +164,17 @@ def test_an_object_moves_from_the_first_frame_of_an_act_to_the_last_and_only_the
         assert (np.diff(busy.swapped).sum() > 4) == (label == "blink")
 
 
+def test_objects_of_a_film_move_in_their_acts_and_only_then() -> None:
+    for number in range(3):
+        film = draw_film("val", number, seconds=60)
+        for actor, thing in enumerate(film.objects):
+            for label, values in (("spin", thing.angle), ("pulse", thing.radius)):
+                is_acting = np.zeros(len(values), bool)
+                for act in film.acts:
+                    is_acting[act.start : act.end] |= (act.actor, act.label) == (actor, label)
+                assert np.array_equal(np.diff(values) != 0, is_acting[1:])
+
+
 def poses(label: str | None, seeds: range) -> dict[str, np.ndarray]:
     """How objects stand in the middle of an act, or without one: one value for each seed."""
     speeds = np.zeros((len(CLASSES), 40))

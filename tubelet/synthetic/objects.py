@@ -25,13 +25,18 @@ DRIFT_REACH_PX = 4.0
 FASTEST_DRIFT_PX = 4.0  # a second
 STANDING = 0.3  # of all objects
 
+
+def triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(v, np.float32(0.866) * abs(u) - np.float32(0.5) * v) < 0.6
+
+
 # Shapes and patterns in coordinates of the object, u to its right, v down, its radius the unit. No pattern looks the
 # same before a full turn, so that a turn shows on a disc.
 SHAPES = {
     "disc": lambda u, v: u * u + v * v < 1,
     "square": lambda u, v: np.maximum(abs(u), abs(v)) < 0.87,
-    "triangle": lambda u, v: _triangle(u, v),
-    "star": lambda u, v: _triangle(u, v) | _triangle(u, -v),
+    "triangle": triangle,
+    "star": lambda u, v: triangle(u, v) | triangle(u, -v),
     "cross": lambda u, v: (np.minimum(abs(u), abs(v)) < 0.38) & (np.maximum(abs(u), abs(v)) < 1),
     "bar": lambda u, v: (abs(u) < 1.1) & (abs(v) < 0.6),
 }
@@ -41,8 +46,8 @@ PATTERNS = {
     "wedge": lambda u, v: abs(v) < 1.2 * u,
     "spot": lambda u, v: (u - 0.35) ** 2 + v * v < 0.25,
 }
-DIAGONALS = ("train", "train", "val", "test")  # of the table of shapes and patterns: each split has looks of its own,
-# and yet all shapes and all patterns
+# Of the table of shapes and patterns: each split has looks of its own, and yet all shapes and all patterns.
+DIAGONALS = ("train", "train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -108,10 +113,6 @@ def outline(thing: MovingObject, frames: slice) -> tuple[np.ndarray, np.ndarray]
     down = (np.arange(HEIGHT_PX, dtype=np.float32)[:, None] - y) / radius
     u, v = cos * right + sin * down, cos * down - sin * right
     return SHAPES[thing.shape](u, v), PATTERNS[thing.pattern](u, v) ^ thing.swapped[frames, None, None]
-
-
-def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.maximum(v, np.float32(0.866) * abs(u) - np.float32(0.5) * v) < 0.6
 
 
 def _sine(cycles: np.ndarray) -> np.ndarray:
