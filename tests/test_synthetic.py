@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tubelet.data.segments import read_segments
 from tubelet.data.table import Item, read_table
 from tubelet.media.reader import index, read_frames
 from tubelet.synthetic.films import APART_SECONDS, SPLITS, Film, draw_acts, draw_film, render_film
-from tubelet.synthetic.objects import CLASSES, HOMES, PATTERNS, SHAPES, draw_object, looks_of
+from tubelet.synthetic.objects import CLASSES, HOMES, PATTERNS, SHAPES, draw_object, split_looks
 from tubelet.synthetic.scenes import FRAMES_PER_SECOND, HEIGHT_PX, HUES, PATCHES, WIDTH_PX, patch_mask
 from tubelet.synthetic.untrimmed import render_untrimmed, segment_mask
 from tubelet.tasks import MultiLabel
 
 SECONDS = 9.0
-TINY: dict[str, Any] = {"files": (2, 1, 1), "minutes": SECONDS / 60, "seed": 3}
+TINY: dict[str, Any] = {"files": (2, 1, 1), "minutes": SECONDS / 60, "seed": 13}  # training has all classes
 RANDOM = np.random.default_rng
 
 
@@ -56,6 +57,14 @@ def test_the_table_is_the_truth_of_the_films(plain: Path) -> None:
     for item in items_of(plain):
         assert item.path == f"videos/{item.group}.mp4"
         assert item.group.startswith(item.split)
+
+
+def test_a_training_reads_the_segments(plain: Path) -> None:
+    for recording in read_segments(plain, minimum=1).recordings:
+        film = film_of(recording.group)
+        assert (recording.split, recording.seconds) == (film.split, pytest.approx(SECONDS))
+        truth = [(item.start_seconds, item.end_seconds, item.label) for item in film.items if item.label]
+        assert list(recording.segments) == truth
 
 
 def test_the_videos_show_the_films(plain: Path) -> None:
@@ -220,7 +229,7 @@ def test_neither_look_nor_place_says_what_an_object_does() -> None:
 def test_splits_share_no_palette_and_no_look() -> None:
     edges = sorted(HUES.values())
     assert all(one[1] <= other[0] for one, other in pairwise(edges))
-    looks = {split: set(looks_of(split)) for split in SPLITS}
+    looks = {split: set(split_looks(split)) for split in SPLITS}
     assert sum(map(len, looks.values())) == len(set.union(*looks.values())) == len(SHAPES) * len(PATTERNS)
     assert all({shape for shape, _ in ones} == set(SHAPES) for ones in looks.values())
     assert all({pattern for _, pattern in ones} == set(PATTERNS) for ones in looks.values())

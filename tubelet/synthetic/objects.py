@@ -72,7 +72,7 @@ def draw_object(home: tuple[int, int], speeds: np.ndarray, split: str, rng: np.r
 
     speeds: (6, T), how far each phase, in the order of CLASSES, advances in each frame, in cycles.
     """
-    shape, pattern = rng.choice(looks_of(split)).tolist()
+    shape, pattern = rng.choice(split_looks(split)).tolist()
     light = rng.permutation(255 - rng.uniform(0, [40, 80, 150]))
     dark = rng.permutation(rng.uniform(0, [40, 60, 120]))
 
@@ -97,7 +97,7 @@ def draw_object(home: tuple[int, int], speeds: np.ndarray, split: str, rng: np.r
     )
 
 
-def looks_of(split: str) -> list[tuple[str, str]]:
+def split_looks(split: str) -> list[tuple[str, str]]:
     """The shapes and patterns that go together in a split."""
     pairs = product(enumerate(SHAPES), enumerate(PATTERNS))
     return [(shape, pattern) for (i, shape), (j, pattern) in pairs if DIAGONALS[(i + j) % len(DIAGONALS)] == split]

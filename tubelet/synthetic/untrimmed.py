@@ -51,10 +51,13 @@ def render_untrimmed(
     copies: int = 0,
     after: Callable[[], None] = lambda: None,
 ) -> Path:
-    """Write so many `files` to train, validate and test on, of so many `minutes` each, and return segments.csv.
+    """A new folder of videos and their truth; the path of its segments.csv.
 
-    The same seed gives the same frames and tables; more files leave the earlier ones as they were. The folder appears
-    when all is rendered. copies: of the first training files, none by default. after: called after each file.
+    The same seed gives the same videos and tables; more files leave the earlier ones as they were. The folder appears
+    when all is rendered.
+
+    files: to train, to validate and to test on, of `minutes` each. variant: of VARIANTS. copies: of how many training
+    files there is one. after: called after each file.
 
     Raises ValueError for values that cannot be, or if `folder` already holds something: no file is ever replaced.
     """
