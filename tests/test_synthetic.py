@@ -138,22 +138,21 @@ def painted(film: Film, actor: int, level: float) -> Film:
 
 
 def test_masks_are_the_pixels_that_change_with_the_object(plain: Path) -> None:
-    for name in ("train-0000", "test-0000"):
-        film = film_of(name)
-        frames, _ = rendered(film)
-        assert film.acts
-        for act, item in zip(film.acts, film.items, strict=True):
-            mask = segment_mask(plain.parent, item)
-            assert mask.shape == (act.end - act.start, HEIGHT_PX, WIDTH_PX)
-            assert mask.mean() > 0.005
-            black, white, gone = (
-                rendered(one)[0][act.start : act.end]
-                for one in (painted(film, act.actor, 0), painted(film, act.actor, 255), without(film, act.actor))
-            )
-            assert np.array_equal(mask, (black != white).any(-1))
-            changed = (frames[act.start : act.end] != gone).any(-1)
-            assert not changed[~mask].any()
-            assert changed[mask].mean() > 0.9
+    film = film_of("test-0000")
+    frames, _ = rendered(film)
+    assert len(film.acts) > 2
+    for act, item in zip(film.acts, film.items, strict=True):
+        mask = segment_mask(plain.parent, item)
+        assert mask.shape == (act.end - act.start, HEIGHT_PX, WIDTH_PX)
+        assert mask.mean() > 0.005
+        black, white, gone = (
+            rendered(one)[0][act.start : act.end]
+            for one in (painted(film, act.actor, 0), painted(film, act.actor, 255), without(film, act.actor))
+        )
+        assert np.array_equal(mask, (black != white).any(-1))
+        changed = (frames[act.start : act.end] != gone).any(-1)
+        assert not changed[~mask].any()
+        assert changed[mask].mean() > 0.9
 
 
 def test_an_object_moves_from_the_first_frame_of_an_act_to_the_last_and_only_then() -> None:
@@ -206,7 +205,7 @@ def test_no_single_frame_tells_what_is_done() -> None:
 
 def test_neither_look_nor_place_says_what_an_object_does() -> None:
     """Counts of each class with each shape, pattern and home are those of independent draws."""
-    films = [draw_film("train", number, seconds=20) for number in range(200)]
+    films = [draw_film("train", number, seconds=20) for number in range(150)]
     counts: Counter[tuple[str, str]] = Counter()
     totals: Counter[str] = Counter()
     for film in films:
@@ -271,7 +270,7 @@ def test_half_of_the_training_acts_are_betrayed_where_asked_for() -> None:
 
 
 def test_weak_labels_say_of_training_files_only_which_classes_occur(tmp_path: Path) -> None:
-    table = render_untrimmed(tmp_path / "weak", files=(3, 1, 1), minutes=0.2, variant="weak")
+    table = render_untrimmed(tmp_path / "weak", files=(2, 1, 1), minutes=0.15, variant="weak")
     strong, weak = items_of(table), items_of(table.with_name("weak.csv"))
     assert [item for item in weak if item.split != "train"] == [item for item in strong if item.split != "train"]
     of_training = [item for item in weak if item.split == "train"]

@@ -17,10 +17,10 @@ CLASSES = ("sway", "bounce", "circle", "pulse", "spin", "blink")  # each the nam
 
 CYCLES_PER_SECOND = (1.25, 2.25)  # fast enough that the shortest act is a whole cycle
 HOMES = tuple(product((20, 48, 76), (20, 52)))  # x, y in px: one object each
-RADIUS_PX = (9.0, 10.5)
+RADIUS_PX = (9.0, 10.0)
 SWAY_PX = (4.5, 6.0)
 CIRCLE_PX = (4.5, 6.0)
-SWING = (0.18, 0.24)  # of the radius
+SWING = (0.28, 0.34)  # of the radius
 DRIFT_REACH_PX = 4.0
 FASTEST_DRIFT_PX = 4.0  # a second
 STANDING = 0.3  # of all objects
