@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tubelet.media.writer import write_video
 from tubelet.nn.segment_streamer import SegmentStreamer
 from tubelet.runs.run import RESULTS
 from tubelet.stream.segmenter import Segmenter, finds_segments
+from tubelet.system.signals import Stopped
 from tubelet.train import TrainConfig
 
 CPU = ("--device", "cpu", "--dtype", "float32")
@@ -180,7 +182,7 @@ def test_a_training_goes_on_where_it_stopped(table: Path, tmp_path: Path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr("tubelet.train.segments.fit_pyramid", stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped, match=re.escape(str(tmp_path / "run"))):
             tubelet.train_fn(config, show=False)
     with monkeypatch.context() as patch:
         patch.setattr("tubelet.train.segments.train_clips", stop)

@@ -40,6 +40,8 @@ from tubelet.runs.lock import hold
 from tubelet.runs.run import RESULTS, SPLIT, Run
 from tubelet.stream.segmenter import ABOUT, Segmenter
 from tubelet.system.console import bar, clock, say
+from tubelet.system.exits import exit_code
+from tubelet.system.signals import Stopped
 from tubelet.tasks.segments import point_f1, usual_segments
 from tubelet.train.clip_size import PIXELS_A_SECOND
 from tubelet.train.clips import train_clips
@@ -78,13 +80,35 @@ def train_segments(
     run = find_run(config)
     with hold(run.path):
         begin(run, data, config)
-        if data.is_weak:
-            first = replace(config, minutes=WEAK_SHARE * config.minutes)
-            encoder = train_encoder(first, data, run, team, user_augmentation, begun=begun, show=show, name=WEAK)
-            data = locate_labels(Predictor.load(encoder, device=config.device), data, show=show)
-        encoder = train_encoder(config, data, run, team, user_augmentation, begun=begun, show=show)
-        finish_segments(config, data, run, encoder, team, begun=begun, show=show)
+        try:
+            train(config, data, run, team, user_augmentation, begun=begun, show=show)
+        except KeyboardInterrupt as stop:
+            raise Stopped(run.path, exit_code(stop) - 128) from stop
     return run.path
+
+
+def train(
+    config: TrainConfig,
+    data: Recordings,
+    run: Run,
+    team: Team,
+    user_augmentation: UserAugmentation | None,
+    *,
+    begun: float,
+    show: bool,
+) -> None:
+    """All parts of a training that are not yet on the disk."""
+    if show:
+        for note in data.notes:
+            say("note", note)
+        for health in data.unreadable:
+            say("unreadable", f"{health.path}: {health.message}")
+    if data.is_weak:
+        first = replace(config, minutes=WEAK_SHARE * config.minutes)
+        encoder = train_encoder(first, data, run, team, user_augmentation, begun=begun, show=show, name=WEAK)
+        data = locate_labels(Predictor.load(encoder, device=config.device), data, show=show)
+    encoder = train_encoder(config, data, run, team, user_augmentation, begun=begun, show=show)
+    finish_segments(config, data, run, encoder, team, begun=begun, show=show)
 
 
 def begin(run: Run, data: Recordings, config: TrainConfig) -> None:
