@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naming import naming
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -317,20 +318,11 @@ def test_a_cut_safetensors_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["config", "preprocessor_config", "video_preprocessor_config"])
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("{", "not readable as JSON"),
-        ("[1]", "a JSON list, expected an object"),
-        ("[" * 100_000, "not readable as JSON"),
-        ("\xff", "not readable as JSON"),
-    ],
-    ids=["cut", "list", "deep", "no text"],
-)
-def test_settings_that_are_wrong(name: str, text: str, expected: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, "\xff"], ids=["cut", "list", "deep", "no text"])
+def test_settings_that_are_wrong(name: str, text: str, tmp_path: Path) -> None:
     write_folder(tmp_path)
     (tmp_path / f"{name}.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=rf"{name}\.json: .*{expected}"):
+    with pytest.raises(ValueError, match=naming(tmp_path / f"{name}.json", "JSON")):
         read_foreign(tmp_path)
 
 
@@ -407,7 +399,7 @@ def test_pickles_are_refused_and_not_opened(name: str, legacy: bool, tmp_path: P
     )
     assert not opened
     if name != "checkpoint":
-        with pytest.raises(ValueError, match=rf"{name}: a pickle"):
+        with pytest.raises(ValueError, match=naming(tmp_path / name, "pickle")):
             read_foreign(tmp_path)
 
 
