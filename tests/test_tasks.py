@@ -198,9 +198,9 @@ def test_a_task_travels_and_damaged_ones_are_refused(kind: str) -> None:
             True,
         ):
             if key == "names" or damage != ["x", "x"]:
-                with pytest.raises(ValueError, match="again"):
+                with pytest.raises(ValueError, match=key.removesuffix("s")):
                     task_from_json(values | {key: damage})
-        with pytest.raises(ValueError, match="again"):
+        with pytest.raises(ValueError, match=key.removesuffix("s")):
             task_from_json({name: value for name, value in values.items() if name != key})
     assert TASKS[kind].from_json(values) == task
     assert {one.name for one in fields(task)} | {"kind"} == set(values)  # type: ignore[arg-type]
@@ -625,5 +625,5 @@ def test_what_is_not_known_teaches_nothing(task: Task) -> None:
 
 @pytest.mark.parametrize("damage", [{"means": []}, {"deviations": []}, {"deviations": [1.0, 0.0]}])
 def test_numbers_without_their_scale_are_refused(damage: dict[str, list[float]]) -> None:
-    with pytest.raises(ValueError, match="again"):
+    with pytest.raises(ValueError, match=naming("mean", "deviation")):
         task_from_json(Regression(("a", "b"), (0.0, 1.0), (1.0, 2.0)).to_json() | damage)
