@@ -198,9 +198,9 @@ def test_a_task_travels_and_damaged_ones_are_refused(kind: str) -> None:
             True,
         ):
             if key == "names" or damage != ["x", "x"]:
-                with pytest.raises(ValueError, match=key.removesuffix("s")):
+                with pytest.raises(ValueError, match="names" if key == "names" else "task"):
                     task_from_json(values | {key: damage})
-        with pytest.raises(ValueError, match=key.removesuffix("s")):
+        with pytest.raises(ValueError, match="names" if key == "names" else "task"):
             task_from_json({name: value for name, value in values.items() if name != key})
     assert TASKS[kind].from_json(values) == task
     assert {one.name for one in fields(task)} | {"kind"} == set(values)  # type: ignore[arg-type]
