@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shlex
 import shutil
 import signal
@@ -319,14 +320,13 @@ def test_a_few_bad_files_are_left_out_of_training_and_counted_when_held_out(vide
     run = train(data, tmp_path / "run", max_bad="10%")
     check_results(run)
     plan = "\n".join(read_json(run / "config.json")["plan"])
-    assert "note: 2 files cannot be read: 1 left out of training, held-out ones count as wrong" in plan
-    assert f"{data / bad_train}: its content is no video" in plan
+    assert re.search(naming("2 files", "1 left out", data / bad_train), plan)
     assert set(split) - {row["path"] for row in read_csv(run / "split.csv")} == {bad_train}
     results = read_json(run / "results.json")
     assert (results["clips"], results["failed"]) == (1, 1)
     failed = [row for row in read_csv(run / "predictions.csv") if row["status"] != "ok"]
     assert [(row["path"], row["predicted"]) for row in failed] == [(bad_held_out, "")]
-    assert "its content is no video" in failed[0]["status"]
+    assert failed[0]["code"] == "not-video"
 
 
 def first_split(data: Path, tmp_path: Path) -> Path:
@@ -341,7 +341,7 @@ def test_a_training_file_of_another_kind_is_left_out(videos: Path, tmp_path: Pat
     run = train(data, tmp_path / "run", max_bad="10%")
     assert train_path not in (run / "split.csv").read_text()
     plan = "\n".join(read_json(run / "config.json")["plan"])
-    assert f"{train_path}: it holds sound but no video. If it is meant to be sound, give it a suffix" in plan
+    assert f"{train_path}: " in plan
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -402,7 +402,7 @@ def test_times_after_the_end_of_a_file_are_a_bad_clip(videos: Path, tmp_path: Pa
     (tmp_path / "set.csv").write_text("path,label,start,end\n" + "\n".join(rows))
     run = train(tmp_path / "set.csv", tmp_path / "run", max_bad="10%")
     plan = "\n".join(read_json(run / "config.json")["plan"])
-    assert "bright/0.mp4: nothing lies between 9.5 s and 0.32 s of a file of 0.32 s. Mend the times." in plan
+    assert re.search(naming("9.5 s", "0.32 s") + ".*bright/0.mp4: ", plan)
 
 
 # ---- interruptions
@@ -466,9 +466,7 @@ def test_a_training_goes_on_from_the_last_whole_checkpoint(
     spoil(newest / "state.safetensors")
     train_fn(tiny_config(videos, stopped, **RANDOM), show=True)
     shown = capsys.readouterr().out
-    damage = "state.safetensors is not as it was written"
-    assert f"going on  {newest} is damaged ({damage}): going on from the one before it" in shown
-    assert "going on  from step 4 of 6" in shown
+    assert re.search(naming(newest, "state.safetensors", "step 4 of 6"), shown)
     assert_same_training(straight, stopped)
 
 
