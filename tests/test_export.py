@@ -320,7 +320,7 @@ def test_export_on_the_command_line(
     assert "other programs keep this machine busy" in shown
     assert re.search(r"out: model.onnx, tubelet.json \(0.\d MB\)", shown)
     assert command(*arguments) == 2
-    assert f"tubelet: {tmp_path / 'out'} is there already: name a new folder, or add --over" in capsys.readouterr().err
+    assert re.search(naming(tmp_path / "out", "--overwrite"), capsys.readouterr().err)
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
     assert command(*arguments, "--overwrite", "--full-range") == 0
     assert "busy" not in capsys.readouterr().out
