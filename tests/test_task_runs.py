@@ -342,7 +342,7 @@ def test_a_class_that_the_model_does_not_know_is_named(
 ) -> None:
     (clips / "new.csv").write_text("path,label\n0.mp4,bright;new\n1.mp4,(none)\n")
     assert command("eval", tagged, clips / "new.csv", *CPU) == 2
-    assert "does not know: new; it knows any, bright" in capsys.readouterr().err
+    assert re.search(naming("new", "any", "bright"), capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("run", ["tagged", "measured"])
@@ -351,7 +351,7 @@ def test_stream_tells_one_class_after_the_other_and_no_more(
 ) -> None:
     folder = request.getfixturevalue(run)
     assert command("stream", folder, clips / "0.mp4", "--out", tmp_path / "out", *CPU) == 2
-    assert "use tubelet predict" in capsys.readouterr().err
+    assert "tubelet predict" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
