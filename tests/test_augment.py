@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from naming import naming
 
 from tubelet.data.augment import Augmentation, augment, augment_sound
 
@@ -155,25 +156,25 @@ def test_colour_does_what_its_formula_says() -> None:
 
 def test_what_is_not_a_clip_is_refused() -> None:
     for wrong in (_noise().float(), _noise()[0]):
-        with pytest.raises(ValueError, match=r"augment: got torch\.\w+ \(.*\), expected torch\.uint8 \(C, T, H, W\)"):
+        with pytest.raises(ValueError, match=naming(wrong.dtype, tuple(wrong.shape), "torch.uint8", "(C, T, H, W)")):
             _default(wrong, 0)
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("name", "value"),
     [
-        ({"scale": (0.0, 1.0)}, "expected 0 < least <= greatest <= 1"),
-        ({"scale": (0.9, 0.8)}, "expected 0 < least <= greatest <= 1"),
-        ({"scale": (0.5, 1.1)}, "expected 0 < least <= greatest <= 1"),
-        ({"aspect": (0.0, 1.0)}, "aspect=.*expected 0 < least <= greatest"),
-        ({"aspect": (1.0, float("nan"))}, "aspect=.*expected 0 < least <= greatest"),
-        ({"colour": 1.0}, "colour=1.0, expected 0 <= colour < 1"),
-        ({"colour": -0.1}, "colour=-0.1, expected 0 <= colour < 1"),
+        ("scale", (0.0, 1.0)),
+        ("scale", (0.9, 0.8)),
+        ("scale", (0.5, 1.1)),
+        ("aspect", (0.0, 1.0)),
+        ("aspect", (1.0, float("nan"))),
+        ("colour", 1.0),
+        ("colour", -0.1),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(fields: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Augmentation(**fields)  # type: ignore[arg-type]
+def test_settings_that_make_no_sense_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=naming(f"{name}={value}")):
+        Augmentation(**{name: value})  # type: ignore[arg-type]
 
 
 def test_sound_is_rolled_and_masked_in_bands() -> None:
@@ -205,9 +206,9 @@ def test_sound_is_left_alone_where_nothing_is_asked() -> None:
 def test_what_is_not_sound_is_refused() -> None:
     rng = np.random.default_rng(0)
     for wrong in (_noise(1, 1), torch.zeros(3, 1, 8, 8), torch.zeros(1, 8, 8)):
-        with pytest.raises(ValueError, match=r"augment_sound: got .*, expected float \(1, 1, mel, time\)"):
+        with pytest.raises(ValueError, match=naming(wrong.dtype, tuple(wrong.shape), "(1, 1, mel, time)")):
             augment_sound(wrong, rng=rng)
-    with pytest.raises(ValueError, match=r"shares 1\.5, 0\.2, 0\.1; expected 0 to 1"):
+    with pytest.raises(ValueError, match=naming(1.5, 0, 1)):
         augment_sound(torch.zeros(1, 1, 8, 8), rng=rng, mel_share=1.5)
 
 

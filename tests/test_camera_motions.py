@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from naming import naming
 
 from tubelet.media.reader import index, read_frames
 from tubelet.synthetic.camera_motions import (
@@ -76,11 +77,11 @@ def test_demo_writes_the_same_number_of_readable_clips_for_every_class(tmp_path:
 
 
 def test_errors_say_what_was_wrong(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no class 'jump', expected one of: move_left, .*square_then_disc"):
+    with pytest.raises(ValueError, match=naming("'jump'", "move_left", "square_then_disc")):
         clip("jump", 0)
-    with pytest.raises(ValueError, match="clips_per_class is 0, expected 1 or more"):
+    with pytest.raises(ValueError, match=naming("clips_per_class", 0, 1)):
         render_demo(tmp_path / "demo", clips_per_class=0)
     (tmp_path / "mine.txt").write_text("kept")
-    with pytest.raises(ValueError, match=r"is not an empty folder"):
+    with pytest.raises(ValueError, match=naming(tmp_path)):
         render_demo(tmp_path, clips_per_class=1)
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine.txt"]

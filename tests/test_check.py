@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from corpus import GROUPS
+from naming import naming
 from small_files import small_file
 from small_sets import command, spoil, tiny_config, write_sounds
 
@@ -153,7 +155,7 @@ def test_many_bad_files_are_counted_and_some_shown(tmp_path: Path, capsys: Captu
     assert command("check", data) == 3
     out = capsys.readouterr().out
     assert len([line for line in out.splitlines() if line.startswith(str(data))]) == 20
-    assert f"and  5 more: `tubelet check {data} --json` tells of all, and so does the index" in out
+    assert re.search(naming("5 more", f"`tubelet check {data} --json`"), out)
     assert "bad  25 of 27 files: 25 empty" in out
 
 
@@ -309,7 +311,7 @@ def test_nothing_to_check_is_an_error(
 
 def test_workers_are_counted_from_none(tmp_path: Path, capsys: Capture) -> None:
     assert command("check", clips(tmp_path / "clips", 1), "--workers", "-1") == 2
-    assert "--workers -1: expected 1 or more, or 0 for one for each processor" in capsys.readouterr().err
+    assert re.search(naming("--workers -1", 1, 0), capsys.readouterr().err)
 
 
 # ---- what is remembered
@@ -396,7 +398,7 @@ def test_stopped_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mon
 
     examine_by(monkeypatch, stop)
     assert command("check", data, "--workers", "1") == 130
-    assert "stopped  7 of 20 files are known; the same command goes on" in capsys.readouterr().out
+    assert "7 of 20 files" in capsys.readouterr().out
     seen = counted(monkeypatch)
     assert command("check", data) == 0
     assert len(seen) == 13
@@ -442,14 +444,14 @@ def test_no_place_for_the_index_is_said(tmp_path: Path, cache: Path, capsys: Cap
     data = clips(tmp_path / "clips", 1)
     cache.write_text("in the way")
     assert command("check", data) == 0
-    assert "cannot be written (Not a directory): nothing is remembered" in capsys.readouterr().out
+    assert "Not a directory" in capsys.readouterr().out
 
 
 def test_no_home_is_no_disaster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     check(clips(tmp_path / "clips", 1))
-    assert "there is no home folder: set XDG_CACHE_HOME" in capsys.readouterr().out
+    assert "XDG_CACHE_HOME" in capsys.readouterr().out
 
 
 def test_a_save_that_fails_leaves_the_old_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -513,7 +515,7 @@ def test_the_plan_says_which_files_are_bad(tmp_path: Path) -> None:
     assert held_out in {item.path for item in plan.data.items("val")}
     (note,) = (note for note in plan.notes if "cannot be read" in note)
     assert note.startswith("3 files cannot be read: 2 left out of training, held-out ones count as wrong\n  ")
-    assert f"\n  {data / train[1]}: the file is of kind 'image', the model takes 'video'. Leave it out" in note
+    assert re.search(naming(data / train[1], "'image'", "'video'"), note)
 
 
 def test_files_that_lost_something_are_used_and_told_of(tmp_path: Path) -> None:
@@ -530,15 +532,17 @@ def test_files_that_lost_something_are_used_and_told_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "most", "expected"),
+    ("bad", "most", "values"),
     [
-        (1, "5%", r"1 of 16 training files cannot be read, 6\.2%, more than the 5% of --max-bad: repair or remove"),
-        (4, "20%", r"4 of 16 .* 25\.0%, more than the 20% of --max-bad: .* left out with --max-bad 25%\n  .*0\.mp4: "),
-        (1, "0%", r"more than the 0% of --max-bad"),
-        (10, "50%", r"(?s)--max-bad 63%(\n  /[^\n]*){8}\n  and 2 more; `tubelet check` names them all$"),
+        (1, "5%", ("1 of 16", "6.2%", "5%", "--max-bad")),
+        (4, "20%", ("4 of 16", "25.0%", "20%", "--max-bad 25%")),
+        (1, "0%", ("0%", "--max-bad")),
+        (10, "50%", ("--max-bad 63%", "2 more", "`tubelet check`")),
     ],
 )
-def test_more_bad_files_than_allowed_stop_the_training(tmp_path: Path, bad: int, most: str, expected: str) -> None:
+def test_more_bad_files_than_allowed_stop_the_training(
+    tmp_path: Path, bad: int, most: str, values: tuple[str, ...]
+) -> None:
     data = clips(tmp_path / "clips", 10)
     by_class: dict[str, list[str]] = {}
     for item in plan_for(data).data.items("train"):
@@ -546,7 +550,7 @@ def test_more_bad_files_than_allowed_stop_the_training(tmp_path: Path, bad: int,
     for pair in list(zip(*by_class.values(), strict=True))[: max(1, bad // 2)]:
         for path in pair[: min(bad, 2)]:
             spoil(data / path)
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match=naming(*values)):
         plan_for(data, max_bad=most)
     allowed = plan_for(data, max_bad="63%")
     assert len(allowed.data.items("train")) == 16 - bad

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 from failing_disk import Disk, end, full, in_child, refuse
+from naming import naming
 from safetensors import SafetensorError
 
 from tubelet.media.reader import MediaError
@@ -101,7 +102,6 @@ def test_a_disk_that_fails_at_any_call_of_a_save_loses_nothing(tmp_path: Path, c
             told = run.try_checkpoint(step, tensors(step), STATE, last=False)
         if told:
             assert os.strerror(number) in told
-            assert "training goes on, and tries again" in told
         removing = calls[at][0] in ("unlink", "rmdir", "replace")  # what cannot be removed is there until the next save
         assert removing or not list(run.path.glob("**/.*")), (at, calls[at])
         assert not (run.path / "metrics.jsonl").exists() or (run.path / "metrics.jsonl").read_text() in ("", LINE)
@@ -172,7 +172,7 @@ def test_all_damage_is_noticed_and_the_one_before_is_used(tmp_path: Path) -> Non
         assert found.step == 3, name
         assert torch.equal(found.tensors["model.weight"], tensors(3)["model.weight"])
         assert len(notes) == 1
-        assert f"{newest} is damaged (" in notes[0], name
+        assert str(newest) in notes[0], name
         noticed += 1
         shutil.rmtree(newest)
         shutil.copytree(kept, newest)
@@ -183,11 +183,11 @@ def test_all_damage_is_noticed_and_the_one_before_is_used(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("state", "told"),
     [
-        ({"steps": 0}, "it says step 5 of 0"),
-        ({"steps": 4}, "it says step 5 of 4"),
-        ({"steps": "9"}, "it says step 5 of '9'"),
-        ({"steps": True}, "it says step 5 of True"),
-        ({}, "it says step 5 of None"),
+        ({"steps": 0}, "5 of 0"),
+        ({"steps": 4}, "5 of 4"),
+        ({"steps": "9"}, "5 of '9'"),
+        ({"steps": True}, "5 of True"),
+        ({}, "5 of None"),
     ],
 )
 def test_a_state_that_cannot_be_is_damage(tmp_path: Path, state: dict[str, Any], told: str) -> None:
@@ -206,23 +206,24 @@ def test_a_checkpoint_of_another_step_is_damage(tmp_path: Path) -> None:
     found, notes = run.newest_checkpoint()
     assert found is not None
     assert found.step == 3
-    assert "(it says step 5)" in notes[0]
+    assert re.search(naming(newest.with_name("step-00000009"), "step 5"), notes[0])
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "name"),
     [
-        (lambda folder: (folder / "more").write_text("x"), "more does not belong to it"),
-        (lambda folder: (folder / "state.safetensors").unlink(), "state.safetensors is missing"),
-        (lambda folder: (folder / "state.safetensors").write_text("x"), "state.safetensors is not as it was written"),
-        (lambda folder: (folder / "manifest.json").write_text("7"), "manifest.json is not as it was written"),
-        (lambda folder: (folder / "manifest.json").write_text("{}"), "manifest.json is not as it was written"),
+        (lambda folder: (folder / "more").write_text("x"), "more"),
+        (lambda folder: (folder / "state.safetensors").unlink(), "state.safetensors"),
+        (lambda folder: (folder / "state.safetensors").write_text("x"), "state.safetensors"),
+        (lambda folder: (folder / "manifest.json").write_text("7"), "manifest.json"),
+        (lambda folder: (folder / "manifest.json").write_text("{}"), "manifest.json"),
     ],
 )
-def test_what_was_damaged_is_named(tmp_path: Path, change: Callable[[Path], object], told: str) -> None:
+def test_what_was_damaged_is_named(tmp_path: Path, change: Callable[[Path], object], name: str) -> None:
     run = save(Run(tmp_path / "run"), 3, 5)
-    change(next(run.checkpoints()))
-    assert f"({told}): going on from the one before it" in run.newest_checkpoint()[1][0]
+    newest = next(run.checkpoints())
+    change(newest)
+    assert re.search(naming(newest, name), run.newest_checkpoint()[1][0])
 
 
 def test_a_damaged_checkpoint_goes_when_a_newer_one_is_there_and_a_whole_one_stays_for_it(tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_a_damaged_checkpoint_goes_when_a_newer_one_is_there_and_a_whole_one_sta
 def test_values_that_are_not_finite_are_not_saved(tmp_path: Path, value: float) -> None:
     run = save(Run(tmp_path / "run"), 3)
     broken = {**tensors(5), "model.weight": torch.tensor([1.0, value])}
-    with pytest.raises(ValueError, match=r"step 5: model\.weight hold values that are not finite; the checkpoints bef"):
+    with pytest.raises(ValueError, match=naming("step 5", "model.weight", "finite")):
         run.try_checkpoint(5, broken, STATE, last=False)
     assert [p.name for p in run.checkpoints()] == ["step-00000003"]
 
@@ -255,9 +256,7 @@ def test_tensors_that_do_not_fit_are_all_named() -> None:
     wrong = {**good, "model.bias": torch.zeros(4), "model.more": torch.zeros(1)}
     wrong["average.bias"] = wrong["average.bias"].double()
     del wrong["optimizer.weight.step"]
-    with pytest.raises(
-        ValueError, match="run: does not fit the model of this run: train again with another --out"
-    ) as it:
+    with pytest.raises(ValueError, match=naming("run", "--out")) as it:
         check_fits(wrong, model, average=True, what="run")
     assert str(it.value).splitlines()[1:] == [
         "  missing: optimizer.weight.step",
@@ -265,7 +264,7 @@ def test_tensors_that_do_not_fit_are_all_named() -> None:
         "  average.bias is (3,) torch.float64, the model has (3,) torch.float32",
         "  model.bias is (4,) torch.float32, the model has (3,) torch.float32",
     ]
-    with pytest.raises(ValueError, match=r"unknown: average\.bias"):
+    with pytest.raises(ValueError, match=naming("average.bias")):
         check_fits(good, model, average=False, what="run")
 
 
@@ -282,20 +281,18 @@ def test_training_ends_when_three_checkpoints_in_a_row_cannot_be_written(
 
     with monkeypatch.context() as patch:
         patch.setattr("tubelet.runs.checkpoint.write_tensors", full)
-        expected = (
-            r"run: the checkpoint of step 4 cannot be written \(somewhere: No space left on device: .*; 64 B are "
-            r"needed, .* are free there\); that of step 3 before it is kept; training goes on, and tries again"
+        assert re.search(
+            naming(run.path, "step 4", "somewhere", os.strerror(errno.ENOSPC), "64 B", "step 3"), attempt(4)
         )
-        assert re.search(expected, attempt(4))
         assert attempt(4)
     attempt(5)  # room was made: counted anew
     monkeypatch.setattr("tubelet.runs.checkpoint.write_tensors", full)
     assert attempt(6)
     assert attempt(7)
-    with pytest.raises(EnvironmentTrouble, match=r"that of step 5 before it is kept. When that is mended, the"):
+    with pytest.raises(EnvironmentTrouble, match=naming(run.path, "step 8", "step 5")):
         attempt(8)
     run.misses = 0
-    with pytest.raises(EnvironmentTrouble, match="step 9 cannot be written"):
+    with pytest.raises(EnvironmentTrouble, match=naming(run.path, "step 9")):
         attempt(9, last=True)
 
 
@@ -327,7 +324,7 @@ def test_a_checkpoint_comes_after_the_metrics_of_its_steps(tmp_path: Path, monke
         Disk(patch, at=0, fail=refuse(errno.ENOSPC))
         run.log({"step": 1})
     (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(OSError, match="Is a directory"):
+    with pytest.raises(IsADirectoryError):
         save(run, 1)
     assert not list(run.checkpoints())
     (tmp_path / "metrics.jsonl").rmdir()
@@ -388,7 +385,7 @@ def test_a_run_is_held_by_one_process_and_let_go_when_it_dies(tmp_path: Path) ->
         os._exit(0)
     os.read(reading, 1)
     with (
-        pytest.raises(EnvironmentTrouble, match=rf"in use by process {child} on \S+: wait until it ends, stop it"),
+        pytest.raises(EnvironmentTrouble, match=naming(tmp_path, f"process {child}")),
         hold(tmp_path),
     ):
         pass
@@ -403,7 +400,7 @@ def test_a_run_is_held_by_one_process_and_let_go_when_it_dies(tmp_path: Path) ->
 
 def test_a_file_of_strangers_is_no_lock(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("mine")
-    with pytest.raises(ValueError, match=r"\.lock is no lock of a training: choose another --out"), hold(tmp_path):
+    with pytest.raises(ValueError, match=naming(tmp_path / ".lock", "--out")), hold(tmp_path):
         pass
     assert (tmp_path / ".lock").read_text() == "mine"
 
@@ -417,7 +414,7 @@ def test_a_disk_without_locks_is_told_of_and_used(
     monkeypatch.setattr("fcntl.flock", unknown)
     with hold(tmp_path), hold(tmp_path):
         pass
-    assert "has no locks: see to it that one process alone trains there" in capsys.readouterr().out
+    assert str(tmp_path) in capsys.readouterr().out
     monkeypatch.setattr("fcntl.flock", full)
     with pytest.raises(OSError, match="No space left"), hold(tmp_path):
         pass
@@ -475,9 +472,7 @@ def test_room_for_checkpoints_is_looked_for_first(tmp_path: Path, monkeypatch: p
     run = save(Run(tmp_path / "run"), 3)
     monkeypatch.setattr("tubelet.system.errors.free_bytes", lambda path: 2_000)
     run.check_room(900)  # 2.1 x 900 B
-    with pytest.raises(
-        EnvironmentTrouble, match=r"run: 2 kB are free there, 2 kB are needed for checkpoints of 1 kB ea"
-    ):
+    with pytest.raises(EnvironmentTrouble, match=naming(run.path, "2 kB", "1 kB")):
         run.check_room(1_000)
     monkeypatch.setattr("tubelet.system.errors.free_bytes", lambda path: None)
     run.check_room(10**18)

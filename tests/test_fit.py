@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from naming import naming
 from small_sets import tiny_config, without_key_bias, write_videos
 
 from tubelet.data.dataset import Clips
@@ -132,16 +133,18 @@ def test_a_single_frame_is_one_of_the_clip(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "processes", "expected"),
+    ("settings", "processes", "values"),
     [
-        ({"batch": 4}, 3, "a batch of 4 clips for 3 processes in 1 part each cannot be shared out.* multiple of 3"),
-        ({"batch": 4, "accumulate": 8}, 1, "for 1 process in 8 parts each cannot be shared out.* multiple of 8"),
-        ({"batch": 6, "accumulate": 2, "mixup": 0.2}, 1, "mixup mixes pairs, choose a multiple of 4"),
-        ({"batch": 4, "mixup": 0.2}, 4, "mixup mixes pairs, choose a multiple of 8"),
+        ({"batch": 4}, 3, (4, "3 processes", "1 part", "multiple of 3")),
+        ({"batch": 4, "accumulate": 8}, 1, (4, "1 process", "8 parts", "multiple of 8")),
+        ({"batch": 6, "accumulate": 2, "mixup": 0.2}, 1, (6, "mixup", "multiple of 4")),
+        ({"batch": 4, "mixup": 0.2}, 4, (4, "mixup", "multiple of 8")),
     ],
 )
-def test_a_batch_that_cannot_be_shared_out_is_refused(settings: dict[str, Any], processes: int, expected: str) -> None:
-    with pytest.raises(ValueError, match=expected):
+def test_a_batch_that_cannot_be_shared_out_is_refused(
+    settings: dict[str, Any], processes: int, values: tuple[object, ...]
+) -> None:
+    with pytest.raises(ValueError, match=naming(*values)):
         part_of_batch(tiny_config(Path("x"), Path("y"), **settings), processes)
 
 
@@ -231,8 +234,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(data: Path, c
     with torch.no_grad():
         fit.model.head.bias[0] = math.inf
     before = weights(fit)
-    expected = r"step 2: the loss is nan and its gradient nan, .* use a lower --lr than 0\.0005, or --dtype float32"
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match=naming("step 2", "nan", "--lr", "0.0005", "--dtype float32")):
         go(fit, 3)
     assert all(torch.equal(value, before[name]) for name, value in weights(fit).items())
     assert fit.step == 2

@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naming import naming
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -313,24 +314,15 @@ def test_a_cut_safetensors_file(tmp_path: Path) -> None:
     for length in (0, 4, 9, 40, len(whole) - 1):
         file.write_bytes(whole[:length])
         refused(file)
-    assert "its tensors take 40 bytes, it has 39 for them): copy or download it again" in refused(file)
+    assert re.search(naming(file, "40 bytes", 39), refused(file))
 
 
 @pytest.mark.parametrize("name", ["config", "preprocessor_config", "video_preprocessor_config"])
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("{", "not readable as JSON"),
-        ("[1]", "a JSON list, expected an object"),
-        ("[" * 100_000, "not readable as JSON"),
-        ("\xff", "not readable as JSON"),
-    ],
-    ids=["cut", "list", "deep", "no text"],
-)
-def test_settings_that_are_wrong(name: str, text: str, expected: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, "\xff"], ids=["cut", "list", "deep", "no text"])
+def test_settings_that_are_wrong(name: str, text: str, tmp_path: Path) -> None:
     write_folder(tmp_path)
     (tmp_path / f"{name}.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=rf"{name}\.json: .*{expected}"):
+    with pytest.raises(ValueError, match=naming(tmp_path / f"{name}.json", "JSON")):
         read_foreign(tmp_path)
 
 
@@ -401,20 +393,18 @@ def test_pickles_are_refused_and_not_opened(name: str, legacy: bool, tmp_path: P
     torch.save(TENSORS, tmp_path / name, _use_new_zipfile_serialization=not legacy)
     opened: list[str] = []
     sys.addaudithook(lambda event, _: opened.append(event) if event == "pickle.find_class" else None)
-    assert re.search(
-        r": a pickle, which can run anything.* Take the .safetensors file .* `tubelet convert SRC DST --unsafe-pickle`",
-        refused(tmp_path / name),
-    )
+    values = ("pickle", ".safetensors", "`tubelet convert SRC DST --unsafe-pickle`")
+    assert re.search(naming(tmp_path / name, *values), refused(tmp_path / name))
     assert not opened
     if name != "checkpoint":
-        with pytest.raises(ValueError, match=rf"{name}: a pickle"):
+        with pytest.raises(ValueError, match=naming(tmp_path / name, "pickle")):
             read_foreign(tmp_path)
 
 
 def test_what_is_not_there_or_is_something_else(tmp_path: Path) -> None:
-    assert "no such file: expected weights" in refused(tmp_path / "nowhere.safetensors")
-    assert "no model.safetensors, model.safetensors.index.json, checkpoint" in refused(tmp_path)
+    assert str(tmp_path / "nowhere.safetensors") in refused(tmp_path / "nowhere.safetensors")
+    assert re.search(naming("model.safetensors", "model.safetensors.index.json", "checkpoint"), refused(tmp_path))
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "ckpt-1"\n')
-    assert "begins with b'model_che', expected a .safetensors file" in refused(tmp_path / "checkpoint")
+    assert re.search(naming("b'model_che'", ".safetensors"), refused(tmp_path / "checkpoint"))
     (tmp_path / "empty").write_bytes(b"")
-    assert "begins with b'', expected" in refused(tmp_path / "empty")
+    assert re.search(naming("b''", ".safetensors"), refused(tmp_path / "empty"))

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import logging
+from naming import naming
 from safetensors.torch import save_file
 from tiny import FAMILIES, configure, tiny
 from torch import Tensor
@@ -307,10 +308,10 @@ def test_a_square_grid_is_found_where_rows_can_be_read_in_one_way(count, prefix,
 )
 def test_a_grid_that_rows_do_not_tell_is_asked_for(count, prefix, without, with_rows):
     for say in (None, (2, 7), (0, 0)):
-        with pytest.raises(ValueError, match="image_grid=") as caught:
+        with pytest.raises(
+            ValueError, match=naming(count, prefix, *(f"image_grid={grid}" for grid in (without, with_rows)))
+        ):
             source_grid(count, prefix, None, lambda say=say: say)
-        for number in (count, prefix, without, with_rows):
-            assert str(number) in str(caught.value)
     for grid, rows in ((without, 0), (with_rows, prefix), (with_rows[::-1], prefix)):
         assert source_grid(count, prefix, grid, never) == (Grid(1, *grid), rows)
         assert source_grid(count, prefix, None, lambda grid=grid: grid) == (Grid(1, *grid), rows)
@@ -322,7 +323,7 @@ def test_the_config_beside_the_weights_tells_the_grid(grid, rows, tmp_path):
     table = state["pos_embed"] = torch.randn(1, 25, 24)
     video = tiny("vivit1", clip=(8, 4 * grid[0], 4 * grid[1]))
     save_file(state, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"image_grid=\(5, 5\) or image_grid=\(4, 6\)"):
+    with pytest.raises(ValueError, match=naming("image_grid=(5, 5)", "image_grid=(4, 6)")):
         init_from_image(video, tmp_path)
     size = {"input_size": [3, 4 * grid[0], 4 * grid[1]]}
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": size}))
@@ -580,96 +581,90 @@ def test_layer_scale_is_folded_and_a_norm_after_pooling_is_the_norm():
 
 
 @pytest.mark.parametrize(
-    ("settings", "options", "message"),
+    ("settings", "options", "values"),
     [
-        ({}, {"kernel": "central"}, "unknown kernel 'central': expected one of center, mean, rank-pooling"),
+        ({}, {"kernel": "central"}, ("kernel", "'central'", "center", "mean", "rank-pooling")),
         (
             {},
             {"temporal": "zero"},
-            "unknown temporal 'zero': expected one of copy-attention-zero-projection, copy, fresh",
+            ("temporal", "'zero'", "copy-attention-zero-projection", "copy", "fresh"),
         ),
-        ({}, {"image_grid": None}, "has 7 position rows with the class token, no square grid: give image_grid=(h, w)"),
-        ({}, {"image_grid": (3, 3)}, "with the class token, not those of image_grid=(3, 3): give image_grid=(h, w)"),
-        ({"embed": "conv"}, {}, "does not fit embed='conv': use embed='tubelet' or 'space-time'"),
-        ({"embed": "depthwise"}, {}, "does not fit embed='depthwise'"),
-        ({"channels": 4}, {}, "the image model has 3 channels, the video model 4: expected as many"),
-        ({"depth": 3}, {}, "the image model has 2 blocks, the video model 3: expected as many"),
-        ({"depth": 1}, {}, "the image model has 2 blocks, the video model 1: expected as many"),
-        ({"dim": 48}, {}, "the image model has width 24, the video model 48: choose the same size"),
+        ({}, {"image_grid": None}, (7, "image_grid=(h, w)")),
+        ({}, {"image_grid": (3, 3)}, (7, "image_grid=(3, 3)")),
+        ({"embed": "conv"}, {}, ("embed='conv'", "embed='tubelet'", "'space-time'")),
+        ({"embed": "depthwise"}, {}, ("embed='depthwise'", "embed='tubelet'")),
+        ({"channels": 4}, {}, ("channels", 3, 4)),
+        ({"depth": 3}, {}, ("blocks", 2, 3)),
+        ({"depth": 1}, {}, ("blocks", 2, 1)),
+        ({"dim": 48}, {}, ("width", 24, 48)),
         (
             {"patch": (2, 8, 4)},
             {},
-            "the video model (8, 4): choose the patch of the image model, such as vivit2-B/16x2, or resize its",
+            ("(4, 4)", "(8, 4)", "resize_patch=True"),
         ),
-        ({}, {"image_grid": (2, 3, 1)}, "not those of image_grid=(2, 3, 1): give image_grid=(h, w)"),
+        ({}, {"image_grid": (2, 3, 1)}, (7, "image_grid=(2, 3, 1)")),
         (
             {"patch": (1, 4, 4)},
             {"kernel": "rank-pooling"},
-            "rank pooling weighs frames against each other, got tubelets of",
+            ("rank pooling", "one"),
         ),
         (
             {"prefix": 2},
             {},
-            "1 prefix tokens, the video model 2: make it with prefix=1, or choose an image model with 2",
+            ("prefix tokens", 1, 2, "prefix=1"),
         ),
-        ({}, {"parity": "keras"}, "unknown parity 'keras': expected 'scenic', or None"),
+        ({}, {"parity": "keras"}, ("parity", "'keras'", "'scenic'")),
         (
             {},
             {"parity": "scenic", "temporal": "copy-attention-zero-projection"},
-            "unknown temporal 'copy-attention-zero-projection' with parity='scenic': expected one of copy, zero, fresh",
+            ("temporal", "'copy-attention-zero-projection'", "parity='scenic'", "copy", "zero", "fresh"),
         ),
         (
             {"clip": (8, 16, 4)},
             {"parity": "scenic"},
-            "scenic resizes square tables of positions only, got 2 x 3 to 4 x 1: leave parity out",
+            ("2 x 3", "4 x 1", "parity"),
         ),
-        ({"family": "vidtrans"}, {"parity": "scenic"}, "scenic has no 'vidtrans', only vivit1, vivit2, vivit3, vivit4"),
+        ({"family": "vidtrans"}, {"parity": "scenic"}, ("'vidtrans'", "vivit1", "vivit2", "vivit3", "vivit4")),
         (
             {"family": "swin2"},
             {},
-            "an image ViT has no windows, so no Swin model starts from one: choose another family",
+            ("Swin", "family"),
         ),
-        ({"family": "ast"}, {}, "has 1 prefix tokens, the video model 2"),
-        ({"mlp_dim": 41}, {}, "shape: encoders.0.blocks.0.mlp.fc1.weight is (40, 24), the model has (41, 24)"),
-        ({"attend": "t"}, {}, "attend='t' has 0 steps in space, expected 1 for the image's"),
-        ({"attend": "hw,thw"}, {}, "attend='hw,thw' has 2 steps in space"),
+        ({"family": "ast"}, {}, ("prefix tokens", 1, 2)),
+        ({"mlp_dim": 41}, {}, ("encoders.0.blocks.0.mlp.fc1.weight", "(40, 24)", "(41, 24)")),
+        ({"attend": "t"}, {}, ("attend='t'", 0, 1)),
+        ({"attend": "hw,thw"}, {}, ("attend='hw,thw'", 2, 1)),
     ],
 )
-def test_what_does_not_fit_is_refused_and_changes_nothing(settings, options, message):
+def test_what_does_not_fit_is_refused_and_changes_nothing(settings, options, values):
     video = tiny(**({"family": "vivit1"} | settings))
     before = {name: tensor.clone() for name, tensor in video.state_dict().items()}
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=naming(*values)):
         init_from_image(video, timm_state(tiny("vit")), **({"image_grid": GRID} | options))
     assert_close(video.state_dict(), before, atol=0, rtol=0)
 
 
 def test_an_image_model_has_more_or_fewer_prefix_tokens():
     image = timm_state(tiny("vit", prefix=5))
-    message = (
-        "5 prefix tokens, the video model 3: make it with prefix=5, or with 1 for the class token alone, or choose"
-    )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=naming("prefix tokens", 5, 3, "prefix=5", 1)):
         init_from_image(tiny("vivit1", prefix=3), image, image_grid=GRID)
 
 
 def test_a_hybrid_is_no_plain_image_model():
     image = timm_state(tiny("vit")) | {"patch_embed.backbone.conv.weight": torch.zeros(8, 3, 7, 7)}
-    with pytest.raises(
-        ValueError, match="the weights: a hybrid, whose patches are those of a ResNet's map: expected a"
-    ):
+    with pytest.raises(ValueError, match=naming("ResNet")):
         init_from_image(tiny("vivit1"), image, image_grid=GRID)
 
 
 def test_tensors_that_have_no_place_or_are_missing_are_named():
     image = timm_state(tiny("vit"))
     extra = {"blocks.0.attn.q_norm.bias": torch.zeros(6), "norm_pre.bias": torch.zeros(24)}
-    message = r"2 tensors have no place .*\n  blocks.0.attn.q_norm.bias \(6,\)\n  norm_pre.bias \(24,\)"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=naming(2, "blocks.0.attn.q_norm.bias (6,)", "norm_pre.bias (24,)")):
         init_from_image(tiny("vivit1"), image | extra, image_grid=GRID)
     for name in image:
         if not name.startswith(("head.", "cls_token")):
             rest = {key: value for key, value in image.items() if key != name}
-            with pytest.raises(ValueError, match=f"no (tensor )?'{re.escape(name)}'|no tensor 'fc_norm.weight'"):
+            with pytest.raises(ValueError, match=rf"'{re.escape(name)}'|'fc_norm\.weight'"):
                 init_from_image(tiny("vivit1"), rest, image_grid=GRID)
 
 
@@ -705,14 +700,14 @@ def test_a_file_or_its_folder(tmp_path, image, video):
 def test_the_shape_of_an_image_model(image):
     assert image_shape(image) == (24, 2, 4)
     del image["patch_embed.proj.weight"]
-    with pytest.raises(ValueError, match=r"the weights: no 'patch_embed.proj.weight' \(the names begin with blocks.0"):
+    with pytest.raises(ValueError, match=naming("'patch_embed.proj.weight'", "blocks.0.attn.proj.bias")):
         image_shape(image)
 
 
 def test_a_config_that_is_no_json_is_named(tmp_path, image):
     save_file(image, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config.json: not readable as JSON \(.*\): download it again, or remove it"):
+    with pytest.raises(ValueError, match=naming(tmp_path / "config.json", "JSON")):
         image_config(tmp_path)
 
 
@@ -741,8 +736,8 @@ def test_a_hub_name_is_read_from_the_cache(offline, image, video, name):
 
 @pytest.mark.parametrize("read", [lambda name: init_from_image(tiny("vivit1"), name), image_config])
 def test_a_hub_that_cannot_be_reached_is_one_message(offline, read, monkeypatch, caplog):
-    expected = r"'vit_none\.x' .*reached for \w+\.\w+ of 'timm/vit_none\.x' \(.*{}.*\)"
-    with pytest.raises(ValueError, match=expected.format("HF_HUB_OFFLINE")):
+    names = ("'vit_none.x'", "'timm/vit_none.x'", ".safetensors", offline, "HF_HUB_OFFLINE")
+    with pytest.raises(ValueError, match=naming("OfflineModeIsEnabled", *names)):
         read("vit_none.x")
 
     def try_again_and_again(*_):
@@ -751,9 +746,8 @@ def test_a_hub_that_cannot_be_reached_is_one_message(offline, read, monkeypatch,
         raise errors.LocalEntryNotFoundError("not in the cache\nPlease check") from ConnectionError("nobody there")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", try_again_and_again)
-    with pytest.raises(ValueError, match=expected.format("ConnectionError: nobody there")) as caught:
+    with pytest.raises(ValueError, match=naming("ConnectionError: nobody there", *names)) as caught:
         read("vit_none.x")
-    assert all(words in str(caught.value) for words in (".safetensors file", str(offline), "HF_HUB_OFFLINE"))
     assert "\n" not in str(caught.value)
     logging.get_logger("huggingface_hub.utils._http").warning("heard again")
     assert caplog.messages == ["heard again"]
@@ -764,10 +758,8 @@ def test_what_the_hub_does_not_have_is_another_message(offline, monkeypatch):
         raise errors.RepositoryNotFoundError("404 Client Error.\n\nNot found.", response=MagicMock())
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
-    expected = (
-        r"'hf-hub:a/b' .*model\.safetensors of 'a/b' \(RepositoryNotFoundError: 404 Client Error\.\): check the name"
-    )
-    with pytest.raises(ValueError, match=expected):
+    values = ("'hf-hub:a/b'", "model.safetensors", "'a/b'", "RepositoryNotFoundError: 404 Client Error.")
+    with pytest.raises(ValueError, match=naming(*values)):
         init_from_image(tiny("vivit1"), "hf-hub:a/b")
 
 
@@ -783,25 +775,23 @@ def test_a_full_disk_is_no_fault_of_the_hub(offline, monkeypatch):
 
 @pytest.mark.parametrize("name", ["weights.pt", "a/weights.pth", "pytorch_model.bin", "timm/model.ckpt"])
 def test_pickled_weights_are_never_opened(offline, video, name):
-    with pytest.raises(
-        ValueError, match=r"expected a .safetensors file, tubelet opens no pickled weights: .*save_file"
-    ):
+    with pytest.raises(ValueError, match=naming(name, ".safetensors", "safetensors.torch.save_file")):
         init_from_image(video, name)
 
 
 def test_files_that_are_missing_broken_or_of_another_kind(offline, video):
     folder = Path.cwd()
     for name in ("none.safetensors", "./none", str(folder / "none"), "a/b/c", "runs/clips", "clips", "clip.mp4", ""):
-        with pytest.raises(ValueError, match=r"no such file: expected a .safetensors file, a folder"):
+        with pytest.raises(ValueError, match=naming(".safetensors", "model.safetensors", "hf-hub:owner/name")):
             init_from_image(video, name)
     Path("broken.safetensors").write_bytes(b"\x00" * 30)
-    with pytest.raises(ValueError, match=r"broken.safetensors: not a readable safetensors file .*: copy or down"):
+    with pytest.raises(ValueError, match=naming("broken.safetensors", "b'{'")):
         init_from_image(video, "broken.safetensors")
     Path("notes.txt").write_text("hello")
-    with pytest.raises(ValueError, match=r"notes.txt: expected a .safetensors file"):
+    with pytest.raises(ValueError, match=naming("notes.txt", ".safetensors", "safetensors.torch.save_file")):
         init_from_image(video, "notes.txt")
     save(video, "ours.safetensors")
-    with pytest.raises(ValueError, match=r"ours.safetensors: no 'patch_embed.proj.weight' \(.* in timm's names"):
+    with pytest.raises(ValueError, match=naming("ours.safetensors", "'patch_embed.proj.weight'", "timm's")):
         init_from_image(video, "ours.safetensors")
 
 

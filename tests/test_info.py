@@ -1,6 +1,7 @@
 import pytest
 import torch
 from hanging import ending
+from naming import naming
 from tiny import FAMILIES, clip_for, tiny
 
 from tubelet.info import print_info
@@ -138,11 +139,11 @@ def test_a_model_is_described_at_its_own_size_or_another_and_is_left_as_it_is():
 
 
 def test_what_cannot_be_described_is_refused():
-    with pytest.raises(ValueError, match="unknown model 'vivit-B/16x2'"):
+    with pytest.raises(ValueError, match=naming("'vivit-B/16x2'")):
         describe("vivit-B/16x2")
-    with pytest.raises(ValueError, match="is not filled by tubelets"):
+    with pytest.raises(ValueError, match=naming("W = 50", 48, 64)):
         describe("vivit2-P/16x2", clip=(8, 32, 50))
-    with pytest.raises(ValueError, match="the model has 5 classes, got num_classes=7: leave it out"):
+    with pytest.raises(ValueError, match=naming(5, "num_classes=7")):
         describe(tiny("vivit1"), num_classes=7)
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from naming import naming
 
 from tubelet.weights.dialects.audiomae import AUDIOMAE
 from tubelet.weights.dialects.reference import find_dialect
@@ -96,31 +97,31 @@ def test_class_names(names: Any, expected: tuple[str, ...] | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("changes", "values"),
     [
-        ({"label_names": {"0": "a", "2": "b"}}, "class names = .* names numbered from 0 without gaps"),
-        ({"label_names": "abc"}, "class names = abc .* expected a list"),
-        ({"label_names": ["a", 1]}, "class names"),
-        ({"model_args": {"num_heads": "many"}}, "num_heads = many .* expected a whole number from 1 up"),
-        ({"model_args": {"num_heads": 0}}, "num_heads = 0"),
-        ({"model_args": {"img_size": [1, 2, 3]}}, "img_size = .* expected a whole number from 1 up, or two"),
-        ({"pretrained_cfg": {"input_size": [3, 224]}}, "input_size"),
-        ({"pretrained_cfg": {"mean": [0.5, None]}}, "mean = .* expected a list of numbers"),
-        ({"pretrained_cfg": {"std": 0.5}}, "std = 0.5 .* expected a list of numbers"),
-        ({"pretrained_cfg": {"crop_pct": "all"}}, "crop_pct = all .* expected a number"),
-        ({"pretrained_cfg": {"crop_pct": float("nan")}}, "crop_pct = nan"),
+        ({"label_names": {"0": "a", "2": "b"}}, ("class names", "['a', None]")),
+        ({"label_names": "abc"}, ("class names", "abc")),
+        ({"label_names": ["a", 1]}, ("class names", "['a', 1]")),
+        ({"model_args": {"num_heads": "many"}}, ("num_heads", "many", 1)),
+        ({"model_args": {"num_heads": 0}}, ("num_heads", 0, 1)),
+        ({"model_args": {"img_size": [1, 2, 3]}}, ("img_size", "[1, 2, 3]")),
+        ({"pretrained_cfg": {"input_size": [3, 224]}}, ("input_size",)),
+        ({"pretrained_cfg": {"mean": [0.5, None]}}, ("mean", "[0.5, None]")),
+        ({"pretrained_cfg": {"std": 0.5}}, ("std", 0.5)),
+        ({"pretrained_cfg": {"crop_pct": "all"}}, ("crop_pct", "all")),
+        ({"pretrained_cfg": {"crop_pct": float("nan")}}, ("crop_pct", "nan")),
         ({"pretrained_cfg": []}, None),
-        ({"pretrained_cfg": [1]}, r"pretrained_cfg = \[1\] .* expected an object"),
-        ({"architecture": "vit_base_patch16_clip_quickgelu_224"}, "has another GELU"),
-        ({"architecture": "vit_large_patch16_siglip_gap_512"}, "has another GELU"),
+        ({"pretrained_cfg": [1]}, ("pretrained_cfg", "[1]")),
+        ({"architecture": "vit_base_patch16_clip_quickgelu_224"}, ("GELU",)),
+        ({"architecture": "vit_large_patch16_siglip_gap_512"}, ("GELU",)),
     ],
 )
-def test_values_that_are_wrong(changes: dict[str, Any], expected: str | None) -> None:
+def test_values_that_are_wrong(changes: dict[str, Any], values: tuple[object, ...] | None) -> None:
     config = timm("vit_base_patch16_224") | changes
-    if expected is None:
+    if values is None:
         assert read(config).clip is None
     else:
-        with pytest.raises(ValueError, match=expected):
+        with pytest.raises(ValueError, match=naming(*values)):
             read(config)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from naming import naming
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -35,7 +36,7 @@ def test_theirs_counts_layers_and_finds_roots():
     assert theirs.classes("net.blocks.1") == 2
     assert theirs.classes("head") == 0
     assert theirs.shape("net.blocks.3.bias", 1) == (4,)
-    with pytest.raises(ValueError, match=r"'net.blocks.3.bias' has shape \(4,\), expected 2 axes: is the dialect righ"):
+    with pytest.raises(ValueError, match=naming("'net.blocks.3.bias'", "(4,)", 2)):
         theirs.shape("net.blocks.3.bias", 2)
 
 
@@ -83,11 +84,10 @@ def test_a_link_moves_forth_and_back():
 def test_a_link_refuses_what_is_left_over_or_missing(reading):
     state = theirs_of_a_link()
     source = state if reading else linked(state, reading=True).finish("test")
-    place = "in our test model, nothing was loaded" if reading else "in test weights, nothing was written"
-    with pytest.raises(ValueError, match=rf"1 tensors have no place {place}:\n  extra \(2, 3\)"):
+    with pytest.raises(ValueError, match=naming(1, "test", "extra (2, 3)")):
         linked(source | {"extra": torch.zeros(2, 3)}, reading=reading).finish("test")
     name = "norm.bias" if reading else "our.norm.bias"
-    with pytest.raises(ValueError, match=f"the weights have no tensor '{name}'"):
+    with pytest.raises(ValueError, match=naming(f"'{name}'")):
         linked({key: value for key, value in source.items() if key != name}, reading=reading)
 
 
@@ -117,5 +117,5 @@ def test_what_is_given_agrees_with_the_weights_or_is_refused():
     given = Given(heads=[2, 4], clip=[1, 2, 3], frames=2)
     assert (given.heads, given.clip) == ((2, 4), (1, 2, 3))
     given.agree(family="vit", frames=2)
-    with pytest.raises(ValueError, match=r"frames=2.* None: leave frames out"):
+    with pytest.raises(ValueError, match=naming("frames=2", None)):
         given.agree(frames=None)

@@ -7,6 +7,7 @@ from itertools import count
 
 import pytest
 import torch
+from naming import naming
 
 from tubelet.data.prefetch import prefetch
 
@@ -82,7 +83,7 @@ def test_closing_early_drops_what_has_not_begun() -> None:
 
 @pytest.mark.parametrize(("threads", "ahead"), [(0, 1), (1, 0)])
 def test_numbers_below_one_are_refused(threads: int, ahead: int) -> None:
-    with pytest.raises(ValueError, match=f"threads={threads}, ahead={ahead}; both must be 1 or more"):
+    with pytest.raises(ValueError, match=naming(f"threads={threads}", f"ahead={ahead}")):
         next(prefetch(_square_slowly, [1], threads=threads, ahead=ahead))
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from naming import naming
 from small_sets import TINY_FLAGS, command, spoil, tiny_config, write_videos
 
 from tubelet.data.bad_files import BadFile, BadFiles
@@ -127,7 +128,7 @@ def test_a_bug_is_told_where_its_traceback_cannot_be_kept(
 
     monkeypatch.setattr("tempfile.NamedTemporaryFile", full)
     assert info() == 1
-    assert "The traceback could not be written (No space left on device); --debug shows it." in capsys.readouterr().err
+    assert re.search(naming(os.strerror(errno.ENOSPC), "--debug"), capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("place", ["before", "after", "variable"])
@@ -227,7 +228,7 @@ def test_a_stopped_stream_keeps_its_windows(
     monkeypatch.setattr(room, "slide_window", cut)
     table = tmp_path / "windows.csv"
     assert command("stream", run, data / "dark" / "0.mp4", "--csv", table, *CPU) == code
-    assert "tubelet: interrupted; what was computed so far is kept" in capsys.readouterr().err
+    assert "tubelet: interrupted" in capsys.readouterr().err
     assert len(table.read_text().splitlines()) == 2
 
 
@@ -540,26 +541,26 @@ def damaged(run: Path, folder: Path, **files: bytes | None) -> Path:
     return copy
 
 
-WRONG_RUNS: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
+WRONG_RUNS: dict[str, tuple[Callable[[Path, Path], Path], tuple[str, ...]]] = {
     "missing": (
         lambda run, folder: folder / "nowhere",
-        r"nowhere: no such file: expected a \.safetensors file or a folder",
+        ("nowhere", ".safetensors"),
     ),
-    "an empty folder": (lambda run, folder: folder, r"model\.safetensors: no such file: expected"),
-    "another file": (lambda run, folder: run / "config.json", r"config\.json: not a readable safetensors file"),
+    "an empty folder": (lambda run, folder: folder, ("model.safetensors", ".safetensors")),
+    "another file": (lambda run, folder: run / "config.json", ("config.json", "safetensors")),
     "no weights": (
         lambda run, folder: damaged(run, folder, model__safetensors=None),
-        r"model\.safetensors: no such file: expected",
+        ("model.safetensors", ".safetensors"),
     ),
     "empty weights": (
         lambda run, folder: damaged(run, folder, model__safetensors=b""),
-        r"model\.safetensors: not a readable safetensors file .* copy or download it again",
+        ("model.safetensors", "bytes"),
     ),
     "half the weights": (
         lambda run, folder: damaged(run, folder, model__safetensors=(run / "model.safetensors").read_bytes()[:-1000]),
-        r"model\.safetensors: not a readable safetensors file .* copy or download it again",
+        ("model.safetensors", "bytes"),
     ),
-    "a name that is too long": (lambda run, folder: folder / ("n" * 300), "File name too long: check the name"),
+    "a name that is too long": (lambda run, folder: folder / ("n" * 300), ("File name too long",)),
 }
 USES_OF_A_RUN: dict[str, Callable[[Path, Path, Path], list[str | Path]]] = {
     "predict": lambda run, data, out: ["predict", run, data / "dark" / "0.mp4", *CPU],
@@ -575,8 +576,8 @@ USES_OF_A_RUN: dict[str, Callable[[Path, Path, Path], list[str | Path]]] = {
 def test_a_wrong_run(
     use: str, fault: str, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make, expected = WRONG_RUNS[fault]
-    check_one_message(USES_OF_A_RUN[use](make(run, tmp_path), data, tmp_path), expected, capsys)
+    make, values = WRONG_RUNS[fault]
+    check_one_message(USES_OF_A_RUN[use](make(run, tmp_path), data, tmp_path), naming(*values), capsys)
 
 
 def check_one_message(
@@ -593,21 +594,21 @@ def check_one_message(
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "expected"),
+    ("file", "content"),
     [
-        ("config.json", b"{", r"config\.json: damaged .* train again with another --out"),
-        ("config.json", b"\xff\xfe", r"config\.json: damaged"),
-        ("config.json", b"[]", r"config\.json: damaged .it lacks settings."),
-        ("config.json", b'{"train": 1, "model": 2, "clip_spec": 3, "data": []}', r"config\.json: damaged"),
-        ("split.csv", b"a,b\n1,2\n", r"split\.csv: damaged"),
-        ("split.csv", b"path,label,start,end,split\na,b,x,y,train\n", r"split\.csv: damaged"),
+        ("config.json", b"{"),
+        ("config.json", b"\xff\xfe"),
+        ("config.json", b"[]"),
+        ("config.json", b'{"train": 1, "model": 2, "clip_spec": 3, "data": []}'),
+        ("split.csv", b"a,b\n1,2\n"),
+        ("split.csv", b"path,label,start,end,split\na,b,x,y,train\n"),
     ],
 )
 def test_a_damaged_run_cannot_say_what_it_was_trained_on(
-    file: str, content: bytes, expected: str, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    file: str, content: bytes, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = damaged(run, tmp_path, **{file.replace(".", "__"): content})
-    check_one_message(["eval", copy, data, *CPU], expected, capsys)
+    check_one_message(["eval", copy, data, *CPU], naming(copy / file), capsys)
 
 
 WRONG_DATA: dict[str, tuple[bytes | None, str]] = {
@@ -618,7 +619,7 @@ WRONG_DATA: dict[str, tuple[bytes | None, str]] = {
     "empty.csv": (b"", "expected|column `path`|empty"),
     "gone.csv": (
         b"path,label\na.mp4,x\nb.mp4,y\n",
-        "gone.csv line 2: no file .a.mp4. in ",
+        naming("gone.csv line 2", "'a.mp4'"),
     ),
 }
 
@@ -638,24 +639,30 @@ def test_wrong_data(use: str, name: str, run: Path, tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    ("use", "out", "expected"),
+    ("use", "out", "values"),
     [
-        ("predict", "a file/x.csv", "cannot be written: name a file in a folder that exists"),
-        ("predict", "a folder", "cannot be written: name a file in a folder that exists"),
-        ("eval", "a pipe", "cannot be written: name a file in a folder that exists"),
-        ("predict", "a file", "a file: is there, and no table of predictions: name another file for --csv"),
-        ("eval", "a file", "a file: is there, and no table of predictions: name another file for --csv"),
-        ("prepare", "a file", "a file.*: (Not a directory|File exists): check the name"),
-        ("train", "a file", "a file holds something that is no run: choose another --out"),
-        ("train", "a folder", "a folder holds something that is no run: choose another --out"),
-        ("export", "a file", "a file is there already: name a new folder, or add --overwrite"),
-        ("stream", "a file", "a file: is no folder: give --out the name of a folder"),
-        ("convert", "a file", "a file is there already, and nothing is overwritten"),
-        ("demo", "a file", "a file.*: (Not a directory|File exists): check the name"),
+        ("predict", "a file/x.csv", ()),
+        ("predict", "a folder", ()),
+        ("eval", "a pipe", ()),
+        ("predict", "a file", ("--csv",)),
+        ("eval", "a file", ("--csv",)),
+        ("prepare", "a file", ()),
+        ("train", "a file", ("--out",)),
+        ("train", "a folder", ("--out",)),
+        ("export", "a file", ("--overwrite",)),
+        ("stream", "a file", ("--out",)),
+        ("convert", "a file", ()),
+        ("demo", "a file", ()),
     ],
 )
 def test_a_place_that_cannot_be_written(
-    use: str, out: str, expected: str, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    use: str,
+    out: str,
+    values: tuple[str, ...],
+    run: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "a file").write_text("precious")
     os.mkfifo(tmp_path / "a pipe")
@@ -672,7 +679,7 @@ def test_a_place_that_cannot_be_written(
         "convert": ["convert", run, place, "--to", "timm"],
         "demo": ["demo", "--out", place, "--clips-per-class", "1"],
     }
-    check_one_message(uses[use], expected, capsys)
+    check_one_message(uses[use], naming(place, *values), capsys)
     assert (tmp_path / "a file").read_text() == (tmp_path / "a folder" / "precious").read_text() == "precious"
 
 
@@ -694,38 +701,38 @@ def test_a_folder_that_may_not_be_written(
     files = [data] if use == "eval" else [data / "dark" / "0.mp4"]
     assert command(use, run, *files, "--csv", tmp_path / "t.csv", *CPU) == 4
     shown = capsys.readouterr().err
-    assert shown.endswith("t.csv: Permission denied: make it writable for you, or choose another place\n")
+    assert re.search(naming(tmp_path / "t.csv", "Permission denied"), shown)
     assert "Traceback" not in shown
 
 
 @pytest.mark.parametrize(
-    ("typed", "expected"),
+    ("typed", "values"),
     [
-        (["demo", "--clips-per-class", "0"], "--clips-per-class 0: expected 1 or more"),
-        (["demo", "--seed", "-1"], "--seed -1: expected 0 or more"),
-        (["predict", "r", "a.mp4", "--top", "0"], "--top 0: expected 1 or more"),
-        (["predict", "r", "a.mp4", "--workers", "0"], "--workers 0: expected 1 or more"),
-        (["eval", "r", "a", "--workers", "-1"], "--workers -1: expected 1 or more"),
-        (["prepare", "a", "b", "--workers", "-1"], "--workers -1: expected 0 or more"),
-        (["bench", "--minutes", "nan"], "got --batch 1 --minutes nan, expected .* more than 0 minutes"),
-        (["bench", "--device", "gpu"], "unknown device 'gpu': expected auto, cpu, cuda or mps"),
-        (["bench", "nothing"], "unknown model 'nothing': expected family-size/patch"),
-        (["convert", "nowhere", "out"], "nowhere: no such file: expected weights"),
+        (["demo", "--clips-per-class", "0"], ("--clips-per-class 0", 1)),
+        (["demo", "--seed", "-1"], ("--seed -1", 0)),
+        (["predict", "r", "a.mp4", "--top", "0"], ("--top 0", 1)),
+        (["predict", "r", "a.mp4", "--workers", "0"], ("--workers 0", 1)),
+        (["eval", "r", "a", "--workers", "-1"], ("--workers -1", 1)),
+        (["prepare", "a", "b", "--workers", "-1"], ("--workers -1", 0)),
+        (["bench", "--minutes", "nan"], ("--minutes nan", 0)),
+        (["bench", "--device", "gpu"], ("device", "'gpu'", "auto", "cpu", "cuda", "mps")),
+        (["bench", "nothing"], ("'nothing'", "family-size/patch[xtubelet]")),
+        (["convert", "nowhere", "out"], ("nowhere", ".safetensors")),
         (
             ["convert", "nowhere", "out", "--to", "timm", "--heads", "3"],
-            "--to writes weights of ours .* leave heads out",
+            ("--to", "heads"),
         ),
-        (["check", "nowhere"], "nowhere does not exist: name a folder of media"),
-        (["predict", "nowhere", "empty"], "empty: no video, image or sound files in this folder"),
+        (["check", "nowhere"], ("nowhere",)),
+        (["predict", "nowhere", "empty"], ("empty", "video", "image", "sound")),
     ],
 )
 def test_wrong_settings(
     typed: list[str | Path],
-    expected: str,
+    values: tuple[object, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    check_one_message(typed, expected, capsys)
+    check_one_message(typed, naming(*values), capsys)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from naming import naming
 from tiny import tiny
 
 from tubelet.convert.published_inputs import clip_spec
@@ -88,5 +89,5 @@ def test_what_is_not_known_is_not_made_up(dialect: str, channels: int) -> None:
 
 @pytest.mark.parametrize(("dialect", "channels"), [("scenic", 3), ("hf-ast", 1)])
 def test_no_time_between_frames_is_an_error(dialect: str, channels: int) -> None:
-    with pytest.raises(ValueError, match=r"seconds_between_frames=0\.0"):
+    with pytest.raises(ValueError, match=naming("seconds_between_frames=0.0")):
         spec(dialect, (1, 32, 32), 0.0, channels=channels)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from media_files import numbered_frames, read_numbers, write_numbered
+from naming import naming
 from small_sets import command, spoil, tiny_config, write_images, write_videos
 
 import tubelet.prepare
@@ -145,7 +146,7 @@ def test_a_lost_frame_shows_the_one_before_in_the_copy_too(tmp_path: Path) -> No
 def test_without_its_first_frame_a_video_is_not_copied(tmp_path: Path) -> None:
     source = write_numbered(tmp_path / "a.avi", 20, codec="mjpeg", codec_options={})
     damage(source, 0)
-    with pytest.raises(MediaError, match=r"a\.avi: no good frame comes before second 0\.000"):
+    with pytest.raises(MediaError, match=naming(source, "0.000")):
         small_copy(source)
     assert os.listdir(tmp_path) == ["a.avi"]
 
@@ -308,7 +309,7 @@ def test_unreadable_files_are_named_and_counted(tmp_path: Path, capsys: pytest.C
     spoil(data / "dark" / "1.mp4")
     assert command("prepare", data, out, "--short-side", "16", "--gop", "4", "--quality", "20", "--workers", "1") == 3
     said = capsys.readouterr().out
-    assert f"{data / 'dark' / '1.mp4'}: its content is no video" in said
+    assert f"{data / 'dark' / '1.mp4'}: " in said
     assert f"prepared  5 files in {out}; missing, as they cannot be read: 1" in said
     assert [item.path for item in find_items(out).items if item.label == "dark"] == ["dark/0.mp4", "dark/2.mp4"]
     write_videos(data, 3, classes=("dark",))
@@ -387,7 +388,7 @@ def test_copies_may_lie_beside_the_table_but_not_around_its_files(tmp_path: Path
     flat(tmp_path)
     assert prepare(tmp_path / "1.mp4", tmp_path / "small", settings=SMALL, show=False).copies == {"1.mp4": "1.mp4"}
     for out in (tmp_path, tmp_path.parent):
-        with pytest.raises(ValueError, match=r"holds '1\.mp4' of "):
+        with pytest.raises(ValueError, match=naming(out, "'1.mp4'")):
             prepare(tmp_path / "1.mp4", out, show=False)
 
 
@@ -406,48 +407,48 @@ def test_the_time_that_reading_takes_is_told_of_both(tmp_path: Path) -> None:
 def test_folders_within_each_other(tmp_path: Path, data: str, out: str) -> None:
     write_videos(tmp_path / data, 1)
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    with pytest.raises(ValueError, match="or the other way round; name a folder beside the data"):
+    with pytest.raises(ValueError, match=naming(tmp_path / data, tmp_path / out)):
         prepare(tmp_path / data, tmp_path / out)
 
 
 def test_other_kinds(tmp_path: Path) -> None:
     write_images(tmp_path / "data", 1)
-    with pytest.raises(ValueError, match="holds files of kind 'image', prepare copies videos; train on it as it is"):
+    with pytest.raises(ValueError, match=naming(tmp_path / "data", "'image'")):
         prepare(tmp_path / "data", tmp_path / "out")
-    with pytest.raises(ValueError, match=r"holds no videos.*\(1\): '0\.png'"):
+    with pytest.raises(ValueError, match=naming(tmp_path / "data" / "dark" / "0.png", 1, "'0.png'")):
         prepare(tmp_path / "data" / "dark" / "0.png", tmp_path / "out")
 
 
 def test_two_files_with_one_copy(tmp_path: Path) -> None:
     data = write_videos(tmp_path / "data", 1)
     shutil.copy(data / "dark" / "0.mp4", data / "dark" / "0.avi")
-    with pytest.raises(ValueError, match=r"'dark/0.avi', 'dark/0.mp4' would all become 'dark/0.mp4'; rename all but"):
+    with pytest.raises(ValueError, match=naming(data, "'dark/0.avi'", "'dark/0.mp4'")):
         prepare(data, tmp_path / "out")
 
 
 def test_files_of_others_are_not_overwritten(tmp_path: Path) -> None:
     data, out = write_videos(tmp_path / "data", 1), write_videos(tmp_path / "out", 1)
     before = (out / "dark" / "0.mp4").read_bytes()
-    with pytest.raises(ValueError, match=r"0\.mp4: is in the way and no copy that prepare made; move it, or name"):
+    with pytest.raises(ValueError, match=naming(out / "bright" / "0.mp4")):
         prepare(data, out, show=False)
     assert (out / "dark" / "0.mp4").read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    ("flag", "value", "message"),
+    ("flag", "value", "bounds"),
     [
-        ("--short-side", 255, "--short-side 255: expected an even number of pixels from 16 up"),
-        ("--short-side", 14, "--short-side 14: expected an even number"),
-        ("--gop", 0, "--gop 0: expected 1 frame or more"),
-        ("--quality", 52, r"--quality 52: expected 0 \(best\) to 51 \(worst\)"),
-        ("--quality", -1, "--quality -1: expected 0"),
+        ("--short-side", 255, (16,)),
+        ("--short-side", 14, (16,)),
+        ("--gop", 0, (1,)),
+        ("--quality", 52, (0, 51)),
+        ("--quality", -1, (0, 51)),
     ],
 )
 def test_settings_that_cannot_be(
-    tmp_path: Path, flag: str, value: int, message: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, flag: str, value: int, bounds: tuple[int, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("prepare", tmp_path, tmp_path / "out", flag, str(value)) == 2
-    assert re.search(message, capsys.readouterr().err)
+    assert re.search(naming(flag, value, *bounds), capsys.readouterr().err)
 
 
 def test_a_full_disk_is_no_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

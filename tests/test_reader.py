@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_files import numbered_frames, read_number, read_numbers, write_numbered
+from naming import naming
 
 from tubelet.media import decoder, formats, index_cache, reader, timeline
 from tubelet.media.reader import MediaError, av, cover_size, index, read_frames
@@ -214,7 +216,7 @@ def test_a_size_that_changes_on_the_way(tmp_path, monkeypatch, limit, second_par
     monkeypatch.setattr(decoder, "MAX_PIXELS", limit)
     times = index(path).times[-55:]
     if limit == 13_000:
-        with pytest.raises(MediaError, match="5 of 15 wanted frames are lost"):
+        with pytest.raises(MediaError, match=naming(path, "5 of 15")):
             read_frames(path, times[-15:])
     frames = read_frames(path, times)
     assert frames.shape == (55, 48, 80, 3)
@@ -443,7 +445,7 @@ def test_a_file_cut_before_its_first_frame(tmp_path):
     path = fast_start(tmp_path)
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"mdat") + 4])
-    check_error(path, "truncated", "it ends before its first picture. The copy or download was probably cut short")
+    check_error(path, "truncated")
 
 
 def packet_places(path) -> dict[int, tuple[int, int]]:
@@ -480,7 +482,7 @@ def test_damage_between_key_frames_leaves_the_rest_alone(tmp_path):
     times = index(path).times[[*range(60), *range(20), *range(20)]]  # ten of a hundred may be lost
     numbers = read_numbers(read_frames(path, times))
     assert numbers == [*range(26), *[25] * 10, *range(36, 60), *range(20), *range(20)]
-    with pytest.raises(MediaError, match=r"10 of 60 wanted frames are lost, between seconds 1\.04 and 1\.40\. Copy"):
+    with pytest.raises(MediaError, match=naming(path, "10 of 60", "1.04", "1.40")):
         read_frames(path, index(path).times)
 
 
@@ -491,7 +493,7 @@ def test_damage_before_the_first_wanted_frame_is_an_error(tmp_path):
     data[place : place + size] = bytes(size)
     path.write_bytes(data)
     assert read_numbers(read_frames(path, np.array([0.04]))) == [1]
-    with pytest.raises(MediaError, match=r"a\.avi: no good frame comes before second 0\.000\. Copy") as caught:
+    with pytest.raises(MediaError, match=naming(path, "0.000")) as caught:
         read_frames(path, np.array([0.0]))
     assert caught.value.code == "damaged"
 
@@ -508,54 +510,55 @@ def test_files_glued_together_are_read_in_order(tmp_path):
 # --- files that are none
 
 
-def check_error(path, code, text):
+def check_error(path, code, *values):
     with pytest.raises(MediaError) as caught:
         read_frames(path, np.array([0.0]))
     assert caught.value.code == code
     assert caught.value.path == str(path)
-    assert text in str(caught.value)
+    assert re.search(naming(*values), str(caught.value))
     assert str(caught.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(
-    ("content", "code", "text"),
+    ("content", "code"),
     [
-        (b"", "empty", "the file is empty. Copy or download it again."),
-        (b"\x00" * 8, "not-video", "its content is no video, image or sound that can be read"),
-        (np.random.default_rng(0).bytes(5000), "not-video", "Check that it is the file you mean."),
-        (b"not a video\n" * 50, "not-video", "its content is no video but text"),
-        (b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother.ts\n#EXT-X-ENDLIST\n", "blocked", "it is a playlist"),
-        (b"ffconcat version 1.0\nfile other.mp4\n", "blocked", "Pass the video itself"),
+        (b"", "empty"),
+        (b"\x00" * 8, "not-video"),
+        (np.random.default_rng(0).bytes(5000), "not-video"),
+        (b"not a video\n" * 50, "not-video"),
+        (b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother.ts\n#EXT-X-ENDLIST\n", "blocked"),
+        (b"ffconcat version 1.0\nfile other.mp4\n", "blocked"),
     ],
 )
-def test_content_that_is_no_video(tmp_path, content, code, text):
+def test_content_that_is_no_video(tmp_path, content, code):
     write_numbered(tmp_path / "other.mp4", 5)
     write_numbered(tmp_path / "other.ts", 5)
     (tmp_path / "a.mp4").write_bytes(content)
-    check_error(tmp_path / "a.mp4", code, text)
+    check_error(tmp_path / "a.mp4", code)
 
 
 def test_text_that_ffmpeg_would_draw_is_none(tmp_path):
     (tmp_path / "notes.nfo").write_text("hello")
-    check_error(tmp_path / "notes.nfo", "not-video", "its content is no video but text. Check that it is the file")
+    check_error(tmp_path / "notes.nfo", "not-video", "text")
 
 
 def test_an_mp4_without_its_index(tmp_path):
     path = write_numbered(tmp_path / "a.mp4", 30)
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"moov")])
-    check_error(path, "no-moov", "its table of contents (moov) is missing: the recording or the download is incomplete")
+    check_error(path, "no-moov")
 
 
 def test_what_is_no_file(tmp_path):
-    check_error(tmp_path, "not-a-file", "it is a folder, a pipe or a device, not a file. Pass a media file.")
-    check_error(tmp_path / "nothing.mp4", "missing", "it cannot be found")
+    check_error(tmp_path, "not-a-file")
+    check_error(tmp_path / "nothing.mp4", "missing")
     os.mkfifo(tmp_path / "pipe.mp4")
-    check_error(tmp_path / "pipe.mp4", "not-a-file", "a pipe")
+    check_error(tmp_path / "pipe.mp4", "not-a-file")
     (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
-    check_error(tmp_path / "loop.mp4", "missing", "Check the path")
-    with pytest.raises(MediaError, match="it cannot be found"):
+    check_error(tmp_path / "loop.mp4", "missing")
+    with pytest.raises(MediaError) as caught:
         index("a\0b.mp4")
+    assert caught.value.code == "missing"
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
@@ -566,7 +569,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(av, "open", forbidden)  # permissions themselves do not stop a superuser
     monkeypatch.setattr(formats, "open", forbidden, raising=False)
-    check_error(path, "unreadable", "it cannot be read (Permission denied). Check the permissions.")
+    check_error(path, "unreadable", "Permission denied")
 
 
 def test_sound_with_a_cover_picture_is_sound(tmp_path):
@@ -582,19 +585,19 @@ def test_sound_with_a_cover_picture_is_sound(tmp_path):
         container.mux(tone.encode(frame))
         container.mux(tone.encode())
     assert index(tmp_path / "a.mp4").kind == "sound"
-    check_error(tmp_path / "a.mp4", "no-picture", "it holds sound but no video")
+    check_error(tmp_path / "a.mp4", "no-picture")
 
 
 def test_codecs_off_the_list_are_not_decoded(tmp_path):
     path = write_numbered(tmp_path / "a.mkv", 3, codec="snow", codec_options={"strict": "-2"})
-    check_error(path, "no-decoder", "the codec snow is not read. Convert it, to H.264 for instance.")
+    check_error(path, "no-decoder", "snow")
 
 
 def test_pictures_beyond_the_limit(tmp_path, monkeypatch):
     path = write_numbered(tmp_path / "a.mp4", 3)
     for module in (decoder, formats):
         monkeypatch.setattr(module, "MAX_PIXELS", 1000)
-    check_error(path, "too-big", "its pictures have 80x48 pixels, more than 1000 in all. Scale it down first.")
+    check_error(path, "too-big", "80x48", 1000)
 
 
 def test_names_that_ffmpeg_would_read_meaning_into(tmp_path, monkeypatch):
@@ -681,9 +684,9 @@ def test_other_exceptions_of_the_decoder_are_mapped(tmp_path, monkeypatch, error
         raise error
 
     monkeypatch.setattr(reader, "upright_rgb", fails)
-    check_error(path, "damaged", f"the decoder gave up ({type(error).__name__}")
+    check_error(path, "damaged", type(error).__name__)
     monkeypatch.setattr(av, "open", lambda *_, **__: fails())
-    check_error(path, "damaged", f"its table of contents (moov) is damaged ({type(error).__name__}). Copy the file")
+    check_error(path, "damaged", "moov", type(error).__name__)
 
 
 def test_the_decoder_is_silent_and_torch_stays_away(tmp_path):
@@ -706,12 +709,12 @@ def test_the_decoder_is_silent_and_torch_stays_away(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_times_must_be_numbers(tmp_path, value):
     path = write_numbered(tmp_path / "a.mp4", 3)
-    with pytest.raises(ValueError, match=f"times_seconds holds {value}: pass finite seconds"):
+    with pytest.raises(ValueError, match=naming("times_seconds", value)):
         read_frames(path, np.array([0.0, value]))
 
 
 def test_cover_wants_a_box():
-    with pytest.raises(ValueError, match="cannot cover 0x5 with 48x80: every side must be at least one pixel"):
+    with pytest.raises(ValueError, match=naming("0x5", "48x80")):
         cover_size(48, 80, (0, 5))
 
 
@@ -752,7 +755,7 @@ def test_the_timeline_follows_from_the_packets(listed, ticks, counted):
 
 @pytest.mark.parametrize("listed", [[], packets([0, 4], hidden=(0, 1)), packets([None], hidden=(0,))])
 def test_a_timeline_of_nothing(listed):
-    with pytest.raises(ValueError, match="no packet is displayed"):
+    with pytest.raises(ValueError, match=naming("packet")):
         timeline.timeline(listed, tick_seconds=1, frame_seconds=1)
 
 
@@ -847,19 +850,19 @@ def test_what_is_written_comes_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("frames", "name", "codec", "text"),
+    ("frames", "name", "codec", "values"),
     [
-        (np.zeros((2, 48, 80, 3), np.float32), "a.mp4", "libx264", r"frames are float32 .*wants uint8"),
-        (np.zeros((0, 48, 80, 3), np.uint8), "a.mp4", "libx264", r"with T > 0"),
-        ([np.zeros((48, w, 3), np.uint8) for w in (80, 96)], "a.mp4", "libx264", r"\(48, 96, 3\), .* \(48, 80, 3\)"),
-        (np.zeros((2, 47, 80, 3), np.uint8), "a.mp4", "libx264", r"frames are 47x80: yuv420p wants even sides"),
-        (np.zeros((2, 48, 80, 3), np.uint8), "a.xyz", "libx264", r"a\.xyz: FFmpeg cannot write it .*the suffix"),
-        (np.zeros((2, 48, 80, 3), np.uint8), "a.mp4", "nonsense", r"a\.mp4: FFmpeg cannot write it .*the codec"),
-        (np.zeros((2, 48, 80, 3), np.uint8), "no/a.mp4", "libx264", r"a\.mp4: FFmpeg cannot write it .*the folder"),
+        (np.zeros((2, 48, 80, 3), np.float32), "a.mp4", "libx264", ("float32", "uint8")),
+        (np.zeros((0, 48, 80, 3), np.uint8), "a.mp4", "libx264", ("T > 0",)),
+        ([np.zeros((48, w, 3), np.uint8) for w in (80, 96)], "a.mp4", "libx264", ("(48, 96, 3)", "(48, 80, 3)")),
+        (np.zeros((2, 47, 80, 3), np.uint8), "a.mp4", "libx264", ("47x80", "yuv420p")),
+        (np.zeros((2, 48, 80, 3), np.uint8), "a.xyz", "libx264", ("a.xyz", "ValueError")),
+        (np.zeros((2, 48, 80, 3), np.uint8), "a.mp4", "nonsense", ("a.mp4", "nonsense")),
+        (np.zeros((2, 48, 80, 3), np.uint8), "no/a.mp4", "libx264", ("a.mp4", "FileNotFoundError")),
     ],
 )
-def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, frames, name, codec, text):
-    with pytest.raises(ValueError, match=text):
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, frames, name, codec, values):
+    with pytest.raises(ValueError, match=naming(*values)):
         write_video(tmp_path / name, frames, codec=codec)
     assert os.listdir(tmp_path) == []
 

@@ -14,6 +14,7 @@ from urllib.parse import urljoin
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from naming import naming
 from PIL import Image
 from test_tasks import random_answers
 
@@ -345,7 +346,7 @@ def test_a_strip_stays_inside_its_size(shape: tuple[int, ...]) -> None:
     ],
 )
 def test_frames_of_another_shape_or_type_are_refused(frames: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"got frames .* expected uint8 \(T, H, W, 3\)"):
+    with pytest.raises(ValueError, match=naming(frames.dtype, frames.shape, "uint8", "(T, H, W, 3)")):
         strip_uri(frames)
 
 
@@ -482,7 +483,7 @@ def test_a_sound_is_a_wav_of_the_same_samples(seconds: float, rate: int) -> None
     ("samples", "rate"), [(np.zeros(9), 8000), (np.zeros((2, 9), np.float32), 8000), (np.zeros(0, np.float32), 8000)]
 )
 def test_sound_of_another_type_or_shape_is_refused(samples: np.ndarray, rate: int) -> None:
-    with pytest.raises(ValueError, match=r"got sound .* at 8000 Hz"):
+    with pytest.raises(ValueError, match=naming(samples.dtype, samples.shape, "8000 Hz")):
         sound_uri(samples, rate)
 
 
@@ -564,7 +565,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_drawn_leaves_the_old_one(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     before = write_report(run, frames=frames_of).read_bytes()
-    with pytest.raises(ValueError, match="got frames"):
+    with pytest.raises(ValueError, match=naming("float64", "(3,)")):
         write_report(run, frames=lambda path: np.zeros(3))
     assert (run.path / "report.html").read_bytes() == before
     assert sorted(path.name for path in run.path.iterdir() if path.name.startswith(".")) == []

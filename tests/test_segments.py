@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naming import naming
 
 from tubelet.stream.segments import Segment, Window, borders, find_segments, hysteresis, moment, srt
 
@@ -117,7 +118,7 @@ def test_no_windows_no_segments() -> None:
 
 @pytest.mark.parametrize(("on", "off"), [(0.4, 0.5), (0.5, 0.0), (1.1, 0.5)])
 def test_thresholds_that_cannot_be(on: float, off: float) -> None:
-    with pytest.raises(ValueError, match="expected probabilities, 0 < off <= on <= 1"):
+    with pytest.raises(ValueError, match=naming(on, off, "0 < off <= on <= 1")):
         find_segments([], CLASSES, on=on, off=off)
 
 

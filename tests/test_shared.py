@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from naming import naming
 from safetensors.torch import load_file, save_file
 from tiny import clip_for, tiny
 from torch import Tensor
@@ -95,9 +96,7 @@ def test_a_state_comes_back_and_what_is_missing_in_it_is_an_error(tmp_path, insi
     assert same(goal.state_dict(), state)
     assert_close(other(clips), shared(clips), atol=0, rtol=0)
     del state[("0." if inside else "") + "encoders.0.blocks.1.mlp.fc1.weight"]
-    with pytest.raises(
-        RuntimeError, match=r'Missing key\(s\) in state_dict: "(0\.)?encoders.0.blocks.1.mlp.fc1.weight"'
-    ):
+    with pytest.raises(RuntimeError, match=r"encoders\.0\.blocks\.1\.mlp\.fc1\.weight"):
         goal.load_state_dict(state)
 
 
@@ -285,23 +284,73 @@ def test_two_kinds_are_learned_in_one_run(frozen):
 
 
 OTHER = {
-    "depth": ({"depth": 3}, "depth 3, not 2"),
-    "dim": ({"dim": 32}, "dim 32, not 24"),
-    "heads": ({"heads": 3}, "heads 3, not 4"),
-    "eps": ({"eps": 1e-5}, "eps 1e-05, not 1e-06"),
-    "attend": ({"attend": "hw,t"}, "attend hw,t, not thw"),
-    "position": ({"position": "rotary"}, "position rotary, not sincos"),
-    "two": ({"mlp_dim": 48, "gelu": "tanh"}, "mlp_dim 48, not 40; gelu tanh, not erf"),
+    "depth": (
+        {"depth": 3},
+        (
+            "depth",
+            3,
+            2,
+        ),
+    ),
+    "dim": (
+        {"dim": 32},
+        (
+            "dim",
+            32,
+            24,
+        ),
+    ),
+    "heads": (
+        {"heads": 3},
+        (
+            "heads",
+            3,
+            4,
+        ),
+    ),
+    "eps": (
+        {"eps": 1e-5},
+        (
+            "eps",
+            1e-5,
+            1e-6,
+        ),
+    ),
+    "attend": (
+        {"attend": "hw,t"},
+        (
+            "attend",
+            "hw,t",
+            "thw",
+        ),
+    ),
+    "position": (
+        {"position": "rotary"},
+        (
+            "position",
+            "rotary",
+            "sincos",
+        ),
+    ),
+    "two": (
+        {"mlp_dim": 48, "gelu": "tanh"},
+        (
+            "mlp_dim",
+            48,
+            40,
+            "gelu",
+            "tanh",
+            "erf",
+        ),
+    ),
 }
 
 
 @pytest.mark.parametrize("case", OTHER)
 def test_encoders_that_differ_are_an_error_that_says_in_what(case):
-    settings, text = OTHER[case]
+    settings, values = OTHER[case]
     models = {"image": tiny("meta"), "sound": tiny("meta", channels=1, **settings)}
-    with pytest.raises(
-        ValueError, match=f"the encoder of 'sound' is not like that of 'image': it has {text}: make both"
-    ):
+    with pytest.raises(ValueError, match=naming("'sound'", "'image'", *values)):
         SharedEncoder(models)
 
 
@@ -311,28 +360,26 @@ def test_what_a_family_leaves_out_is_compared_as_what_it_is():
 
 
 def test_an_encoder_given_that_does_not_fit_is_an_error():
-    with pytest.raises(ValueError, match="the encoder given is not like that of 'image': it has depth 3, not 2: make"):
+    with pytest.raises(ValueError, match=naming("'image'", "depth", 3, 2)):
         SharedEncoder(three(), encoder=tiny("meta", depth=3))
 
 
 @pytest.mark.parametrize("family", ["vit", "vivit1", "videomae", "ast", "swin2"])
 def test_an_encoder_that_belongs_to_one_grid_is_an_error(family):
     models = {"image": tiny(family), "sound": tiny(family, channels=1)}
-    with pytest.raises(
-        ValueError, match=r"'image' belongs to the grid of its own clips \((learned|fixed|window) positions\), exp"
-    ):
+    with pytest.raises(ValueError, match=naming("'image'", "sincos", "rotary")):
         SharedEncoder(models)
 
 
 @pytest.mark.parametrize("name", ["a.b", "", "keys"])
 def test_a_name_that_no_module_can_have_is_an_error(name):
-    with pytest.raises(ValueError, match=r"no module can be called so \(.*\): choose another name"):
+    with pytest.raises(ValueError, match=naming("module", "name")):
         SharedEncoder({name: tiny("meta")})
 
 
 def test_no_models_and_unknown_clips_are_errors():
-    with pytest.raises(ValueError, match="got no models, expected at least one"):
+    with pytest.raises(ValueError, match=naming("models")):
         SharedEncoder({})
     shared = SharedEncoder(three())
-    with pytest.raises(ValueError, match="got clips called 'text', expected some of image, video, sound"):
+    with pytest.raises(ValueError, match=naming("'text'", "image", "video", "sound")):
         shared({"text": torch.zeros(1, 3, 1, 8, 8)})

@@ -2,7 +2,6 @@
 resampled here, by hand. What whole tubelets do not fill is an error, or, if asked for, filled with the mean colour."""
 
 import os
-import re
 from dataclasses import replace
 from itertools import product
 
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naming import naming
 from tiny import IMAGE, SWIN, TOKENISERS, VIDEO, clip_for, configure, tiny
 from torch import Tensor
 from torch.testing import assert_close
@@ -273,9 +273,7 @@ def test_clips_of_several_sizes_come_out_as_each_alone(family):
     clips = [torch.randn(3, *size_of(grid, model)).double() for grid in grids]
     with torch.no_grad():
         agree(model(clips), torch.cat([model(clip[None]) for clip in clips]))
-    with pytest.raises(
-        ValueError, match=r"got no clips, expected a tensor \(B, C, T, H, W\) or a list of at least one"
-    ):
+    with pytest.raises(ValueError, match=naming("(B, C, T, H, W)")):
         model([])
 
 
@@ -307,9 +305,9 @@ def test_pixels_are_never_left_out_without_a_word(family, axis):
             assert model(clip).shape == (1, 5)
             continue
         below = length // patch * patch
-        remedy = f"crop or resize it to {below} or {below + patch}" if below else f"give at least {patch}"
+        remedy = (below, below + patch) if below else (patch,)
         for refused in (lambda clip=clip: model(clip), lambda: model.set_input_size(size), lambda: model.grid(size)):
-            with pytest.raises(ValueError, match=rf"{'THW'[axis]} = {length} of the clip .*: {remedy}"):
+            with pytest.raises(ValueError, match=naming(f"{'THW'[axis]} = {length}", *remedy)):
                 refused()
     assert model.input_size == model.config.clip
 
@@ -375,8 +373,7 @@ def test_padding_fills_whole_tubelets_none_of_which_is_padding_alone():
 
 NIGHTLY = os.environ.get("TUBELET_NIGHTLY") == "1"
 FLOATS = [torch.float32, torch.bfloat16, torch.float64]
-REMEDY = r"(give at least \d+|crop or resize it to \d+ or \d+)"
-AT_FAULT = rf"[THW] = \d+ of the clip \(\d+, \d+, \d+\) \(T, H, W\) is (smaller than|not filled by) .*: {REMEDY}"
+AT_FAULT = r"\b[THW] = \d+\b"
 threes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 14), st.integers(1, 14))
 
@@ -414,7 +411,7 @@ def test_any_clip_gives_an_answer_or_an_error_that_names_what_is_wrong(
     shown = shown.to(dtype) if dtype.is_floating_point else (255 * shown).to(dtype)
     with torch.no_grad():
         if not dtype.is_floating_point and dtype != torch.uint8:
-            with pytest.raises(ValueError, match=rf"got a clip of {dtype}, expected float|{AT_FAULT}"):
+            with pytest.raises(ValueError, match=rf"{naming(dtype)}|{AT_FAULT}"):
                 model(shown)
         elif pad is None and not fits(size, patch, steps):
             with pytest.raises(ValueError, match=AT_FAULT):
@@ -424,10 +421,3 @@ def test_any_clip_gives_an_answer_or_an_error_that_names_what_is_wrong(
             assert logits.shape == (2, 5)
             assert logits.dtype == precision
             assert logits.isfinite().all()
-
-
-def test_the_words_of_the_errors_that_the_property_expects():
-    with pytest.raises(
-        ValueError, match=re.escape("W = 10 of the clip (8, 8, 10) (T, H, W) is not filled by tubelets")
-    ):
-        tiny("vivit1")(torch.zeros(1, 3, 8, 8, 10))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from media_files import write_numbered, write_sound
+from naming import naming
 
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import views
@@ -104,17 +105,17 @@ def test_only_whole_windows_count(samples, columns):
 
 
 @pytest.mark.parametrize(
-    ("call", "text"),
+    ("call", "values"),
     [
-        (lambda: log_mel(np.zeros((2, 100), np.float32)), r"samples have shape \(2, 100\): .*mono"),
-        (lambda: log_mel(np.zeros(0, np.float32)), r"samples have shape \(0,\)"),
-        (lambda: log_mel(np.zeros(9, np.float32), hop_seconds=0), r"0 samples at 16000 Hz: pass a window"),
-        (lambda: read_sound("x", sample_rate=8000, start_seconds=-1), r"start -1 s, .*start at 0 or later"),
-        (lambda: read_sound("x", sample_rate=8000, seconds=0), r"length 0 s: "),
+        (lambda: log_mel(np.zeros((2, 100), np.float32)), ("(2, 100)", "mono")),
+        (lambda: log_mel(np.zeros(0, np.float32)), ("(0,)", "mono")),
+        (lambda: log_mel(np.zeros(9, np.float32), hop_seconds=0), ("0 samples", "16000 Hz")),
+        (lambda: read_sound("x", sample_rate=8000, start_seconds=-1), ("start -1 s",)),
+        (lambda: read_sound("x", sample_rate=8000, seconds=0), ("length 0 s",)),
     ],
 )
-def test_errors(call, text):
-    with pytest.raises(ValueError, match=text):
+def test_errors(call, values):
+    with pytest.raises(ValueError, match=naming(*values)):
         call()
 
 
@@ -198,11 +199,11 @@ def test_a_video_has_sound_and_pictures(tmp_path):
 
 def test_sound_without_pictures_and_pictures_without_sound(tmp_path):
     write_sound(tmp_path / "a.wav", tone(440), sample_rate=16000)
-    with pytest.raises(MediaError, match=r"it holds sound but no video\. Read it with read_sound") as caught:
+    with pytest.raises(MediaError, match=naming(tmp_path / "a.wav", "read_sound")) as caught:
         read_frames(tmp_path / "a.wav", np.array([0.0]))
     assert caught.value.code == "no-picture"
     silent = write_numbered(tmp_path / "silent.mp4", 5)
-    with pytest.raises(MediaError, match="there is no sound in it") as caught:
+    with pytest.raises(MediaError, match=naming(silent)) as caught:
         read_sound(silent, sample_rate=16000)
     assert caught.value.code == "no-sound"
 

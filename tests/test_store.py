@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from naming import naming
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import clip_for, tiny
@@ -57,7 +58,7 @@ def test_a_save_replaces_the_file_whole_and_leaves_nothing_else(tmp_path):
 def test_a_save_that_fails_leaves_the_old_file(tmp_path):
     first = tiny("vivit1")
     save(first, tmp_path)
-    with pytest.raises(TypeError, match="not JSON serializable"):
+    with pytest.raises(TypeError, match=naming("JSON")):
         save(tiny("vivit4"), tmp_path, about={"classes": {1, 2}})
     assert os.listdir(tmp_path) == ["model.safetensors"]
     assert load(tmp_path).config == first.config
@@ -86,9 +87,7 @@ def file(tmp_path):
 @pytest.mark.parametrize("read", [load, read_about])
 def test_a_missing_file_is_named(tmp_path, read):
     for path in (tmp_path / "none.safetensors", tmp_path, tmp_path / "none"):
-        with pytest.raises(
-            ValueError, match=r"no such file: expected a .safetensors file or a folder with model.safet"
-        ):
+        with pytest.raises(ValueError, match=naming(path, ".safetensors", "model.safetensors")):
             read(path)
 
 
@@ -96,16 +95,14 @@ def test_a_missing_file_is_named(tmp_path, read):
 @pytest.mark.parametrize("kept", [0, 5, 200, -1])
 def test_a_truncated_file_is_named(file, kept, read):
     file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(
-        ValueError, match=r"model.safetensors: not a readable safetensors file \(.*\): copy or download it"
-    ):
+    with pytest.raises(ValueError, match=naming(file, "safetensors", "bytes")):
         read(file)
 
 
 @pytest.mark.parametrize("read", [load, read_about])
 def test_a_file_of_other_bytes_is_named(file, read):
     file.write_bytes(b"\xff" * 4000)
-    with pytest.raises(ValueError, match="not a readable safetensors file"):
+    with pytest.raises(ValueError, match=naming(file, 4000)):
         read(file)
 
 
@@ -122,33 +119,32 @@ def quantise(model):
 
 
 @pytest.mark.parametrize(
-    ("change", "misfit"),
+    ("change", "values"),
     [
-        (replace_head, r"head.weight is \(7, 24\), the model has \(5, 24\)"),
-        (add_a_tensor, r"unknown: extra \(3,\)"),
-        (quantise, r"dtype: head.weight is torch.int8"),
+        (replace_head, ("head.weight", "(7, 24)", "(5, 24)")),
+        (add_a_tensor, ("extra", "(3,)")),
+        (quantise, ("head.weight", "torch.int8")),
     ],
 )
-def test_a_model_that_could_not_be_loaded_is_not_written(change, misfit, tmp_path):
+def test_a_model_that_could_not_be_loaded_is_not_written(change, values, tmp_path):
     model = tiny("vivit1")
     change(model)
-    with pytest.raises(ValueError, match=misfit) as caught:
+    with pytest.raises(ValueError, match=naming(*values, "num_classes=...")):
         save(model, tmp_path / "new" / "model.safetensors")
-    assert "num_classes=" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("read", [load, read_about])
 def test_a_file_of_another_program_is_named(file, read):
     save_file({"a": torch.zeros(2)}, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"not written by tubelet .*tubelet convert .*--init"):
+    with pytest.raises(ValueError, match=naming(f"tubelet convert {file}", "--init")):
         read(file)
 
 
 @pytest.mark.parametrize("read", [load, read_about])
 def test_the_state_of_a_run_is_no_model(file, read):
     save_file({"a": torch.zeros(2)}, file, metadata={"tubelet": json.dumps({"step": 3})})
-    with pytest.raises(ValueError, match="holds no model"):
+    with pytest.raises(ValueError, match=naming(file, "model.safetensors", "run")):
         read(file)
 
 
@@ -164,7 +160,7 @@ def test_every_misfit_is_listed_at_once(file):
     tensors["head.weight"] = torch.zeros(5, 23)
     tensors["tail"] = torch.zeros(2)
     change(file, tensors)
-    with pytest.raises(ValueError, match="the weights do not fit the model") as caught:
+    with pytest.raises(ValueError, match=naming(file)) as caught:
         load(file)
     assert str(caught.value).splitlines()[1:] == [
         "  missing: head.bias (5,)",
@@ -178,7 +174,7 @@ def test_weights_that_are_not_finite_are_refused(file, value):
     tensors = load_file(file)
     tensors["head.bias"][2] = value
     change(file, tensors)
-    with pytest.raises(ValueError, match=r"not finite: head\.bias"):
+    with pytest.raises(ValueError, match=naming(file, "finite", "head.bias")):
         load(file)
 
 
@@ -187,7 +183,7 @@ def test_settings_of_another_version_are_refused(file):
         header = json.loads(handle.metadata()["tubelet"])
     header["model"]["colour"] = 1
     save_file(load_file(file), file, metadata={"tubelet": json.dumps(header)})
-    with pytest.raises(ValueError, match="unknown or missing: colour"):
+    with pytest.raises(ValueError, match=naming(file, "colour")):
         load(file)
 
 
@@ -210,7 +206,7 @@ def test_a_float64_that_float32_cannot_hold_is_refused(file):
     tensors = load_file(file)
     tensors["head.bias"] = torch.full_like(tensors["head.bias"], 1e300, dtype=torch.float64)
     change(file, tensors)
-    with pytest.raises(ValueError, match=r"not finite: head.bias"):
+    with pytest.raises(ValueError, match=naming(file, "finite", "head.bias")):
         load(file)
 
 
@@ -219,15 +215,15 @@ def test_other_dtypes_are_never_cast(file, dtype):
     tensors = load_file(file)
     tensors["head.bias"] = tensors["head.bias"].to(dtype)
     change(file, tensors)
-    with pytest.raises(ValueError, match=rf"dtype: head.bias is {dtype}, expected torch.float32: convert it yourself"):
+    with pytest.raises(ValueError, match=naming(file, "head.bias", dtype, "torch.float32")):
         load(file)
-    with pytest.raises(ValueError, match=r"dtype: head.bias"):
+    with pytest.raises(ValueError, match=naming("these", "head.bias", dtype)):
         load_strict(tiny("vivit1"), tensors, what="these")
 
 
 def test_a_long_list_of_misfits_is_cut(file):
     change(file, {f"tensor {i}": torch.zeros(1) for i in range(1000)})
-    with pytest.raises(ValueError, match="the weights do not fit the model") as caught:
+    with pytest.raises(ValueError, match=naming(file)) as caught:
         load(file)
     lines = str(caught.value).splitlines()
     assert len(lines) == 42

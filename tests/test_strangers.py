@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from hanging import ending
+from naming import naming
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import tiny
@@ -193,7 +194,6 @@ def test_a_hostile_header_is_refused_by_every_reader(hostile: tuple[Path, str], 
     for read in readers:
         message = refused(read, file)
         assert re.search(expected, message)
-        assert "copy or download it again" in message
         assert len(message) < 600
     refused(lambda: convert(file, tmp_path / "out", show=False), file)
     assert not (tmp_path / "out").exists()
@@ -409,7 +409,7 @@ def test_what_a_model_says_of_its_input_is_checked(key: str, value: Any, expecte
 
 
 def test_a_header_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a header of \d+ bytes, expected at most"):
+    with pytest.raises(ValueError, match=naming("17000104 bytes", 16777216)):
         write_tensors(tmp_path / "a.safetensors", {"a": torch.ones(2)}, {"long": "x" * 17_000_000})
     assert not os.listdir(tmp_path)
 
@@ -521,28 +521,30 @@ EXPORT = {
 
 
 @pytest.mark.parametrize(
-    ("changes", "model", "expected"),
+    ("changes", "model", "values"),
     [
-        ({"format": ["onnx"]}, b"x", "not written by `tubelet export`"),
-        ({"format": "../../bin/sh"}, b"x", "not written by `tubelet export`"),
-        ({"input": []}, b"x", "not written by `tubelet export`"),
-        ({"input": {"shape": "x", "dtype": "uint8"}}, b"x", "not written by `tubelet export`"),
-        ({"classes": "ab"}, b"x", "not written by `tubelet export`"),
-        ({}, b"", "model.onnx: cannot be opened"),
-        ({}, b"\x08\x07garbage", "model.onnx: cannot be opened"),
-        ({}, None, "model.onnx: no such file"),
-        ({"format": "openvino"}, b"<net><layers/></net>", "model.xml: cannot be opened"),
-        ({"format": "openvino"}, b"\xff" * 100, "model.xml: cannot be opened"),
+        ({"format": ["onnx"]}, b"x", ("tubelet.json", "`tubelet export`")),
+        ({"format": "../../bin/sh"}, b"x", ("tubelet.json", "`tubelet export`")),
+        ({"input": []}, b"x", ("tubelet.json", "`tubelet export`")),
+        ({"input": {"shape": "x", "dtype": "uint8"}}, b"x", ("tubelet.json", "`tubelet export`")),
+        ({"classes": "ab"}, b"x", ("tubelet.json", "`tubelet export`")),
+        ({}, b"", ("model.onnx", "ONNXRuntimeError")),
+        ({}, b"\x08\x07garbage", ("model.onnx", "ONNXRuntimeError")),
+        ({}, None, ("model.onnx",)),
+        ({"format": "openvino"}, b"<net><layers/></net>", ("model.xml", "Exception")),
+        ({"format": "openvino"}, b"\xff" * 100, ("model.xml", "Exception")),
     ],
 )
-def test_a_hostile_export_folder(changes: dict[str, Any], model: bytes | None, expected: str, tmp_path: Path) -> None:
+def test_a_hostile_export_folder(
+    changes: dict[str, Any], model: bytes | None, values: tuple[str, str], tmp_path: Path
+) -> None:
     about = EXPORT | changes
     (tmp_path / "tubelet.json").write_text(json.dumps(about))
     if model is not None:
         name = "model.xml" if about["format"] == "openvino" else "model.onnx"
         (tmp_path / name).write_bytes(model)
         (tmp_path / "model.bin").write_bytes(b"")
-    with pytest.raises(ValueError, match=expected) as caught:
+    with pytest.raises(ValueError, match=naming(tmp_path / values[0], *values[1:])) as caught:
         Exported(tmp_path)
     assert is_ours(caught.value)
 
@@ -550,7 +552,7 @@ def test_a_hostile_export_folder(changes: dict[str, Any], model: bytes | None, e
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, '{"format": "onnx", "format": "onnx"}', "\xff"])
 def test_an_export_that_says_nonsense(text: str, tmp_path: Path) -> None:
     (tmp_path / "tubelet.json").write_text(text, encoding="latin-1")
-    assert "export the model again" in refused(lambda: Exported(tmp_path))
+    assert re.search(naming(tmp_path / "tubelet.json"), refused(lambda: Exported(tmp_path)))
 
 
 # ---- nothing is run, nothing is asked of the network

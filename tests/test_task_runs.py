@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from naming import naming
 from small_sets import FRAMES_PER_SECOND, TINY_FLAGS, command, pictures, write_videos
 from tiny import tiny
 
@@ -223,7 +224,9 @@ def test_columns_of_another_name_are_asked_for(measured: Path, clips: Path, tmp_
     table = (clips / "numbers.csv").read_text().replace("Speed,angle", "v,a")
     (clips / "others.csv").write_text(table)
     predictor = Predictor.load(measured, device="cpu")
-    with pytest.raises(ValueError, match="expected a header that names at least path and speed and angle"):
+    with pytest.raises(
+        ValueError, match=naming(clips / "others.csv", "'path,v,a,split,group'", "path", "speed", "angle")
+    ):
         evaluate(predictor, clips / "others.csv", show=False)
     results = evaluate(predictor, clips / "others.csv", labels=("V", "a"), show=False).results
     assert results.figure == evaluate(predictor, clips / "numbers.csv", show=False).results.figure
@@ -339,7 +342,7 @@ def test_a_class_that_the_model_does_not_know_is_named(
 ) -> None:
     (clips / "new.csv").write_text("path,label\n0.mp4,bright;new\n1.mp4,(none)\n")
     assert command("eval", tagged, clips / "new.csv", *CPU) == 2
-    assert "does not know: new; it knows any, bright" in capsys.readouterr().err
+    assert re.search(naming("new", "any", "bright"), capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("run", ["tagged", "measured"])
@@ -348,7 +351,7 @@ def test_stream_tells_one_class_after_the_other_and_no_more(
 ) -> None:
     folder = request.getfixturevalue(run)
     assert command("stream", folder, clips / "0.mp4", "--out", tmp_path / "out", *CPU) == 2
-    assert "use tubelet predict" in capsys.readouterr().err
+    assert "tubelet predict" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -366,5 +369,5 @@ def test_a_checkpoint_of_class_names_alone_is_one_of_classification(clips: Path,
     assert sum(predictor.predict(clips / "0.mp4").probabilities.values()) == pytest.approx(1, abs=1e-5)
     for wrong in ({"classes": ["a", "b"]}, {"classes": ["a", "a", "c"]}, {"task": {"kind": "new"}}, {"task": []}):
         tubelet.save(model, tmp_path / "wrong", about={"clip_spec": spec.to_json(), **wrong})
-        with pytest.raises(ValueError, match="wrong: "):
+        with pytest.raises(ValueError, match=naming(tmp_path / "wrong")):
             Predictor.load(tmp_path / "wrong", device="cpu")

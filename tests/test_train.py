@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shlex
 import shutil
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from naming import naming
 from safetensors.torch import load_file, save_file
 from small_sets import LEVELS, pictures, spoil, tiny_config, write_image, write_images, write_sounds, write_videos
 
@@ -298,10 +300,10 @@ def test_an_image_model_is_taken_again_when_no_checkpoint_is_whole(videos: Path,
 def test_image_models_that_do_not_fit_are_refused(videos: Path, tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     for init, expected in (
-        ("missing.safetensors", r"missing\.safetensors: no such file: expected a \.safetensors file"),
-        (str(tmp_path / "other.safetensors"), "expected an image ViT in timm's names"),
+        ("missing.safetensors", ".safetensors"),
+        (str(tmp_path / "other.safetensors"), "'patch_embed.proj.weight'"),
     ):
-        with pytest.raises(ValueError, match=expected):
+        with pytest.raises(ValueError, match=naming(init, expected)):
             train(videos, tmp_path / "run", init=init, model=None)
 
 
@@ -318,14 +320,13 @@ def test_a_few_bad_files_are_left_out_of_training_and_counted_when_held_out(vide
     run = train(data, tmp_path / "run", max_bad="10%")
     check_results(run)
     plan = "\n".join(read_json(run / "config.json")["plan"])
-    assert "note: 2 files cannot be read: 1 left out of training, held-out ones count as wrong" in plan
-    assert f"{data / bad_train}: its content is no video" in plan
+    assert re.search(naming("2 files", "1 left out", data / bad_train), plan)
     assert set(split) - {row["path"] for row in read_csv(run / "split.csv")} == {bad_train}
     results = read_json(run / "results.json")
     assert (results["clips"], results["failed"]) == (1, 1)
     failed = [row for row in read_csv(run / "predictions.csv") if row["status"] != "ok"]
     assert [(row["path"], row["predicted"]) for row in failed] == [(bad_held_out, "")]
-    assert "its content is no video" in failed[0]["status"]
+    assert failed[0]["code"] == "not-video"
 
 
 def first_split(data: Path, tmp_path: Path) -> Path:
@@ -340,7 +341,7 @@ def test_a_training_file_of_another_kind_is_left_out(videos: Path, tmp_path: Pat
     run = train(data, tmp_path / "run", max_bad="10%")
     assert train_path not in (run / "split.csv").read_text()
     plan = "\n".join(read_json(run / "config.json")["plan"])
-    assert f"{train_path}: it holds sound but no video. If it is meant to be sound, give it a suffix" in plan
+    assert f"{train_path}: " in plan
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -361,21 +362,18 @@ def test_a_held_out_file_of_another_kind_counts_as_failed(
 
 
 @pytest.mark.parametrize(
-    ("bad", "expected"),
+    ("bad", "values"),
     [
-        (
-            "*/*.mp4",
-            r"12 of 12 training files cannot be read, all of bright, dark: repair or remove them\n  .*bright/\d.mp4: ",
-        ),
-        ("dark/*.mp4", "6 of 12 training files cannot be read, all of dark: "),
-        ("*/[0-2].mp4", r"[56] of 12 training files cannot be read, .* more than the 5% of --max-bad: repair"),
+        ("*/*.mp4", ("12 of 12", "bright", "dark")),
+        ("dark/*.mp4", ("6 of 12", "dark")),
+        ("*/[0-2].mp4", ("5 of 12", "41.7%", "--max-bad", "5%")),
     ],
 )
-def test_too_many_bad_files_are_an_error(videos: Path, tmp_path: Path, bad: str, expected: str) -> None:
+def test_too_many_bad_files_are_an_error(videos: Path, tmp_path: Path, bad: str, values: tuple[str, ...]) -> None:
     data = shutil.copytree(videos, tmp_path / "data")
     for file in data.glob(bad):
         spoil(file)
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match=naming(data, *values)):
         train(data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -385,8 +383,8 @@ def test_a_test_without_a_file_that_can_be_read_is_an_error(videos: Path, tmp_pa
     write_videos(tmp_path / "data" / "test", 1, first=20)
     for file in (tmp_path / "data" / "test").glob("*/*.mp4"):
         spoil(file)
-    expected = r"data: none of the test clips can be read: repair them\n  .*test/bright/20\.mp4"
-    with pytest.raises(ValueError, match=expected):
+    files = [tmp_path / "data" / "test" / name / "20.mp4" for name in LEVELS]
+    with pytest.raises(ValueError, match=naming(tmp_path / "data", "test", *files)):
         train(tmp_path / "data", tmp_path / "run")
 
 
@@ -394,7 +392,7 @@ def test_data_of_which_nothing_can_be_held_out_is_an_error(tmp_path: Path) -> No
     write_videos(tmp_path, 2)
     rows = [f"{name}/{number}.mp4,{name},{name}" for name in LEVELS for number in (0, 1)]
     (tmp_path / "set.csv").write_text("path,label,group\n" + "\n".join(rows))
-    with pytest.raises(ValueError, match="no clips are held out to test on: give some the split val or test"):
+    with pytest.raises(ValueError, match=naming(tmp_path, "val", "test")):
         train(tmp_path / "set.csv", tmp_path / "run")
 
 
@@ -404,7 +402,7 @@ def test_times_after_the_end_of_a_file_are_a_bad_clip(videos: Path, tmp_path: Pa
     (tmp_path / "set.csv").write_text("path,label,start,end\n" + "\n".join(rows))
     run = train(tmp_path / "set.csv", tmp_path / "run", max_bad="10%")
     plan = "\n".join(read_json(run / "config.json")["plan"])
-    assert "bright/0.mp4: nothing lies between 9.5 s and 0.32 s of a file of 0.32 s. Mend the times." in plan
+    assert re.search(naming("9.5 s", "0.32 s") + ".*bright/0.mp4: ", plan)
 
 
 # ---- interruptions
@@ -445,7 +443,7 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(
 ) -> None:
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     train(videos, straight, **settings)
-    with stopping_after(steps), pytest.raises(Stopped, match=f"stopped; the same command goes on from {stopped}") as it:
+    with stopping_after(steps), pytest.raises(Stopped, match=naming(stopped)) as it:
         train(videos, stopped, **settings)
     assert it.value.signal == signal.SIGINT
     assert [folder.name for folder in Run(stopped).checkpoints()] == [f"step-{steps + 1:08d}"]
@@ -468,9 +466,7 @@ def test_a_training_goes_on_from_the_last_whole_checkpoint(
     spoil(newest / "state.safetensors")
     train_fn(tiny_config(videos, stopped, **RANDOM), show=True)
     shown = capsys.readouterr().out
-    damage = "state.safetensors is not as it was written"
-    assert f"going on  {newest} is damaged ({damage}): going on from the one before it" in shown
-    assert "going on  from step 4 of 6" in shown
+    assert re.search(naming(newest, "state.safetensors", "step 4 of 6"), shown)
     assert_same_training(straight, stopped)
 
 
@@ -508,7 +504,7 @@ def test_clips_stay_kept_or_not_when_a_run_goes_on(
 
 
 def test_after_a_mistake_the_run_directory_can_be_used(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"missing\.safetensors: no such file"):
+    with pytest.raises(ValueError, match=naming("missing.safetensors")):
         train(videos, tmp_path / "run", init="missing.safetensors")
     train(videos, tmp_path / "run", epochs=0.1)
 
@@ -549,55 +545,56 @@ def test_the_steps_fill_the_time_and_no_more_epochs_than_help(videos: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("settings", "expected"),
+    ("settings", "values"),
     [
-        ({"model": "vivit9-S/16x2"}, "unknown model 'vivit9-S/16x2': expected .*vivit"),
-        ({"size": (8, 8)}, "16"),
-        ({"frames": 2}, "4"),
-        ({"model": "vivit4-P/16x4"}, "unknown model .*vivit4-"),
-        ({"model": "vit-P/16"}, "sees one frame"),
-        ({"views": "2x2"}, "2x2"),
-        ({"batch": 5, "accumulate": 2}, "a batch of 5 clips for 1 process in 2 parts each cannot be shared out"),
-        ({"shard": "fsdp2"}, "--shard fsdp2 spreads a model over processes: start it with torchrun"),
-        ({"device": "tpu"}, "unknown device 'tpu': expected auto, cpu, cuda or mps"),
-        ({"device": "cuda:99"}, "device 'cuda:99' is not there: torch sees .* GPUs; --device cpu"),
+        ({"model": "vivit9-S/16x2"}, ("'vivit9-S/16x2'", "vivit2-S/16x2")),
+        ({"size": (8, 8)}, ("H = 8", 16)),
+        ({"frames": 2}, ("T = 2", 4)),
+        ({"model": "vivit4-P/16x4"}, ("'vivit4-P/16x4'", "vivit4-S/16x4")),
+        ({"model": "vit-P/16"}, ("'vit-P/16'", "clip=(4, 32, 32)", "clip=(1, H, W)")),
+        ({"views": "2x2"}, ("views", "'2x2'")),
+        ({"batch": 5, "accumulate": 2}, ("batch", 5, 1, 2)),
+        ({"shard": "fsdp2"}, ("--shard fsdp2", "torchrun")),
+        ({"device": "tpu"}, ("device", "'tpu'", "auto", "cpu", "cuda", "mps")),
+        ({"device": "cuda:99"}, ("device", "'cuda:99'", "--device cpu")),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_anything_is_written(
-    videos: Path, tmp_path: Path, settings: dict[str, Any], expected: str
+    videos: Path, tmp_path: Path, settings: dict[str, Any], values: tuple[object, ...]
 ) -> None:
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match=naming(*values)):
         train(videos, tmp_path / "run", **settings)
     assert not (tmp_path / "run").exists()
 
 
 def test_views_that_the_kind_does_not_have_are_refused_before_the_training(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", 2)
-    with pytest.raises(ValueError, match=r"views = '4x1': an image has one time \(1x1, 1x3\), a sound has one place"):
+    with pytest.raises(ValueError, match=naming("views", "'4x1'", "image")):
         train(data, tmp_path / "run", model="vit-P/16", frames=None, views="4x1")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("settings", "expected"),
+    ("settings", "bound"),
     [
-        ({"batch": 0}, "batch = 0: expected more than 0"),
-        ({"accumulate": 0}, "accumulate = 0: expected more than 0"),
-        ({"mixup": -0.1}, "mixup = -0.1: expected 0 or more"),
-        ({"ema": 1.0}, "ema = 1.0: expected less than 1"),
-        ({"lr": 0.0}, "lr = 0.0: expected more than 0"),
-        ({"lr": math.nan}, "lr = nan: expected more than 0"),
-        ({"epochs": math.inf}, "epochs = inf: expected more than 0"),
-        ({"minutes": -1}, "minutes = -1: expected more than 0"),
-        ({"workers": 0}, "workers = 0: expected more than 0"),
-        ({"seed": -1}, "seed = -1: expected 0 or more"),
-        ({"seed": 2**32}, "seed = 4294967296: expected at most 4294967295"),
-        ({"val_share": 1.0}, "val_share = 1.0: expected less than 1"),
-        ({"val_share": 0.0}, "val_share = 0.0: expected more than 0"),
+        ({"batch": 0}, 0),
+        ({"accumulate": 0}, 0),
+        ({"mixup": -0.1}, 0),
+        ({"ema": 1.0}, 1),
+        ({"lr": 0.0}, 0),
+        ({"lr": math.nan}, 0),
+        ({"epochs": math.inf}, 0),
+        ({"minutes": -1}, 0),
+        ({"workers": 0}, 0),
+        ({"seed": -1}, 0),
+        ({"seed": 2**32}, 4294967295),
+        ({"val_share": 1.0}, 1),
+        ({"val_share": 0.0}, 0),
     ],
 )
-def test_numbers_out_of_range_are_refused(settings: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ValueError, match=expected):
+def test_numbers_out_of_range_are_refused(settings: dict[str, Any], bound: int) -> None:
+    ((name, value),) = settings.items()
+    with pytest.raises(ValueError, match=naming(name, value, bound)):
         TrainConfig(data=Path("x"), **settings)
 
 
@@ -607,7 +604,7 @@ def test_settings_survive_json_and_unknown_ones_are_named() -> None:
     assert TrainConfig.from_json(values) == config
     older = {key: value for key, value in values.items() if key != "label_swaps"}
     assert TrainConfig.from_json(older).label_swaps is None
-    with pytest.raises(ValueError, match="learning_rate"):
+    with pytest.raises(ValueError, match=naming("learning_rate")):
         TrainConfig.from_json({("learning_rate" if k == "lr" else k): v for k, v in values.items()})
 
 
@@ -615,7 +612,7 @@ def test_tensorboard_is_asked_for_before_the_training(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tubelet.train.clips.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"--tensorboard needs TensorBoard: pip install 'tubelet\[tensorboard\]'"):
+    with pytest.raises(ValueError, match=naming("--tensorboard", "pip install 'tubelet[tensorboard]'")):
         train(videos, tmp_path / "run", tensorboard=True)
 
 
@@ -697,13 +694,13 @@ def test_patience_ends_a_training_that_gets_no_better(
 
 
 def test_patience_needs_clips_that_the_result_is_not_measured_on(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--patience"):
+    with pytest.raises(ValueError, match=naming("--patience", "val", "test")):
         train(videos, tmp_path / "run", patience=3)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_model_with_stages_has_no_baseline_of_one_frame_and_is_told_so_first(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--baseline"):
+    with pytest.raises(ValueError, match=naming("--baseline", "swin2-Ti/4x2")):
         train(videos, tmp_path / "run", model="swin2-Ti/4x2", size=(32, 32), baseline=True)
     assert not (tmp_path / "run").exists()
 

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from goldens import CASES, golden, loaded
+from naming import naming
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -37,8 +38,7 @@ def test_every_tensor_is_needed(name):
 @every_case
 def test_a_tensor_that_is_left_over_is_an_error(name):
     state, case = golden(name)[0], CASES[name]
-    message = f"1 tensors have no place in our {case.dialect} model, nothing was loaded:\n  extra (3,)"
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=naming(1, case.dialect, "extra (3,)")):
         case.read(state | {"extra": torch.zeros(3)})
 
 
@@ -100,13 +100,11 @@ SHAPES = "|".join(
 
 def test_the_error_of_a_shape_names_the_tensors():
     state, case = golden("timm_vit")[0], CASES["timm_vit"]
-    message = "shape: encoders.0.blocks.1.mlp.fc1.weight is (128, 31), the model has (128, 32)"
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=naming("encoders.0.blocks.1.mlp.fc1.weight", "(128, 31)", "(128, 32)")):
         case.read(state | {"blocks.1.mlp.fc1.weight": torch.zeros(128, 31)})
     state, case = golden("hf_vivit")[0], CASES["hf_vivit"]
     key = "vivit.layers.1.attention.k_proj.weight"
-    message = f"shapes that do not go together, nothing was loaded:\n  {key.replace('k_proj', 'q_proj')} (32, 32)\n"
-    with pytest.raises(ValueError, match=re.escape(message + f"  {key} (32, 31)\n")):
+    with pytest.raises(ValueError, match=naming(f"{key.replace('k_proj', 'q_proj')} (32, 32)", f"{key} (32, 31)")):
         case.read(state | {key: torch.zeros(32, 31)})
 
 
@@ -117,49 +115,48 @@ def test_weights_that_are_not_finite_are_an_error(name, value):
     for tensor in ("norm.bias", "Transformer/encoder_norm/bias", "classifier.bias", "patch_embed.norm.bias"):
         if tensor in state or (tensor := f"Spatial{tensor}") in state:
             state[tensor][3] = value
-            with pytest.raises(ValueError, match=r"the weights do not fit the model:\n  not finite: \w+"):
+            with pytest.raises(ValueError, match=naming("finite")):
                 case.read(state)
 
 
 @pytest.mark.parametrize(
-    ("name", "clip", "message"),
+    ("name", "clip", "values"),
     [
-        ("scenic_model1_token", (6, 32, 48), r"97 rows, expected 1 for prefix tokens and 72 for the grid \(3, 4, 6\)"),
-        ("hf_vivit", (8, 32, 48), r"65 rows, expected 1 for prefix tokens and 96 for the grid \(4, 4, 6\)"),
+        ("scenic_model1_token", (6, 32, 48), (97, 1, 72, "(3, 4, 6)")),
+        ("hf_vivit", (8, 32, 48), (65, 1, 96, "(4, 4, 6)")),
         (
             "hf_timesformer_divided_space_time",
             (8, 32, 32),
-            r"4 rows, expected 0 for prefix .* 8 for the grid \(8, 1, 1",
+            (4, 0, 8, "(8, 1, 1)"),
         ),
-        ("timm_vit", (1, 32, 32), r"25 rows, expected 1 for prefix tokens and 16 for the grid \(1, 4, 4\): is clip="),
-        ("timm_deit_distilled", (1, 24, 24), r"14 rows, expected 2 for prefix tokens and 9 for the grid \(1, 3, 3\)"),
-        ("timm_vit", (1, 50, 32), r"H = 50 of the clip \(1, 50, 32\) \(T, H, W\) is not filled by tubelets"),
-        ("timm_vit", (48, 32), r"got clip=\(48, 32\), expected \(T, H, W\)"),
+        ("timm_vit", (1, 32, 32), (25, 1, 16, "(1, 4, 4)", "clip=(T, H, W)")),
+        ("timm_deit_distilled", (1, 24, 24), (14, 2, 9, "(1, 3, 3)")),
+        ("timm_vit", (1, 50, 32), ("H = 50", "(1, 50, 32)")),
+        ("timm_vit", (48, 32), ("clip=(48, 32)", "(T, H, W)")),
     ],
 )
-def test_the_clip_must_be_the_one_the_weights_are_made_for(name, clip, message):
+def test_the_clip_must_be_the_one_the_weights_are_made_for(name, clip, values):
     case = CASES[name]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=naming(*values)):
         from_reference(golden(name)[0], case.dialect, **case.settings() | {"clip": clip})
 
 
 # ---- what is told
 
 
-def told_wrong(name: str, message: str, **told: object) -> None:
+def told_wrong(name: str, *values: object, **told: object) -> None:
     case = CASES[name]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=naming(*values)):
         from_reference(golden(name)[0], case.dialect, **case.settings() | told)
 
 
 def test_scenics_models_1_and_4_look_alike():
-    told_wrong("scenic_model4", "Models 1 and 4 have the same weights: say which with family='vivit1' or ", family=None)
+    told_wrong("scenic_model4", "family='vivit1'", "'vivit4'", family=None)
 
 
 @pytest.mark.parametrize("family", ["vivit1", "vivit3", "vivit4"])
 def test_a_family_that_the_weights_contradict_is_refused(family):
-    message = f"got family='{family}', but the weights say 'vivit2': leave family out"
-    told_wrong("scenic_model2_token", message, family=family)
+    told_wrong("scenic_model2_token", f"family='{family}'", "'vivit2'", family=family)
 
 
 OTHERS = {"family": "vivit3", "attend": "hw", "frames": 2, "stride": (1, 2, 2), "window": (1, 2, 2)}
@@ -174,8 +171,7 @@ TELLABLE = {  # what the weights of a dialect do not tell
 @every_case
 def test_what_the_weights_tell_themselves_must_not_be_told_otherwise(name):
     for setting in set(OTHERS) - TELLABLE.get(CASES[name].dialect, set()):
-        message = f"got {setting}=.*but the weights say .*: leave {setting} out"
-        told_wrong(name, message, **{setting: OTHERS[setting]})
+        told_wrong(name, f"{setting}={OTHERS[setting]!r}", **{setting: OTHERS[setting]})
 
 
 def test_what_the_weights_tell_themselves_may_be_told_as_it_is():
@@ -188,42 +184,41 @@ def test_what_the_weights_tell_themselves_may_be_told_as_it_is():
 
 @pytest.mark.parametrize(("name", "attend"), [("scenic_model3_space_time", "thw"), ("scenic_model2_gap", "t,hw")])
 def test_an_order_that_cannot_be_is_refused(name, attend):
-    told_wrong(name, f"got attend='{attend}', but", attend=attend)
+    told_wrong(name, f"attend='{attend}'", attend=attend)
 
 
 @pytest.mark.parametrize("heads", [2, 8, (2, 4)])
 def test_scenics_kernels_tell_the_heads(heads):
-    message = re.escape(f"got heads={heads}, but the weights have 4: give heads=4")
-    told_wrong("scenic_model1_token", message, heads=heads)
-    told_wrong("scenic_model3_space_time", message, heads=heads)
+    for name in ("scenic_model1_token", "scenic_model3_space_time"):
+        told_wrong(name, f"heads={heads}", "heads=4", heads=heads)
 
 
 def test_heads_that_cannot_be_are_refused():
-    told_wrong("hf_vivit", "5 heads do not divide the width 32", heads=5)
-    told_wrong("timm_vit", r"\(2, 4\)", heads=(2, 4))
-    told_wrong("timm_swinv2_cr", r"shape: .*logit_scale is \(2,\), the model has \(4,\)", heads=(4, 4))
+    told_wrong("hf_vivit", "heads", 5, 32, heads=5)
+    told_wrong("timm_vit", "(2, 4)", heads=(2, 4))
+    told_wrong("timm_swinv2_cr", "(2,)", "(4,)", heads=(4, 4))
 
 
 @pytest.mark.parametrize("told", [{"heads": 4}, {"window": None}])
 def test_swin_needs_heads_of_each_stage_and_windows(told):
-    told_wrong("timm_swinv2_cr", "Swin has a number of heads for each stage and windows, got heads=", **told)
+    told_wrong("timm_swinv2_cr", "Swin", *(f"{name}={value}" for name, value in told.items()), **told)
 
 
 def test_a_dialect_that_is_not_that_of_the_weights():
     state = golden("timm_vit")[0]
-    with pytest.raises(ValueError, match=r"no tensor 'embedding/kernel'"):
+    with pytest.raises(ValueError, match=naming("'embedding/kernel'")):
         from_reference(state, "scenic", heads=4, clip=(1, 48, 32))
-    with pytest.raises(ValueError, match=r"40 tensors .*timm"):
+    with pytest.raises(ValueError, match=naming(40, "timm")):
         from_reference(golden("hf_vivit")[0] | state, "timm", heads=4, clip=(1, 48, 32))
 
 
 def test_weights_that_our_models_do_not_have():
     state = {key: value for key, value in golden("hf_videomae")[0].items() if not key.startswith("fc_norm")}
-    with pytest.raises(ValueError, match=r"use_mean_pooling=False"):
+    with pytest.raises(ValueError, match=naming("use_mean_pooling=False")):
         CASES["hf_videomae"].read(state)
     state = golden("timesformer_original_divided")[0]
     del state["time_embed"]
-    with pytest.raises(ValueError, match=r"no tensor 'time_embed'"):
+    with pytest.raises(ValueError, match=naming("'time_embed'")):
         CASES["timesformer_original_divided"].read(state)
 
 
@@ -231,7 +226,7 @@ def test_weights_that_our_models_do_not_have():
 def test_integers_are_no_weights(dtype):
     state, case = golden("timm_vit")[0], CASES["timm_vit"]
     quantised = state | {"blocks.0.mlp.fc1.weight": state["blocks.0.mlp.fc1.weight"].to(dtype)}
-    message = rf"'blocks.0.mlp.fc1.weight' is of {dtype}: quantised weights mean nothing without their scales"
+    message = naming("'blocks.0.mlp.fc1.weight'", dtype)
     with pytest.raises(ValueError, match=message):
         case.read(quantised)
     with pytest.raises(ValueError, match=message):
