@@ -70,9 +70,12 @@ def test_a_model_file_alone_finds_the_same_segments(run: Path, table: Path, tmp_
     assert found_by(tmp_path / "alone.safetensors", video, tmp_path / "one") == found_by(run, video, tmp_path / "two")
 
 
-def test_windows_are_still_answered_for(run: Path, table: Path) -> None:
+def test_windows_are_still_answered_for(run: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = tubelet.Predictor.load(run, device="cpu").predict(table.parent / "test-0.mp4")
     assert set(answer.probabilities or {}) == {"left", "right"}
+    capsys.readouterr()
+    assert command("predict", run, table.parent / "test-0.mp4", *CPU) == 0
+    assert "tubelet stream" in capsys.readouterr().err
 
 
 def test_eval_says_what_training_said(run: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, replace
 from io import TextIOWrapper
+from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -238,7 +239,9 @@ def predict(command: Predict) -> int:
     check_table(command.csv)
     files = find_files(command.files)
     settings = fields_but(command, "run", "files", "device", "dtype")
-    predictions = show_predictions(load_predictor(command), files, **settings)
+    predictor = load_predictor(command)
+    note_segments(command.run, "these are the labels of whole files")
+    predictions = show_predictions(predictor, files, **settings)
     return SOME_FAILED if any(p.label is None for p in predictions) else 0
 
 
@@ -248,6 +251,14 @@ def load_predictor(command: Eval | Predict) -> "Predictor":
     predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype)
     print(f"tubelet: in {predictor.precision}", file=sys.stderr)
     return predictor
+
+
+def note_segments(run: Path, what: str) -> None:
+    """Says what a run that finds segments is not asked for here."""
+    from tubelet.stream.segmenter import finds_segments
+
+    if finds_segments(run):
+        print(f"tubelet: {run} finds segments, {what}: `tubelet stream` says what happens when", file=sys.stderr)
 
 
 def stream(command: Stream) -> int:
@@ -261,6 +272,7 @@ def export(command: Export) -> int:
 
     with redirect_stdout(sys.stderr) if command.json else nullcontext():  # the exporters print, too
         about = write(**fields_but(command, "json"))
+    note_segments(command.run, "the exported model has the labels of clips alone")
     if command.json:
         print_json({"out": command.out, **about})
     return 0
