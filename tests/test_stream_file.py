@@ -34,8 +34,9 @@ from tubelet.features.store import write_features
 from tubelet.media.reader import MediaError, read_frames
 from tubelet.media.writer import write_video
 from tubelet.stream import StreamConfig, Window, find_segments, plot, windows_of_file
+from tubelet.stream.canvas import tick_label, tick_seconds
 from tubelet.stream.codes import hash_steps, keep_steps, read_steps
-from tubelet.stream.plot import COLOURS, draw, ink_on, labels, shown_classes, thin_curve, tick_label, tick_seconds
+from tubelet.stream.plot import COLOURS, draw, ink_on, labels, shown_classes, thin_curve
 from tubelet.stream.segments import Segment, borders
 from tubelet.stream.source import BLOCKS_AHEAD, read_ahead
 from tubelet.stream.window import choose_slide

@@ -12,36 +12,51 @@ time     0:00        0:30        1:00
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
-from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 
+from tubelet.stream.canvas import (
+    BOTTOM,
+    GAP,
+    GRID,
+    LEFT,
+    LINE,
+    NOTHING,
+    RIGHT,
+    SWATCH,
+    TEXT,
+    TICK_EVERY,
+    TITLE,
+    TOP,
+    drawing,
+    picture_width,
+    place_axes,
+    save_picture,
+    shorten_name,
+    text_inches,
+    tick_label,
+    tick_seconds,
+    write_legend,
+    write_title,
+)
 from tubelet.stream.segments import Segment, Window, borders, moment
-from tubelet.system.text import plural, visible
+from tubelet.system.text import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which the colour-blind tell apart; without yellow, of which a line cannot be seen on white.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")
 DARK = ("#0072b2", "#000000")  # of these, on which white letters are easier to read than black ones
-OTHER, NOTHING, TEXT, GRID = "#999999", "#f0f0f0", "#444444", "#dddddd"
+OTHER = "#999999"
 LIKELIEST = 3  # classes whose curves are shown where no segment is
 COLUMNS = 900  # points of a curve, at most: more cannot be seen
-DPI = 130
-# All in inches.
-LEAST_WIDTH, MOST_WIDTH, MINUTES_FOR_AN_INCH = 10.0, 20.0, 3.0
-LEFT, RIGHT, TOP, BOTTOM, GAP = 0.55, 0.35, 0.15, 0.4, 0.16
-TITLE, LINE, BAND, CURVES = 0.52, 0.22, 0.42, 1.3
-NAME, SWATCH, TICK_EVERY = 2.4, 0.14, 1.0
-PARTED = 0.03  # wide segments are parted by a white line
+BAND, CURVES = 0.42, 1.3  # inches
+PARTED = 0.03  # inches: wider segments are parted by a white line
 FLAG_LINES = 3
-TICK_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
 
 
 @dataclass(frozen=True)
@@ -66,16 +81,14 @@ def draw(
     model: str = "",
 ) -> None:
     """Writes the picture as .svg or .png, 10 to 20 inches wide; `on`, a dotted line, is where segments begin."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     cuts, chances = borders(windows), np.stack([window.probabilities for window in windows])
     shown = shown_classes(chances, segments, classes)
     inks = colours(shown, classes)
-    width = float(np.clip(LEAST_WIDTH + (cuts[-1] - cuts[0]) / 60 / MINUTES_FOR_AN_INCH, LEAST_WIDTH, MOST_WIDTH))
+    width = picture_width(cuts[-1] - cuts[0])
     inches = (width - LEFT - RIGHT) / (cuts[-1] - cuts[0])  # of a second
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "timeline", "font.size": 10}), catch_warnings():
-        filterwarnings("ignore", message=r"Glyph \d+ .* missing from")  # a box in a PNG; an SVG leaves it to the viewer
+    with drawing():
         inside, flags = labels(segments, cuts, inches)
         entries = legend(chances, segments, classes, shown, inks)
         entry = SWATCH + 0.36 + max(text_inches(text) for _, text in entries)
@@ -94,8 +107,7 @@ def draw(
         curves = place_axes(figure, BOTTOM, CURVES)
         ticks = tick_seconds(cuts[0], cuts[-1], most=int((width - LEFT - RIGHT) / TICK_EVERY))
         draw_curves(curves, cuts, chances, {k: inks[classes[k]] for k in shown}, ticks, on=on)
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # the same timeline gives the same bytes
-        figure.savefig(file, dpi=DPI, metadata=nothing if file.suffix.lower() == ".svg" else {"Software": None})
+        save_picture(figure, file)
 
 
 def shown_classes(chances: np.ndarray, segments: Sequence[Segment], classes: Sequence[str]) -> list[int]:
@@ -165,38 +177,6 @@ def labels(segments: Sequence[Segment], cuts: np.ndarray, inches: float) -> tupl
     return inside, flags
 
 
-def place_axes(figure: "Figure", bottom: float, height: float) -> "Axes":
-    """Axes from the left to the right margin, `bottom` and `height` in inches."""
-    width, whole = figure.get_size_inches()
-    axes = figure.add_axes((LEFT / width, bottom / whole, 1 - (LEFT + RIGHT) / width, height / whole))
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelcolor=TEXT)
-    return axes
-
-
-def write_title(figure: "Figure", title: str, more: Sequence[str]) -> None:
-    width, height = figure.get_size_inches()
-    room = width - LEFT - RIGHT
-    name = shorten_name(title, room, size=12, weight="bold")
-    figure.text(LEFT / width, 1 - TOP / height, name, weight="bold", fontsize=12, va="top", parse_math=False)
-    words = shorten_name(" · ".join(part for part in more if part), room)
-    figure.text(LEFT / width, 1 - (TOP + 0.25) / height, words, color=TEXT, va="top", parse_math=False)
-
-
-def write_legend(figure: "Figure", entries: Sequence[tuple[str, str]], *, columns: int, entry: float) -> None:
-    """(colour, text) of each class, in rows of `columns`, each `entry` inches wide."""
-    from matplotlib.patches import Rectangle
-
-    width, height = figure.get_size_inches()
-    for number, (ink, text) in enumerate(entries):
-        row, column = divmod(number, columns)
-        x, y = LEFT + entry * column, height - TOP - TITLE - LINE * (row + 0.5)
-        corner = x / width, (y - SWATCH / 2) / height
-        figure.add_artist(Rectangle(corner, SWATCH / width, SWATCH / height, color=ink, linewidth=0))
-        at = (x + SWATCH + 0.06) / width, y / height
-        figure.text(*at, text, color=TEXT, va="center_baseline", parse_math=False)
-
-
 def draw_band(
     axes: "Axes",
     segments: Sequence[Segment],
@@ -248,40 +228,11 @@ def draw_curves(
     axes.set_xticks(ticks, [tick_label(tick) for tick in ticks])
 
 
-def tick_seconds(start: float, end: float, *, most: int) -> list[float]:
-    """Round times from start to end, at most about as many as `most`."""
-    step = next((step for step in TICK_SECONDS if (end - start) / step <= most), TICK_SECONDS[-1])
-    return [round(number * step, 3) for number in range(math.ceil(start / step), math.floor(end / step + 1e-6) + 1)]
-
-
-def tick_label(seconds: float) -> str:
-    return moment(seconds).removesuffix(".0")
-
-
 def thin_curve(cuts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A curve of steps along the cells, or, where these are many, of the largest value in each group of cells."""
     groups = np.linspace(0, len(values), min(len(values), COLUMNS) + 1).round().astype(int)
     heights = np.maximum.reduceat(values, groups[:-1])
     return np.repeat(cuts[groups], 2)[1:-1], np.repeat(heights, 2)
-
-
-@cache
-def shorten_name(name: str, room: float = NAME, *, size: float = 10, weight: str = "normal") -> str:
-    """The name, or as much of its beginning as `room`, in inches, holds."""
-    name = visible(name)
-    if text_inches(name, size=size, weight=weight) <= room:
-        return name
-    cuts = (name[:end].rstrip() + "…" for end in range(min(len(name), 400), 0, -1))
-    return next((cut for cut in cuts if text_inches(cut, size=size, weight=weight) <= room), "…")
-
-
-@cache
-def text_inches(text: str, *, size: float = 10, weight: str = "normal") -> float:
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    points = text_to_path.get_text_width_height_descent(text, FontProperties(size=size, weight=weight), False)[0]
-    return 1.05 * points / 72  # a PNG's letters stand on whole pixels, up to a twentieth further apart
 
 
 def ink_on(colour: str) -> str:

@@ -55,6 +55,28 @@ def mean_average_precision(
     }
 
 
+def precision_curves(truth: Sequence[Row], found: Sequence[Found], tiou: float) -> dict[str, np.ndarray]:
+    """Recall and precision, (2, n), at each right segment of the n, by the class of the truth; as ActivityNet.
+
+    The area under the steps, each reaching back to the recall before it, is the average precision.
+    """
+    files = {file: number for number, file in enumerate({row[0] for row in (*truth, *found)})}
+    every, curves = np.ones(len(files), bool), {}
+    for label, one in match_classes(truth, found, [tiou], files, PROTOCOLS["activitynet"]).items():
+        (right,), (precision,) = one.precisions(every)
+        curves[label] = np.stack([np.arange(1, right.sum() + 1) / one.true.sum(), precision[right]])
+    return curves
+
+
+def highest_tious(rows: Sequence[Row | Found], others: Sequence[Row | Found]) -> np.ndarray:
+    """(N,), for each of N segments the highest tIoU with another of its file and label; 0 where there is none."""
+    spans, highest = spans_by_place(others), np.zeros(len(rows))
+    for number, (file, start, end, label, *_) in enumerate(rows):
+        if (file, label) in spans:
+            highest[number] = overlaps(np.array([[start, end]]), spans[file, label]).max()
+    return highest
+
+
 @dataclass(frozen=True)
 class Protocol:
     """match: true spans (M, 2), found ones (N, 2), the best first, and T tIoUs -> which are right, (T, N) bool.
@@ -85,13 +107,18 @@ class Matched:
 
     def average_precisions(self, kept: np.ndarray) -> np.ndarray:
         """Which files count, (files,) bool -> average precision at each tIoU, (T,); NaN without a true segment."""
+        right, precision = self.precisions(kept)
+        true = self.true[kept].sum()
+        return (precision * right).sum(1) / true if true else np.full(len(right), np.nan)
+
+    def precisions(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which files count -> which of the found segments in them are right, and the precision up to each, (T, n)."""
         right, wrong = (flags[:, kept[self.files]] for flags in (self.right, self.wrong))
         hits = right.cumsum(1)
         precision = hits / np.maximum(hits + wrong.cumsum(1), 1)
         if self.envelope:
             precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        true = self.true[kept].sum()
-        return (precision * right).sum(1) / true if true else np.full(len(right), np.nan)
+        return right, precision
 
 
 def match_classes(
@@ -121,10 +148,7 @@ def match_classes(
 
 def match_found(true: np.ndarray, found: np.ndarray, tious: np.ndarray) -> np.ndarray:
     """Found spans, in turn, take true ones, as in ActivityNet."""
-    true = true[::-1]
-    both = shared_seconds(found, true)
-    union = lengths(found)[:, None] + lengths(true) - both
-    return take_in_turn(divide(both, union), tious, np.greater_equal)[0]
+    return take_in_turn(overlaps(found, true[::-1]), tious, np.greater_equal)[0]
 
 
 def match_true(true: np.ndarray, found: np.ndarray, tious: np.ndarray) -> np.ndarray:
@@ -201,7 +225,7 @@ def check_rows(rows: Sequence[Row | Found]) -> None:
         )
 
 
-def spans_by_place(rows: Sequence[Row] | Sequence[Found]) -> dict[tuple[str, str], np.ndarray]:
+def spans_by_place(rows: Sequence[Row] | Sequence[Found] | Sequence[Row | Found]) -> dict[tuple[str, str], np.ndarray]:
     """Start and end in seconds, (N, 2), of the segments of each file and label, in the order given."""
     spans: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
@@ -225,6 +249,12 @@ def shared_seconds(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """(N, 2), (M, 2) -> (N, M), how long both hold."""
     first, last = np.maximum(one[:, None, 0], other[:, 0]), np.minimum(one[:, None, 1], other[:, 1])
     return np.maximum(last - first, 0.0)
+
+
+def overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(N, 2), (M, 2) -> (N, M), the tIoU of each with each."""
+    both = shared_seconds(one, other)
+    return divide(both, lengths(one)[:, None] + lengths(other) - both)
 
 
 def divide(seconds: np.ndarray, whole: np.ndarray) -> np.ndarray:
