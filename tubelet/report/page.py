@@ -9,7 +9,7 @@ from functools import cached_property
 from importlib.resources import files
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import numpy as np
@@ -34,7 +34,7 @@ SOUND_LETTERS = 6_000_000  # of all sounds in a page
 NOUNS = {"video": "clip", "image": "image", "sound": "recording"}
 # Hugging Face's names for the tasks.
 _TASKS = {"video": "video-classification", "image": "image-classification", "sound": "audio-classification"}
-_CONTENTS = {
+CONTENTS = {
     BAD_FILES: "the files that could not be read, and why",
     CONFIG: "the model, its input, the classes, the data and the training settings",
     METRICS: "loss, accuracy and speed along the training, one record a line",
@@ -46,9 +46,47 @@ _CONTENTS = {
 }
 
 
+class FinishedRun(Protocol):
+    """What every page and card needs of a run at its end.
+
+    config: as in config.json; results: as in results.json. noun: what one item is called, such as "clip"; counted: what
+    the classes of config["data"]["counts"] are counts of. totals: the last rows of that table, name and number by split.
+    asked: the number of files to be answered; failed: those that could not be read, and why.
+    """
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def config(self) -> dict[str, Any]: ...
+    @property
+    def results(self) -> dict[str, Any]: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def noun(self) -> str: ...
+    @property
+    def counted(self) -> str: ...
+    @property
+    def split(self) -> str | None: ...
+    @property
+    def summary(self) -> Results: ...
+    @property
+    def baselines(self) -> list[tuple[str, float]]: ...
+    @property
+    def classes(self) -> Sequence[str]: ...
+    @property
+    def totals(self) -> dict[str, dict[str, int]]: ...
+    @property
+    def asked(self) -> int: ...
+    @property
+    def failed(self) -> list[tuple[str, str]]: ...
+    def describe(self) -> str:
+        """What the model does, in words: "names one of 4 classes"."""
+
+
 @dataclass(frozen=True)
 class Finished:
-    """A run at its end. config: as in config.json; metrics: as in metrics.jsonl; results: as in results.json."""
+    """A run on clips at its end. config: as in config.json; metrics: as in metrics.jsonl; results: as in results.json."""
 
     path: Path
     config: dict[str, Any]
@@ -66,8 +104,31 @@ class Finished:
         return NOUNS[self.config["data"]["kind"]]
 
     @property
+    def counted(self) -> str:
+        return self.noun
+
+    @property
+    def split(self) -> str | None:
+        return self.evaluation.split
+
+    @property
     def summary(self) -> Results:
         return self.evaluation.results
+
+    @property
+    def asked(self) -> int:
+        return len(self.evaluation.answers)
+
+    @property
+    def failed(self) -> list[tuple[str, str]]:
+        return [(one.path, one.status) for one in self.evaluation.failed]
+
+    def describe(self) -> str:
+        return self.task.describe()
+
+    @property
+    def totals(self) -> dict[str, dict[str, int]]:
+        return {"all": self.clips}
 
     @property
     def clips(self) -> dict[str, int]:
@@ -156,7 +217,7 @@ def write_report(
     curves = draw_curves(run)
     columns, rows = run.summary.table()
     page = render(
-        "report.html.jinja",
+        "clips.html.jinja",
         run,
         curves=curves,
         kept=describe_kept(run, curves["best"]),
@@ -170,8 +231,6 @@ def write_report(
         mistakes=mistakes,
         seen=picture(mistakes, pictured, frames, sounds),
         links={item.path: link_file(run, item.path) for item in listed},
-        failed_shown=FAILED_SHOWN,
-        settings=list_settings(run),
     )
     write_whole(file := run.path / REPORT, page)
     return file
@@ -179,32 +238,40 @@ def write_report(
 
 def write_card(run: Finished) -> Path:
     """Writes RUN/README.md, a Hugging Face model card; replaces an older one in one step."""
-    names = {CARD, REPORT, *(path.name for path in run.path.iterdir() if path.name[0] != ".")}
     columns, rows = run.summary.table()
     card = render(
-        "card.md.jinja",
+        "clips.md.jinja",
         run,
-        pipeline=_TASKS[run.config["data"]["kind"]],
-        dataset=Path(run.config["data"]["root"]).name,
-        settings={name: choose_set(run.config[name]) for name in ("model", "clip_spec", "train")},
+        **list_card(run),
+        pipeline=(pipeline := _TASKS[run.config["data"]["kind"]]),
+        tag=pipeline,
         columns=columns,
         rows=rows,
-        names=sorted(names - {CARD}),
-        contents=_CONTENTS,
+        contents=CONTENTS,
     )
     write_whole(file := run.path / CARD, card)
     return file
 
 
-def say_verdict(run: Finished) -> str:
+def list_card(run: FinishedRun) -> dict[str, Any]:
+    """What a card lists: the name of the data, the settings, the files of the run."""
+    names = {CARD, REPORT, *(path.name for path in run.path.iterdir() if path.name[0] != ".")}
+    return {
+        "dataset": Path(run.config["data"]["root"]).name,
+        "settings": {name: choose_set(run.config[name]) for name in ("model", "clip_spec", "train")},
+        "names": sorted(names - {CARD}),
+    }
+
+
+def say_verdict(run: FinishedRun) -> str:
     """The headline in a sentence."""
     summary, noun = run.summary, run.noun
     rivals = ", ".join(f"{summary.number(figure)} by {name}" for name, figure in run.baselines)
-    seen = "it was trained on" if run.evaluation.split == "train" else "it never saw"
+    seen = "it was trained on" if run.split == "train" else "it never saw"
     return f"The model is at {summary.say(summary.figure)} on {plural(summary.clips, noun)} {seen}; {rivals}."
 
 
-def find_warnings(run: Finished) -> list[str]:
+def find_warnings(run: FinishedRun) -> list[str]:
     summary = run.summary
     low, high = map(summary.number, summary.interval)
     warnings = [
@@ -213,7 +280,7 @@ def find_warnings(run: Finished) -> list[str]:
         for name, figure in run.baselines
         if summary.interval[0] <= figure
     ]
-    if run.evaluation.split == "train":
+    if run.split == "train":
         warnings.append(f"These {run.noun}s were used for training: the figures say nothing about new ones.")
     if frozen := run.results.get("frozen"):
         whole = frozen["all_weights"]
@@ -303,7 +370,7 @@ def picture(
     return found
 
 
-def link_file(run: Finished, name: str) -> str | None:
+def link_file(run: FinishedRun, name: str) -> str | None:
     """A link from the page to the file of an item, at the second that a part begins with; None where it is gone."""
     whole, mark, part = name.rpartition("#t=")
     for path, moment in ((name, ""), (whole, mark + part)):
@@ -322,7 +389,7 @@ def weakest_first(rows: list[list[Any]]) -> list[list[Any]]:
     return sorted(rows, key=lambda row: (row[1] is None, [one or 0.0 for one in row if isinstance(one, float | None)]))
 
 
-def list_settings(run: Finished) -> dict[str, dict[str, Any]]:
+def list_settings(run: FinishedRun) -> dict[str, dict[str, Any]]:
     """The page's fold-out tables; of the results only those that the page does not show elsewhere."""
     plain = {key: value for key, value in run.results.items() if isinstance(value, str | int | float)}
     shown = run.summary.to_json()
@@ -376,11 +443,12 @@ def markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#&~])", r"\\\1", printable(text))
 
 
-def render(template: str, run: Finished, **names: Any) -> str:
+def render(template: str, run: FinishedRun, **names: Any) -> str:
     """A template filled in with a run, what page and card both say of it, and what is this one's alone."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
+        loader=FunctionLoader(lambda name: files("tubelet.report").joinpath(name).read_text("utf-8")),
         autoescape=template.endswith(".html.jinja"),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -397,5 +465,14 @@ def render(template: str, run: Finished, **names: Any) -> str:
         "plural": plural,
         "markdown": markdown,
     }
-    both = {"run": run, "summary": run.summary, "sentence": say_verdict(run), "warnings": find_warnings(run)}
-    return environment.from_string(files("tubelet.report").joinpath(template).read_text("utf-8")).render(both | names)
+    told = {name for name, _ in run.baselines}
+    both = {
+        "run": run,
+        "summary": run.summary,
+        "sentence": say_verdict(run),
+        "warnings": find_warnings(run),
+        "facts": [(name, value) for name, value in run.summary.facts() if name not in told],
+        "failed_shown": FAILED_SHOWN,
+        "settings": list_settings(run),
+    }
+    return environment.get_template(template).render(both | names)
