@@ -11,10 +11,12 @@ from tubelet.predict.answer import Answer, Prediction, predict_item
 from tubelet.system.files import write_whole
 from tubelet.system.text import path_cell, text_cell
 from tubelet.tasks import Task
+from tubelet.tasks.detection import Found
 
 # Of files and of labelled clips; the columns of the task follow.
 COLUMNS = ("path", "predicted", "probability", "status", "code", "seconds", "seconds_seen")
 LABELLED = ("path", "label", *COLUMNS[1:])
+SEGMENTS = ("path", "start", "end", "label", "score")  # a row for each that was found
 
 
 def check_table(file: Path | None) -> None:
@@ -59,6 +61,15 @@ def write_labelled(answers: Iterable[Answer], task: Task, file: Path) -> None:
     """A table of LABELLED, then the columns of the task."""
     rows = ((text_cell(one.item.label), row(predict_item(one, task), task)) for one in answers)
     write_rows([*LABELLED, *task.columns()], ([cells[0], label, *cells[1:]] for label, cells in rows), file)
+
+
+def write_segments(found: Iterable[Found], file: Path) -> None:
+    """A table of SEGMENTS, in the order given."""
+    rows = (
+        [path_cell(path), f"{start:.3f}", f"{end:.3f}", text_cell(label), f"{score:.6f}"]
+        for path, start, end, label, score in found
+    )
+    write_rows(SEGMENTS, rows, file)
 
 
 def write_rows(header: Sequence[str], rows: Iterable[Sequence[str]], file: Path) -> None:

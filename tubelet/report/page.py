@@ -50,7 +50,7 @@ class FinishedRun(Protocol):
     """What every page and card needs of a run at its end.
 
     config: as in config.json; results: as in results.json. noun: what one item is called, such as "clip"; counted: what
-    the classes of config["data"]["counts"] are counts of. totals: the last rows of that table, name and number by split.
+    is counted, by split and class, in config["data"]["counts"]; totals: the last rows of that table, by name and split.
     asked: the number of files to be answered; failed: those that could not be read, and why.
     """
 
@@ -86,7 +86,7 @@ class FinishedRun(Protocol):
 
 @dataclass(frozen=True)
 class Finished:
-    """A run on clips at its end. config: as in config.json; metrics: as in metrics.jsonl; results: as in results.json."""
+    """A run on clips at its end. config, metrics and results: as in config.json, metrics.jsonl and results.json."""
 
     path: Path
     config: dict[str, Any]

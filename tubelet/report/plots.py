@@ -5,8 +5,17 @@ import io
 import re
 import wave
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from tubelet.data.segments import Span
+from tubelet.stream.canvas import drawing
+from tubelet.stream.lanes import Inks, make_lanes
+from tubelet.stream.segments import Segment
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CURVE_POINTS = 120
 STRIP_GAP_PX = 4
@@ -14,13 +23,23 @@ LARGE, SMALL = (7, 1120, 200), (4, 440, 88)  # frames of a strip, its width and 
 SOUND_SAMPLES = 160_000  # ten seconds at 16 kHz
 
 # Stand-ins that matplotlib draws with; the page's style sheet says what they look like in light and in dark.
-_INKS = {"#a0a1a2": "var(--muted)", "#b0b1b2": "var(--line)", "#c0c1c2": "var(--train)", "#d0d1d2": "var(--accent)"}
-_TEXT, _GRID, _TRAIN, _VAL = _INKS
+_INKS = {
+    "#a0a1a2": "var(--muted)",
+    "#b0b1b2": "var(--line)",
+    "#c0c1c2": "var(--train)",
+    "#d0d1d2": "var(--accent)",
+    "#e0e1e2": "rgb(var(--miss))",
+    "#f0f1f2": "var(--wash)",
+}
+_TEXT, _GRID, _TRAIN, _VAL, _MISS, _WASH = _INKS
 
 
-def curve_svg(train: Sequence[tuple[float, float]], val: Sequence[tuple[float, float]], *, name: str) -> str:
+def curve_svg(
+    train: Sequence[tuple[float, float]], val: Sequence[tuple[float, float]], *, name: str, over: str = "epochs"
+) -> str:
     """(epoch, value) points -> an inline <svg> that takes its colours and its type from the page.
 
+    over: the unit of the first number of a point.
     A thin line for train, in means over up to 120 groups of steps; a line with dots for val. NaN is a gap.
     The figure named "accuracy" runs from 0 to 100 %.
     """
@@ -41,10 +60,27 @@ def curve_svg(train: Sequence[tuple[float, float]], val: Sequence[tuple[float, f
         axes.grid(axis="y", color=_GRID, linewidth=0.8)
         axes.tick_params(length=0, labelcolor=_TEXT, pad=6)
         axes.spines[:].set_visible(False)
-        file = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # the same run gives the same bytes
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    return _inline(file.getvalue(), name=name)
+        return _inline(figure, says=f"{name} over the {over}")
+
+
+def lanes_svg(
+    found: Sequence[Segment], names: Sequence[str], *, seconds: float, truth: Sequence[Span], file: str
+) -> tuple[str, int]:
+    """The lanes of a recording as an inline <svg>, and the px below which it is no narrower."""
+    inks = Inks(true=_TEXT, right=_VAL, wrong=_MISS, lane=_WASH, text=_TEXT, grid=_GRID)
+    with drawing(file):
+        figure = make_lanes(found, names, seconds=seconds, truth=truth, inks=inks)
+        return _inline(figure, says="true and found segments over the time"), round(72 * figure.get_figwidth())
+
+
+def recall_svg(curve: np.ndarray) -> str:
+    """Recall and precision, (2, n), at each right segment -> an inline <svg>, a square of steps, both from 0 to 1."""
+    chosen = np.linspace(0, curve.shape[1] - 1, min(curve.shape[1], CURVE_POINTS)).round().astype(int)
+    recall, precision = 100 * curve[:, chosen]
+    steps = np.stack([np.repeat([0, *recall], 2)[1:-1], np.repeat(100 - precision, 2)], axis=1)
+    line = f'<polyline points="{" ".join(f"{x:.4g},{y:.4g}" for x, y in steps)}"/>'
+    grid = '<path class="grid" d="M0 50H100M50 0V100"/>'
+    return f'<svg viewBox="0 0 100 100" role="img" aria-label="precision over recall">{grid}{line}</svg>'
 
 
 def _means(points: Sequence[tuple[float, float]]) -> np.ndarray:
@@ -53,8 +89,12 @@ def _means(points: Sequence[tuple[float, float]]) -> np.ndarray:
     return np.array([group.mean(axis=0) for group in groups if len(group)]).reshape(-1, 2).T
 
 
-def _inline(svg: str, *, name: str) -> str:
-    """A matplotlib SVG file -> an <svg> element that has no size, type or colour of its own."""
+def _inline(figure: "Figure", *, says: str) -> str:
+    """A matplotlib figure -> an <svg> element that has no size, type or colour of its own."""
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # the same run gives the same bytes
+    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    svg = file.getvalue()
     opening, rest = svg[svg.index("<svg") :].split(">", 1)
     opening = re.sub(r'\s(xmlns(:xlink)?|width|height|version)="[^"]*"', "", opening)
     rest = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
@@ -63,7 +103,7 @@ def _inline(svg: str, *, name: str) -> str:
     rest = re.sub(r" font-family: [^;\"]*;", "", rest)
     for ink, variable in _INKS.items():
         rest = rest.replace(ink, variable)
-    return f'{opening} role="img" aria-label="{name} over the epochs">{rest}'
+    return f'{opening} role="img" aria-label="{says}">{rest}'
 
 
 def strip_uri(frames: np.ndarray, *, small: bool = False) -> str:

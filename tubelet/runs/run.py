@@ -9,6 +9,8 @@ bad_files.jsonl     the files that could not be read
 checkpoints/        until the end: step-N/ with state.safetensors and manifest.json, and pace.jsonl
 model.safetensors   the weights
 predictions.csv     the answer to every held-out file
+windows.csv         of a training that finds segments: the windows that its encoder learned from
+encoder/            of such a training: that of its encoder, a run of its own
 results.json        how good they are
 report.html
 README.md           the model card; written last
@@ -38,6 +40,7 @@ from tubelet.system.text import dumps
 CONFIG, SPLIT, INIT, FEATURES = "config.json", "split.csv", "init.txt", "features.json"
 METRICS, BAD_FILES, CHECKPOINTS, PACE = "metrics.jsonl", "bad_files.jsonl", "checkpoints", "pace.jsonl"
 MODEL, PREDICTIONS, RESULTS = "model.safetensors", "predictions.csv", "results.json"
+WINDOWS, ENCODER = "windows.csv", "encoder"
 REPORT, CARD = "report.html", "README.md"
 
 KEPT = 2  # checkpoints

@@ -30,11 +30,11 @@ TICK_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
-    """The settings of matplotlib in which a picture is made and saved."""
+def drawing(name: str = "timeline") -> Iterator[None]:
+    """The settings of matplotlib in which a picture is made and saved. name: of which the ids in an SVG are made."""
     from matplotlib import rc_context
 
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "timeline", "font.size": 10}), catch_warnings():
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10}), catch_warnings():
         filterwarnings("ignore", message=r"Glyph \d+ .* missing from")  # a box in a PNG; an SVG leaves it to the viewer
         yield
 

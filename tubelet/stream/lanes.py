@@ -43,13 +43,12 @@ from tubelet.stream.canvas import (
 )
 from tubelet.stream.segments import Segment, moment
 from tubelet.system.text import list_names
-from tubelet.tasks.detection import highest_tious
+from tubelet.tasks.detection import MET_TIOU, highest_tious
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MET_TIOU = 0.1  # of a true segment and a found one, from which on they are of one event
 FAINTEST = 0.25  # of a colour, at score 0
 BAR, PARTED, LANES_GAP = 0.13, 0.03, 0.1  # inches: the height of a bar, between two of a lane, between lanes
 LEAST_LINE = 0.6  # points, of the line round a bar: one that is too short to be seen is as wide as that
@@ -112,7 +111,7 @@ def make_lanes(
     """
     from matplotlib.figure import Figure
 
-    strange = sorted({label for label in (*(one.label for one in found), *(span[2] for span in truth or ()))} - {*names})
+    strange = sorted({*(one.label for one in found), *(label for *_, label in truth or ())} - {*names})
     if strange or not names or seconds <= 0:
         raise ValueError(
             f"segments of {list_names(strange) or 'known names'} in lanes of {list_names(names) or 'none'}, "

@@ -14,6 +14,7 @@ import numpy as np
 
 Row = tuple[str, float, float, str]  # file, start_seconds, end_seconds, label
 Found = tuple[str, float, float, str, float]  # the same and a score
+MET_TIOU = 0.1  # from which on a found segment and a true one are taken to be of one event, in pictures and lists
 AMBIGUOUS = "Ambiguous"  # the label of THUMOS14 for what is right neither to find nor to miss
 
 
@@ -60,7 +61,7 @@ def precision_curves(truth: Sequence[Row], found: Sequence[Found], tiou: float) 
 
     The area under the steps, each reaching back to the recall before it, is the average precision.
     """
-    files = {file: number for number, file in enumerate({row[0] for row in (*truth, *found)})}
+    files = {file: number for number, file in enumerate({row[0] for row in truth} | {one[0] for one in found})}
     every, curves = np.ones(len(files), bool), {}
     for label, one in match_classes(truth, found, [tiou], files, PROTOCOLS["activitynet"]).items():
         (right,), (precision,) = one.precisions(every)

@@ -13,7 +13,7 @@ from tubelet.nn.cost import Info, describe
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
-from tubelet.report.page import Finished
+from tubelet.report.page import Finished, FinishedRun
 from tubelet.runs.run import BAD_FILES, REPORT, Run
 from tubelet.system.console import clock, facts, say, size
 from tubelet.system.text import plural
@@ -110,10 +110,15 @@ def print_results(run: Finished) -> None:
         rows.append(("skipped", f"{skipped}; see {BAD_FILES}"))
     rows += freeze_rows(summary, results)
     facts("Result", rows)
-    if summary.interval[0] <= max(figure for _, figure in run.baselines):
-        say("warning", "not clearly better than that: more clips, more --minutes or --init may help")
+    say_next(run, "predict")
+
+
+def say_next(run: FinishedRun, command: str) -> None:
+    """Whether the figure is worth something, where the report is, and what can be done with the run."""
+    if run.summary.interval[0] <= max(figure for _, figure in run.baselines):
+        say("warning", f"not clearly better than that: more {run.noun}s, more --minutes or --init may help")
     say("report", run.path / REPORT)
-    say("next  ", f"tubelet predict {shlex.quote(str(run.path))} FILE")
+    say("next  ", f"tubelet {command} {shlex.quote(str(run.path))} FILE")
 
 
 def freeze_rows(summary: Results, results: dict[str, Any]) -> list[tuple[str, str]]:
