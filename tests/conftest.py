@@ -14,13 +14,13 @@ def told_to_the_disk(file: int) -> None:
 
 
 compile_anew = Environment.compile
-compiled: dict[tuple[str, object], CodeType] = {}
+compiled: dict[tuple[object, ...], CodeType] = {}
 
 
-def compile_once(environment: Environment, source: str) -> CodeType:
-    """The report's template and the card's, a tenth of a short training; their settings are always the same."""
-    key = (source, environment.autoescape)
-    compiled[key] = compiled.get(key) or compile_anew(environment, source)
+def compile_once(environment: Environment, source: str, name: str | None = None, file: str | None = None) -> CodeType:
+    """The templates of reports and cards, a tenth of a short training; their settings are always the same."""
+    key = (source, name, file, environment.autoescape)
+    compiled[key] = compiled.get(key) or compile_anew(environment, source, name, file)
     return compiled[key]
 
 

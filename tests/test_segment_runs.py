@@ -15,9 +15,10 @@ from small_sets import command
 import tubelet
 from tubelet.media.writer import write_video
 from tubelet.nn.segment_streamer import SegmentStreamer
-from tubelet.runs.run import RESULTS
+from tubelet.runs.run import CARD, PREDICTIONS, REPORT, RESULTS
 from tubelet.stream.segmenter import Segmenter, finds_segments
 from tubelet.system.signals import Stopped
+from tubelet.tasks.segments import TIOUS, mean_average_precision
 from tubelet.train import TrainConfig
 
 CPU = ("--device", "cpu", "--dtype", "float32")
@@ -207,3 +208,23 @@ def test_a_damaged_pyramid_is_told(run: Path, tmp_path: Path) -> None:
     save(file.load(), tmp_path / "worse.safetensors", about=file.about)
     with pytest.raises(ValueError, match=r"worse\.safetensors"):
         Segmenter.load(tmp_path / "worse.safetensors", device="cpu")
+
+
+def test_a_finished_run_has_its_report_card_and_table(run: Path, table: Path) -> None:
+    """All that was found is in the table, as it was measured."""
+    page, card = (run / REPORT).read_text(encoding="utf-8"), (run / CARD).read_text(encoding="utf-8")
+    assert 'href="./encoder/report.html"' in page
+    assert page.count('class="lanes"') == 3
+    assert "tubelet stream RUN FILE" in card
+    with open(run / PREDICTIONS, newline="") as rows, open(table, newline="") as labels:
+        found = [
+            (row["path"], float(row["start"]), float(row["end"]), row["label"], float(row["score"]))
+            for row in csv.DictReader(rows)
+        ]
+        truth = [
+            (row["path"], float(row["start"]), float(row["end"]), row["label"])
+            for row in csv.DictReader(labels)
+            if row["split"] == "test"
+        ]
+    results = json.loads((run / RESULTS).read_text())
+    assert mean_average_precision(truth, found, TIOUS)["mAP"] == pytest.approx(results["map"], abs=1e-3)

@@ -12,7 +12,7 @@ from tubelet.data.segments import Recording
 from tubelet.evaluate.segments import SegmentEvaluation, rows
 from tubelet.report.page import CONTENTS, find_warnings, link_file, list_card, render, weakest_first
 from tubelet.report.plots import curve_svg, lanes_svg, recall_svg, strip_uri
-from tubelet.runs.run import CARD, ENCODER, PREDICTIONS, REPORT, WINDOWS
+from tubelet.runs.run import CARD, ENCODER, PREDICTIONS, REPORT, WEAK, WINDOWS
 from tubelet.stream.segments import Segment
 from tubelet.system.files import write_whole
 from tubelet.system.text import plural
@@ -27,7 +27,9 @@ _CONTENTS = {
     ENCODER: "the training of the encoder, a run of its own",
     PREDICTIONS: "every segment that was found in the test, with its score, also those below the threshold",
     REPORT: "the results above as a page with timelines, curves and the worst mistakes",
-    WINDOWS: "the windows that the encoder learned from",
+    f"{ENCODER}-{WINDOWS}": "the windows that the encoder learned from",
+    WEAK: "the training of an encoder that said when labels without times hold, a run of its own",
+    f"{WEAK}-{WINDOWS}": "the windows that this one learned from",
 }
 
 

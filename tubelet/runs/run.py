@@ -9,8 +9,9 @@ bad_files.jsonl     the files that could not be read
 checkpoints/        until the end: step-N/ with state.safetensors and manifest.json, and pace.jsonl
 model.safetensors   the weights
 predictions.csv     the answer to every held-out file
-windows.csv         of a training that finds segments: the windows that its encoder learned from
-encoder/            of such a training: that of its encoder, a run of its own
+encoder/            of a training that finds segments: that of its encoder, a run of its own
+encoder-windows.csv the windows that the encoder learned from
+encoder-weak/       and encoder-weak-windows.csv: the same of an encoder that says when labels without times hold
 results.json        how good they are
 report.html
 README.md           the model card; written last
@@ -40,7 +41,7 @@ from tubelet.system.text import dumps
 CONFIG, SPLIT, INIT, FEATURES = "config.json", "split.csv", "init.txt", "features.json"
 METRICS, BAD_FILES, CHECKPOINTS, PACE = "metrics.jsonl", "bad_files.jsonl", "checkpoints", "pace.jsonl"
 MODEL, PREDICTIONS, RESULTS = "model.safetensors", "predictions.csv", "results.json"
-WINDOWS, ENCODER = "windows.csv", "encoder"
+WINDOWS, WEAK, ENCODER = "windows.csv", "encoder-weak", "encoder"
 REPORT, CARD = "report.html", "README.md"
 
 KEPT = 2  # checkpoints

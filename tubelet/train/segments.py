@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tubelet.data.clip_spec import ClipSpec
+from tubelet.data.clips import load_times
 from tubelet.data.dataset import UserAugmentation
 from tubelet.data.items import Item
 from tubelet.data.prefetch import processors
@@ -34,10 +37,13 @@ from tubelet.data.segments import (
 from tubelet.data.table import write_table
 from tubelet.evaluate.segments import evaluate_recordings, look_through, rows
 from tubelet.evaluate.show import show_results
+from tubelet.media.reader import MediaError
 from tubelet.nn.pyramid import Pyramid, PyramidConfig
 from tubelet.predict.predictor import Predictor
+from tubelet.predict.tables import write_segments
+from tubelet.report.segments import FinishedSegments, write_segment_card, write_segment_report
 from tubelet.runs.lock import hold
-from tubelet.runs.run import RESULTS, SPLIT, Run
+from tubelet.runs.run import ENCODER, PREDICTIONS, RESULTS, SPLIT, WEAK, WINDOWS, Run
 from tubelet.stream.segmenter import ABOUT, Segmenter
 from tubelet.system.console import bar, clock, say
 from tubelet.system.exits import exit_code
@@ -47,21 +53,23 @@ from tubelet.train.clip_size import PIXELS_A_SECOND
 from tubelet.train.clips import train_clips
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
+from tubelet.train.finish import STRIP_PX
 from tubelet.train.pace import REPORT_SECONDS
 from tubelet.train.plan import make_plan
 from tubelet.train.pyramid import STEPS, Lesson, fit_pyramid
 from tubelet.train.resume import find_run
+from tubelet.train.show import say_next
 from tubelet.train.step_cache import Steps, see_recordings
 from tubelet.train.weak import locate_labels
 from tubelet.version import __version__
 from tubelet.weights.store import save
 
-ENCODER, WEAK, WINDOWS = "encoder", "encoder-weak", "windows.csv"
 WEAK_SHARE = 0.35  # of the time budget, that an encoder gets which only says when labels without times hold
 THRESHOLD = 0.3  # of the score, where validation recordings chose no other
 THRESHOLDS = np.arange(0.05, 0.95, 0.05)  # of which they choose
 LEAST_SHARE = 0.5  # of the time budget, that the encoder gets
 FORWARD = 3  # times as fast is a clip seen as learned from
+STRIP_FRAMES = 7  # of a segment in the report
 SECONDS_A_STEP = 0.05  # of the pyramid's optimizer
 
 
@@ -114,7 +122,15 @@ def train(
 def begin(run: Run, data: Recordings, config: TrainConfig) -> None:
     """Writes config.json, or sees that a run that goes on is of the same data and not finished."""
     if not run.config_file.is_file():
-        about = {"root": str(data.root), "kind": "video", "fingerprint": fingerprint(data), "notes": list(data.notes)}
+        splits = {split: there for split in ("train", "val", "test") if (there := data.of_split(split))}
+        about = {
+            "root": str(data.root),
+            "kind": "video",
+            "fingerprint": fingerprint(data),
+            "counts": {split: Counter(label for *_, label in rows(there)) for split, there in splits.items()},
+            "recordings": {split: len(there) for split, there in splits.items()},
+            "notes": list(data.notes),
+        }
         settings = {"train": config.to_json(), "model": {}, "clip_spec": {}, "data": about}
         run.begin({"tubelet": __version__, "task": {"kind": "segments", "names": list(data.names)}, **settings})
     elif run.finished:
@@ -189,15 +205,16 @@ def finish_segments(
     segmenter = Segmenter(model, empty, spec, data.names, THRESHOLD, device=team.device)
     cache = config.cache or run.path.parent / "cached-features"
     steps, failed = see_recordings(segmenter, data.root, data.recordings, cache, show=show)
+    failed |= {health.path: health.message for health in data.unreadable}
     lessons = [make_lesson(steps[one.path], one, segmenter) for one in data.of_split("train") if one.path in steps]
+    losses = list[float]()
     with bar("segments", STEPS, show=show) as progress:
-        pyramid = fit_pyramid(
-            lessons,
-            num_classes=len(data.names),
-            seed=config.seed,
-            count=STEPS,
-            after=lambda loss: progress.advance(f"loss {loss:.3f} left {progress.left}"),
-        )
+
+        def after(loss: float) -> None:
+            losses.append(loss)
+            progress.advance(f"loss {loss:.3f} left {progress.left}")
+
+        pyramid = fit_pyramid(lessons, num_classes=len(data.names), seed=config.seed, count=STEPS, after=after)
     training = data.of_split("train")
     usual = usual_segments(rows(training), sum(one.seconds for one in training))
     segmenter = replace(segmenter, pyramid=pyramid, usual=usual)
@@ -212,9 +229,30 @@ def finish_segments(
             seen.append(look_through(predictor, segmenter, data.root, one, steps[one.path]))
             progress.advance(f"{progress.done + 1}/{progress.total} recordings")
     evaluation = evaluate_recordings(segmenter, seen, failed=failed, split=data.held_out, seed=config.seed)
-    run.write_json(RESULTS, {**evaluation.results.to_json(), "seconds_total": time.monotonic() - begun})
+    results = {**evaluation.results.to_json(), "seconds_total": time.monotonic() - begun}
+    seeing = {name: Run(encoder).config[name] for name in ("model_name", "model", "clip_spec")}
+    finished = FinishedSegments(run.path, run.config | seeing, data.names, evaluation, results, losses)
+    write_segments(evaluation.found, run.path / PREDICTIONS)
+    run.write_json(RESULTS, results)
+    write_segment_report(finished, frames=strip_frames(data.root, spec))
+    write_segment_card(finished)
     if show:
         show_results(evaluation.results, split=evaluation.split, noun="recording")
+        say_next(finished, "stream")
+
+
+def strip_frames(root: Path, spec: ClipSpec) -> Callable[[str, float, float], np.ndarray | None]:
+    """Path, start and end of a segment -> frames (T, H, W, 3) uint8 for the report; None if unreadable."""
+    spec = replace(spec, resize=STRIP_PX, crop=STRIP_PX)
+
+    def frames(path: str, start: float, end: float) -> np.ndarray | None:
+        times = start + (np.arange(STRIP_FRAMES) + 0.5) / STRIP_FRAMES * (end - start)
+        try:
+            return load_times(root / path, spec, times).permute(1, 2, 3, 0).numpy()
+        except MediaError:
+            return None
+
+    return frames
 
 
 def make_lesson(steps: Tensor, recording: Recording, segmenter: Segmenter) -> Lesson:
