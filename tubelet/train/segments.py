@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,7 @@ def begin(run: Run, data: Recordings, config: TrainConfig) -> None:
             "root": str(data.root),
             "kind": "video",
             "fingerprint": fingerprint(data),
-            "counts": {split: Counter(label for *_, label in rows(there)) for split, there in splits.items()},
+            "counts": {split: count_labels(there) for split, there in splits.items()},
             "recordings": {split: len(there) for split, there in splits.items()},
             "notes": list(data.notes),
         }
@@ -139,6 +140,11 @@ def begin(run: Run, data: Recordings, config: TrainConfig) -> None:
         raise ValueError(f"{run.path} belongs to other data, or its files have changed: choose another --out")
     items = [Item(one.path, label_cell(one), split=one.split, group=one.group) for one in data.recordings]
     write_table(run.path / SPLIT, items)
+
+
+def count_labels(recordings: Sequence[Recording]) -> Counter[str]:
+    """The number of segments of each label; one that is nowhere timed in a recording counts once there."""
+    return Counter(chain.from_iterable((*(label for *_, label in one.segments), *one.untimed) for one in recordings))
 
 
 def fingerprint(data: Recordings) -> str:
