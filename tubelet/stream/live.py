@@ -13,6 +13,7 @@ from tubelet.nn.segment_streamer import SegmentStreamer
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.codes import keep_steps, read_steps
 from tubelet.stream.config import StreamConfig
+from tubelet.stream.lanes import draw_lanes
 from tubelet.stream.outputs import Places, choose_places, open_lines, segment_object
 from tubelet.stream.segmenter import Segmenter
 from tubelet.stream.segments import Segment, moment, srt
@@ -22,7 +23,7 @@ from tubelet.system.exits import exit_code
 from tubelet.system.text import dumps, plural, text_cell, visible
 
 # In --out.
-FILES = {"csv": "segments.csv", "jsonl": "segments.jsonl", "srt": "segments.srt"}
+FILES = {"csv": "segments.csv", "jsonl": "segments.jsonl", "srt": "segments.srt", "picture": "timeline.svg"}
 OF_WINDOWS = ("window", "hop", "on", "off")  # settings that a model with segments of its own has no use for
 BLOCK_STEPS = 16  # read and seen at a time; of a pipe 1
 
@@ -174,3 +175,5 @@ class Outputs:
         ordered = sorted(found, key=lambda one: one.start_seconds)
         if "srt" in self.places:
             self.places["srt"].write_text(srt(ordered), encoding="utf-8", errors="surrogateescape")
+        if "picture" in self.places and seconds:
+            draw_lanes(self.places["picture"], ordered, names, seconds=seconds, title=title)
