@@ -185,7 +185,7 @@ def test_a_training_goes_on_where_it_stopped(table: Path, tmp_path: Path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tubelet.train.segments.fit_pyramid", stop)
+        patch.setattr("tubelet.train.segment_head.fit_pyramid", stop)
         with pytest.raises(Stopped, match=re.escape(str(tmp_path / "run"))):
             tubelet.train_fn(config, show=False)
     with monkeypatch.context() as patch:

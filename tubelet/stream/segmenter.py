@@ -69,6 +69,12 @@ class Segmenter:
             ) from error
         return cls(predictor.model, pyramid.eval(), predictor.spec, names, threshold, usual, predictor.device)
 
+    @classmethod
+    def untrained(cls, predictor: Predictor, threshold: float) -> "Segmenter":
+        """One that sees as the model does, and has not learned to find anything."""
+        pyramid = Pyramid(PyramidConfig(inputs=1, num_classes=len(predictor.task.names)))
+        return cls(predictor.model, pyramid, predictor.spec, predictor.task.names, threshold, device=predictor.device)
+
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint says of it, beside the tensors of the pyramid."""
         return {"pyramid": self.pyramid.config.to_json(), "threshold": self.threshold, "usual": dict(self.usual)}

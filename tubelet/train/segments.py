@@ -17,8 +17,6 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import load_times
@@ -36,10 +34,9 @@ from tubelet.data.segments import (
     split_recordings,
 )
 from tubelet.data.table import write_table
-from tubelet.evaluate.segments import evaluate_recordings, look_through, rows
+from tubelet.evaluate.segments import SegmentEvaluation, evaluate_recordings, look_through
 from tubelet.evaluate.show import show_results
 from tubelet.media.reader import MediaError
-from tubelet.nn.pyramid import Pyramid, PyramidConfig
 from tubelet.predict.predictor import Predictor
 from tubelet.predict.tables import write_segments
 from tubelet.report.segments import FinishedSegments, write_segment_card, write_segment_report
@@ -49,7 +46,6 @@ from tubelet.stream.segmenter import ABOUT, Segmenter
 from tubelet.system.console import bar, clock, say
 from tubelet.system.exits import exit_code
 from tubelet.system.signals import Stopped
-from tubelet.tasks.segments import point_f1, usual_segments
 from tubelet.train.clip_size import PIXELS_A_SECOND
 from tubelet.train.clips import train_clips
 from tubelet.train.config import TrainConfig
@@ -57,8 +53,9 @@ from tubelet.train.distributed import Team
 from tubelet.train.finish import STRIP_PX
 from tubelet.train.pace import REPORT_SECONDS
 from tubelet.train.plan import make_plan
-from tubelet.train.pyramid import STEPS, Lesson, fit_pyramid
+from tubelet.train.pyramid import STEPS
 from tubelet.train.resume import find_run
+from tubelet.train.segment_head import train_head
 from tubelet.train.show import say_next
 from tubelet.train.step_cache import Steps, see_recordings
 from tubelet.train.weak import locate_labels
@@ -66,8 +63,6 @@ from tubelet.version import __version__
 from tubelet.weights.store import save
 
 WEAK_SHARE = 0.35  # of the time budget, that an encoder gets which only says when labels without times hold
-THRESHOLD = 0.3  # of the score, where validation recordings chose no other
-THRESHOLDS = np.arange(0.05, 0.95, 0.05)  # of which they choose
 LEAST_SHARE = 0.5  # of the time budget, that the encoder gets
 FORWARD = 3  # times as fast is a clip seen as learned from
 STRIP_FRAMES = 7  # of a segment in the report
@@ -117,7 +112,24 @@ def train(
         encoder = train_encoder(first, data, run, team, user_augmentation, begun=begun, show=show, name=WEAK)
         data = locate_labels(Predictor.load(encoder, device=config.device), data, show=show)
     encoder = train_encoder(config, data, run, team, user_augmentation, begun=begun, show=show)
-    finish_segments(config, data, run, encoder, team, begun=begun, show=show)
+    predictor = Predictor.load(encoder, device=config.device)
+    cache = config.cache or run.path.parent / "cached-features"
+    steps, failed = see_recordings(predictor, data.root, data.recordings, cache, show=show)
+    segmenter, losses = train_head(predictor, data, steps, seed=config.seed, count=STEPS, show=show)
+    about = {"clip_spec": predictor.spec.to_json(), "task": predictor.task.to_json(), "tubelet": __version__}
+    save(predictor.model, run.path, about={**about, ABOUT: segmenter.to_json()}, beside=segmenter.tensors())
+    failed |= {health.path: health.message for health in data.unreadable}
+    evaluation = evaluate_held_out(predictor, segmenter, data, steps, failed, seed=config.seed, show=show)
+    results = {**evaluation.results.to_json(), "seconds_total": time.monotonic() - begun}
+    seeing = {name: Run(encoder).config[name] for name in ("model_name", "model", "clip_spec")}
+    finished = FinishedSegments(run.path, run.config | seeing, data.names, evaluation, results, losses)
+    write_segments(evaluation.found, run.path / PREDICTIONS)
+    run.write_json(RESULTS, results)
+    write_segment_report(finished, frames=strip_frames(data.root, predictor.spec))
+    write_segment_card(finished)
+    if show:
+        show_results(evaluation.results, split=evaluation.split, noun="recording")
+        say_next(finished, "stream")
 
 
 def begin(run: Run, data: Recordings, config: TrainConfig) -> None:
@@ -201,50 +213,24 @@ def encoder_minutes(config: TrainConfig, data: Recordings, team: Team, *, begun:
     return seconds / 60
 
 
-def finish_segments(
-    config: TrainConfig, data: Recordings, run: Run, encoder: Path, team: Team, *, begun: float, show: bool
-) -> None:
-    """The pyramid, from what the encoder sees, and how good both are."""
-    predictor = Predictor.load(encoder, device=config.device)
-    model, spec, task = predictor.model, predictor.spec, predictor.task
-    empty = Pyramid(PyramidConfig(inputs=1, num_classes=len(data.names)))
-    segmenter = Segmenter(model, empty, spec, data.names, THRESHOLD, device=team.device)
-    cache = config.cache or run.path.parent / "cached-features"
-    steps, failed = see_recordings(segmenter, data.root, data.recordings, cache, show=show)
-    failed |= {health.path: health.message for health in data.unreadable}
-    lessons = [make_lesson(steps[one.path], one, segmenter) for one in data.of_split("train") if one.path in steps]
-    losses = list[float]()
-    with bar("segments", STEPS, show=show) as progress:
-
-        def after(loss: float) -> None:
-            losses.append(loss)
-            progress.advance(f"loss {loss:.3f} left {progress.left}")
-
-        pyramid = fit_pyramid(lessons, num_classes=len(data.names), seed=config.seed, count=STEPS, after=after)
-    training = data.of_split("train")
-    usual = usual_segments(rows(training), sum(one.seconds for one in training))
-    segmenter = replace(segmenter, pyramid=pyramid, usual=usual)
-    if data.of_split("test") and (chosen := [one for one in data.of_split("val") if one.path in steps]):
-        segmenter = replace(segmenter, threshold=choose_threshold(segmenter, chosen, steps))
-    about = {"clip_spec": spec.to_json(), "task": task.to_json(), ABOUT: segmenter.to_json(), "tubelet": __version__}
-    save(model, run.path, about=about, beside=segmenter.tensors())
+def evaluate_held_out(
+    predictor: Predictor,
+    segmenter: Segmenter,
+    data: Recordings,
+    steps: Steps,
+    failed: dict[str, str],
+    *,
+    seed: int,
+    show: bool,
+) -> SegmentEvaluation:
+    """The figures on the recordings that were held out; `failed` of them could not be read."""
     measured = [one for one in data.of_split(data.held_out) if one.path in steps]
     seen = []
     with bar("windows", len(measured), show=show) as progress:
         for one in measured:
             seen.append(look_through(predictor, segmenter, data.root, one, steps[one.path]))
             progress.advance(f"{progress.done + 1}/{progress.total} recordings")
-    evaluation = evaluate_recordings(segmenter, seen, failed=failed, split=data.held_out, seed=config.seed)
-    results = {**evaluation.results.to_json(), "seconds_total": time.monotonic() - begun}
-    seeing = {name: Run(encoder).config[name] for name in ("model_name", "model", "clip_spec")}
-    finished = FinishedSegments(run.path, run.config | seeing, data.names, evaluation, results, losses)
-    write_segments(evaluation.found, run.path / PREDICTIONS)
-    run.write_json(RESULTS, results)
-    write_segment_report(finished, frames=strip_frames(data.root, spec))
-    write_segment_card(finished)
-    if show:
-        show_results(evaluation.results, split=evaluation.split, noun="recording")
-        say_next(finished, "stream")
+    return evaluate_recordings(segmenter, seen, failed=failed, split=data.held_out, seed=seed)
 
 
 def strip_frames(root: Path, spec: ClipSpec) -> Callable[[str, float, float], np.ndarray | None]:
@@ -259,22 +245,3 @@ def strip_frames(root: Path, spec: ClipSpec) -> Callable[[str, float, float], np
             return None
 
     return frames
-
-
-def make_lesson(steps: Tensor, recording: Recording, segmenter: Segmenter) -> Lesson:
-    rows = [[start, end, segmenter.names.index(label)] for start, end, label in recording.segments]
-    segments = torch.tensor(rows, dtype=torch.float32).reshape(-1, 3)
-    segments[:, :2] = segmenter.in_steps(segments[:, :2])
-    return Lesson(steps, segments)
-
-
-def choose_threshold(segmenter: Segmenter, recordings: Sequence[Recording], steps: Steps) -> float:
-    """The score from which on segments are shown: that with the best F1 on validation recordings."""
-    found = [
-        (one.path, each.start_seconds, each.end_seconds, each.label, each.probability)
-        for one in recordings
-        for each in segmenter.find(steps[one.path], seconds=one.seconds, least_score=float(THRESHOLDS[0]))
-    ]
-    truth = rows(recordings)
-    scores = [point_f1(truth, [one for one in found if one[4] >= threshold]) for threshold in THRESHOLDS]
-    return float(THRESHOLDS[int(np.argmax(scores))])

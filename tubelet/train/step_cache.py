@@ -13,6 +13,7 @@ from torch import Tensor
 from tubelet.data.segments import Recording
 from tubelet.features.store import read_features, write_features
 from tubelet.media.reader import MediaError
+from tubelet.predict.predictor import Predictor
 from tubelet.stream.segmenter import Segmenter
 from tubelet.system.console import bar, clock
 
@@ -22,9 +23,10 @@ Steps = dict[str, Tensor]  # (S, D) of each recording, by its path
 
 
 def see_recordings(
-    segmenter: Segmenter, root: Path, recordings: Sequence[Recording], folder: Path, *, show: bool
+    predictor: Predictor, root: Path, recordings: Sequence[Recording], folder: Path, *, show: bool
 ) -> tuple[Steps, dict[str, str]]:
     """The steps of recordings, from files in a folder where they are there; and why others cannot be read."""
+    segmenter = Segmenter.untrained(predictor, 1.0)
     key = segmenter.key
     folder = folder / key[:KEY_LENGTH]
     folder.mkdir(parents=True, exist_ok=True)
