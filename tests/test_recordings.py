@@ -14,7 +14,7 @@ from tubelet.data.segments import (
     Recordings,
     choose_window,
     cut_windows,
-    holds,
+    hold,
     read_segments,
     split_recordings,
 )
@@ -134,53 +134,46 @@ def make(seconds: float = 120.0, count: int = 6) -> Recordings:
     return Recordings(Path(), recordings, ("left", "right"))
 
 
-def test_windows_cover_time_and_have_the_labels_that_hold_in_them() -> None:
+def test_windows_have_the_labels_that_hold_in_them_and_none_that_hold_in_part() -> None:
     data = make()
     seconds = choose_window(data)
     items = cut_windows(data, seconds, seed=0)
     assert items == cut_windows(data, seconds, seed=0)
-    busy = {(one.path, one.start_seconds) for one in items if one.label != NONE}
+    busy = [one for one in items if one.label != NONE]
     assert 0 < len(items) - len(busy) <= len(busy)
     by_path = {one.path: one for one in data.recordings}
     for item in items:
-        recording = by_path[item.path]
         assert item.start_seconds is not None
         assert item.end_seconds is not None
-        window = (item.start_seconds, item.end_seconds)
-        assert item.end_seconds - item.start_seconds == pytest.approx(seconds)
+        assert seconds <= item.end_seconds - item.start_seconds <= 1.25 * seconds + 1e-9
+        start = round(item.start_seconds / seconds + 0.1) * seconds  # the window without its margin
         for name in data.names:
-            shared = [min(window[1], end) - max(window[0], start) for start, end in recording.named(name)]
-            if max(shared, default=0.0) > 0.51 * seconds:
+            segments = by_path[item.path].named(name)
+            shared = max((min(start + seconds, stop) - max(start, begin) for begin, stop in segments), default=0.0)
+            if shared > 0.71 * seconds:
                 assert name in item.label
-            if max(shared, default=0.0) < 0.19 * seconds:
+            if shared < 0.19 * seconds:
                 assert name not in item.label
-    for recording in data.recordings:  # each segment is learned from
-        for start, end, name in recording.segments:
-            assert any(
-                item.path == recording.path
-                and name in item.label
-                and start < item.end_seconds
-                and item.start_seconds < end
-                for item in items
-                if item.start_seconds is not None and item.end_seconds is not None
-            )
 
 
 @pytest.mark.parametrize(
-    ("segment", "expected"),
+    ("segments", "expected"),
     [
-        ((0.0, 2.0), True),
-        ((1.0, 9.0), True),
-        ((1.1, 9.0), False),
-        ((0.5, 1.0), True),
-        ((0.5, 0.8), False),
-        ((3, 4), False),
+        ([], False),
+        ([(0.0, 2.0)], True),
+        ([(0.5, 9.0)], True),
+        ([(1.0, 9.0)], None),
+        ([(1.5, 9.0)], False),
+        ([(0.5, 1.0)], True),
+        ([(0.5, 0.8)], False),
+        ([(-0.5, 0.5)], None),
+        ([(3.0, 4.0), (0.1, 3.0)], True),
     ],
 )
-def test_a_label_holds_in_half_of_a_window_or_with_half_of_its_segment(
-    segment: tuple[float, float], expected: bool
+def test_a_label_holds_in_most_of_a_window_or_with_most_of_its_segment(
+    segments: list[tuple[float, float]], expected: bool | None
 ) -> None:
-    assert holds((0.0, 2.0), segment) is expected
+    assert hold(0.0, 2.0, segments) is expected
 
 
 def test_the_plan_points_to_segments_where_rows_are_short_parts_of_long_files(folder: Path, tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ from tubelet.tasks.multilabel import NONE
 
 LAYOUT = "expected a table (.csv) whose rows are path,start,end,label, several for each file"
 BEYOND_SECONDS = 0.5  # that a segment may end after its file does: tables round, containers too
-HOLDS_SHARE = 0.5  # of a window that a segment covers, or of a segment that a window covers, from which on it holds
-LEAST_SHARE = 0.2  # of a window, below which a segment is too short to be seen in it
-
+HOLDS_SHARE = 0.7  # of a window that a segment covers, or of a segment that a window covers, from which on it holds
+SHORTEST_SHARE = 0.2  # of a window: what is shorter cannot be seen in it
+MARGIN_SHARE = 0.125  # of a window, on each side
 WINDOW_SECONDS = 0.8, 3.2  # at least and at most
 USUAL_SECONDS = 1.6  # where no segment has times
 
@@ -224,20 +224,24 @@ def choose_window(data: Recordings) -> float:
 
 
 def cut_windows(data: Recordings, window_seconds: float, *, seed: int) -> list[Item]:
-    """Windows of recordings, one after the other, each with the labels that hold in it.
+    """Windows of recordings, one after the other, each with the labels that hold in it, and an eighth more on each side
+    from which training draws a clip at random.
 
-    A label holds where its segment covers half of the window, or the window half of its segment, and, where nobody says
-    when, everywhere. Of the windows in
-    which nothing happens no more are kept, drawn by the seed, than there are others, in each split.
+    A label holds where its segment covers most of the window, or the window most of its segment, and, where nobody says
+    when, everywhere. Windows at a border, in which one holds in part, are left out. Of those in which nothing happens
+    no more are kept, drawn by the seed, than there are others, in each split.
     """
     items = []
     for one in data.recordings:
         for number in range(max(1, int(one.seconds / window_seconds))):
             start = number * window_seconds
-            end = min(start + window_seconds, one.seconds)
-            held = sorted({label for *span, label in one.segments if holds((start, end), (span[0], span[1]))})
-            held = held or sorted(one.untimed)
-            items.append(Item(one.path, ";".join(held) or NONE, start, end, one.split, one.group))
+            held = [hold(start, start + window_seconds, one.named(name)) for name in data.names]
+            if None in held:
+                continue
+            names = [name for name, holds in zip(data.names, held, strict=True) if holds] or sorted(one.untimed)
+            margin = MARGIN_SHARE * window_seconds
+            bounds = max(0.0, start - margin), min(start + window_seconds + margin, one.seconds)
+            items.append(Item(one.path, ";".join(names) or NONE, *bounds, one.split, one.group))
     kept = []
     for split in ("train", "val", "test"):
         busy = [item for item in items if item.split == split and item.label != NONE]
@@ -247,11 +251,15 @@ def cut_windows(data: Recordings, window_seconds: float, *, seed: int) -> list[I
     return sorted(kept, key=lambda item: (item.path, item.start_seconds or 0.0))
 
 
-def holds(window: tuple[float, float], segment: tuple[float, float]) -> bool:
-    """Whether a label is to be told from a window, by start and end in seconds of both."""
-    length, own = window[1] - window[0], segment[1] - segment[0]
-    shared = min(window[1], segment[1]) - max(window[0], segment[0])
-    return shared >= HOLDS_SHARE * min(length, own) and shared >= LEAST_SHARE * length
+def hold(start: float, end: float, segments: Sequence[tuple[float, float]]) -> bool | None:
+    """Whether a label holds in [start, end), by its segments, in seconds; None where it does in part."""
+    shares = [0.0]
+    for begin, stop in segments:
+        shared = min(end, stop) - max(start, begin)
+        if shared >= SHORTEST_SHARE * (end - start):
+            shares.append(shared / min(end - start, stop - begin))
+    most = max(shares)
+    return True if most >= HOLDS_SHARE else None if most > 1 - HOLDS_SHARE else False
 
 
 def say_counts(data: Recordings) -> str:

@@ -50,7 +50,7 @@ def choose_spec(
         return sound_spec(config, source, train, seconds, side=side), []
     shapes = [(data.healths[item.path].width, data.healths[item.path].height) for item in train]
     aspect = float(np.median([width / height for width, height in shapes]))
-    frames = 1 if source.kind == "image" else config.frames or multiple_near(8 if config.init else 16, length)
+    frames = 1 if source.kind == "image" else config.frames or multiple_near(usual_frames(config), length)
     on_gpu, on_others = (224, 112) if config.init else (112, SMALLEST_PX)  # px that are trained on within minutes
     short = multiple_near(on_gpu if device.type == "cuda" else on_others, side)
     native = float(np.median([min(shape) for shape in shapes]))
@@ -76,6 +76,11 @@ def choose_spec(
         std=start.std if start else (0.25, 0.25, 0.25),
     )
     return spec, notes
+
+
+def usual_frames(config: TrainConfig) -> int:
+    """Frames of a clip, where no other number is asked for, but for whole tubelets."""
+    return 8 if config.init else 16
 
 
 def like(spec: ClipSpec, config: TrainConfig) -> ClipSpec:

@@ -46,11 +46,12 @@ from tubelet.stream.segmenter import ABOUT, Segmenter
 from tubelet.system.console import bar, clock, say
 from tubelet.system.exits import exit_code
 from tubelet.system.signals import Stopped
-from tubelet.train.clip_size import PIXELS_A_SECOND
+from tubelet.train.clip_size import PIXELS_A_SECOND, usual_frames
 from tubelet.train.clips import train_clips
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.finish import STRIP_PX
+from tubelet.train.init import find_start
 from tubelet.train.pace import REPORT_SECONDS
 from tubelet.train.plan import make_plan
 from tubelet.train.pyramid import STEPS
@@ -177,15 +178,14 @@ def train_encoder(
     name: str = ENCODER,
 ) -> Path:
     """An ordinary training on windows: which labels hold in each. Returns its run directory."""
-    seconds = choose_window(data)
-    if config.frames and config.seconds_between_frames:
-        seconds = config.frames * config.seconds_between_frames
+    seconds = window_seconds(config, data)
     windows = cut_windows(data, seconds, seed=config.seed)
     absolute = [replace(item, path=str(data.root / item.path)) for item in windows]
     table = run.path / f"{name}-{WINDOWS}"
     write_table(table, absolute)
     out = run.path / name
-    learning = replace(config, data=table, task="multilabel", labels=("label",), out=out)
+    frames = config.frames or usual_frames(config)
+    learning = replace(config, data=table, task="multilabel", out=out, seconds_between_frames=seconds / frames)
     if show:
         say("segments", say_counts(data))
         say("windows", f"{len(windows)} of {seconds:.3g} s, for the encoder, in {table}")
@@ -194,6 +194,15 @@ def train_encoder(
     if config.epochs is None:
         learning = replace(learning, minutes=encoder_minutes(learning, data, team, begun=begun, show=show))
     return train_clips(learning, user_augmentation=user_augmentation, show=show)
+
+
+def window_seconds(config: TrainConfig, data: Recordings) -> float:
+    """As asked for; as long as the clips of the model to start from; or as long as the shorter segments."""
+    start = find_start(config, "video")
+    frames = config.frames or usual_frames(config)
+    if config.seconds_between_frames:
+        return frames * config.seconds_between_frames
+    return start.spec.span_seconds if start and start.spec else choose_window(data)
 
 
 def encoder_minutes(config: TrainConfig, data: Recordings, team: Team, *, begun: float, show: bool) -> float:
