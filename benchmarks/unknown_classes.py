@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from tubelet.data.table import Item
-from tubelet.demo import CLASSES, LABEL_SWAPS, render_demo
+from tubelet.demo import LABEL_SWAPS
 from tubelet.features.distance import fit_distance, measure_telling
 from tubelet.predict.answer import Answer
 from tubelet.predict.predictor import Predictor
+from tubelet.synthetic.camera_motions import CLASSES, render_demo
 from tubelet.tasks import Classification
 from tubelet.tasks.calibration import Calibrated, measure_calibration
 from tubelet.train import TrainConfig, train_fn

@@ -12,6 +12,7 @@ DISTANCE = "distance."  # begins the names of its tensors
 KEPT = 0.95  # share of held-out clips that are no further away than the limit
 MOST_NUMBERS = 250_000  # of the axes: a megabyte
 FLOOR = 1e-3  # of the mean variance, added to each
+SLACK = 1e-3  # of the limit, so that rounding does not put the clip that chose it beyond it
 LEAST = 1e-12  # of a variance and of the limit, for features that are the same for all clips
 
 
@@ -85,7 +86,7 @@ def fit_distance(train: np.ndarray, held_out: np.ndarray) -> Distance:
     found = Distance(mean, axes[:rows], np.append(every[:rows], rest) + floor, limit=LEAST)
     distances = np.sort(found.measure(held_out))
     rank = min(len(distances), math.ceil((len(distances) + 1) * KEPT))
-    return replace(found, limit=max(LEAST, float(distances[rank - 1])))
+    return replace(found, limit=max(LEAST, (1 + SLACK) * float(distances[rank - 1])))
 
 
 def measure_telling(known: np.ndarray, unknown: np.ndarray, limit: float) -> dict[str, float]:

@@ -18,6 +18,7 @@ COVERAGE = 0.9  # of the sets
 FEWEST_CLIPS, FEWEST_GROUPS = 30, 5  # that are enough to fit on
 FOLDS = 5  # of groups, each measured by a fit on the others
 EXTREME = 20.0  # a temperature lies between this and its inverse
+SLACK = 1e-4  # of the least probability, so that rounding does not put out the one that chose it
 BINS = 15  # of confidences
 
 
@@ -89,7 +90,7 @@ def fit_calibration(answers: np.ndarray, labels: np.ndarray, groups: Sequence[st
     found = Calibration(fit_temperature(answers, labels), 0.0, len(labels), len(set(groups)))
     right = found.temper(answers)[np.arange(len(labels)), labels]
     rank = math.ceil((len(labels) + 1) * COVERAGE)
-    least = float(np.sort(right)[-rank]) if rank <= len(labels) else 0.0
+    least = (1 - SLACK) * float(np.sort(right)[-rank]) if rank <= len(labels) else 0.0
     return Calibration(found.temperature, least, found.clips, found.groups)
 
 
