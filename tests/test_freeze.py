@@ -486,7 +486,7 @@ def test_a_run_does_not_go_on_from_other_weights(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tubelet.train.finish.answer", interrupt)
+        patch.setattr("tubelet.train.settle.answer", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(videos, tmp_path / "run", init=str(mine))
     weights = load_file(mine)

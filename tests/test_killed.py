@@ -153,7 +153,7 @@ def test_a_signal_that_torchrun_passes_on_is_no_second_one(data: Path, tmp_path:
     assert [p.name for p in Run(tmp_path / "run").checkpoints()] == ["step-00000003"]
 
 
-@pytest.mark.parametrize("where", ["tubelet.train.clips.make_clips", "tubelet.train.finish.answer"])
+@pytest.mark.parametrize("where", ["tubelet.train.clips.make_clips", "tubelet.train.settle.answer"])
 def test_a_signal_where_no_step_is_done_ends_the_command_too(
     data: Path, straight: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

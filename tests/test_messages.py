@@ -525,8 +525,8 @@ def test_the_table_of_predict_is_safe(tmp_path: Path) -> None:
     ]
     write_table(answers, Classification(("@b",)), tmp_path / "t.csv")
     assert rows_of(tmp_path / "t.csv")[1:] == [
-        ["./=a.mp4", "'@b", "1.000000", "ok", "ok", "", "", "1.000000"],
-        ["./-c.mp4", "", "", "'-c.mp4: x.", "empty", "", "", ""],
+        ["./=a.mp4", "'@b", "1.000000", "ok", "ok", "", "", "", "", "", "1.000000"],
+        ["./-c.mp4", "", "", "'-c.mp4: x.", "empty", "", "", "", "", "", ""],
     ]
 
 

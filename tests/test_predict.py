@@ -20,7 +20,7 @@ from test_workers import TOLD, pids
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import Views, load_views, views
 from tubelet.data.items import Item
-from tubelet.evaluate.clips import evaluate, measure_answers, trained_on
+from tubelet.evaluate.clips import evaluate, measure_answers, read_used
 from tubelet.media.reader import MediaError
 from tubelet.media.workers import Workers
 from tubelet.media.writer import write_video
@@ -422,7 +422,7 @@ def test_a_run_is_not_tested_on_what_it_was_trained_on(tmp_path: Path, capsys: p
     data = write_videos(tmp_path / "data", 4)
     run = train_fn(tiny_config(data, tmp_path / "run", epochs=1), show=False)
     own = json.loads((run / "results.json").read_text())
-    assert len(trained_on(run)) == len(trained_on(run / "model.safetensors")) == 6
+    assert len(read_used(run)["train"]) == len(read_used(run / "model.safetensors")["train"]) == 6
     for start in (run, run / "model.safetensors"):
         evaluation = evaluate(Predictor.load(start, device="cpu"), data, views=own["views"], show=True)
         found = evaluation.to_json()
@@ -438,9 +438,9 @@ def test_a_run_is_not_tested_on_what_it_was_trained_on(tmp_path: Path, capsys: p
     with pytest.raises(ValueError, match=naming(data, "trained")):
         evaluate(Predictor.load(run, device="cpu"), data, show=False)
     shutil.copy(run / "model.safetensors", tmp_path / "alone.safetensors")
-    assert trained_on(tmp_path / "alone.safetensors") == set()
+    assert read_used(tmp_path / "alone.safetensors") == {}
     shutil.rmtree(data)
-    assert len(trained_on(run)) == 6
+    assert len(read_used(run)["train"]) == 6
 
 
 def test_evaluation_needs_classes_that_the_model_knows(predictor: Predictor, tmp_path: Path) -> None:

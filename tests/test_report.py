@@ -13,6 +13,7 @@ from urllib.parse import urljoin
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from naming import naming
 from PIL import Image
@@ -23,7 +24,7 @@ from tubelet.data.table import Item
 from tubelet.evaluate.clips import measure_answers
 from tubelet.predict.answer import Answer
 from tubelet.report.page import Finished, write_card, write_report
-from tubelet.report.plots import curve_svg, sound_uri, strip_uri
+from tubelet.report.plots import curve_svg, reliability_svg, sound_uri, strip_uri
 from tubelet.tasks import Classification, MultiLabel, Regression, Task
 
 DIRECTIONS = ["left", "right", "up", "down"]
@@ -76,7 +77,14 @@ def finish(
     metrics = [{"kind": "train", "step": s, "epoch": s / 10, "loss": 9 / s, score: 1 - 1 / s} for s in range(1, 300)]
     metrics += [{"kind": "val", "step": 10 * e, "epoch": e, "loss": 1 / e, score: 0.5 + e / 100} for e in range(1, 30)]
     kept = {"which": "last", "step": 299, "epoch": 29.9, score: None}
-    results = {**evaluation.to_json(), "kept": kept, "single_frame": None, "frozen": None, "clips_per_second": 7.5}
+    results = {
+        **evaluation.to_json(),
+        "kept": kept,
+        "single_frame": None,
+        "frozen": None,
+        "settled": None,
+        "clips_per_second": 7.5,
+    }
     return Finished(path, config, metrics, task, evaluation, results)
 
 
@@ -410,6 +418,50 @@ def test_data_plan_and_settings_are_shown(tmp_path: Path) -> None:
     assert "time  about 12 minutes\nsplit 4:1" in page.section("settings")
     assert '<th scope="row">lr</th><td>0.0005</td>' in page.section("settings")
     assert '<th scope="row">augment</th><td>yes</td>' in page.section("settings")
+
+
+def calibrated_run(path: Path, **settled: object) -> Finished:
+    labels, probabilities = random_answers(4, 60, seed=0)
+    groups = [str(i) for i in range(60)]
+    task = Classification(tuple(DIRECTIONS)).settle(torch.from_numpy(labels), probabilities, groups)
+    items = [Item(f"clips/{i}.mp4", DIRECTIONS[label]) for i, label in enumerate(labels)]
+    values = task.calibrate(probabilities)
+    given = [Answer(item, row) for item, row in zip(items, values, strict=True)]
+    run = finish(path, task, given, counts={"train": {"left": 4}, "val": {"left": 60}})
+    about = {"split": "val", "clips": 61, "groups": 59, "shortage": "", "measured": True, "distance": True}
+    return replace(run, results=run.results | {"settled": about | settled})
+
+
+def test_what_a_probability_is_worth_is_said_and_drawn(tmp_path: Path) -> None:
+    run = calibrated_run(tmp_path / "run")
+    found = run.summary.calibration
+    assert found
+    text, card = plain(report(run).section("calibration")), write_card(run).read_text()
+    for said in (text, card):
+        for value in ("61 clips of 59 groups", "other groups", f"{100 * found['coverage']:.1f}", "--unknown"):
+            assert value in said.replace("\\", "")
+    figure = re.search(r"<svg.*?</svg>", report(run).section("calibration"), re.DOTALL)[0]
+    assert figure == reliability_svg(found["bins_before"], found["bins"]).strip()
+    assert "#" not in re.sub(r"(url\(|href=\")#", "", figure), "all colours are the page's"
+    plainer = report(calibrated_run(tmp_path / "other", measured=False, distance=False)).section("calibration")
+    assert "other groups" not in plainer
+    assert "--unknown" not in plainer
+
+
+def test_probabilities_that_are_not_calibrated_are_called_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert "own estimate." in plain(report(run).section("calibration"))
+    about = {
+        "split": "val",
+        "clips": 7,
+        "groups": 7,
+        "shortage": "7 held-out clips",
+        "measured": True,
+        "distance": False,
+    }
+    run = replace(run, results=run.results | {"settled": about})
+    for said in (plain(report(run).section("calibration")), write_card(run).read_text()):
+        assert "7 held-out clips" in said.replace("\\", "")
 
 
 def test_settings_that_are_not_set_are_not_listed(tmp_path: Path) -> None:

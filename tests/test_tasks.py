@@ -55,7 +55,8 @@ def example(kind: str) -> tuple[Task, list[str]]:
     task = TASKS[kind].from_cells(cells, given.columns)
     task = task.learn_from(task.targets(cells))
     logits = torch.randn(len(cells), outputs(task), generator=torch.Generator().manual_seed(0))
-    return task.settle(task.targets(cells), task.answer(logits)), cells
+    groups = [str(i // 2) for i in range(len(cells))]
+    return task.settle(task.targets(cells), task.answer(logits), groups), cells
 
 
 def outputs(task: Task) -> int:
@@ -203,7 +204,8 @@ def test_a_task_travels_and_damaged_ones_are_refused(kind: str) -> None:
         with pytest.raises(ValueError, match="names" if key == "names" else "task"):
             task_from_json({name: value for name, value in values.items() if name != key})
     assert TASKS[kind].from_json(values) == task
-    assert {one.name for one in fields(task)} | {"kind"} == set(values)  # type: ignore[arg-type]
+    # what held-out clips made of it is left out where there were too few; see test_calibration.py
+    assert {one.name for one in fields(task)} - {"calibration"} | {"kind"} == set(values)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("values", [None, [], "classification", {}, {"kind": "segments", "names": []}, {"kind": ["x"]}])
@@ -423,7 +425,7 @@ def test_a_threshold_has_the_best_f1_that_any_has(seed: int) -> None:
 def test_few_examples_choose_no_threshold() -> None:
     task = MultiLabel(("a", "b"))
     targets = torch.tensor([[1.0, float(i < LEAST_EXAMPLES - 1)] for i in range(9)] + [[NAN, NAN]] * 5)
-    settled = task.settle(targets, np.full((14, 2), 0.25, np.float32))
+    settled = task.settle(targets, np.full((14, 2), 0.25, np.float32), [""] * 14)
     assert settled.thresholds == (0.125, THRESHOLD)
     assert task.thresholds == ()
     assert [settled.word(np.array(row, np.float32)) for row in ([0.2, 0.4], [0.1, 0.6], [0.1, 0.1], [1, 1])] == [

@@ -479,9 +479,9 @@ def test_a_training_stopped_in_its_evaluation_need_not_learn_again(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for name in ("answer", "write_card"):
+    for name in ("settle.answer", "finish.write_card"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"tubelet.train.finish.{name}", interrupt)
+            patch.setattr(f"tubelet.train.{name}", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 train(videos, stopped)
         assert not Run(stopped).finished

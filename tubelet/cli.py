@@ -207,7 +207,8 @@ def evaluate_recordings(command: Eval) -> int:
     from tubelet.evaluate.segments import evaluate_segments
     from tubelet.stream.segmenter import Segmenter
 
-    if asked := [name for name in ("views", "labels", "csv") if getattr(command, name) != getattr(Eval, name)]:
+    others = ("views", "labels", "unknown", "csv")
+    if asked := [name for name in others if getattr(command, name) != getattr(Eval, name)]:
         raise ValueError(f"{command.run} finds segments: leave {' and '.join(f'--{name}' for name in asked)} out")
     predictor = load_predictor(command)
     segmenter = Segmenter.read(command.run, predictor)
@@ -238,8 +239,9 @@ def predict(command: Predict) -> int:
 
     check_table(command.csv)
     files = find_files(command.files)
-    settings = fields_but(command, "run", "files", "device", "dtype")
+    settings = fields_but(command, "run", "files", "device", "dtype", "abstain")
     predictor = load_predictor(command)
+    predictor.distance = predictor.distance if command.abstain else None
     note_segments(command.run, "these are the labels of whole files")
     predictions = show_predictions(predictor, files, **settings)
     return SOME_FAILED if any(p.label is None for p in predictions) else 0

@@ -104,6 +104,8 @@ class Eval:
     """Only this split; test, else val, else all if left out."""
     labels: tuple[str, ...] | None = None
     """Columns of the table that hold what is right; label, or the names of numbers, if left out."""
+    unknown: bool = False
+    """Clips of classes that the model does not know are no mistake: say how well it tells that they are none of its."""
     csv: Path | None = None
     """Write the answer for every file to this CSV file."""
     device: str = "auto"
@@ -128,6 +130,8 @@ class Predict:
     """Temporal x spatial views of each clip, such as 4x3; auto: as many in time as show all of it."""
     top: int = 3
     """How many classes to show for each file."""
+    abstain: bool = True
+    """Say "none of these" of a file that is like none of the training clips."""
     json: bool = False
     """Print one JSON object a line instead of a table."""
     csv: Path | None = None

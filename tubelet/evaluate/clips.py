@@ -14,14 +14,17 @@ from tubelet.data.items import Item, Source, find_items
 from tubelet.data.splits import with_groups
 from tubelet.data.table import LABELS
 from tubelet.evaluate.show import show_results
+from tubelet.features.distance import Distance, measure_telling
 from tubelet.predict.answer import Answer
 from tubelet.predict.predictor import Predictor
 from tubelet.predict.show import describe_seen
 from tubelet.predict.tables import write_labelled
 from tubelet.runs.run import CONFIG, SPLIT, Run
 from tubelet.system.console import bar, console, say
-from tubelet.system.text import plural, visible
+from tubelet.system.text import percent, plural, visible
 from tubelet.tasks import Results, Task
+
+Clip = tuple[str, float | None, float | None]  # file, start and end in seconds
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Evaluation:
     views: str
     answers: list[Answer]
     results: Results
+    unknown: dict[str, Any] | None = None  # of classes that the model does not know, how well they are told
 
     @property
     def read(self) -> list[Answer]:
@@ -48,7 +52,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         seconds = dict(zip(("seconds", "seconds_seen"), self.seconds()))
-        return {"split": self.split, "views": self.views, **self.results.to_json(), **seconds}
+        unknown = {"unknown": self.unknown} if self.unknown else {}
+        return {"split": self.split, "views": self.views, **self.results.to_json(), **seconds, **unknown}
 
 
 def evaluate(
@@ -58,6 +63,7 @@ def evaluate(
     views: str = "auto",
     split: str | None = None,
     labels: Sequence[str] | None = None,
+    unknown: bool = False,
     csv_file: Path | None = None,
     workers: int = 2,
     show: bool = True,
@@ -66,6 +72,8 @@ def evaluate(
     else all, without the clips that the run was trained on.
 
     labels: the columns of a table that hold what is right; left out, "label", or the names of numbers.
+    unknown: clips of classes that the model does not know are no error: how well they are told is measured, all other
+    figures are of the rest.
 
     Raises:
         ValueError: labels that the model does not know, or no clips to evaluate.
@@ -73,10 +81,8 @@ def evaluate(
     task = predictor.task
     labels = labels or (LABELS if task.gives_probabilities else task.names)
     source = find_items(Path(data), task=type(task), labels=labels, minimum_classes=1, minimum_clips=1)
-    if strangers := sorted(set(source.classes) - set(task.names)):
-        raise ValueError(
-            f"{data} has classes the model does not know: {', '.join(strangers)}; it knows {', '.join(task.names)}"
-        )
+    strangers = sorted(set(source.classes) - set(task.names))
+    check_classes(predictor, data, strangers, unknown=unknown)
     source = replace(source, items=tuple(with_groups(source)[0]))
     split, items = choose_items(predictor.run, source, split)
     if show and (left_out := sum(split in (None, item.split) for item in source.items) - len(items)):
@@ -87,20 +93,62 @@ def evaluate(
             progress.advance(f"{progress.done + 1}/{progress.total} files")
 
         answers = predictor.answer_items(items, root=source.root, views=views, workers=workers, after=count)
-    evaluation = measure_answers(answers, task, split=split, views=views)
+    foreign = [one for one in answers if one.item.label in strangers]
+    own = [one for one in answers if one.item.label not in strangers]
+    if not own:
+        raise ValueError(f"{data}: no clips of classes that the model knows: it knows {', '.join(task.names)}")
+    used = read_used(predictor.run) if predictor.run else {}
+    settling = used.get("val") or used.get("test", set())
+    settled_by = any(locate_clip(source.root, one.item) in settling for one in own)
+    evaluation = measure_answers(own, task, split=split, views=views, settled_by=settled_by)
+    if show and settled_by and evaluation.results.calibration:
+        say("note", "these clips settled the calibration: its figures are of fits on other groups of them")
+    if predictor.distance and foreign:
+        evaluation = replace(evaluation, answers=answers, unknown=measure_unknown(predictor.distance, own, foreign))
     if csv_file:
-        write_labelled(answers, task, csv_file)
+        write_labelled(answers, task, csv_file, distance=predictor.distance)
     if show:
         print_evaluation(evaluation)
     return evaluation
 
 
-def measure_answers(answers: list[Answer], task: Task, *, split: str | None, views: str) -> Evaluation:
-    """The figures of answers for labelled clips. Raises ValueError: no file could be read."""
+def check_classes(
+    predictor: Predictor, data: str | os.PathLike[str], strangers: Sequence[str], *, unknown: bool
+) -> None:
+    """Raises ValueError for classes that the model does not know, unless they are to be told, and can be."""
+    if strangers and not unknown:
+        hint = ". --unknown measures how well they are told" if predictor.distance else ""
+        classes = f"{', '.join(strangers)}; it knows {', '.join(predictor.task.names)}"
+        raise ValueError(f"{data} has classes the model does not know: {classes}{hint}")
+    if unknown and not (predictor.distance and strangers):
+        has = f"{data} has none" if predictor.distance else f"{predictor.run} tells none"
+        raise ValueError(f"--unknown measures how well unknown classes are told, and {has}: leave it out")
+
+
+def measure_answers(
+    answers: list[Answer], task: Task, *, split: str | None, views: str, settled_by: bool = False
+) -> Evaluation:
+    """The figures of answers for labelled clips, which may be those that settled the task.
+
+    Raises ValueError: no file could be read.
+    """
     read, targets, values = stack_read(answers, task)
-    groups = [one.item.group or one.item.path for one in read]
-    results = task.measure(targets, values, groups=groups, failed=len(answers) - len(read))
+    failed = len(answers) - len(read)
+    results = task.measure(targets, values, groups=list_groups(read), failed=failed, settled_by=settled_by)
     return Evaluation(split, views, answers, results)
+
+
+def measure_unknown(distance: Distance, own: list[Answer], foreign: list[Answer]) -> dict[str, Any]:
+    """The figures of telling clips of unknown classes from those of known ones. Raises ValueError: none can be read."""
+    near, far = ([one.features for one in some if one.features is not None] for some in (own, foreign))
+    if not far:
+        raise ValueError(f"none of {len(foreign)} files of unknown classes could be read: {foreign[0].status}")
+    known, unknown = (distance.measure(np.stack(some)) for some in (near, far))
+    return {"clips": len(far), **measure_telling(known, unknown, distance.limit)}
+
+
+def list_groups(answers: list[Answer]) -> list[str]:
+    return [one.item.group or one.item.path for one in answers]
 
 
 def stack_read(answers: list[Answer], task: Task) -> tuple[list[Answer], Tensor, np.ndarray]:
@@ -126,25 +174,22 @@ def choose_items(run: Path | None, source: Source, split: str | None) -> tuple[s
         has = ", ".join(sorted(splits - {""})) or "no splits"
         raise ValueError(f"{source.root} has no split {chosen!r} but {has}")
     if split is None:
-        known = trained_on(run) if run else set()
+        known = read_used(run).get("train", set()) if run else set()
         items = [item for item in items if locate_clip(source.root, item) not in known]
         if not items:
             raise ValueError(f"{source.root}: the run was trained on every one of these clips: give it others")
     return chosen, items
 
 
-Clip = tuple[str, float | None, float | None]  # file, start and end in seconds
-
-
 def locate_clip(root: Path, item: Item) -> Clip:
     return os.path.realpath(root / item.path), item.start_seconds, item.end_seconds
 
 
-def trained_on(run: Path) -> set[Clip]:
-    """The clips that the model of a run was trained on, where they still are; none where that is not known."""
+def read_used(run: Path) -> dict[str, set[Clip]]:
+    """The clips that a run used, by split, where they still are; none where that is not known."""
     folder = run if run.is_dir() else run.parent
     if not ((folder / SPLIT).is_file() and (folder / CONFIG).is_file()):
-        return set()
+        return {}
     data = Run(folder).config["data"]
     if not (isinstance(data, dict) and isinstance(data.get("root"), str)):
         raise ValueError(f"{folder / 'config.json'}: damaged (it does not say where the data are): restore it")
@@ -155,8 +200,12 @@ def trained_on(run: Path) -> set[Clip]:
 
     try:
         with open(folder / SPLIT, newline="", encoding="utf-8", errors="surrogateescape") as table:
-            rows = [row for row in csv.DictReader(table) if row["split"] == "train"]
-        return {locate_clip(root, Item(r["path"], r["label"], seconds(r["start"]), seconds(r["end"]))) for r in rows}
+            rows = list(csv.DictReader(table))
+        used: dict[str, set[Clip]] = {row["split"]: set() for row in rows}
+        for row in rows:
+            item = Item(row["path"], row["label"], seconds(row["start"]), seconds(row["end"]))
+            used[row["split"]].add(locate_clip(root, item))
+        return used
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(
             f"{folder / 'split.csv'}: damaged ({error}): restore it, or it is not known what was trained on"
@@ -165,14 +214,19 @@ def trained_on(run: Path) -> set[Clip]:
 
 def print_evaluation(evaluation: Evaluation) -> None:
     seen = describe_seen(*evaluation.seconds()[::-1])
-    show_results(
-        evaluation.results,
-        split=evaluation.split,
-        noun="clip",
-        more=[("looked at", f"{seen} (--views {evaluation.views})")] if seen else [],
-    )
+    more = [("unknown classes", describe_unknown(evaluation.unknown))] if evaluation.unknown else []
+    more += [("looked at", f"{seen} (--views {evaluation.views})")] if seen else []
+    show_results(evaluation.results, split=evaluation.split, noun="clip", more=more)
     for one in evaluation.answers:
         if one.values is None:
             console.print(visible(one.status), style="red", soft_wrap=True)
         elif one.note:
             console.print(visible(f"{one.path}: {one.note}"), style="yellow", soft_wrap=True)
+
+
+def describe_unknown(unknown: dict[str, Any]) -> str:
+    told, kept, alarms = (percent(unknown[name]) for name in ("told", "kept", "false_alarms"))
+    return (
+        f"{told} of {plural(unknown['clips'], 'clip')} told, {kept} of the known kept; AUROC {unknown['auroc']:.3f}; "
+        f"where 95 % of the known are kept, {alarms} are taken for known"
+    )

@@ -87,6 +87,8 @@ def export(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
         made, report = write(predictor, Path(place), format, int8=int8, full_range=full_range, given=given)
         report |= {"load": load}
+        if predictor.distance:
+            report["notes"].append('an exported model never says "none of these": it gives no features')
         about = describe(predictor, format, int8=int8, full_range=full_range)
         about |= {"run": os.path.realpath(run), "report": report}
         (made / ABOUT).write_text(json.dumps(about, indent=1))
@@ -251,6 +253,7 @@ def describe(predictor: Predictor, form: str, *, int8: bool, full_range: bool) -
         "format": form,
         "int8": int8,
         "full_range": full_range,
+        "left_out": ["distance"] if predictor.distance else [],  # it takes features, the file gives logits alone
         "input": {
             "name": "clip",
             "dtype": "float32" if spec.kind == "sound" else "uint8",

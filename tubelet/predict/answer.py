@@ -15,8 +15,10 @@ from tubelet.data.clip_spec import ClipSpec, Kind
 from tubelet.data.clips import Views, load_views
 from tubelet.data.items import Item
 from tubelet.data.prefetch import prefetch
+from tubelet.features.distance import Distance
 from tubelet.media.reader import MediaError, index
 from tubelet.media.sampling import MOST_VIEWS
+from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.tasks import Task
 
 CLIPS = 16  # that the model answers at once, of one file or of several
@@ -28,7 +30,7 @@ class Answer:
 
     code: "ok" or that of the MediaError. note: what is wrong with the file, without its name; of a file that ends
     early but could be read, that it does. seconds, seconds_seen: how long the item is and how much of that was looked
-    at, None where it could not be read; 0 for an image.
+    at, None where it could not be read; 0 for an image. features: (D,), the mean over its views, where asked for.
     """
 
     item: Item
@@ -38,6 +40,7 @@ class Answer:
     note: str = ""
     seconds: float | None = None
     seconds_seen: float | None = None
+    features: np.ndarray | None = None
 
     @property
     def path(self) -> str:
@@ -47,6 +50,10 @@ class Answer:
 @dataclass(frozen=True)
 class Prediction:
     """The answer for one file: the label, its probability, and those of all classes, the likeliest first.
+
+    likely: the classes, the likeliest first, one of which is right nine times in ten. distance: how far the features
+    are from those of the training clips, 1 where they are too far; known: whether they are not. Empty and None where
+    the checkpoint has nothing to tell them by.
 
     status to seconds_seen: as in `Answer`; the others are None and empty where the file could not be read. Of several
     classes that hold at once `label` is "a;b", and of numbers "1.5;2", with `values` by name in the place of
@@ -63,9 +70,12 @@ class Prediction:
     seconds: float | None = None
     seconds_seen: float | None = None
     values: dict[str, float] = field(default_factory=dict)
+    likely: list[str] = field(default_factory=list)
+    distance: float | None = None
+    known: bool | None = None
 
 
-def predict_item(answer: Answer, task: Task) -> Prediction:
+def predict_item(answer: Answer, task: Task, distance: Distance | None = None) -> Prediction:
     """An answer in words."""
     values, rest = answer.values, (answer.status, answer.code, answer.note, answer.seconds, answer.seconds_seen)
     if values is None:
@@ -74,7 +84,11 @@ def predict_item(answer: Answer, task: Task) -> Prediction:
     if not task.gives_probabilities:
         return Prediction(answer.path, word, probability, {}, *rest, values=dict(zip(task.names, values.tolist())))
     likeliest = {task.names[i]: float(values[i]) for i in (-values).argsort(kind="stable")}
-    return Prediction(answer.path, word, probability, likeliest, *rest)
+    found = Prediction(answer.path, word, probability, likeliest, *rest, likely=task.likely(values) or [])
+    if distance is None or answer.features is None:
+        return found
+    far = float(distance.measure(answer.features)) / distance.limit
+    return replace(found, distance=far, known=far <= 1)
 
 
 def parse_views(text: str, kind: Kind) -> tuple[int | None, int]:
@@ -106,10 +120,13 @@ def answer(
     *,
     views_text: str = "auto",
     single_frame: bool = False,
+    features: bool = False,
     workers: int = 2,
     after: Callable[[Answer], None] = lambda answer: None,
 ) -> list[Answer]:
     """Answers for items, in their order: the mean of the logits over the views of each, as the task reads them.
+
+    features: also those, which a model that was exported does not have.
 
     A file that cannot be read keeps its place, without values: nothing is replaced by another clip. `after` gets
     each answer as soon as the clips it is made of are answered, `CLIPS` of them at once.
@@ -131,6 +148,7 @@ def answer(
     files = prefetch(read, items, threads=workers, ahead=ahead)
     waiting: deque[tuple[Item, MediaError | Views, int]] = deque()  # files whose clips are not all answered
     logits: deque[torch.Tensor] = deque()  # (classes,) of each clip, of files that wait
+    codes: deque[torch.Tensor] = deque()  # (D,) of the same, where features are asked for
     answers: list[Answer] = []
 
     def clips() -> Iterator[torch.Tensor]:
@@ -145,15 +163,23 @@ def answer(
                 given = Answer(item, None, str(found), found.code, found.message)
             else:
                 mean = torch.stack([logits.popleft() for _ in range(count)]).mean(0)
+                code = torch.stack([codes.popleft() for _ in range(count)]).mean(0).numpy() if features else None
                 note, seconds = cut_note(root / item.path), (found.seconds, found.seconds_seen)
-                given = Answer(item, task.answer(mean[None])[0], "ok", "ok", note, *seconds)
+                given = Answer(item, task.answer(mean[None])[0], "ok", "ok", note, *seconds, code)
             answers.append(given)
             after(given)
 
     stream = clips()
     while batch := list(islice(stream, CLIPS)):
         # in float32, also after a training in bfloat16: the same anywhere
-        logits.extend(model(torch.stack(batch).to(device)).cpu())
+        clip = torch.stack(batch).to(device)
+        if features:
+            assert isinstance(model, SpaceTimeTransformer)
+            made = model.features(clip)
+            codes.extend(made.cpu())
+            logits.extend(model.head(made).cpu())
+        else:
+            logits.extend(model(clip).cpu())
         answer_files()
     answer_files()  # of the last files, those that could not be read
     return answers

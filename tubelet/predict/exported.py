@@ -36,6 +36,8 @@ class Exported(nn.Module):
             self.precision, self.run = open_file(file, self.about["format"], int8=self.about["int8"], dtype=dtype)
             if self.about["int8"] and self.about.get("full_range", True):  # so were all, before there was a choice
                 self.precision += "; weights in the full range of int8: right only on processors with VNNI"
+            if "distance" in self.about.get("left_out", []):
+                self.precision += '; never says "none of these", for an exported model gives no features'
         except ValueError:
             raise
         except Exception as error:  # each runtime raises errors of its own for a file that is damaged

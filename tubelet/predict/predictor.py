@@ -10,13 +10,14 @@ from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.health_cache import MANY, HealthCache
 from tubelet.data.items import Item
 from tubelet.data.walk import walk
+from tubelet.features.distance import DISTANCE, Distance
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import Answer, Prediction, answer, predict_item
 from tubelet.predict.exported import Exported, is_exported
 from tubelet.predict.precision import cast_encoders, choose_dtype
 from tubelet.system.device import find_device
 from tubelet.tasks import Task, task_from_json
-from tubelet.weights.store import open_model
+from tubelet.weights.store import ModelFile, open_model
 
 
 class Predictor:
@@ -25,9 +26,18 @@ class Predictor:
     >>> Predictor.load("runs/clips").predict("clip.mp4").label
     """
 
-    def __init__(self, model: SpaceTimeTransformer | Exported, spec: ClipSpec, task: Task, *, device: str = "auto"):
+    def __init__(
+        self,
+        model: SpaceTimeTransformer | Exported,
+        spec: ClipSpec,
+        task: Task,
+        *,
+        distance: Distance | None = None,
+        device: str = "auto",
+    ):
         self.device = find_device(device)
         self.answers, self.spec, self.task = model.eval().to(self.device), spec, task
+        self.distance = distance  # None: every file is taken for one of the classes
         self.run: Path | None = None
         self.precision = "float32"  # in words
 
@@ -42,6 +52,7 @@ class Predictor:
                 a dtype that the device or the exported model does not have.
         """
         model: SpaceTimeTransformer | Exported
+        distance = None
         if is_exported(run):
             if device not in ("auto", "cpu"):
                 raise ValueError(f"{run}: an exported model runs on the processor, as it is: leave device out")
@@ -54,7 +65,9 @@ class Predictor:
                 raise ValueError(f"{run}: weights without class names and ClipSpec: train them with `tubelet train`")
             chosen, precision = choose_dtype(dtype, find_device(device))
             model = cast_encoders(file.load(), chosen)
-        found = cls(model, ClipSpec.from_json(about["clip_spec"]), read_task(about, run, model), device=device)
+            distance = read_distance(file, model)
+        spec, task = ClipSpec.from_json(about["clip_spec"]), read_task(about, run, model)
+        found = cls(model, spec, task, distance=distance, device=device)
         found.run, found.precision = Path(str(about.get("run", run))), precision
         return found
 
@@ -103,7 +116,7 @@ class Predictor:
         given: list[Prediction] = []
 
         def take(one: Answer) -> None:
-            given.append(predict_item(one, self.task))
+            given.append(predict_item(one, self.task, self.distance))
             after(given[-1])
 
         self.answer_items(items, views=views, workers=workers, after=take)
@@ -120,6 +133,7 @@ class Predictor:
     ) -> list[Answer]:
         """Answers for items of the data in `root`, or of files as the user could open them; see `answer`."""
         settings: dict[str, Any] = {"views_text": views, "workers": workers, "after": after}
+        settings["features"] = self.distance is not None
         with closing(check_first(items, root=root, workers=workers)) as ready:
             return answer(self.answers, self.spec, self.task, root or Path(), ready, **settings)
 
@@ -158,6 +172,16 @@ def read_task(about: dict[str, Any], run: str | os.PathLike[str], model: SpaceTi
     if isinstance(model, SpaceTimeTransformer) and model.config.num_classes != len(task.names):
         raise ValueError(f"{run}: {len(task.names)} class names for {model.config.num_classes} outputs: copy it again")
     return task
+
+
+def read_distance(file: ModelFile, model: SpaceTimeTransformer) -> Distance | None:
+    """The distance from the training clips, where the checkpoint has it. Raises ValueError: it is damaged."""
+    if not (tensors := file.beside(DISTANCE)):
+        return None
+    try:
+        return Distance.from_tensors(tensors, width=model.stack[-1].out_dim)
+    except ValueError as error:
+        raise ValueError(f"{file.file}: {error}") from error
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:

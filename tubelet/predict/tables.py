@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tubelet.features.distance import Distance
 from tubelet.predict.answer import Answer, Prediction, predict_item
 from tubelet.system.files import write_whole
 from tubelet.system.text import path_cell, text_cell
@@ -15,7 +16,7 @@ from tubelet.tasks.detection import Found
 
 # Of files and of labelled clips; the columns of the task follow.
 COLUMNS = ("path", "predicted", "probability", "status", "code", "seconds", "seconds_seen")
-LABELLED = ("path", "label", *COLUMNS[1:])
+CALIBRATED = ("likely", "distance", "known")  # of one class of several, before those of the task
 SEGMENTS = ("path", "start", "end", "label", "score")  # a row for each that was found
 
 
@@ -42,7 +43,7 @@ def keep_rows(task: Task, file: Path | None) -> Iterator[Callable[[Prediction], 
     check_table(part)
     with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as rows:
         table = csv.writer(rows)
-        table.writerow([*COLUMNS, *task.columns()])
+        table.writerow(columns(task))
 
         def keep(one: Prediction) -> None:
             table.writerow(row(one, task))
@@ -53,14 +54,18 @@ def keep_rows(task: Task, file: Path | None) -> Iterator[Callable[[Prediction], 
 
 
 def write_table(predictions: Iterable[Prediction], task: Task, file: Path) -> None:
-    """A table of COLUMNS, then those of the task."""
-    write_rows([*COLUMNS, *task.columns()], (row(one, task) for one in predictions), file)
+    write_rows(columns(task), (row(one, task) for one in predictions), file)
 
 
-def write_labelled(answers: Iterable[Answer], task: Task, file: Path) -> None:
-    """A table of LABELLED, then the columns of the task."""
-    rows = ((text_cell(one.item.label), row(predict_item(one, task), task)) for one in answers)
-    write_rows([*LABELLED, *task.columns()], ([cells[0], label, *cells[1:]] for label, cells in rows), file)
+def write_labelled(answers: Iterable[Answer], task: Task, file: Path, *, distance: Distance | None = None) -> None:
+    """Writes the same with the label of each clip after its path."""
+    rows = ((text_cell(one.item.label), row(predict_item(one, task, distance), task)) for one in answers)
+    path, *others = columns(task)
+    write_rows([path, "label", *others], ([cells[0], label, *cells[1:]] for label, cells in rows), file)
+
+
+def columns(task: Task) -> list[str]:
+    return [*COLUMNS, *(CALIBRATED if task.calibrates else ()), *task.columns()]
 
 
 def write_segments(found: Iterable[Found], file: Path) -> None:
@@ -84,4 +89,10 @@ def row(one: Prediction, task: Task) -> list[str]:
     values = [f"{numbers[name]:.6f}" if numbers else "" for name in task.names]
     seconds = ["" if value is None else f"{value:.3f}" for value in (one.seconds, one.seconds_seen)]
     names = path_cell(one.path), text_cell(one.label or "")
-    return [*names, probability, text_cell(one.status), one.code, *seconds, *values]
+    known = {None: "", True: "yes", False: "no"}[one.known]
+    calibrated = [text_cell(";".join(one.likely)), "" if one.distance is None else f"{one.distance:.4f}", known]
+    return [
+        *(*names, probability, text_cell(one.status), one.code, *seconds),
+        *(calibrated if task.calibrates else ()),
+        *values,
+    ]

@@ -16,7 +16,7 @@ import numpy as np
 
 from tubelet.evaluate.clips import Evaluation, stack_read
 from tubelet.predict.answer import predict_item
-from tubelet.report.plots import curve_svg, sound_uri, strip_uri
+from tubelet.report.plots import curve_svg, reliability_svg, sound_uri, strip_uri
 from tubelet.runs.run import BAD_FILES, CARD, CONFIG, METRICS, MODEL, PREDICTIONS, REPORT, RESULTS, SPLIT
 from tubelet.system.files import write_whole
 from tubelet.system.text import percent, plural, visible
@@ -220,6 +220,8 @@ def write_report(
         "clips.html.jinja",
         run,
         curves=curves,
+        calibration=describe_calibration(run),
+        reliability=draw_reliability(run),
         kept=describe_kept(run, curves["best"]),
         most_classes=MOST_CLASSES,
         cells=opened,
@@ -245,6 +247,7 @@ def write_card(run: Finished) -> Path:
         **list_card(run),
         pipeline=(pipeline := _TASKS[run.config["data"]["kind"]]),
         tag=pipeline,
+        calibration=describe_calibration(run),
         columns=columns,
         rows=rows,
         contents=CONTENTS,
@@ -311,6 +314,35 @@ def draw_curves(run: Finished) -> dict[str, Any]:
         "broken": sum(math.isnan(loss) for _, loss in losses),
         "last_epoch": max((record["epoch"] for record in run.metrics), default=0),
     }
+
+
+def draw_reliability(run: Finished) -> str | None:
+    found = run.summary.calibration
+    return reliability_svg(found["bins_before"], found["bins"]) if found else None
+
+
+def describe_calibration(run: Finished) -> str:
+    """Sentences on the worth of a probability; "" of a task that has none."""
+    if not run.task.gives_probabilities:
+        return ""
+    settled, found, noun = run.results.get("settled") or {}, run.summary.calibration, run.noun
+    if not found:
+        why = f", not calibrated, for want of {noun}s: {settled['shortage']}" if settled.get("shortage") else ""
+        return f"A probability is the model’s own estimate{why}."
+    by = f"{plural(settled['clips'], noun)} of {plural(settled['groups'], 'group')} of the {settled['split']} split"
+    how = f", and measured on the same {noun}s by fits on other groups of them" if settled["measured"] else ""
+    error, before, coverage = (percent(found[name]) for name in ("error", "error_before", "coverage"))
+    words = (
+        f"Probabilities are calibrated by {by}{how}: they differ from the share that is right by {error} in the mean, "
+        f"{before} before. Sets of the likeliest classes, made to hold the right one nine times in ten, held it for "
+        f"{coverage}, with {found['set_size']:.2f} classes in the mean."
+    )
+    if settled["distance"]:
+        words += (
+            f" A {noun} further from the training {noun}s than 95 % of these is called none of the classes; how well "
+            f"that tells unknown ones is what tubelet eval --unknown measures."
+        )
+    return words
 
 
 def describe_kept(run: Finished, best: tuple[float, float] | None) -> str:

@@ -63,6 +63,33 @@ def curve_svg(
         return _inline(figure, says=f"{name} over the {over}")
 
 
+def reliability_svg(before: Sequence[Sequence[float]], after: Sequence[Sequence[float]]) -> str:
+    """(confidence, share that is right, clips) of bins, before and after calibration -> an inline <svg>.
+
+    A dot for each bin, the larger the more clips it has; on the diagonal probabilities are right as often as they say.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "reliability", "font.size": 11}):
+        figure = Figure(figsize=(5.4, 3.6))
+        axes = figure.add_axes((0.11, 0.1, 0.88, 0.86))
+        axes.plot((0, 1), (0, 1), color=_GRID, linewidth=1.4)
+        for bins, colour in ((before, _TRAIN), (after, _VAL)):
+            confidence, right, clips = np.reshape(bins, (-1, 3)).T
+            axes.plot(confidence, right, color=colour, linewidth=1.4)
+            axes.scatter(confidence, right, s=12 + 120 * clips / clips.sum(), color=colour, zorder=3)
+        axes.set_xlim(0, 1.03)
+        axes.set_ylim(0, 1.03)
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.grid(axis="y", color=_GRID, linewidth=0.8)
+        axes.tick_params(length=0, labelcolor=_TEXT, pad=6)
+        axes.spines[:].set_visible(False)
+        return _inline(figure, says="share that is right over confidence")
+
+
 def lanes_svg(
     found: Sequence[Segment], names: Sequence[str], *, seconds: float, truth: Sequence[Span], file: str
 ) -> tuple[str, int]:

@@ -1,7 +1,7 @@
 """One of several classes for each clip."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,22 +10,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tubelet.system.text import list_names, percent, plural
+from tubelet.tasks.calibration import (
+    Calibrated,
+    Calibration,
+    calibration_error,
+    cross_fit,
+    find_shortage,
+    fit_calibration,
+    measure_calibration,
+)
 from tubelet.tasks.intervals import wilson_interval
 from tubelet.tasks.task import Results, Task, check_names
-
-CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
 class Classification(Task):
-    """names: the classes. A target is the number of the class, int64, an answer the probability of each."""
+    """names: the classes. A target is the number of the class, int64, an answer the probability of each.
+
+    calibration: what held-out clips made of the probabilities, None where they were too few.
+    """
 
     names: tuple[str, ...]
+    calibration: Calibration | None = None
     kind: ClassVar[str] = "classification"
     figure_name: ClassVar[str] = "accuracy"
     smoothing: ClassVar[float] = 0.1
     fewest_classes: ClassVar[int] = 2
     exclusive: ClassVar[bool] = True
+    settles: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = True
 
     @staticmethod
     def classes_in(cell: str) -> tuple[str, ...]:
@@ -38,6 +51,38 @@ class Classification(Task):
     @classmethod
     def from_cells(cls, cells: Sequence[str], columns: Sequence[str] = ()) -> "Classification":
         return cls(tuple(sorted(set(cells))))
+
+    def settle(self, targets: Tensor, answers: np.ndarray, groups: Sequence[str]) -> "Classification":
+        """The task with a calibration, where the clips are enough."""
+        if find_shortage(groups):
+            return self
+        return replace(self, calibration=fit_calibration(self.uncalibrate(answers), targets.numpy(), groups))
+
+    def uncalibrate(self, answers: np.ndarray) -> np.ndarray:
+        """Answers (..., K) as they are without calibration."""
+        return self.calibration.undo(answers) if self.calibration else answers
+
+    def calibrate(self, answers: np.ndarray) -> np.ndarray:
+        return self.calibration.temper(answers).astype(np.float32) if self.calibration else answers
+
+    def cross_calibrate(
+        self, answers: np.ndarray, labels: np.ndarray, groups: Sequence[str] | None
+    ) -> Calibrated | None:
+        """Calibrated answers (N, K), as figures of them need them; None where there are none.
+
+        groups: of the clips, where the calibration was fitted on them: they are calibrated by fits on other groups.
+        """
+        if self.calibration is None or (groups is not None and find_shortage(groups)):
+            return None
+        if groups is None:
+            return Calibrated(answers, self.calibration.sets(answers))
+        return cross_fit(self.uncalibrate(answers), labels, groups)
+
+    def likely(self, answer: np.ndarray) -> list[str] | None:
+        if self.calibration is None:
+            return None
+        inside = self.calibration.sets(answer)
+        return [self.names[i] for i in (-answer).argsort(kind="stable") if inside[i]]
 
     def targets(self, cells: Sequence[str]) -> Tensor:
         numbers = {name: number for number, name in enumerate(self.names)}
@@ -57,7 +102,7 @@ class Classification(Task):
         return (logits.argmax(1) == targets).float()
 
     def answer(self, logits: Tensor) -> np.ndarray:
-        return logits.softmax(1).numpy()
+        return (logits / (self.calibration.temperature if self.calibration else 1.0)).softmax(1).numpy()
 
     def word(self, answer: np.ndarray) -> str:
         return self.names[int(answer.argmax())]
@@ -69,7 +114,13 @@ class Classification(Task):
         return np.where(answers.argmax(1) == targets.numpy(), 0.0, answers.max(1))
 
     def measure(
-        self, targets: Tensor, answers: np.ndarray, *, groups: Sequence[str] = (), failed: int = 0
+        self,
+        targets: Tensor,
+        answers: np.ndarray,
+        *,
+        groups: Sequence[str] = (),
+        failed: int = 0,
+        settled_by: bool = False,
     ) -> "ClassificationResults":
         """The figures of N > 0 answers; those of a class without a clip, or never answered, are None.
 
@@ -80,7 +131,10 @@ class Classification(Task):
         n, k = len(labels), len(self.names)
         if not (np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-2)):
             raise ValueError("the rows of probabilities do not sum to 1; pass the softmax of the logits")
-        labels, predicted = labels.astype(np.int64), probabilities.argmax(axis=1)
+        labels, raw = labels.astype(np.int64), self.uncalibrate(probabilities)
+        calibrated = self.cross_calibrate(probabilities, labels, groups if settled_by else None)
+        probabilities = calibrated.answers if calibrated else raw
+        predicted = probabilities.argmax(axis=1)
         right = labels == predicted
         confusion = np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)  # row: label, column: answer
         support = confusion.sum(axis=1)
@@ -102,6 +156,7 @@ class Classification(Task):
             majority={"label": self.names[majority], "accuracy": float(support[majority] / n)},
             mean_confidence=float(confidence.mean()),
             calibration_error=calibration_error(confidence, right),
+            calibration=measure_calibration(raw, calibrated, labels) if calibrated else None,
             per_class=rows,
             confusion=confusion.tolist(),
         )
@@ -109,9 +164,14 @@ class Classification(Task):
     def describe(self) -> str:
         return f"names one of {plural(len(self.names), 'class')}"
 
+    def to_json(self) -> dict[str, Any]:
+        calibration = {"calibration": self.calibration.to_json()} if self.calibration else {}
+        return {"kind": self.kind, "names": list(self.names), **calibration}
+
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Classification":
-        return cls(check_names(values.get("names")))
+        found = values.get("calibration")
+        return cls(check_names(values.get("names")), None if found is None else Calibration.from_json(found))
 
 
 @dataclass(frozen=True)
@@ -119,6 +179,7 @@ class ClassificationResults(Results):
     """Shares in 0..1; the macro averages run over the classes that have at least one clip.
 
     accuracy_all: files that could not be read count as wrong. top5: right among the five likeliest, of more than five.
+    calibration: as `measure_calibration` has it, None for probabilities as the model gives them.
     """
 
     clips: int
@@ -131,6 +192,7 @@ class ClassificationResults(Results):
     majority: dict[str, Any]
     mean_confidence: float
     calibration_error: float
+    calibration: dict[str, Any] | None
     per_class: list[dict[str, Any]]
     confusion: list[list[int]]
     figure_name: ClassVar[str] = "accuracy"
@@ -148,7 +210,13 @@ class ClassificationResults(Results):
         if self.top5 is not None:
             facts.append(("right among the first five", percent(self.top5)))
         facts.append(("mean confidence", percent(self.mean_confidence)))
-        return [*facts, ("calibration error", percent(self.calibration_error))]
+        if self.calibration is None:
+            return [*facts, ("calibration error", percent(self.calibration_error))]
+        error, before = percent(self.calibration["error"]), percent(self.calibration["error_before"])
+        low, high = map(percent, self.calibration["coverage_interval"])
+        holds, size = percent(self.calibration["coverage"]), f"{self.calibration['set_size']:.2f} classes in the mean"
+        facts.append(("calibration error", f"{error} ({before} before calibration)"))
+        return [*facts, ("90 % sets hold the right class", f"{holds} ({low} to {high}), {size}")]
 
     def table(self) -> tuple[list[str], list[list[Any]]]:
         keys = ("recall", "precision", "f1")
@@ -175,13 +243,3 @@ def measure_classes(classes: Sequence[str], confusion: np.ndarray) -> list[dict[
             }
         )
     return rows
-
-
-def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error of confidences (N,) in 0..1: mean |confidence - accuracy| of 15 equal bins, by size.
-
-    Source: arXiv 1706.04599, eq. 3.
-    """
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-    gaps = [abs(float((confidence[bins == b] - right[bins == b]).sum())) for b in np.unique(bins)]
-    return sum(gaps) / len(right)

@@ -56,7 +56,7 @@ class MultiLabel(Task):
         weights = ((len(known) - examples) / examples.clamp(min=1)).clamp(1, MOST_WEIGHT)
         return replace(self, weights=tuple(weights.tolist()))
 
-    def settle(self, targets: Tensor, answers: np.ndarray) -> "MultiLabel":
+    def settle(self, targets: Tensor, answers: np.ndarray, groups: Sequence[str]) -> "MultiLabel":
         """Thresholds with the best F1 on validation clips, for the classes with enough examples there."""
         known = ~targets.isnan().any(1).numpy()
         truth, scores = targets.numpy()[known], answers[known]
@@ -106,7 +106,7 @@ class MultiLabel(Task):
         return np.where(targets.isnan().any(1).numpy(), 0.0, (truth ^ said).sum(1) / np.maximum(either, 1))
 
     def measure(
-        self, targets: Tensor, answers: np.ndarray, *, groups: Sequence[str], failed: int = 0
+        self, targets: Tensor, answers: np.ndarray, *, groups: Sequence[str], failed: int = 0, settled_by: bool = False
     ) -> "MultiLabelResults":
         known = ~targets.isnan().any(1).numpy()
         if not known.any():
@@ -178,6 +178,7 @@ class MultiLabelResults(Results):
     chosen_thresholds: bool
     per_class: list[dict[str, Any]]
     confusion = None
+    calibration = None
     figure_name: ClassVar[str] = "mean_average_precision"
 
     def say(self, figure: float) -> str:

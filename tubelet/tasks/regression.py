@@ -88,7 +88,7 @@ class Regression(Task):
         return [f"value:{name}" for name in self.names]
 
     def measure(
-        self, targets: Tensor, answers: np.ndarray, *, groups: Sequence[str], failed: int = 0
+        self, targets: Tensor, answers: np.ndarray, *, groups: Sequence[str], failed: int = 0, settled_by: bool = False
     ) -> "RegressionResults":
         truth, given = targets.double().numpy(), np.asarray(answers, np.float64)
         if np.isnan(truth).all():
@@ -143,6 +143,7 @@ class RegressionResults(Results):
     r2_of_mean: float
     per_output: list[dict[str, Any]]
     confusion = None
+    calibration = None
     figure_name: ClassVar[str] = "r2"
 
     def number(self, figure: float) -> str:

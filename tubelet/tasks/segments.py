@@ -57,6 +57,7 @@ class SegmentResults(Results):
     baselines: dict[str, float]
     per_class: list[dict[str, Any]]
     confusion = None
+    calibration = None
     figure_name: ClassVar[str] = "map"
 
     def number(self, figure: float) -> str:

@@ -19,6 +19,7 @@ class Results(Protocol):
 
     figure: the number that stands for all, 1 where all is right; figure_name: as `to_json` calls it. interval: its
     [low, high] of 95 %. confusion: counts, row label, column answer, where every clip has one of several classes.
+    calibration: as `measure_calibration` has it, where probabilities were calibrated.
     """
 
     figure_name: ClassVar[str]
@@ -26,6 +27,7 @@ class Results(Protocol):
     failed: int
     interval: list[float]
     confusion: list[list[int]] | None
+    calibration: dict[str, Any] | None
 
     @property
     def figure(self) -> float:
@@ -68,6 +70,7 @@ class Task(Protocol):
     exclusive: ClassVar[bool] = False  # whether each clip has one class, and no other
     gives_probabilities: ClassVar[bool] = True
     settles: ClassVar[bool] = False  # whether `settle` chooses something
+    calibrates: ClassVar[bool] = False  # whether the measured clips may settle it, where there are no others
     names: tuple[str, ...]
 
     @staticmethod
@@ -86,9 +89,13 @@ class Task(Protocol):
         """The task with what its loss and answers take from the training targets."""
         return self
 
-    def settle(self, targets: Tensor, answers: np.ndarray) -> Self:
-        """The task with what is chosen by validation clips, such as thresholds."""
+    def settle(self, targets: Tensor, answers: np.ndarray, groups: Sequence[str]) -> Self:
+        """The task with what is chosen by validation clips, such as thresholds; groups: of the clips."""
         return self
+
+    def calibrate(self, answers: np.ndarray) -> np.ndarray:
+        """Answers (..., outputs) of the task before `settle` -> the same of this one."""
+        return answers
 
     def targets(self, cells: Sequence[str]) -> Tensor:
         """Cells -> targets (N, ...)."""
@@ -116,6 +123,10 @@ class Task(Protocol):
         """The probability of `word`; None where there is none."""
         return None
 
+    def likely(self, answer: np.ndarray) -> list[str] | None:
+        """The likeliest classes, first the first, one of which is right nine times in ten; None where not known."""
+        return None
+
     def errors(self, targets: Tensor, answers: np.ndarray) -> np.ndarray:
         """Errors (N,) of N answers: 0 is right, the most misleading has the most."""
 
@@ -123,8 +134,13 @@ class Task(Protocol):
         """Names of the columns of a table that hold an answer."""
         return [f"p:{name}" for name in self.names]
 
-    def measure(self, targets: Tensor, answers: np.ndarray, *, groups: Sequence[str], failed: int) -> Results:
-        """The figures of N > 0 answers; clips of one group, such as one recording, are not independent."""
+    def measure(
+        self, targets: Tensor, answers: np.ndarray, *, groups: Sequence[str], failed: int, settled_by: bool = False
+    ) -> Results:
+        """The figures of N > 0 answers; clips of one group, such as one recording, are not independent.
+
+        settled_by: these very clips settled the task: what that would flatter is measured by fits on other groups.
+        """
 
     def describe(self) -> str:
         """The task in a few words, for a plan and a card."""

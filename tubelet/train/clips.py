@@ -195,7 +195,8 @@ def load_features(
         task, root, views = plan.data.source.task, plan.data.source.root, plan.config.views
         answer(model, plan.spec, task, root, measured[:TRIED], views_text=views)
         budget.clips = 0
-        budget.other_seconds += (time.monotonic() - begun) / len(measured[:TRIED]) * len(measured)
+        answered = sum(len(plan.data.items(split)) for split in plan.answered_splits) + len(plan.remembered)
+        budget.other_seconds += (time.monotonic() - begun) / len(measured[:TRIED]) * answered
     return train, looked_at
 
 

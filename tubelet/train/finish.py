@@ -10,21 +10,20 @@ import torch
 
 from tubelet.data.bad_files import BadFile
 from tubelet.data.clips import load_frames
-from tubelet.evaluate.clips import Evaluation, measure_answers, stack_read
+from tubelet.evaluate.clips import Evaluation, measure_answers
 from tubelet.media.reader import MediaError, read_sound
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
-from tubelet.predict.answer import answer
 from tubelet.predict.tables import write_labelled
 from tubelet.report.page import Finished, write_card, write_report
 from tubelet.runs.run import PREDICTIONS, RESULTS, Run, Tensors
 from tubelet.system.console import bar
-from tubelet.tasks import Task
 from tubelet.train.distributed import Team
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan
+from tubelet.train.settle import Settled, answer_items, settle_task
 from tubelet.train.show import print_results
 from tubelet.train.trainer import Fit
 from tubelet.version import __version__
@@ -47,13 +46,14 @@ def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) ->
         return None
     model = SpaceTimeTransformer(plan.model)
     load_strict(model, weights, what="trained weights")
-    task = settle_task(model, plan, team, show=show)
+    settled = settle_task(model, plan, team, show=show)
+    task, beside = settled.task, settled.distance.to_tensors() if settled.distance else {}
     about = {"clip_spec": plan.spec.to_json(), "task": task.to_json(), "tubelet": __version__}
-    save(model, run.path, about=about)
-    evaluation, seconds = evaluate_split(model, task, plan, team, split=plan.data.held_out, show=show)
+    save(model, run.path, about=about, beside=beside)
+    evaluation, seconds = evaluate_split(model, settled, plan, team, show=show)
     bad.announce(BadFile(one.path, one.code, one.note, plan.data.held_out) for one in evaluation.failed)
-    write_labelled(evaluation.answers, task, run.path / PREDICTIONS)
-    results = evaluation.to_json()
+    write_labelled(evaluation.answers, task, run.path / PREDICTIONS, distance=settled.distance)
+    results = evaluation.to_json() | {"settled": settled.about}
     step, score = (fit.best.step, fit.best.score) if fit.best else (fit.step, None)
     epoch = step * config.batch / len(fit.clips)
     which = "best" if fit.best else "last"  # of the looks at validation clips, or of the steps
@@ -79,39 +79,21 @@ def finish(plan: Plan, run: Run, finished: Finished, *, show: bool) -> None:
         print_results(finished)
 
 
-def settle_task(model: SpaceTimeTransformer, plan: Plan, team: Team, *, show: bool) -> Task:
-    """The task of the run, with what validation clips choose for it, where there are some beside the measured ones."""
-    task = plan.data.source.task
-    if not (plan.data.chooses and task.settles):
-        return task
-    chosen, _ = evaluate_split(model, task, plan, team, split="val", show=show)
-    _, targets, values = stack_read(chosen.answers, task)
-    return task.settle(targets, values)
-
-
 def evaluate_split(
-    model: SpaceTimeTransformer, task: Task, plan: Plan, team: Team, *, split: str, show: bool, single: bool = False
+    model: SpaceTimeTransformer, settled: Settled, plan: Plan, team: Team, *, show: bool, single: bool = False
 ) -> tuple[Evaluation, float]:
-    """The figures of a model on the clips of a split, and the seconds that its answers took.
+    """The figures of a model on the held-out clips, and the seconds that its answers took.
 
     single: from the middle frame of one clip alone.
     """
-    items, views = plan.data.items(split), "1x1" if single else plan.config.views
-    begun = time.monotonic()
-    title = "evaluating" if split == plan.data.held_out else "thresholds"
-    with bar(title, len(items), show=show) as progress:
-        answers = answer(
-            model.to(team.device),
-            plan.spec,
-            task,
-            plan.data.source.root,
-            items,
-            views_text=views,
-            single_frame=single,
-            workers=plan.workers,
-            after=lambda _: progress.advance(f"{progress.done + 1}/{progress.total} clips"),
-        )
-    return measure_answers(answers, task, split=split, views=views), time.monotonic() - begun
+    split, views, answers, seconds = plan.data.held_out, plan.config.views, settled.answers, settled.seconds
+    if answers is None:
+        views, items = "1x1" if single else views, plan.data.items(split)
+        how: dict[str, Any] = {"title": "evaluating", "views": views, "single": single, "show": show}
+        how |= {"features": settled.distance is not None}
+        answers, seconds = answer_items(model, settled.task, plan, team, items, **how)
+    by_these = settled.answers is not None
+    return measure_answers(answers, settled.task, split=split, views=views, settled_by=by_these), seconds
 
 
 def train_single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
@@ -138,8 +120,8 @@ def train_single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
             return False
 
         other.run(after=after)
-    task, split = plan.data.source.task, plan.data.held_out
-    found, _ = evaluate_split(model, task, plan, alone, split=split, show=False, single=True)
+    settled = Settled(plan.data.source.task)
+    found, _ = evaluate_split(model, settled, plan, alone, show=False, single=True)
     return {found.results.figure_name: found.results.figure}
 
 

@@ -11,7 +11,7 @@ import torch
 from tubelet.data.augment import Augmentation
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.dataset import Changes, kept_bytes
-from tubelet.data.items import Source, find_items, fingerprint
+from tubelet.data.items import Item, Source, find_items, fingerprint
 from tubelet.data.label_swaps import find_swaps, read_swaps
 from tubelet.data.near_duplicates import MOST_SECONDS, near_duplicate_notes
 from tubelet.data.prefetch import processors
@@ -31,6 +31,7 @@ from tubelet.train.preflight import Data, look_at_files
 NEAR_SHARE = 0.05  # of the time budget, in which held-out clips are compared with training clips
 UNEVEN = 3  # times as many clips as another class has, from which on it is said
 MUCH_LONGER = 5  # times as long as its rows is a file, from which on segments are suggested
+MOST_REMEMBERED = 1000  # training items
 KEEP_SHARE = 0.4  # of the free memory that decoded frames may take
 
 
@@ -60,11 +61,31 @@ class Plan:
         return float(np.mean([max(1.0, seconds / span) for seconds in durations])) if span and durations else 1.0
 
     @property
+    def settled_by(self) -> str | None:
+        """The split that settles the task: val, or the measured one, where there is no other and the task allows it."""
+        task = self.data.source.task
+        if self.data.chooses:
+            return "val" if task.settles else None
+        return self.data.held_out if task.calibrates else None
+
+    @property
+    def remembered(self) -> list[Item]:
+        """The training items, at most 1000 of them, that others are compared with: how far away they are."""
+        items = self.data.items("train") if self.settled_by and self.data.source.task.calibrates else []
+        few = min(len(items), MOST_REMEMBERED)
+        return [items[number * len(items) // few] for number in range(few)]
+
+    @property
+    def answered_splits(self) -> list[str]:
+        return sorted({self.data.held_out, self.settled_by or self.data.held_out})
+
+    @property
     def answered_clips(self) -> int:
-        """Views of all held-out items in the evaluation."""
+        """Views of all items that are answered after the last step."""
         temporal, spatial = parse_views(self.config.views, self.spec.kind)
-        durations = self.data.durations(self.data.held_out)
-        return spatial * sum(temporal or views_to_cover(seconds, self.spec.span_seconds) for seconds in durations)
+        durations = [seconds for split in self.answered_splits for seconds in self.data.durations(split)]
+        views = sum(temporal or views_to_cover(seconds, self.spec.span_seconds) for seconds in durations)
+        return spatial * views + len(self.remembered)
 
 
 def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) -> Plan:

@@ -108,6 +108,8 @@ def print_results(run: Finished) -> None:
     if results["train_skipped"]:
         skipped = f"{results['train_skipped']} of {results['train_files']} training files could not be read"
         rows.append(("skipped", f"{skipped}; see {BAD_FILES}"))
+    if (settled := results["settled"]) and settled["shortage"]:
+        rows.append(("not calibrated", settled["shortage"]))
     rows += freeze_rows(summary, results)
     facts("Result", rows)
     say_next(run, "predict")
