@@ -98,25 +98,27 @@ def classify_steps(model: SpaceTimeTransformer, steps: Tensor) -> Tensor:
 
 @torch.no_grad()
 def see_steps(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
-    """What a model sees at each step of clips, in the light of the whole clip: (B, C, T, H, W) -> (B, t, D).
+    """What a model sees at each step of clips, in the light of the whole clip: (B, C, T, H, W) -> (B, t, 2 D).
 
-    The last encoder's tokens, averaged over height and width. Averaged over the steps too, they are the features of a
-    model that pools by the mean.
+    Mean and maximum, over height and width, of the last encoder's tokens. The first half, averaged over the steps too,
+    is the features of a model that pools by the mean; the second keeps what is seen in one place alone.
     """
-    return step_means(model.stack, *model.embed_clip(clip))
+    return pool_steps(model.stack, *model.embed_clip(clip))
 
 
 @torch.no_grad()
 def see_encoded_steps(model: SpaceTimeTransformer, steps: Tensor) -> Tensor:
-    """The same from encoded steps, (B, t, D) -> (B, t, D')."""
-    return step_means(model.stack[1:], steps, Grid(steps.shape[1], 1, 1))
+    """The same from encoded steps, (B, t, D) -> (B, t, 2 D')."""
+    return pool_steps(model.stack[1:], steps, Grid(steps.shape[1], 1, 1))
 
 
-def step_means(encoders: Sequence[AnyEncoder], x: Tensor, grid: Grid) -> Tensor:
-    """Tokens (B, N, D) on a grid -> the means (B, t, D') of those of each step after all encoders."""
-    if not encoders:
-        return x.unflatten(1, tuple(grid)).mean((2, 3))
+def pool_steps(encoders: Sequence[AnyEncoder], x: Tensor, grid: Grid) -> Tensor:
+    """Tokens (B, N, D) on a grid -> mean and maximum (B, t, 2 D') of those of each step after all encoders."""
+    prefix = 0
     for encoder in encoders[:-1]:
         x, grid = encoder(x, grid)
-    x, grid = encoders[-1].tokens(x, grid)
-    return x[:, encoders[-1].prefix_size :].unflatten(1, tuple(grid)).mean((2, 3))
+    for encoder in encoders[-1:]:
+        x, grid = encoder.tokens(x, grid)
+        prefix = encoder.prefix_size
+    x = x[:, prefix:].unflatten(1, tuple(grid))
+    return torch.cat([x.mean((2, 3)), x.amax((2, 3))], 2)

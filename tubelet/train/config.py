@@ -27,6 +27,8 @@ class TrainConfig:
     """family-size/patch[xtubelet], such as vivit2-S/16x2."""
     embed: Annotated[str, NamesOf("tubelet.nn.create", "TOKENISERS")] | None = None
     """Tokeniser: tubelet, space-time, depthwise, conv, or a ResNet such as resnet50."""
+    pool: Annotated[str, NamesOf("tubelet.nn.pool", "KINDS")] | None = None
+    """What becomes of the tokens: cls, mean, attentive, ...; the family's own if left out."""
     init: str | None = None
     """Weights to start from: a run of tubelet or its model.safetensors; or an image ViT: a .safetensors file with
     timm's names, or a timm name on the Hugging Face hub (or hf-hub:owner/name)."""

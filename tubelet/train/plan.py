@@ -189,10 +189,12 @@ def choose_model(
     settings: dict[str, Any] = {"clip": spec.clip_size, "num_classes": num_classes}
     settings |= {"mean": spec.mean, "std": spec.std}
     if start and start.model:
+        if config.pool:
+            raise ValueError(f"--pool {config.pool}: the model is as in --init {config.init}: leave --pool out")
         with torch.device("meta"):
             return name, SpaceTimeTransformer(replace(start.model, **settings)).config, [f"model {name} as in --init"]
     with torch.device("meta"):
-        model = create_model(name, channels=spec.num_channels, embed=embed, **settings)
+        model = create_model(name, channels=spec.num_channels, embed=embed, pool=config.pool, **settings)
     why = "is the image model's size" if config.init else f"is the default for {device.type}"
     notes = [] if config.model else [f"model {name} with {embed} tokens {why}; choose with --model"]
     return name, model.config, notes

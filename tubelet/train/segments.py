@@ -186,6 +186,8 @@ def train_encoder(
     out = run.path / name
     frames = config.frames or usual_frames(config)
     learning = replace(config, data=table, task="multilabel", out=out, seconds_between_frames=seconds / frames)
+    if not config.init:  # so that each step learns to tell what it shows
+        learning = replace(learning, pool=config.pool or "mean")
     if show:
         say("segments", say_counts(data))
         say("windows", f"{len(windows)} of {seconds:.3g} s, for the encoder, in {table}")
