@@ -13,6 +13,9 @@ from recordings import HEIGHT_PX, WIDTH_PX, draw_segments, write_recording, writ
 from small_sets import command
 
 import tubelet
+from tubelet.data.augment import Augmentation
+from tubelet.data.dataset import Changes
+from tubelet.data.segments import read_segments
 from tubelet.media.writer import write_video
 from tubelet.nn.segment_streamer import SegmentStreamer
 from tubelet.runs.run import CARD, PREDICTIONS, REPORT, RESULTS
@@ -20,10 +23,11 @@ from tubelet.stream.segmenter import Segmenter, finds_segments
 from tubelet.system.signals import Stopped
 from tubelet.tasks.segments import TIOUS, mean_average_precision
 from tubelet.train import TrainConfig
+from tubelet.train.step_cache import StepCache
 
 CPU = ("--device", "cpu", "--dtype", "float32")
 FLAGS = ("--task", "segments", "--model", "vivit1-P/16x2", "--frames", "4", "--seconds-between-frames", "0.1")
-FLAGS += ("--size", "32", "48", "--epochs", "6", "--batch", "8", "--workers", "1", *CPU)
+FLAGS += ("--size", "32", "48", "--epochs", "6", "--batch", "8", "--workers", "1", "--no-augment", *CPU)
 STEPS = 250
 
 
@@ -228,3 +232,33 @@ def test_a_finished_run_has_its_report_card_and_table(run: Path, table: Path) ->
         ]
     results = json.loads((run / RESULTS).read_text())
     assert mean_average_precision(truth, found, TIOUS)["mAP"] == pytest.approx(results["map"], abs=1e-3)
+
+
+def test_varied_views_are_the_same_again_and_mirrored_ones_swap_their_labels(
+    run: Path, table: Path, tmp_path: Path
+) -> None:
+    data = read_segments(table)
+    swaps = Changes(augmentation=Augmentation(), flipped={"left": "right", "right": "left"})
+    cache = StepCache(tubelet.Predictor.load(run, device="cpu"), data.root, tmp_path / "one", show=False)
+    again = StepCache(tubelet.Predictor.load(run, device="cpu"), data.root, tmp_path / "two", show=False)
+    recordings = [one for one in data.recordings if one.split == "test"]
+    varied = cache.vary(recordings, swaps, views=4, seed=0)
+    mirrored = 0
+    for (one, steps), (_, others), (_, kept) in zip(
+        varied,
+        again.vary(recordings, swaps, views=4, seed=0),
+        cache.vary(recordings, swaps, views=4, seed=0),
+        strict=True,
+    ):
+        assert torch.equal(steps, others)
+        assert torch.equal(steps, kept)
+        source = next(each for each in recordings if each.path == one.path)
+        swapped = {(start, end, {"left": "right", "right": "left"}[label]) for start, end, label in source.segments}
+        assert {*one.segments} in ({*source.segments}, swapped)
+        mirrored += {*one.segments} == swapped
+    assert 0 < mirrored < len(varied)
+    found = Segmenter.load(run, device="cpu")
+    for one, steps in varied:  # the labels are those of what is seen
+        told = {(each.label, round(each.start_seconds)) for each in found.find(steps, least_score=0.5)}
+        true = {(label, round(start)) for start, _, label in one.segments}
+        assert len(told & true) >= len(told) / 2

@@ -1,10 +1,8 @@
 """A model and its pyramid: from a video to the segments in it, as they become certain."""
 
-import math
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,20 +123,22 @@ class Segmenter:
         if len(steps := streamer.finish()):
             yield steps.float().cpu()
 
-    def see(self, path: Path, *, most_seconds: float = math.inf) -> Tensor:
-        """A video, or its beginning -> what the model sees at its steps, (S, D).
+    def see(self, path: Path, *, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """A video -> what the model sees at its steps, (S, D).
+
+        change: of blocks of frames (C, T, H', W'), scaled and not yet cropped, to (C, T, H, W).
 
         Raises:
-            MediaError: the video cannot be read, or not so far.
+            MediaError: the video cannot be read to its end.
         """
-        frames = BLOCK_STEPS * self.model.embed.stride[0]
-        blocks = from_file(path, self.spec, block_frames=frames, threads=1).blocks
-        if most_seconds < math.inf:
-            blocks = islice(blocks, max(1, round(most_seconds / (BLOCK_STEPS * self.step_seconds))))
-        pieces = [*self.steps(blocks)]
+        frames, spec = BLOCK_STEPS * self.model.embed.stride[0], self.spec
+        if change:
+            spec = replace(spec, crop=spec.resize)
+        blocks = from_file(path, spec, block_frames=frames, threads=1).blocks
+        pieces = [*self.steps(map(change, blocks) if change else blocks)]
         if not pieces:
-            seconds = self.middle_seconds * 2
-            raise MediaError(str(path), "no-frames", f"shorter than one step of {seconds:.3g} s", "Leave it out")
+            shortest = f"shorter than one step of {2 * self.middle_seconds:.3g} s"
+            raise MediaError(str(path), "no-frames", shortest, "Leave it out")
         return torch.cat(pieces)
 
     def in_seconds(self, one: StepSegment, seconds: float | None = None) -> Segment:

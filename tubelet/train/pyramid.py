@@ -14,7 +14,7 @@ from tubelet.train.optim import learning_rate
 STEPS, PIECES, PIECE_STEPS = 1200, 2, 384  # of the optimizer; pieces of recordings in each; steps of a piece
 RATE, WEIGHT_DECAY, WARMUP, CLIP_GRAD = 1e-3, 0.05, 0.05, 1.0
 AVERAGE = 0.995  # decay of the averaged weights, which are kept
-DROPPED = 0.1  # share of the channels of a piece
+DROPPED = 0.3  # share of the channels of a piece
 
 
 @dataclass(frozen=True)

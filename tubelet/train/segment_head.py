@@ -7,26 +7,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tubelet.data.segments import Recording, Recordings
+from tubelet.data.segments import Recording
 from tubelet.evaluate.segments import rows
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.segmenter import Segmenter
 from tubelet.system.console import bar
 from tubelet.tasks.segments import point_f1, usual_segments
 from tubelet.train.pyramid import Lesson, fit_pyramid
-from tubelet.train.step_cache import Steps
+from tubelet.train.step_cache import Seen
 
 THRESHOLD = 0.3  # of the score, where validation recordings chose no other
 THRESHOLDS = np.arange(0.05, 0.95, 0.05)  # of which they choose
 
 
 def train_head(
-    predictor: Predictor, data: Recordings, steps: Steps, *, seed: int, count: int, show: bool
+    predictor: Predictor, training: Sequence[Seen], chosen: Sequence[Seen], *, seed: int, count: int, show: bool
 ) -> tuple[Segmenter, list[float]]:
-    """What finds segments, and its loss along the training. steps: of the recordings that could be read."""
+    """What finds segments, and its loss along the training.
+
+    chosen: recordings that choose the score from which segments are shown; none where all that are left are measured.
+    """
     segmenter = Segmenter.untrained(predictor, THRESHOLD)
-    training = [one for one in data.of_split("train") if one.path in steps]
-    lessons = [make_lesson(steps[one.path], one, segmenter) for one in training]
+    lessons = [make_lesson(steps, one, segmenter) for one, steps in training]
     losses = list[float]()
     with bar("segments", count, show=show) as progress:
 
@@ -34,12 +36,12 @@ def train_head(
             losses.append(loss)
             progress.advance(f"loss {loss:.3f} left {progress.left}")
 
-        pyramid = fit_pyramid(lessons, num_classes=len(data.names), seed=seed, count=count, after=after)
-    usual = usual_segments(rows(training), sum(one.seconds for one in training))
+        pyramid = fit_pyramid(lessons, num_classes=len(segmenter.names), seed=seed, count=count, after=after)
+    recordings = [one for one, _ in training]
+    usual = usual_segments(rows(recordings), sum(one.seconds for one in recordings))
     segmenter = replace(segmenter, pyramid=pyramid, usual=usual)
-    chosen = [one for one in data.of_split("val") if one.path in steps] if data.of_split("test") else []
-    if any(one.segments for one in chosen):
-        segmenter = replace(segmenter, threshold=choose_threshold(segmenter, chosen, steps))
+    if any(one.segments for one, _ in chosen):
+        segmenter = replace(segmenter, threshold=choose_threshold(segmenter, chosen))
     return segmenter, losses
 
 
@@ -50,13 +52,13 @@ def make_lesson(steps: Tensor, recording: Recording, segmenter: Segmenter) -> Le
     return Lesson(steps, segments)
 
 
-def choose_threshold(segmenter: Segmenter, recordings: Sequence[Recording], steps: Steps) -> float:
+def choose_threshold(segmenter: Segmenter, chosen: Sequence[Seen]) -> float:
     """The score from which on segments are shown: that with the best F1 on validation recordings."""
     found = [
         (one.path, each.start_seconds, each.end_seconds, each.label, each.probability)
-        for one in recordings
-        for each in segmenter.find(steps[one.path], seconds=one.seconds, least_score=float(THRESHOLDS[0]))
+        for one, steps in chosen
+        for each in segmenter.find(steps, seconds=one.seconds, least_score=float(THRESHOLDS[0]))
     ]
-    truth = rows(recordings)
+    truth = rows([one for one, _ in chosen])
     scores = [point_f1(truth, [one for one in found if one[4] >= threshold]) for threshold in THRESHOLDS]
     return float(THRESHOLDS[int(np.argmax(scores))])

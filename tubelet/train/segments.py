@@ -26,6 +26,7 @@ from tubelet.data.prefetch import processors
 from tubelet.data.segments import (
     Recording,
     Recordings,
+    as_source,
     choose_window,
     cut_windows,
     label_cell,
@@ -53,12 +54,12 @@ from tubelet.train.distributed import Team
 from tubelet.train.finish import STRIP_PX
 from tubelet.train.init import find_start
 from tubelet.train.pace import REPORT_SECONDS
-from tubelet.train.plan import make_plan
+from tubelet.train.plan import choose_changes, make_plan
 from tubelet.train.pyramid import STEPS
 from tubelet.train.resume import find_run
 from tubelet.train.segment_head import train_head
 from tubelet.train.show import say_next
-from tubelet.train.step_cache import Steps, see_recordings
+from tubelet.train.step_cache import Seen, StepCache
 from tubelet.train.weak import locate_labels
 from tubelet.version import __version__
 from tubelet.weights.store import save
@@ -67,6 +68,7 @@ WEAK_SHARE = 0.35  # of the time budget, that an encoder gets which only says wh
 LEAST_SHARE = 0.5  # of the time budget, that the encoder gets
 FORWARD = 3  # times as fast is a clip seen as learned from
 STRIP_FRAMES = 7  # of a segment in the report
+MOST_VIEWS, VARIED_HOURS = 4, 4.0  # of recordings to train on, and hours of all of their views together
 SECONDS_A_STEP = 0.05  # of the pyramid's optimizer
 
 
@@ -115,12 +117,17 @@ def train(
     encoder = train_encoder(config, data, run, team, user_augmentation, begun=begun, show=show)
     predictor = Predictor.load(encoder, device=config.device)
     cache = config.cache or run.path.parent / "cached-features"
-    steps, failed = see_recordings(predictor, data.root, data.recordings, cache, show=show)
-    segmenter, losses = train_head(predictor, data, steps, seed=config.seed, count=STEPS, show=show)
+    steps = StepCache(predictor, data.root, cache, show=show)
+    seen, failed = steps.see(data.recordings)
+    by_split = {split: [one for one in seen if one[0].split == split] for split in ("train", "val", "test")}
+    training, chosen = by_split["train"], by_split["val"] if data.held_out == "test" else []
+    training += vary(steps, [one for one, _ in training], config, data)
+    segmenter, losses = train_head(predictor, training, chosen, seed=config.seed, count=STEPS, show=show)
     about = {"clip_spec": predictor.spec.to_json(), "task": predictor.task.to_json(), "tubelet": __version__}
     save(predictor.model, run.path, about={**about, ABOUT: segmenter.to_json()}, beside=segmenter.tensors())
     failed |= {health.path: health.message for health in data.unreadable}
-    evaluation = evaluate_held_out(predictor, segmenter, data, steps, failed, seed=config.seed, show=show)
+    measured = by_split[data.held_out]
+    evaluation = evaluate_held_out(predictor, segmenter, data, measured, failed, seed=config.seed, show=show)
     results = {**evaluation.results.to_json(), "seconds_total": time.monotonic() - begun}
     seeing = {name: Run(encoder).config[name] for name in ("model_name", "model", "clip_spec")}
     finished = FinishedSegments(run.path, run.config | seeing, data.names, evaluation, results, losses)
@@ -213,8 +220,9 @@ def encoder_minutes(config: TrainConfig, data: Recordings, team: Team, *, begun:
     Not measured here: it must not hang on how busy the machine is at this moment.
     """
     spec = make_plan(config, team.device).spec
-    held_out = sum(one.seconds for one in data.of_split(data.held_out))  # which are seen again, in windows
-    clips = 2 * (sum(one.seconds for one in data.recordings) + held_out) / spec.span_seconds
+    again = sum(one.seconds for one in data.of_split(data.held_out))  # in windows
+    again += count_views(config, data) * sum(one.seconds for one in data.of_split("train"))
+    clips = 2 * (sum(one.seconds for one in data.recordings) + again) / spec.span_seconds
     pixels = clips * spec.frames * spec.crop[0] * spec.crop[1]
     after = pixels / (FORWARD * PIXELS_A_SECOND * processors()) + STEPS * SECONDS_A_STEP + REPORT_SECONDS
     left = 60 * config.minutes - (time.monotonic() - begun)
@@ -224,22 +232,33 @@ def encoder_minutes(config: TrainConfig, data: Recordings, team: Team, *, begun:
     return seconds / 60
 
 
+def vary(steps: StepCache, recordings: Sequence[Recording], config: TrainConfig, data: Recordings) -> list[Seen]:
+    """Recordings to train on in varied views, the fewer the more hours there are."""
+    changes, _ = choose_changes(config, as_source(data))
+    return steps.vary(recordings, changes, views=count_views(config, data), seed=config.seed)
+
+
+def count_views(config: TrainConfig, data: Recordings) -> int:
+    """Of each recording to train on, besides it as it is."""
+    hours = sum(one.seconds for one in data.of_split("train")) / 3600
+    return min(MOST_VIEWS, int(VARIED_HOURS / hours)) if config.augment else 0
+
+
 def evaluate_held_out(
     predictor: Predictor,
     segmenter: Segmenter,
     data: Recordings,
-    steps: Steps,
+    measured: Sequence[Seen],
     failed: dict[str, str],
     *,
     seed: int,
     show: bool,
 ) -> SegmentEvaluation:
     """The figures on the recordings that were held out; `failed` of them could not be read."""
-    measured = [one for one in data.of_split(data.held_out) if one.path in steps]
     seen = []
     with bar("windows", len(measured), show=show) as progress:
-        for one in measured:
-            seen.append(look_through(predictor, segmenter, data.root, one, steps[one.path]))
+        for one, steps in measured:
+            seen.append(look_through(predictor, segmenter, data.root, one, steps))
             progress.advance(f"{progress.done + 1}/{progress.total} recordings")
     return evaluate_recordings(segmenter, seen, failed=failed, split=data.held_out, seed=seed)
 
