@@ -19,7 +19,7 @@ demo: $(STAMP)
 EXPORTS := tests/test_export.py tests/test_docs.py
 
 # what runs on kernels that processors have or have not: once more as on one without AVX-512, and as on a plain one
-KERNELS := $(patsubst %,tests/test_%.py,attention linear model pool precision shared stream windows) \
+KERNELS := $(patsubst %,tests/test_%.py,attention linear model pool precision pyramid shared step_streamer stream windows) \
 	-k 'not (compile or export or listed or paper)'
 AS_AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
 AS_PLAIN := ATEN_CPU_CAPABILITY=default

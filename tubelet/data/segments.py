@@ -120,7 +120,7 @@ def read_segments(path: str | Path, *, workers: int = 2, minimum: int = 2, show:
 
 
 def split_recordings(data: Recordings, *, val_share: float, seed: int) -> Recordings:
-    """The same with a split for each, in whole groups: see `assign_splits`. Labels without times are never held out.
+    """Recordings with a split for each, in whole groups: see `assign_splits`. Labels without times are never held out.
 
     Raises:
         ValueError: none of the recordings has times, so that nothing could be measured.
@@ -159,7 +159,7 @@ def look_at(root: Path, paths: Sequence[str], *, workers: int, show: bool) -> di
 
 
 def find_faults(path: str, items: Sequence[Item], health: Health) -> list[Problem]:
-    """All that is wrong with the rows of one file."""
+    """The faults of the rows of one file."""
     problems = []
     if KIND_OF_SUFFIX[Path(path).suffix.lower()] != "video":
         problems.append(Problem("not-media", path, "no video: segments lie in long videos"))

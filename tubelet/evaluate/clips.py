@@ -1,4 +1,4 @@
-"""How good a run is on clips that it was not trained on."""
+"""Figures of a run on clips that it was not trained on."""
 
 import csv
 import os

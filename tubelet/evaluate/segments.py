@@ -1,4 +1,4 @@
-"""How well a run finds segments in recordings that it was not trained on."""
+"""Figures of the segments that a run finds in recordings that it was not trained on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ OFF_SHARE = 0.7  # of that, below which they end
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model sees in a recording: features (S, D) of its steps, and the probabilities of its windows."""
+    """A recording as a model sees it: features (S, D) of its steps, and the probabilities of its windows."""
 
     recording: Recording
     steps: Tensor
@@ -123,7 +123,7 @@ def evaluate_segments(
 def look_through(
     predictor: Predictor, segmenter: Segmenter, root: Path, recording: Recording, steps: Tensor | None = None
 ) -> Seen:
-    """What a model sees in a recording. Raises MediaError where it cannot be read to its end.
+    """A recording as a model sees it. Raises MediaError where it cannot be read to its end.
 
     steps: of another time, if they are there.
     """

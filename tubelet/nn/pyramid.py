@@ -30,7 +30,7 @@ LEAST_STD = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidConfig:
-    """All that a pyramid is made from."""
+    """The settings that a pyramid is made from."""
 
     inputs: int  # channels of a step
     num_classes: int
@@ -47,7 +47,7 @@ class PyramidConfig:
 
 
 class Level(NamedTuple):
-    """What a level gives: logits (B, K, P), distances to start and end (B, K, 2, P), in steps."""
+    """The answers of a level: logits (B, K, P), distances to start and end (B, K, 2, P), in steps."""
 
     logits: Tensor
     distances: Tensor
@@ -116,7 +116,7 @@ def levels_for(longest_steps: float) -> int:
 
 
 class Targets(NamedTuple):
-    """What the places of a level learn: held (K, P) bool, distances (K, 2, P) in steps, of use where held."""
+    """The targets of the places of a level: held (K, P) bool, distances (K, 2, P) in steps, of use where held."""
 
     held: Tensor
     distances: Tensor
@@ -157,8 +157,8 @@ def assign(segments: Tensor, *, num_classes: int, steps: int, levels: int) -> li
 
 
 def pyramid_loss(levels: list[Level], targets: list[Targets]) -> tuple[Tensor, Tensor]:
-    """What a pyramid gives for one video, B = 1, and its targets -> the focal loss of the logits, summed over places
-    and classes, and the loss of the distances, summed over the places that hold a segment.
+    """Answers for one video, B = 1, and their targets -> the focal loss of the logits, summed over places and classes,
+    and the loss of the distances, summed over the places that hold a segment.
 
     Sources: focal loss, arXiv 1708.02002; distance-IoU in one dimension, arXiv 1911.08287.
     """

@@ -98,7 +98,7 @@ def classify_steps(model: SpaceTimeTransformer, steps: Tensor) -> Tensor:
 
 @torch.no_grad()
 def see_steps(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
-    """What a model sees at each step of clips, in the light of the whole clip: (B, C, T, H, W) -> (B, t, 2 D).
+    """Steps of clips as a model sees them, in the light of the whole clip: (B, C, T, H, W) -> (B, t, 2 D).
 
     Mean and maximum, over height and width, of the last encoder's tokens. The first half, averaged over the steps too,
     is the features of a model that pools by the mean; the second keeps what is seen in one place alone.
@@ -108,7 +108,7 @@ def see_steps(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
 
 @torch.no_grad()
 def see_encoded_steps(model: SpaceTimeTransformer, steps: Tensor) -> Tensor:
-    """The same from encoded steps, (B, t, D) -> (B, t, 2 D')."""
+    """Encoded steps as the rest of a model sees them, (B, t, D) -> (B, t, 2 D'): see `see_steps`."""
     return pool_steps(model.stack[1:], steps, Grid(steps.shape[1], 1, 1))
 
 

@@ -1,4 +1,4 @@
-"""What a model sees at each step of an endless clip, each in the light of one window around it."""
+"""The steps of an endless clip as a model sees them, each in the light of one window around it."""
 
 import torch
 from torch import Tensor

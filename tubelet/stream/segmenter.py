@@ -50,7 +50,7 @@ class Segmenter:
 
     @classmethod
     def read(cls, run: str | os.PathLike[str], predictor: Predictor) -> "Segmenter":
-        """The same, where the model is loaded already."""
+        """The segmenter of a run whose model is loaded already. Raises ValueError as `load`."""
         file = open_model(run)
         about, names = file.about.get(ABOUT), predictor.task.names
         if about is None:
@@ -74,11 +74,11 @@ class Segmenter:
         return cls(predictor.model, pyramid, predictor.spec, predictor.task.names, threshold, device=predictor.device)
 
     def to_json(self) -> dict[str, Any]:
-        """What a checkpoint says of it, beside the tensors of the pyramid."""
+        """The JSON of a checkpoint, beside the tensors of the pyramid."""
         return {"pyramid": self.pyramid.config.to_json(), "threshold": self.threshold, "usual": dict(self.usual)}
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds of it beside the weights of the model."""
+        """The tensors of a checkpoint beside the weights of the model."""
         return {f"{BESIDE}{name}": tensor for name, tensor in self.pyramid.state_dict().items()}
 
     @property

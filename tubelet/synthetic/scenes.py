@@ -46,7 +46,7 @@ def draw_scene(frames: int, split: str, rng: np.random.Generator) -> Scene:
 
 
 def view(scene: Scene, frames: slice) -> np.ndarray:
-    """What the camera sees in some frames, without noise: (T, H, W, 3) float32 in grey levels."""
+    """The picture of the camera in some frames, without noise: (T, H, W, 3) float32 in grey levels."""
     seen = []
     for corner in scene.camera[frames]:
         row, column = corner.astype(int)

@@ -1,4 +1,4 @@
-"""How well segments are found in videos: average precision as two challenges measure it, F1 by points and by time.
+"""Measures of segments that are found in videos: average precision as two challenges measure it, F1 by points and by time.
 
 Rows are (file, start_seconds, end_seconds, label); found ones have a score behind these, the best the highest.
 tIoU is the time that two segments share, of the time that they span together.
@@ -184,7 +184,7 @@ def point_f1(truth: Sequence[Row], found: Sequence[Found]) -> float:
 
 
 def point_hits(truth: Sequence[Row], found: Sequence[Found]) -> Counter[str]:
-    """How many found segments of each label are right.
+    """The number of found segments of each label that are right.
 
     The best score first, each takes a true segment of its file and label, of those that none took the one given first,
     in which its middle lies.

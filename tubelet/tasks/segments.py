@@ -35,7 +35,7 @@ STRICT_TIOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # as ActivityNet
 
 @dataclass(frozen=True)
 class SegmentResults(Results):
-    """What was found in `clips` files of `seconds` in all, which hold `segments` true segments.
+    """Figures of what was found in `clips` files of `seconds` in all, which hold `segments` true segments.
 
     map: mean average precision over the classes with a true segment and TIOUS, by the protocol of ActivityNet;
     per_tiou: at each of these. map_strict: over STRICT_TIOUS. The F1, and the recall in per_class, are of the segments
@@ -168,7 +168,7 @@ def measure_segments(
 
 
 def usual_segments(rows: Sequence[Row], seconds: float) -> Usual:
-    """What is usual in recordings of so many seconds in all: median length and number a second, of each class."""
+    """Median length and number a second of the segments of each class, in recordings of so many seconds in all."""
     lengths = defaultdict(list)
     for _, start, end, label in rows:
         lengths[label].append(end - start)

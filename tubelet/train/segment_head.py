@@ -23,7 +23,7 @@ THRESHOLDS = np.arange(0.05, 0.95, 0.05)  # of which they choose
 def train_head(
     predictor: Predictor, training: Sequence[Seen], chosen: Sequence[Seen], *, seed: int, count: int, show: bool
 ) -> tuple[Segmenter, list[float]]:
-    """What finds segments, and its loss along the training.
+    """A segmenter that has learned, and its loss along the training.
 
     chosen: recordings that choose the score from which segments are shown; none where all that are left are measured.
     """

@@ -27,7 +27,7 @@ Seen = tuple[Recording, Tensor]  # and its steps, (S, D)
 
 
 class StepCache:
-    """What the model of a predictor sees in the recordings of `root`, in a folder."""
+    """The steps of the recordings of `root`, as the model of a predictor sees them, in a folder."""
 
     def __init__(self, predictor: Predictor, root: Path, folder: Path, *, show: bool):
         self.segmenter, self.root, self.show = Segmenter.untrained(predictor, 1.0), root, show

@@ -15,7 +15,7 @@ TOP_SHARE = 0.1  # of the windows of a recording, the likeliest of which surely 
 
 
 def locate_labels(predictor: Predictor, data: Recordings, *, show: bool) -> Recordings:
-    """The same with segments for the labels that have no times, where a model finds them likeliest."""
+    """Recordings with segments for the labels that have no times, where a model finds them likeliest."""
     weak = [one for one in data.recordings if one.untimed]
     located: dict[str, Recording] = {}
     with bar("locating", len(weak), show=show) as progress:
