@@ -1,4 +1,4 @@
-"""Measures of segments that are found in videos: average precision as two challenges measure it, F1 by points and by time.
+"""Measures of found segments: average precision as two challenges measure it, F1 by points and by time.
 
 Rows are (file, start_seconds, end_seconds, label); found ones have a score behind these, the best the highest.
 tIoU is the time that two segments share, of the time that they span together.

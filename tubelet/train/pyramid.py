@@ -19,7 +19,7 @@ DROPPED = 0.3  # share of the channels of a piece
 
 @dataclass(frozen=True)
 class Lesson:
-    """A recording to learn from: features (S, D) of its steps, segments (N, 3) of start and end, in steps, and class."""
+    """A recording to learn from: features (S, D) of its steps, segments (N, 3): start and end, in steps, and class."""
 
     steps: Tensor
     segments: Tensor
