@@ -33,7 +33,7 @@ STEPS = 250
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recordings(tmp_path_factory.mktemp("films"), {"train": 8, "val": 2, "test": 3})
+    return write_recordings(tmp_path_factory.mktemp("films"), {"train": 8, "val": 5, "test": 3})
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,15 @@ def test_windows_are_still_answered_for(run: Path, table: Path, capsys: pytest.C
     capsys.readouterr()
     assert command("predict", run, table.parent / "test-0.mp4", *CPU) == 0
     assert "tubelet stream" in capsys.readouterr().err
+
+
+def test_what_the_encoder_settled_travels(run: Path) -> None:
+    encoder, whole = (tubelet.Predictor.load(one, device="cpu") for one in (run / "encoder", run))
+    assert whole.task == encoder.task
+    assert encoder.task.to_json()["calibration"]["groups"] == 5
+    assert encoder.distance
+    assert whole.distance
+    assert whole.distance.limit == encoder.distance.limit
 
 
 def test_eval_says_what_training_said(run: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:

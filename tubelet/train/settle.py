@@ -42,6 +42,8 @@ def settle_task(model: SpaceTimeTransformer, plan: Plan, team: Team, *, show: bo
     items, features = plan.data.items(split), task.calibrates
     answers, seconds = answer_items(model, task, plan, team, items, title=title, features=features, show=show)
     read, targets, values = stack_read(answers, task)
+    known = ~targets.reshape(len(read), -1).isnan().any(1).numpy()
+    read, targets, values = [one for one, has in zip(read, known, strict=True) if has], targets[known], values[known]
     groups, distance = list_groups(read), None
     shortage = find_shortage(groups) if task.calibrates else ""
     if task.calibrates and not shortage:
@@ -49,7 +51,7 @@ def settle_task(model: SpaceTimeTransformer, plan: Plan, team: Team, *, show: bo
         train, _ = answer_items(model, task, plan, team, plan.remembered, **views, show=show)
         codes, others = (np.stack(list_features(some)) for some in (train, read))
         distance = fit_distance(codes, others) if len(codes) >= FEWEST_CLIPS else None
-    settled = task.settle(targets, values, groups)
+    settled = task.settle(targets, values, groups, measured=measured)
     answers = [one if one.values is None else replace(one, values=settled.calibrate(one.values)) for one in answers]
     about = {"split": split, "clips": len(read), "groups": len(set(groups)), "shortage": shortage}
     about |= {"measured": measured, "distance": distance is not None}
