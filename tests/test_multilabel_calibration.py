@@ -56,9 +56,9 @@ def cross_fit_each(answers: np.ndarray, truth: np.ndarray, groups: list[str]) ->
 
 def likelihood(logits: np.ndarray, truth: np.ndarray, temperature: float) -> float:
     """Mean negative log likelihood of a clip, with the one clip more in which each class half holds."""
-    n, p = len(truth), sigmoid(logits / temperature)
+    n, tempered = len(truth), logits / temperature
     share = (truth * n + 0.5) / (n + 1)
-    return float(-(share * np.log(p) + (1 - share) * np.log(1 - p)).sum(1).mean())
+    return float((share * np.logaddexp(0, -tempered) + (1 - share) * np.logaddexp(0, tempered)).sum(1).mean())
 
 
 # ---- temperature

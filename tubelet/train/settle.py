@@ -42,8 +42,6 @@ def settle_task(model: SpaceTimeTransformer, plan: Plan, team: Team, *, show: bo
     items, features = plan.data.items(split), task.calibrates
     answers, seconds = answer_items(model, task, plan, team, items, title=title, features=features, show=show)
     read, targets, values = stack_read(answers, task)
-    known = ~targets.reshape(len(read), -1).isnan().any(1).numpy()
-    read, targets, values = [one for one, has in zip(read, known, strict=True) if has], targets[known], values[known]
     groups, distance = list_groups(read), None
     shortage = find_shortage(groups) if task.calibrates else ""
     if task.calibrates and not shortage:
