@@ -43,6 +43,7 @@ def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "films"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tubelet.train.segments.STEPS", STEPS)
+        patch.setattr("tubelet.tasks.calibration.FEWEST_GROUPS", 2)  # of windows: as many as validation recordings
         assert command("train", table, "--out", out, *FLAGS) == 0
     return out
 
@@ -83,6 +84,15 @@ def test_windows_are_still_answered_for(run: Path, table: Path, capsys: pytest.C
     capsys.readouterr()
     assert command("predict", run, table.parent / "test-0.mp4", *CPU) == 0
     assert "tubelet stream" in capsys.readouterr().err
+
+
+def test_what_the_encoder_settled_travels(run: Path) -> None:
+    encoder, whole = (tubelet.Predictor.load(one, device="cpu") for one in (run / "encoder", run))
+    assert whole.task == encoder.task
+    assert encoder.task.to_json()["calibration"]["groups"] == 2
+    assert encoder.distance
+    assert whole.distance
+    assert whole.distance.limit == encoder.distance.limit
 
 
 def test_eval_says_what_training_said(run: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:

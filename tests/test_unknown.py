@@ -18,7 +18,7 @@ from tubelet.export.writer import export
 from tubelet.media.writer import write_video
 from tubelet.predict.predictor import Predictor
 from tubelet.predict.tables import CALIBRATED
-from tubelet.tasks import Classification
+from tubelet.tasks import Classification, MultiLabel
 from tubelet.tasks.calibration import FEWEST_CLIPS, Calibration, raise_to
 from tubelet.weights.store import open_model, save
 
@@ -58,6 +58,21 @@ def more(place: Path) -> Path:
 def run(clips: Path, place: Path) -> Path:
     out = place / "run"
     assert command("train", clips, "--out", out, *TINY_FLAGS, "--val-share", "0.4", "--epochs", "4") == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def tagged(clips: Path, place: Path) -> Path:
+    """A run of several classes at once; of the clips that it is measured on and settled by, two had no label."""
+    labels, rows = {"bright": "bright;lit", "dark": "(none)"}, ["path,label,split"]
+    for name, label in labels.items():
+        for i in range(CLIPS):
+            known, split = i != CLIPS - 1, "train" if i < CLIPS - HELD_OUT // 2 else "val"
+            rows.append(f"{clips}/{name}/{i}.mp4,{label if known else ''},{split}")
+    (place / "tags.csv").write_text("\n".join(rows))
+    out = place / "tagged"
+    flags = ("--task", "multilabel", "--epochs", "4")
+    assert command("train", place / "tags.csv", "--out", out, *TINY_FLAGS, *flags) == 0
     return out
 
 
@@ -161,6 +176,80 @@ def test_evaluation_of_the_clips_that_settled_it_gives_the_results_of_the_run(
         assert {name: there[name] for name in words} == {name: here[name] for name in words}
 
 
+# ---- several classes at once
+
+
+def test_a_run_of_several_classes_carries_what_its_held_out_clips_settled(tagged: Path) -> None:
+    predictor, results = Predictor.load(tagged, device="cpu"), read_json(tagged / "results.json")
+    labelled = HELD_OUT - 2
+    settled = {"split": "val", "clips": labelled, "groups": labelled, "shortage": "", "measured": True}
+    assert results["settled"] == settled | {"distance": True}
+    assert isinstance(predictor.task, MultiLabel)
+    assert predictor.task.calibration
+    assert (predictor.task.calibration.clips, predictor.task.thresholds) == (labelled, ())
+    assert (results["clips"], results["unlabelled"], results["chosen_thresholds"]) == (labelled, 0, False)
+    assert sum(clips for *_, clips in results["calibration"]["bins"]) == 2 * labelled
+    assert predictor.distance
+    for name in ("report.html", "README.md"):
+        text = (tagged / name).read_text()
+        assert f"{labelled} clips of {labelled} groups" in text
+        assert "by fits on other groups" in text
+
+
+def test_probabilities_of_several_classes_are_tempered_and_a_set_goes_with_them(
+    tagged: Path, more: Path, tmp_path: Path
+) -> None:
+    file, files = open_model(tagged), sorted(more.rglob("*.mp4"))
+    about = file.about
+    fit = Calibration.from_json(about["task"].pop("calibration"))
+    save(file.load(), tmp_path / "old", about=about)
+    before, after = (Predictor.load(one, device="cpu").predict_files(files) for one in (tmp_path / "old", tagged))
+    for raw, one in zip(before, after, strict=True):
+        assert (raw.label, raw.likely, raw.known) == (one.label, [], None)
+        for name, p in raw.probabilities.items():
+            logit = np.log(p / (1 - p)) / fit.temperature
+            assert one.probabilities[name] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
+        assert one.likely == ([name for name, p in one.probabilities.items() if p >= fit.least] or ["(none)"])
+
+
+def test_files_unlike_the_training_are_told_and_the_likeliest_class_named(
+    tagged: Path, more: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange, usual = "stripes/0.mp4", f"dark/{CLIPS}.mp4"
+    monkeypatch.chdir(more)
+    capsys.readouterr()
+    assert command("predict", tagged, strange, usual, *CPU) == 0
+    first, second = (line for line in capsys.readouterr().out.splitlines() if ".mp4" in line)
+    assert "none of these (nearest: " in first
+    assert "none of these (nearest: (none))" not in first
+    assert "none of these" not in second
+    assert command("predict", tagged, strange, usual, *CPU, "--csv", tmp_path / "p.csv") == 0
+    rows = read_csv(tmp_path / "p.csv")
+    assert [row["known"] for row in rows] == ["no", "yes"]
+    assert rows[1]["predicted"] == rows[1]["likely"] == "(none)"
+
+
+def test_evaluation_of_several_classes_gives_the_results_of_the_run_and_tells_unknown_ones(
+    tagged: Path, more: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert command("eval", tagged, place / "tags.csv", *CPU, "--json") == 0
+    found, own = json.loads(capsys.readouterr().out), read_json(tagged / "results.json")
+    for name in ("mean_average_precision", "macro_f1"):
+        assert found[name] == pytest.approx(own[name], abs=1e-5)
+    for name in ("error", "error_before", "coverage", "set_size"):
+        assert found["calibration"][name] == pytest.approx(own["calibration"][name], abs=1e-4)
+    labels = {"bright": "bright;lit", "dark": "(none)", "stripes": "lit;stripes"}
+    rows = [f"{file},{labels[file.parent.name]}" for file in sorted(more.rglob("*.mp4"))]
+    (more / "tags.csv").write_text("\n".join(["path,label", *rows]))
+    assert command("eval", tagged, more / "tags.csv", *CPU) != 0
+    assert "--unknown" in capsys.readouterr().err
+    assert command("eval", tagged, more / "tags.csv", "--unknown", *CPU, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    (more / "tags.csv").unlink()
+    assert (found["clips"], found["unknown"]["clips"], found["unknown"]["told"]) == (12, 5, 1.0)
+
+
 # ---- predictions
 
 
@@ -262,9 +351,11 @@ def test_unknown_classes_need_some_and_a_model_that_tells_them(run: Path, more: 
 # ---- exports
 
 
+@pytest.mark.parametrize("name", ["run", "tagged"])
 def test_an_exported_model_is_calibrated_and_says_that_it_never_abstains(
-    run: Path, more: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, more: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
+    run: Path = request.getfixturevalue(name)
     about = export(run, tmp_path / "onnx", clips=2, show=False)
     assert about["left_out"] == ["distance"]
     assert any("none of these" in note for note in about["report"]["notes"])

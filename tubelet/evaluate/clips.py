@@ -93,8 +93,8 @@ def evaluate(
             progress.advance(f"{progress.done + 1}/{progress.total} files")
 
         answers = predictor.answer_items(items, root=source.root, views=views, workers=workers, after=count)
-    foreign = [one for one in answers if one.item.label in strangers]
-    own = [one for one in answers if one.item.label not in strangers]
+    foreign = [one for one in answers if {*task.classes_in(one.item.label)} & {*strangers}]
+    own = [one for one in answers if not {*task.classes_in(one.item.label)} & {*strangers}]
     if not own:
         raise ValueError(f"{data}: no clips of classes that the model knows: it knows {', '.join(task.names)}")
     used = read_used(predictor.run) if predictor.run else {}

@@ -51,9 +51,9 @@ class Answer:
 class Prediction:
     """The answer for one file: the label, its probability, and those of all classes, the likeliest first.
 
-    likely: the classes, the likeliest first, one of which is right nine times in ten. distance: how far the features
-    are from those of the training clips, 1 where they are too far; known: whether they are not. Empty and None where
-    the checkpoint has nothing to tell them by.
+    likely: the classes, the likeliest first, among which is all that is right nine times in ten. distance: how far the
+    features are from those of the training clips, 1 where they are too far; known: whether they are not. Empty and None
+    where the checkpoint has nothing to tell them by.
 
     status to seconds_seen: as in `Answer`; the others are None and empty where the file could not be read. Of several
     classes that hold at once `label` is "a;b", and of numbers "1.5;2", with `values` by name in the place of

@@ -54,7 +54,7 @@ def print_table(predictions: Sequence[Prediction], top: int) -> None:
     for one, *words in zip(predictions, *(words for _, words in shown.values()), strict=True):
         sure = "" if one.probability is None else f"{100 * one.probability:.0f}%"
         cells = ["unreadable", ""] if one.label is None else [one.label, sure]
-        cells = [f"none of these (nearest: {one.label})", ""] if one.known is False else cells
+        cells = [f"none of these (nearest: {next(iter(one.probabilities))})", ""] if one.known is False else cells
         table.add_row(one.path, *cells, *words)
     console.print(table)
 

@@ -16,7 +16,7 @@ from tubelet.tasks.detection import Found
 
 # Of files and of labelled clips; the columns of the task follow.
 COLUMNS = ("path", "predicted", "probability", "status", "code", "seconds", "seconds_seen")
-CALIBRATED = ("likely", "distance", "known")  # of one class of several, before those of the task
+CALIBRATED = ("likely", "distance", "known")  # of probabilities, before those of the task
 SEGMENTS = ("path", "start", "end", "label", "score")  # a row for each that was found
 
 

@@ -334,7 +334,7 @@ def describe_calibration(run: Finished) -> str:
     error, before, coverage = (percent(found[name]) for name in ("error", "error_before", "coverage"))
     words = (
         f"Probabilities are calibrated by {by}{how}: they differ from the share that is right by {error} in the mean, "
-        f"{before} before. Sets of the likeliest classes, made to hold the right one nine times in ten, held it for "
+        f"{before} before. Sets of the likeliest classes, made to hold what is right nine times in ten, held it for "
         f"{coverage}, with {found['set_size']:.2f} classes in the mean."
     )
     if settled["distance"]:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from tubelet.system.text import list_names, percent, plural
 from tubelet.tasks.calibration import (
-    Calibrated,
     Calibration,
     calibration_error,
-    cross_fit,
+    calibration_facts,
+    cross_calibrate,
     find_shortage,
     fit_calibration,
     measure_calibration,
@@ -52,7 +52,9 @@ class Classification(Task):
     def from_cells(cls, cells: Sequence[str], columns: Sequence[str] = ()) -> "Classification":
         return cls(tuple(sorted(set(cells))))
 
-    def settle(self, targets: Tensor, answers: np.ndarray, groups: Sequence[str]) -> "Classification":
+    def settle(
+        self, targets: Tensor, answers: np.ndarray, groups: Sequence[str], *, measured: bool = False
+    ) -> "Classification":
         """The task with a calibration, where the clips are enough."""
         if find_shortage(groups):
             return self
@@ -64,19 +66,6 @@ class Classification(Task):
 
     def calibrate(self, answers: np.ndarray) -> np.ndarray:
         return self.calibration.temper(answers).astype(np.float32) if self.calibration else answers
-
-    def cross_calibrate(
-        self, answers: np.ndarray, labels: np.ndarray, groups: Sequence[str] | None
-    ) -> Calibrated | None:
-        """Calibrated answers (N, K), as figures of them need them; None where there are none.
-
-        groups: of the clips, where the calibration was fitted on them: they are calibrated by fits on other groups.
-        """
-        if self.calibration is None or (groups is not None and find_shortage(groups)):
-            return None
-        if groups is None:
-            return Calibrated(answers, self.calibration.sets(answers))
-        return cross_fit(self.uncalibrate(answers), labels, groups)
 
     def likely(self, answer: np.ndarray) -> list[str] | None:
         if self.calibration is None:
@@ -132,7 +121,7 @@ class Classification(Task):
         if not (np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-2)):
             raise ValueError("the rows of probabilities do not sum to 1; pass the softmax of the logits")
         labels, raw = labels.astype(np.int64), self.uncalibrate(probabilities)
-        calibrated = self.cross_calibrate(probabilities, labels, groups if settled_by else None)
+        calibrated = cross_calibrate(self.calibration, raw, labels, groups if settled_by else None)
         probabilities = calibrated.answers if calibrated else raw
         predicted = probabilities.argmax(axis=1)
         right = labels == predicted
@@ -212,11 +201,7 @@ class ClassificationResults(Results):
         facts.append(("mean confidence", percent(self.mean_confidence)))
         if self.calibration is None:
             return [*facts, ("calibration error", percent(self.calibration_error))]
-        error, before = percent(self.calibration["error"]), percent(self.calibration["error_before"])
-        low, high = map(percent, self.calibration["coverage_interval"])
-        holds, size = percent(self.calibration["coverage"]), f"{self.calibration['set_size']:.2f} classes in the mean"
-        facts.append(("calibration error", f"{error} ({before} before calibration)"))
-        return [*facts, ("90 % sets hold the right class", f"{holds} ({low} to {high}), {size}")]
+        return [*facts, *calibration_facts(self.calibration, "the right class")]
 
     def table(self) -> tuple[list[str], list[list[Any]]]:
         keys = ("recall", "precision", "f1")

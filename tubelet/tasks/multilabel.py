@@ -10,6 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tubelet.system.text import list_names, percent, plural
+from tubelet.tasks.calibration import (
+    Calibration,
+    calibrate_each,
+    calibration_facts,
+    cross_calibrate,
+    find_shortage,
+    fit_each,
+    measure_each,
+    pair,
+)
 from tubelet.tasks.intervals import group_interval
 from tubelet.tasks.task import Results, Task, check_names, check_numbers, mean_known, none_if_unknown
 
@@ -24,16 +34,19 @@ class MultiLabel(Task):
     """names: the classes. A target is 1 where a class holds, 0 where not, an answer the probability of each.
 
     weights: of each class's examples in the loss, 1 where left out. thresholds: probabilities from which on a class
-    is said to hold. A clip with an empty cell is unlabelled: its target is NaN.
+    is said to hold. calibration: what held-out clips made of the probabilities, None where they were too few. A clip
+    with an empty cell is unlabelled: its target is NaN.
     """
 
     names: tuple[str, ...]
     weights: tuple[float, ...] = ()
     thresholds: tuple[float, ...] = ()
+    calibration: Calibration | None = None
     kind: ClassVar[str] = "multilabel"
     figure_name: ClassVar[str] = "overlap"  # of the classes said and those that hold: Jaccard's index
     fewest_classes: ClassVar[int] = 1
     settles: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = True
 
     @staticmethod
     def classes_in(cell: str) -> tuple[str, ...]:
@@ -56,11 +69,54 @@ class MultiLabel(Task):
         weights = ((len(known) - examples) / examples.clamp(min=1)).clamp(1, MOST_WEIGHT)
         return replace(self, weights=tuple(weights.tolist()))
 
-    def settle(self, targets: Tensor, answers: np.ndarray, groups: Sequence[str]) -> "MultiLabel":
-        """Thresholds with the best F1 on validation clips, for the classes with enough examples there."""
-        known = ~targets.isnan().any(1).numpy()
-        truth, scores = targets.numpy()[known], answers[known]
-        return replace(self, thresholds=tuple(best_threshold(t, s) for t, s in zip(truth.T, scores.T, strict=True)))
+    def settle(
+        self, targets: Tensor, answers: np.ndarray, groups: Sequence[str], *, measured: bool = False
+    ) -> "MultiLabel":
+        """The task with a calibration, where the clips are enough, and thresholds of the calibrated probabilities.
+
+        Thresholds have the best F1, for the classes with enough examples; none are chosen where F1 is measured on the
+        same clips.
+        """
+        known = find_known(targets)
+        truth, raw = targets.numpy()[known], self.uncalibrate(answers[known])
+        members = choose(groups, known)
+        calibration = None if find_shortage(members) else fit_each(self.even_out(raw), truth > 0, members)
+        settled = replace(self, thresholds=(), calibration=calibration)
+        if measured:
+            return settled
+        chosen = np.array([best_threshold(t, s) for t, s in zip(truth.T, raw.T, strict=True)])
+        return replace(settled, thresholds=tuple(settled.calibrate(chosen).tolist()))
+
+    def even_out(self, answers: np.ndarray) -> np.ndarray:
+        """Answers (..., K) of the model -> those that it would give if examples of all classes weighed the same."""
+        return weigh(answers, 1 / self.all_weights)
+
+    @property
+    def all_weights(self) -> np.ndarray:
+        return np.array(self.weights or [1.0] * len(self.names))
+
+    @property
+    def limits(self) -> np.ndarray:
+        """(K,), the thresholds; where none were chosen, that of the model's own probabilities, calibrated."""
+        return np.asarray(self.thresholds or self.calibrate(np.full(len(self.names), THRESHOLD)))
+
+    def uncalibrate(self, answers: np.ndarray) -> np.ndarray:
+        """Answers (..., K) as they are without calibration."""
+        if self.calibration is None:
+            return answers
+        return weigh(self.calibration.undo(pair(answers))[..., 1], self.all_weights)
+
+    def calibrate(self, answers: np.ndarray) -> np.ndarray:
+        if self.calibration is None:
+            return answers
+        return calibrate_each(self.calibration, self.even_out(answers)).answers.astype(np.float32)
+
+    def likely(self, answer: np.ndarray) -> list[str] | None:
+        """The classes that cannot be ruled out; `NONE` where all can."""
+        if self.calibration is None:
+            return None
+        inside = [self.names[i] for i in (-answer).argsort(kind="stable") if answer[i] >= self.calibration.least]
+        return inside or [NONE]
 
     def targets(self, cells: Sequence[str]) -> Tensor:
         numbers = {name: number for number, name in enumerate(self.names)}
@@ -91,11 +147,14 @@ class MultiLabel(Task):
         return torch.where(either == 0, 1.0, both / either.clamp(min=1))
 
     def answer(self, logits: Tensor) -> np.ndarray:
-        return logits.sigmoid().numpy()
+        if self.calibration is None:
+            return logits.sigmoid().numpy()
+        even = logits - torch.from_numpy(self.all_weights).log()
+        return (even / self.calibration.temperature).sigmoid().float().numpy()
 
     def holds(self, answers: np.ndarray) -> np.ndarray:
         """Answers (..., classes) -> bool, which classes are said to hold."""
-        return answers >= np.array(self.thresholds or [THRESHOLD] * len(self.names), np.float32)
+        return answers >= self.limits.astype(np.float32)
 
     def word(self, answer: np.ndarray) -> str:
         return ";".join(self.names[number] for number in np.flatnonzero(self.holds(answer))) or NONE
@@ -103,17 +162,20 @@ class MultiLabel(Task):
     def errors(self, targets: Tensor, answers: np.ndarray) -> np.ndarray:
         truth, said = targets.nan_to_num().numpy() > 0, self.holds(answers)
         either = (truth | said).sum(1)
-        return np.where(targets.isnan().any(1).numpy(), 0.0, (truth ^ said).sum(1) / np.maximum(either, 1))
+        return np.where(find_known(targets), (truth ^ said).sum(1) / np.maximum(either, 1), 0.0)
 
     def measure(
         self, targets: Tensor, answers: np.ndarray, *, groups: Sequence[str], failed: int = 0, settled_by: bool = False
     ) -> "MultiLabelResults":
-        known = ~targets.isnan().any(1).numpy()
+        known = find_known(targets)
         if not known.any():
             raise ValueError(f"none of {len(known)} clips has a label: nothing can be measured")
         truth, scores = targets.numpy()[known] > 0, np.asarray(answers, np.float64)[known]
         ranking, said = Ranking(truth, scores), self.holds(answers[known])
-        members = [group for group, one in zip(groups, known, strict=True) if one]
+        members, raw = choose(groups, known), self.uncalibrate(scores)
+        how: dict[str, Any] = {"fit": fit_each, "calibrate": calibrate_each}
+        even, others = self.even_out(raw), members if settled_by else None
+        calibrated = cross_calibrate(self.calibration, even, truth, others, **how)
 
         def mean_precision(rows: np.ndarray) -> float:
             return mean_known(ranking.precisions(np.bincount(rows, minlength=len(truth))))
@@ -131,7 +193,7 @@ class MultiLabel(Task):
                 "f1": none_if_unknown(f1[i]),
                 "precision": float(hits[i] / answered[i]) if answered[i] else None,
                 "recall": float(hits[i] / support[i]) if support[i] else None,
-                "threshold": (self.thresholds or [THRESHOLD] * len(self.names))[i],
+                "threshold": float(self.limits[i]),
                 "support": int(support[i]),
             }
             for i, name in enumerate(self.names)
@@ -147,16 +209,25 @@ class MultiLabel(Task):
             micro_f1=float(2 * hits.sum() / max(1, answered.sum() + support.sum())),
             at_random=mean_known(np.where(support, support / len(truth), np.nan)),
             chosen_thresholds=bool(self.thresholds),
+            calibration=measure_each(raw, calibrated, truth) if calibrated and truth.any() else None,
             per_class=rows,
         )
 
     def describe(self) -> str:
         return f"names all that hold of {plural(len(self.names), 'class')}"
 
+    def to_json(self) -> dict[str, Any]:
+        calibration = {"calibration": self.calibration.to_json()} if self.calibration else {}
+        lists = {name: list(getattr(self, name)) for name in ("names", "weights", "thresholds")}
+        return {"kind": self.kind, **lists, **calibration}
+
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "MultiLabel":
-        names = check_names(values.get("names"))
-        return cls(names, *(check_numbers(values.get(key), len(names)) for key in ("weights", "thresholds")))
+        names, found = check_names(values.get("names")), values.get("calibration")
+        weights, thresholds = (check_numbers(values.get(key), len(names)) for key in ("weights", "thresholds"))
+        if min(weights, default=1.0) <= 0:
+            raise ValueError(f"its task has a weight of {min(weights)}, expected above 0: copy or train it again")
+        return cls(names, weights, thresholds, None if found is None else Calibration.from_json(found))
 
 
 @dataclass(frozen=True)
@@ -164,6 +235,7 @@ class MultiLabelResults(Results):
     """Shares in 0..1; means run over the classes that hold in at least one clip. `unlabelled` clips are in no figure.
 
     at_random: the mean average precision of answers in any order. chosen_thresholds: by validation clips.
+    calibration: as `measure_each` has it, None for probabilities as the model gives them.
     """
 
     clips: int
@@ -176,9 +248,9 @@ class MultiLabelResults(Results):
     micro_f1: float
     at_random: float
     chosen_thresholds: bool
+    calibration: dict[str, Any] | None
     per_class: list[dict[str, Any]]
     confusion = None
-    calibration = None
     figure_name: ClassVar[str] = "mean_average_precision"
 
     def say(self, figure: float) -> str:
@@ -189,9 +261,12 @@ class MultiLabelResults(Results):
 
     def facts(self) -> list[tuple[str, str]]:
         low, high = (percent(end) for end in self.macro_f1_interval)
-        how = "thresholds chosen by validation clips" if self.chosen_thresholds else f"all thresholds {THRESHOLD:g}"
+        plain = f"all thresholds {THRESHOLD:g}{' before calibration' if self.calibration else ''}"
+        how = "thresholds chosen by validation clips" if self.chosen_thresholds else plain
         facts = [(f"macro F1, {how}", f"{percent(self.macro_f1)} ({low} to {high})")]
         facts.append(("micro F1", percent(self.micro_f1)))
+        if self.calibration:
+            facts += calibration_facts(self.calibration, "all that hold")
         return [*facts, ("clips without a label, not counted", str(self.unlabelled))] if self.unlabelled else facts
 
     def table(self) -> tuple[list[str], list[list[Any]]]:
@@ -202,6 +277,24 @@ class MultiLabelResults(Results):
     def warnings(self) -> list[str]:
         absent = [row["label"] for row in self.per_class if not row["support"]]
         return [f"Not tested, for they hold in no clip that could be read: {list_names(absent)}."] if absent else []
+
+
+def find_known(targets: Tensor) -> np.ndarray:
+    """Targets (N, K) -> bool (N,), whether a clip has a label."""
+    return ~targets.isnan().any(1).numpy()
+
+
+def weigh(answers: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Probabilities (..., K) -> those that a loss leads to in which examples of each class weigh (K,) times as much.
+
+    Source: Elkan 2001, "The foundations of cost-sensitive learning", theorem 2.
+    """
+    holds = np.asarray(answers, np.float64)
+    return weights * holds / (weights * holds + 1 - holds)
+
+
+def choose(groups: Sequence[str], known: np.ndarray) -> list[str]:
+    return [group for group, one in zip(groups, known, strict=True) if one]
 
 
 class Ranking:

@@ -89,8 +89,11 @@ class Task(Protocol):
         """The task with what its loss and answers take from the training targets."""
         return self
 
-    def settle(self, targets: Tensor, answers: np.ndarray, groups: Sequence[str]) -> Self:
-        """The task with what is chosen by validation clips, such as thresholds; groups: of the clips."""
+    def settle(self, targets: Tensor, answers: np.ndarray, groups: Sequence[str], *, measured: bool = False) -> Self:
+        """The task with what is chosen by held-out clips, such as thresholds; groups: of the clips.
+
+        measured: the result is measured on these clips, too: nothing is chosen that would flatter it.
+        """
         return self
 
     def calibrate(self, answers: np.ndarray) -> np.ndarray:
@@ -124,7 +127,7 @@ class Task(Protocol):
         return None
 
     def likely(self, answer: np.ndarray) -> list[str] | None:
-        """The likeliest classes, first the first, one of which is right nine times in ten; None where not known."""
+        """The likeliest classes, first the first, with all that is right nine times in ten; None where not known."""
         return None
 
     def errors(self, targets: Tensor, answers: np.ndarray) -> np.ndarray:

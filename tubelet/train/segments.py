@@ -124,7 +124,8 @@ def train(
     training += vary(steps, [one for one, _ in training], config, data)
     segmenter, losses = train_head(predictor, training, chosen, seed=config.seed, count=STEPS, show=show)
     about = {"clip_spec": predictor.spec.to_json(), "task": predictor.task.to_json(), "tubelet": __version__}
-    save(predictor.model, run.path, about={**about, ABOUT: segmenter.to_json()}, beside=segmenter.tensors())
+    beside = segmenter.tensors() | (predictor.distance.to_tensors() if predictor.distance else {})
+    save(predictor.model, run.path, about={**about, ABOUT: segmenter.to_json()}, beside=beside)
     failed |= {health.path: health.message for health in data.unreadable}
     measured = by_split[data.held_out]
     evaluation = evaluate_held_out(predictor, segmenter, data, measured, failed, seed=config.seed, show=show)

@@ -49,7 +49,7 @@ def settle_task(model: SpaceTimeTransformer, plan: Plan, team: Team, *, show: bo
         train, _ = answer_items(model, task, plan, team, plan.remembered, **views, show=show)
         codes, others = (np.stack(list_features(some)) for some in (train, read))
         distance = fit_distance(codes, others) if len(codes) >= FEWEST_CLIPS else None
-    settled = task.settle(targets, values, groups)
+    settled = task.settle(targets, values, groups, measured=measured)
     answers = [one if one.values is None else replace(one, values=settled.calibrate(one.values)) for one in answers]
     about = {"split": split, "clips": len(read), "groups": len(set(groups)), "shortage": shortage}
     about |= {"measured": measured, "distance": distance is not None}
