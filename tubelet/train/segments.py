@@ -44,7 +44,7 @@ from tubelet.report.segments import FinishedSegments, write_segment_card, write_
 from tubelet.runs.lock import hold
 from tubelet.runs.run import ENCODER, PREDICTIONS, RESULTS, SPLIT, WEAK, WINDOWS, Run
 from tubelet.stream.segmenter import ABOUT, Segmenter
-from tubelet.system.console import bar, clock, say
+from tubelet.system.console import bar, say
 from tubelet.system.exits import exit_code
 from tubelet.system.signals import Stopped
 from tubelet.train.clip_size import PIXELS_A_SECOND, usual_frames
@@ -64,7 +64,7 @@ from tubelet.train.weak import locate_labels
 from tubelet.version import __version__
 from tubelet.weights.store import save
 
-WEAK_SHARE = 0.35  # of the time budget, that an encoder gets which only says when labels without times hold
+WEAK_SHARE = 0.4  # of the time for encoders, of one that only says when labels without times hold
 LEAST_SHARE = 0.5  # of the time budget, that the encoder gets
 FORWARD = 3  # times as fast is a clip seen as learned from
 STRIP_FRAMES = 7  # of a segment in the report
@@ -111,8 +111,9 @@ def train(
         for health in data.unreadable:
             say("unreadable", f"{health.path}: {health.message}")
     if data.is_weak:
-        first = replace(config, minutes=WEAK_SHARE * config.minutes)
-        encoder = train_encoder(first, data, run, team, user_augmentation, begun=begun, show=show, name=WEAK)
+        encoder = train_encoder(
+            config, data, run, team, user_augmentation, begun=begun, show=show, name=WEAK, share=WEAK_SHARE
+        )
         data = locate_labels(Predictor.load(encoder, device=config.device), data, show=show)
     encoder = train_encoder(config, data, run, team, user_augmentation, begun=begun, show=show)
     predictor = Predictor.load(encoder, device=config.device)
@@ -184,8 +185,12 @@ def train_encoder(
     begun: float,
     show: bool,
     name: str = ENCODER,
+    share: float = 1.0,
 ) -> Path:
-    """An ordinary training on windows: which labels hold in each. Returns its run directory."""
+    """An ordinary training on windows: which labels hold in each. Returns its run directory.
+
+    share: of the time that is left for encoders.
+    """
     seconds = window_seconds(config, data)
     windows = cut_windows(data, seconds, seed=config.seed)
     absolute = [replace(item, path=str(data.root / item.path)) for item in windows]
@@ -202,7 +207,8 @@ def train_encoder(
     if Run(out).finished:
         return out
     if config.epochs is None:
-        learning = replace(learning, minutes=encoder_minutes(learning, data, team, begun=begun, show=show))
+        minutes = share * encoder_minutes(learning, data, team, begun=begun)
+        learning = replace(learning, minutes=minutes)
     return train_clips(learning, user_augmentation=user_augmentation, show=show)
 
 
@@ -215,8 +221,8 @@ def window_seconds(config: TrainConfig, data: Recordings) -> float:
     return start.spec.span_seconds if start and start.spec else choose_window(data)
 
 
-def encoder_minutes(config: TrainConfig, data: Recordings, team: Team, *, begun: float, show: bool) -> float:
-    """The time for the encoder: what seeing all recordings once and learning from that usually leave of the budget.
+def encoder_minutes(config: TrainConfig, data: Recordings, team: Team, *, begun: float) -> float:
+    """The time for encoders: what seeing all recordings once and learning from that usually leave of the budget.
 
     Not measured here: it must not hang on how busy the machine is at this moment.
     """
@@ -227,10 +233,7 @@ def encoder_minutes(config: TrainConfig, data: Recordings, team: Team, *, begun:
     pixels = clips * spec.frames * spec.crop[0] * spec.crop[1]
     after = pixels / (FORWARD * PIXELS_A_SECOND * processors()) + STEPS * SECONDS_A_STEP + REPORT_SECONDS
     left = 60 * config.minutes - (time.monotonic() - begun)
-    seconds = max(left - after, LEAST_SHARE * left, 1.0)
-    if show:
-        say("time", f"{clock(seconds)} for the encoder, about {clock(after)} for what follows")
-    return seconds / 60
+    return max(left - after, LEAST_SHARE * left, 1.0) / 60
 
 
 def vary(steps: StepCache, recordings: Sequence[Recording], config: TrainConfig, data: Recordings) -> list[Seen]:
