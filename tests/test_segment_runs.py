@@ -95,7 +95,13 @@ def test_what_the_encoder_settled_travels(run: Path) -> None:
     assert whole.distance.limit == encoder.distance.limit
 
 
-def test_eval_says_what_training_said(run: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_says_what_training_said(
+    run: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    for _ in range(2):  # a table of ours is written over
+        assert command("eval", run, table, "--csv", tmp_path / "found.csv", *CPU) == 0
+    assert (tmp_path / "found.csv").read_text() == (run / PREDICTIONS).read_text()
     capsys.readouterr()
     assert command("eval", run, table, "--json", *CPU) == 0
     found, then = json.loads(capsys.readouterr().out), json.loads((run / RESULTS).read_text())

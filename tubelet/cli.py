@@ -205,14 +205,17 @@ def evaluate(command: Eval) -> int:
 
 def evaluate_recordings(command: Eval) -> int:
     from tubelet.evaluate.segments import evaluate_segments
+    from tubelet.predict.tables import check_table, write_segments
     from tubelet.stream.segmenter import Segmenter
 
-    others = ("views", "labels", "unknown", "csv")
-    if asked := [name for name in others if getattr(command, name) != getattr(Eval, name)]:
+    check_table(command.csv)
+    if asked := [name for name in ("views", "labels", "unknown") if getattr(command, name) != getattr(Eval, name)]:
         raise ValueError(f"{command.run} finds segments: leave {' and '.join(f'--{name}' for name in asked)} out")
     predictor = load_predictor(command)
     segmenter = Segmenter.read(command.run, predictor)
     found = evaluate_segments(predictor, segmenter, command.data, split=command.split, workers=command.workers)
+    if command.csv:
+        write_segments(found.found, command.csv)
     failures = [{"path": path, "message": message} for path, message in found.failed.items()]
     if command.json:
         print_json({"run": command.run, "data": command.data, **found.results.to_json(), "failures": failures})

@@ -29,7 +29,7 @@ def check_table(file: Path | None) -> None:
         raise ValueError(f"{file}: cannot be written: name a file in a folder that exists")
     if file.is_file() and file.stat().st_size:
         with open(file, "rb") as handle:
-            if not re.match(rb"path,(label,)?predicted,", handle.read(30)):
+            if not re.match(rb"path,((label,)?predicted,|start,end,label,score)", handle.read(30)):
                 raise ValueError(f"{file}: is there, and no table of predictions: name another file for --csv")
 
 
