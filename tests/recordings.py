@@ -2,10 +2,12 @@
 
 import csv
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
+from tubelet.media.reader import av
 from tubelet.media.writer import write_video
 
 HEIGHT_PX, WIDTH_PX, FRAMES_PER_SECOND = 32, 48, 10
@@ -55,3 +57,16 @@ def write_recordings(folder: Path, splits: dict[str, int], *, seconds: float = 3
     with open(folder / "segments.csv", "w", newline="") as file:
         csv.writer(file).writerows([("path", "start", "end", "label", "split"), *rows])
     return folder / "segments.csv"
+
+
+def write_at_times(file: Path, frames: np.ndarray, times_ms: Sequence[int]) -> None:
+    """Frames (T, H, W, 3) uint8 at any times: a variable frame rate."""
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for picture, time in zip(frames, times_ms, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recordings import HEIGHT_PX, WIDTH_PX, draw_segments, write_recording, write_recordings
+from recordings import HEIGHT_PX, WIDTH_PX, draw_segments, write_at_times, write_recording, write_recordings
 from small_sets import command
 
 import tubelet
@@ -164,6 +164,24 @@ def test_a_slow_source_is_neither_skipped_nor_repeated(run: Path, tmp_path: Path
         near = [row for row in rows if row["label"] == side]
         assert any(
             abs(float(row["start_seconds"]) - start) < 0.5 and abs(float(row["end_seconds"]) - end) < 0.5
+            for row in near
+        )
+
+
+def test_frames_at_a_varying_rate_keep_their_times(run: Path, tmp_path: Path) -> None:
+    """Ten frames a second in the first half, then three of ten, drawn at random."""
+    segments = [(2.0, 6.0, "left"), (9.0, 13.0, "right"), (17.0, 21.0, "left"), (24.0, 28.0, "right")]
+    frames = np.full((300, HEIGHT_PX, WIDTH_PX, 3), 50, np.uint8)
+    for start, end, side in segments:
+        frames[round(start * 10) : round(end * 10), :, slice(0, 24) if side == "left" else slice(24, 48)] += 140
+    kept = np.random.default_rng(0).random(300) < np.where(np.arange(300) < 150, 1.0, 0.3)
+    kept[[0, 299]] = True
+    write_at_times(tmp_path / "varying.mp4", frames[kept], (100 * np.flatnonzero(kept)).tolist())
+    rows = found_by(run, tmp_path / "varying.mp4", tmp_path / "out", "--threshold", "0.3")
+    for start, end, side in segments:
+        near = [row for row in rows if row["label"] == side]
+        assert any(
+            abs(float(row["start_seconds"]) - start) < 0.8 and abs(float(row["end_seconds"]) - end) < 0.8
             for row in near
         )
 
