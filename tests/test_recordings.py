@@ -185,3 +185,8 @@ def test_the_plan_points_to_segments_where_rows_are_short_parts_of_long_files(fo
     assert len(notes(*cuts)) == 1
     assert not notes(*(f"{n}.mp4,{at},{at + 2},{label}," for n in range(4) for at, label in ((0, "walk"), (3, "wave"))))
     assert not notes(*(f"{n}.mp4,1,1.5,{'walk' if n % 2 else 'wave'}," for n in range(4)))
+
+
+def test_another_column_of_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="behaviour"):
+        tiny_config(tmp_path / "t.csv", tmp_path / "run", task="segments", labels=("behaviour",))

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tubelet.data.health_cache import HealthCache
+from tubelet.data.labels import LABELS, check_labels
 from tubelet.data.prefetch import processors
 from tubelet.data.problems import DataProblems
-from tubelet.data.sources import TaskName, check_labels, find_source
-from tubelet.data.table import LABELS, TABLES
+from tubelet.data.sources import find_source
+from tubelet.data.table import TABLES
 from tubelet.data.walk import Listing, list_media
 from tubelet.media.health import Health
 from tubelet.system.console import bar, clock, console, say
@@ -25,7 +26,7 @@ CLOSED = Health("", False, False, "unreadable", "you may not look into this fold
 def check(
     data: str | Path,
     *,
-    task: TaskName = "classification",
+    task: str = "classification",
     labels: Sequence[str] = LABELS,
     quick: bool = False,
     workers: int = 0,
@@ -87,7 +88,7 @@ def report(
     listing: Listing,
     found: list[Health],
     *,
-    task: TaskName,
+    task: str,
     labels: Sequence[str],
     index: str,
     name_them: bool,
@@ -138,7 +139,7 @@ def totals(found: list[Health]) -> str:
 
 
 def describe_layout(
-    data: Path, listing: Listing, task: TaskName, labels: Sequence[str], *, in_full: bool
+    data: Path, listing: Listing, task: str, labels: Sequence[str], *, in_full: bool
 ) -> tuple[str, bool]:
     """The data set as training sees it, in words, and whether it can be trained on. in_full: all problems."""
     if data.is_dir() and not any("/" in path for path in listing.files):
@@ -155,7 +156,7 @@ def describe_layout(
     return f"{plural(len(source.items), noun)} {what}, {source.kind}", True
 
 
-def next_step(data: Path, bad: list[Health], *, task: TaskName, labels: Sequence[str], trains: bool) -> str:
+def next_step(data: Path, bad: list[Health], *, task: str, labels: Sequence[str], trains: bool) -> str:
     name = shlex.quote(str(data))
     flags = "" if task == "classification" else f" --task {task}"
     flags += "" if tuple(labels) == LABELS else f" --labels {shlex.join(labels)}"

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from tubelet.data.labels import LABELS
 from tubelet.stream.config import StreamConfig
 from tubelet.system.options import NamesOf, Positional
 from tubelet.train.config import TrainConfig
 
 ClipSize = Annotated[tuple[int, int, int], "FRAMES HEIGHT WIDTH"]
-TaskName = Literal["classification", "multilabel", "regression", "segments"]  # as in data.sources, without torch
+TaskName = Annotated[str, NamesOf("tubelet.tasks", "NAMES")]
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Check:
     data: Positional[Path]
     """Data set as for training, any folder of media, or a single file."""
     task: TaskName = "classification"
-    """What its labels are, as for training."""
-    labels: tuple[str, ...] = ("label",)
+    """What its labels are, as for training: classification, multilabel, regression or segments."""
+    labels: tuple[str, ...] = LABELS
     """Columns of the table that hold them; several only where they hold numbers."""
     quick: bool = False
     """Only what stands at the start of each file, and its first picture."""
@@ -75,8 +76,8 @@ class Prepare:
     out: Positional[Path]
     """Folder for the copies."""
     task: TaskName = "classification"
-    """What its labels are, as for training."""
-    labels: tuple[str, ...] = ("label",)
+    """What its labels are, as for training: classification, multilabel, regression or segments."""
+    labels: tuple[str, ...] = LABELS
     """Columns of the table that hold them; several only where they hold numbers."""
     short_side: int = 256
     """Pixels; smaller videos are not enlarged."""

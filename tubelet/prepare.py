@@ -14,11 +14,12 @@ import numpy as np
 from tubelet.data.clips import check_kind
 from tubelet.data.folder import KIND_OF_SUFFIX
 from tubelet.data.items import Source, is_labelled
+from tubelet.data.labels import LABELS
 from tubelet.data.prefetch import prefetch, processors
 from tubelet.data.problems import DataProblems, some
-from tubelet.data.sources import TaskName, find_source
+from tubelet.data.sources import find_source
 from tubelet.data.splits import with_groups
-from tubelet.data.table import LABELS, Item, write_table
+from tubelet.data.table import Item, write_table
 from tubelet.data.walk import list_media
 from tubelet.media.reader import MediaError, index, read_frames
 from tubelet.media.sampling import clip_times, view_starts
@@ -80,7 +81,7 @@ def prepare(
     data: str | Path,
     out: str | Path,
     *,
-    task: TaskName = "classification",
+    task: str = "classification",
     labels: Sequence[str] = LABELS,
     settings: Settings | None = None,
     workers: int = 0,
@@ -122,7 +123,7 @@ def prepare(
     return made
 
 
-def find_videos(data: Path, task: TaskName, labels: Sequence[str]) -> tuple[Source, list[MediaError]]:
+def find_videos(data: Path, task: str, labels: Sequence[str]) -> tuple[Source, list[MediaError]]:
     """The data set; where nothing in it is labelled, all videos at any depth, without labels. Beside it, folders that
     cannot be looked into.
 

@@ -13,8 +13,9 @@ from tubelet.data.class_checks import count_problems, fold_name, name_problems, 
 from tubelet.data.clip_spec import Kind
 from tubelet.data.duplicates import repeats, same_contents
 from tubelet.data.folder import KIND_OF_SUFFIX, LAYOUT, read_folder
+from tubelet.data.labels import LABELS
 from tubelet.data.problems import DataProblems, Problem, some
-from tubelet.data.table import LABELS, TABLES, Found, Item, column_names, read_table
+from tubelet.data.table import TABLES, Found, Item, column_names, read_table
 from tubelet.system.text import plural
 from tubelet.tasks import Classification, Task
 

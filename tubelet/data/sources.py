@@ -3,25 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from tubelet.data.items import Source, find_items
+from tubelet.data.labels import LABELS, check_labels
 from tubelet.data.segments import as_source, read_segments
-from tubelet.data.table import LABELS, read_table
+from tubelet.data.table import read_table
 from tubelet.tasks import MultiLabel, find_task
 
-TaskName = Literal["classification", "multilabel", "regression", "segments"]
 
-
-def check_labels(task: TaskName, labels: Sequence[str]) -> None:
-    """Raises: ValueError for columns that a task does not read."""
-    if len(set(labels)) != len(labels) or (len(labels) > 1 and task != "regression"):
-        raise ValueError(f"--labels {' '.join(labels)}: expected one column, or several for --task regression")
-    if task == "segments" and tuple(labels) != LABELS:
-        raise ValueError(f"--labels {' '.join(labels)}: segments are read from the column label")
-
-
-def find_source(data: Path, task: TaskName, labels: Sequence[str] = LABELS, *, minimum: int = 2) -> Source:
+def find_source(data: Path, task: str, labels: Sequence[str] = LABELS, *, minimum: int = 2) -> Source:
     """The items of a data set; for segments, the rows of its table, several for each file.
 
     labels: the columns of a table that hold what is to be learned. minimum: how many classes there must be, and how

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tubelet.data.labels import LABELS
 from tubelet.data.problems import Problem
 from tubelet.media.formats import MEDIA_SUFFIXES
 from tubelet.system.files import write_whole
@@ -18,7 +19,6 @@ from tubelet.tasks import Classification, Task
 
 TABLES = (".csv", ".tsv", ".txt")
 COLUMNS = ("path", "label", "start", "end", "split", "group")
-LABELS = ("label",)  # the columns that say what is to be learned, unless others are named
 SPLITS = {"": "", "train": "train", **dict.fromkeys(("val", "valid", "validation", "eval"), "val"), "test": "test"}
 
 

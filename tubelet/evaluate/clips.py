@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from tubelet.data.items import Item, Source, find_items
+from tubelet.data.labels import LABELS
 from tubelet.data.splits import with_groups
-from tubelet.data.table import LABELS
 from tubelet.evaluate.show import show_results
 from tubelet.features.distance import Distance, measure_telling
 from tubelet.predict.answer import Answer

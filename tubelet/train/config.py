@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from tubelet.data.labels import LABELS, check_labels
 from tubelet.system.options import NamesOf, Positional
 
 
@@ -19,7 +20,7 @@ class TrainConfig:
     task: Annotated[str, NamesOf("tubelet.tasks", "NAMES")] = "classification"
     """What is learned: classification (one class of several), multilabel (all that hold, cells a;b), regression
     (numbers), or segments (what happens when in long videos: a row path,start,end,label for each)."""
-    labels: tuple[str, ...] = ("label",)
+    labels: tuple[str, ...] = LABELS
     """Columns of the table that hold it; several only where they hold numbers."""
     out: Path | None = None
     """Run directory; runs/NAME-OF-THE-DATA if left out."""
@@ -108,8 +109,7 @@ class TrainConfig:
     """Seed of the split, the weights, the order of the clips and every random draw."""
 
     def __post_init__(self) -> None:
-        if len(set(self.labels)) != len(self.labels) or (len(self.labels) > 1 and self.task != "regression"):
-            raise ValueError(f"labels = {' '.join(self.labels)}: expected one column, or several for --task regression")
+        check_labels(self.task, self.labels)
         if self.compare and not self.freeze:
             raise ValueError("--compare compares --freeze with training all weights: give both")
         for name, value in vars(self).items():
