@@ -15,6 +15,7 @@ from typing import Any
 from tubelet.data.prefetch import prefetch
 from tubelet.media.health import Health, parse_health
 from tubelet.media.workers import DEADLY, Workers, refuse_deadly
+from tubelet.system.console import bar
 from tubelet.system.files import write_whole
 
 # What was found is found again only by the same rules and the same decoder: raise the number when the rules change.
@@ -148,6 +149,16 @@ class HealthCache:
             return f"{error.filename or self.file} cannot be written ({error.strerror})"
         self.changed = False
         return ""
+
+
+def find_healths(root: Path, paths: Sequence[str], *, workers: int, show: bool) -> tuple[dict[str, Health], str]:
+    """Health by path, in their order; and why those of many files could not be saved, or ""."""
+    checked, healths = HealthCache.open(root), dict[str, Health]()
+    with bar("looking at files", len(paths), show=show) as progress:
+        for path, health in zip(paths, checked.look(paths, threads=workers), strict=True):
+            healths[path] = health
+            progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
+    return healths, checked.save() if len(paths) >= MANY else ""
 
 
 def index_file(root: str | Path) -> Path:

@@ -18,13 +18,12 @@ import numpy as np
 from tubelet.data.class_checks import count_problems, fold_name, name_problems
 from tubelet.data.duplicates import same_contents
 from tubelet.data.folder import KIND_OF_SUFFIX
-from tubelet.data.health_cache import HealthCache
+from tubelet.data.health_cache import find_healths
 from tubelet.data.items import Source
 from tubelet.data.problems import DataProblems, Problem
 from tubelet.data.splits import assign_splits, with_groups
 from tubelet.data.table import TABLES, Item, read_table
 from tubelet.media.health import Health
-from tubelet.system.console import bar
 from tubelet.system.text import plural
 from tubelet.tasks import MultiLabel
 from tubelet.tasks.multilabel import NONE
@@ -58,13 +57,14 @@ class Recording:
 
 @dataclass(frozen=True)
 class Recordings:
-    """A data set of recordings, sorted by path. names: the labels, sorted. unreadable: files that cannot be opened, and
-    why; they are no recordings."""
+    """A data set of recordings, sorted by path. names: the labels, sorted. copies: sets of paths that hold the same
+    content. unreadable: files that cannot be opened, and why; they are no recordings."""
 
     root: Path
     recordings: tuple[Recording, ...]
     names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    copies: tuple[tuple[str, ...], ...] = ()
     unreadable: tuple[Health, ...] = ()
 
     def of_split(self, split: str) -> list[Recording]:
@@ -103,7 +103,7 @@ def read_segments(path: str | Path, *, workers: int = 2, minimum: int = 2, show:
     rows: dict[str, list[Item]] = defaultdict(list)
     for item in found.items:
         rows[item.path].append(item)
-    healths = look_at(table.parent, sorted(rows), workers=workers, show=show)
+    healths, trouble = find_healths(table.parent, sorted(rows), workers=workers, show=show)
     recordings = []
     for name, items in sorted(rows.items()):
         problems += find_faults(name, items, healths[name])
@@ -113,10 +113,12 @@ def read_segments(path: str | Path, *, workers: int = 2, minimum: int = 2, show:
     names = tuple(sorted(found.names - {NONE}))
     unreadable = tuple(health for health in healths.values() if not health.usable)
     readable = tuple(one for one in recordings if healths[one.path].usable)
-    grouped, notes = with_groups(as_source(Recordings(table.parent, readable, names)))
+    copies = same_contents(table.parent, (one.path for one in readable))
+    data = Recordings(table.parent, readable, names, copies=copies, unreadable=unreadable)
+    grouped, notes = with_groups(as_source(data))
     homes = {item.path: item.group for item in grouped}
     readable = tuple(replace(one, group=homes[one.path]) for one in readable)
-    return Recordings(table.parent, readable, names, (*found.notes, *notes), unreadable)
+    return replace(data, recordings=readable, notes=(*found.notes, *notes, *[trouble] * bool(trouble)))
 
 
 def split_recordings(data: Recordings, *, val_share: float, seed: int) -> Recordings:
@@ -138,24 +140,14 @@ def split_recordings(data: Recordings, *, val_share: float, seed: int) -> Record
 def as_source(data: Recordings) -> Source:
     """Recordings as clips with all the labels that occur in them."""
     items = [Item(one.path, label_cell(one), split=one.split, group=one.group) for one in data.recordings]
-    copies = same_contents(data.root, (item.path for item in items))
+    there = {item.path for item in items}
+    copies = tuple(same for paths in data.copies if len(same := tuple(path for path in paths if path in there)) > 1)
     return Source(data.root, "video", tuple(items), MultiLabel(data.names), copies=copies)
 
 
 def label_cell(one: Recording) -> str:
     """The labels that occur in a recording, as a cell of a table has them."""
     return ";".join(sorted({label for *_, label in one.segments} | {*one.untimed})) or NONE
-
-
-def look_at(root: Path, paths: Sequence[str], *, workers: int, show: bool) -> dict[str, Health]:
-    """The health of each file, by its path."""
-    checked = HealthCache.open(root)
-    with bar("looking at files", len(paths), show=show) as progress:
-        healths = {}
-        for path, health in zip(paths, checked.look(list(paths), threads=workers), strict=True):
-            healths[path] = health
-            progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
-    return healths
 
 
 def find_faults(path: str, items: Sequence[Item], health: Health) -> list[Problem]:

@@ -88,21 +88,35 @@ class Plan:
         return spatial * views + len(self.remembered)
 
 
-def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) -> Plan:
-    """show: a bar where there are many files to look at.
+def look_at_data(
+    config: TrainConfig, device: torch.device, *, show: bool = False
+) -> tuple[Data, Start | None, ClipSpec, list[str]]:
+    """The data of a training, the weights to start from, and the clips that suit both, with notes on these.
 
-    Raises ValueError for data or settings that cannot work; MediaError is one.
+    Raises as `make_plan`.
     """
     found = find_items(config.data, task=find_task(config.task), labels=config.labels)
     source = assign_splits(found, val_share=config.val_share, seed=config.seed)
     learned = source.task.targets([item.label for item in source.items if item.split == "train"])
     source = replace(source, task=source.task.learn_from(learned))
     start = find_start(config, source.kind)
-    workers = config.workers or min(8, processors())
-    data = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show)
-    source = data.source
+    data = look_at_files(source, most_bad=config.most_bad, workers=count_workers(config), show=show)
     patch = find_patch(config, source.kind, device, start)
-    spec, spec_notes = choose_spec(config, data, device, start, patch=patch)
+    return data, start, *choose_spec(config, data, device, start, patch=patch)
+
+
+def count_workers(config: TrainConfig) -> int:
+    """The number of threads that read files."""
+    return config.workers or min(8, processors())
+
+
+def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) -> Plan:
+    """show: a bar where there are many files to look at.
+
+    Raises ValueError for data or settings that cannot work; MediaError is one.
+    """
+    data, start, spec, spec_notes = look_at_data(config, device, show=show)
+    source, workers = data.source, count_workers(config)
     parse_views(config.views, spec.kind)  # raises for views that the kind does not have
     name, model, model_notes = choose_model(config, spec, len(source.task.names), device, start)
     changes, change_notes = choose_changes(config, source)

@@ -5,10 +5,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from tubelet.data.bad_files import BadFile, count_share
-from tubelet.data.health_cache import MANY, HealthCache
+from tubelet.data.health_cache import MANY, find_healths
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health
-from tubelet.system.console import bar
 from tubelet.system.text import plural, visible
 
 SHOWN = 8  # bad files that a message names
@@ -68,7 +67,8 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
     Raises:
         ValueError: too many training clips cannot be read, or all of a class, or nothing is left to be held out.
     """
-    healths, trouble = find_healths(source, workers=workers, show=show)
+    paths = [*dict.fromkeys(item.path for item in source.items)]
+    healths, trouble = find_healths(source.root, paths, workers=workers, show=show and len(paths) >= MANY)
     faults = {item: fault for item in source.items if (fault := find_fault(item, healths[item.path], source.kind))}
     check_train(source, faults, most_bad)
     check_held_out(source, faults)
@@ -87,19 +87,6 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
     items = tuple(item for item in source.items if item.split != "train" or item not in faults)
     kept = replace(source, items=items)
     return Data(source=kept, healths=usable, bad=tuple(bad), notes=(*source.notes, *notes))
-
-
-def find_healths(source: Source, *, workers: int, show: bool) -> tuple[dict[str, Health], str]:
-    """Health by `Item.path`, in the order of the items; and why those of many files could not be saved, or ""."""
-    checked = HealthCache.open(source.root)
-    paths = [*dict.fromkeys(item.path for item in source.items)]
-    healths: dict[str, Health] = {}
-    many = len(paths) >= MANY
-    with bar("looking at files", len(paths), show=show and many) as progress:
-        for path, health in zip(paths, checked.look(paths, threads=workers), strict=True):
-            healths[path] = health
-            progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
-    return healths, checked.save() if many else ""
 
 
 def find_fault(item: Item, health: Health, kind: str) -> tuple[str, str] | None:

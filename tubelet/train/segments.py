@@ -54,7 +54,7 @@ from tubelet.train.distributed import Team
 from tubelet.train.finish import STRIP_PX
 from tubelet.train.init import find_start
 from tubelet.train.pace import REPORT_SECONDS
-from tubelet.train.plan import choose_changes, make_plan
+from tubelet.train.plan import choose_changes, count_workers, look_at_data
 from tubelet.train.pyramid import STEPS
 from tubelet.train.resume import find_run
 from tubelet.train.segment_head import train_head
@@ -80,10 +80,8 @@ def train_segments(
     team = Team.join(config.device)
     if team.size > 1:
         raise ValueError(f"--task segments trains in one process, got {team.size}: start it without torchrun")
-    workers = config.workers or min(8, processors())
-    data = split_recordings(
-        read_segments(config.data, workers=workers, show=show), val_share=config.val_share, seed=config.seed
-    )
+    found = read_segments(config.data, workers=count_workers(config), show=show)
+    data = split_recordings(found, val_share=config.val_share, seed=config.seed)
     run = find_run(config)
     with hold(run.path):
         begin(run, data, config)
@@ -226,7 +224,7 @@ def encoder_minutes(config: TrainConfig, data: Recordings, team: Team, *, begun:
 
     Not measured here: it must not hang on how busy the machine is at this moment.
     """
-    spec = make_plan(config, team.device).spec
+    _, _, spec, _ = look_at_data(config, team.device)
     again = sum(one.seconds for one in data.of_split(data.held_out))  # in windows
     again += count_views(config, data) * sum(one.seconds for one in data.of_split("train"))
     clips = 2 * (sum(one.seconds for one in data.recordings) + again) / spec.span_seconds
