@@ -1,7 +1,7 @@
 """Encoded steps of a video in a feature file: encoded once, classified again in any window."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -11,6 +11,8 @@ from torch import Tensor
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.features.store import hash_encoder, read_features, write_features
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.stream.config import StreamConfig
+from tubelet.stream.source import Footage
 
 
 def hash_steps(model: SpaceTimeTransformer, spec: ClipSpec) -> str:
@@ -36,6 +38,18 @@ def keep_steps(file: Path, *, key: str, seconds_between_steps: float, source: st
             times = torch.arange(len(steps), dtype=torch.float64) * seconds_between_steps
             span = (0.0, len(steps) * seconds_between_steps)
             write_features(file, steps, key=key, path=source, seconds=span, times=times)
+
+
+def keep_if_asked(
+    config: StreamConfig, footage: Footage, make_key: Callable[[], str], *, seconds_between_steps: float
+) -> AbstractContextManager[list[Tensor] | None]:
+    """A context that keeps the codes of --save, see `keep_steps`; None without it. make_key: asked only then."""
+    if config.save is None:
+        return nullcontext()
+    if footage.encoded:
+        raise ValueError(f"{config.file}: holds codes already: copy the file, or leave --save out")
+    source = config.file.name
+    return keep_steps(config.save, key=make_key(), seconds_between_steps=seconds_between_steps, source=source)
 
 
 def read_steps(file: Path, *, key: str) -> Tensor:

@@ -1,26 +1,22 @@
 """The segments of a video as they become certain: on the screen and in files, line by line."""
 
-import csv
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-
-from torch import Tensor
+from collections.abc import Iterable
 
 from tubelet.media.reader import MediaError
 from tubelet.nn.segment_streamer import SegmentStreamer
 from tubelet.predict.predictor import Predictor
-from tubelet.stream.codes import keep_steps, read_steps
+from tubelet.stream.codes import keep_if_asked, read_steps
 from tubelet.stream.config import StreamConfig
-from tubelet.stream.lanes import draw_lanes
-from tubelet.stream.outputs import Places, choose_places, open_lines, segment_object
+from tubelet.stream.outputs import SegmentFiles, choose_places, segment_object
 from tubelet.stream.segmenter import Segmenter
-from tubelet.stream.segments import Segment, moment, srt
+from tubelet.stream.segments import Segment, moment
+from tubelet.stream.show import watch
 from tubelet.stream.source import Footage, from_file, open_pipe
-from tubelet.system.console import Bar, bar, clock, console, facts, say
+from tubelet.system.console import clock, console, facts, say
 from tubelet.system.exits import exit_code
-from tubelet.system.text import dumps, plural, text_cell, visible
+from tubelet.system.text import dumps, plural, visible
 
 # In --out.
 FILES = {"csv": "segments.csv", "jsonl": "segments.jsonl", "srt": "segments.srt", "picture": "timeline.svg"}
@@ -53,7 +49,8 @@ def stream_segments(config: StreamConfig) -> int:
     if not config.json:
         show_plan(config, segmenter, footage, least)
     code, trouble, found, begun = 0, "", list[Segment](), time.monotonic()
-    with Outputs(places) as outputs, keep(config, segmenter, footage) as kept:
+    saver = keep_if_asked(config, footage, lambda: segmenter.key, seconds_between_steps=segmenter.step_seconds)
+    with SegmentFiles(places) as outputs, saver as kept:
 
         def take(settled: Iterable[Segment]) -> None:
             for one in settled:
@@ -63,10 +60,11 @@ def stream_segments(config: StreamConfig) -> int:
                     print(dumps(segment_object(one)), flush=True) if config.json else show_segment(one)
 
         try:
-            for steps in show_steps(segmenter, footage, show=not config.json):
-                if kept is not None:
-                    kept.append(steps)
-                take(segmenter.in_seconds(one) for one in streamer.push(steps))
+            with watch(footage, segmenter.step_seconds, segmenter.spec, show=not config.json) as blocks:
+                for steps in blocks if footage.encoded else segmenter.steps(blocks):
+                    if kept is not None:
+                        kept.append(steps)
+                    take(segmenter.in_seconds(one) for one in streamer.push(steps))
         except MediaError as error:
             code, trouble = 3, str(error)
         except KeyboardInterrupt as stop:
@@ -97,34 +95,6 @@ def open_footage(config: StreamConfig, segmenter: Segmenter) -> Footage:
     return Footage(f"{len(steps)} encoded steps", steps.split(BLOCK_STEPS), len(steps), encoded=True)
 
 
-def keep(config: StreamConfig, segmenter: Segmenter, footage: Footage) -> AbstractContextManager[list[Tensor] | None]:
-    """A context that keeps the steps of --save; None without it."""
-    if config.save is None:
-        return nullcontext()
-    if footage.encoded:
-        raise ValueError(f"{config.file}: holds codes already: copy the file, or leave --save out")
-    spacing, source = segmenter.step_seconds, config.file.name
-    return keep_steps(config.save, key=segmenter.key, seconds_between_steps=spacing, source=source)
-
-
-def show_steps(segmenter: Segmenter, footage: Footage, *, show: bool) -> Iterator[Tensor]:
-    """The steps of the footage, with a bar that says how far they are and how much faster than the video plays."""
-    unit_seconds = segmenter.step_seconds if footage.encoded else segmenter.spec.seconds_between_frames
-    whole = "" if footage.frames is None else f" of {clock(footage.frames * unit_seconds)}"
-
-    def count(progress: Bar) -> Iterator[Tensor]:
-        for block in footage.blocks:
-            yield block
-            many = block.shape[0 if footage.encoded else 1]
-            seconds = (progress.done + many) * unit_seconds
-            speed = seconds / max(time.monotonic() - progress.begun, 1e-9)
-            progress.advance(f"{clock(seconds)}{whole}  {speed:.3g}x real time", by=many)
-
-    with bar("streaming", footage.frames, show=show) as progress:
-        blocks = count(progress)
-        yield from blocks if footage.encoded else segmenter.steps(blocks)
-
-
 def show_plan(config: StreamConfig, segmenter: Segmenter, footage: Footage, least: float) -> None:
     spec, model = segmenter.spec, segmenter.model.config.family
     rows = [
@@ -145,35 +115,3 @@ def show_segment(one: Segment) -> None:
 def complain(trouble: str, code: int) -> int:
     print(f"tubelet: {visible(trouble)}", file=sys.stderr)
     return code
-
-
-class Outputs:
-    """The files of a stream of segments: a context that opens the tables; each segment is written when it comes."""
-
-    def __init__(self, places: Places):
-        self.places, self.stack = places, ExitStack()
-
-    def __enter__(self) -> "Outputs":
-        for place in self.places.values():
-            place.parent.mkdir(exist_ok=True, parents=True)
-        self.table, self.lines = (open_lines(self.stack, self.places, name) for name in ("csv", "jsonl"))
-        if self.table:
-            csv.writer(self.table).writerow(["start_seconds", "end_seconds", "label", "probability"])
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stack.close()
-
-    def add(self, one: Segment) -> None:
-        if self.lines:
-            self.lines.write(dumps(segment_object(one)) + "\n")
-        if self.table:
-            times = [f"{one.start_seconds:.3f}", f"{one.end_seconds:.3f}"]
-            csv.writer(self.table).writerow([*times, text_cell(one.label), f"{one.probability:.6f}"])
-
-    def finish(self, found: Sequence[Segment], names: Sequence[str], seconds: float, *, title: str) -> None:
-        ordered = sorted(found, key=lambda one: one.start_seconds)
-        if "srt" in self.places:
-            self.places["srt"].write_text(srt(ordered), encoding="utf-8", errors="surrogateescape")
-        if "picture" in self.places and seconds:
-            draw_lanes(self.places["picture"], ordered, names, seconds=seconds, title=title)

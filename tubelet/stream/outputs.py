@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tubelet.stream.config import StreamConfig
+from tubelet.stream.lanes import draw_lanes
 from tubelet.stream.plot import draw
 from tubelet.stream.segments import Segment, Window, srt
 from tubelet.system.text import dumps, text_cell
@@ -21,6 +22,8 @@ FILES = {
     "picture": "timeline.svg",
 }
 
+
+SEGMENT = ("start_seconds", "end_seconds", "label", "probability")  # columns
 
 Places = dict[str, Path]
 
@@ -75,20 +78,39 @@ def open_lines(stack: ExitStack, places: Places, name: str) -> TextIO | None:
     )
 
 
+def open_tables(stack: ExitStack, places: Places) -> tuple[TextIO | None, TextIO | None]:
+    """The table and the JSON lines, those that were asked for, in folders that are there now."""
+    for place in places.values():
+        place.parent.mkdir(exist_ok=True, parents=True)
+    return open_lines(stack, places, "csv"), open_lines(stack, places, "jsonl")
+
+
+def segment_row(one: Segment) -> list[str]:
+    """The cells of SEGMENT."""
+    return [
+        f"{one.start_seconds:.3f}",
+        f"{one.end_seconds:.3f}",
+        text_cell(one.label),
+        f"{one.probability:.6f}",
+    ]
+
+
+def write_subtitles(places: Places, segments: Sequence[Segment]) -> None:
+    if "srt" in places:
+        places["srt"].write_text(srt(segments), encoding="utf-8", errors="surrogateescape")
+
+
 class Files:
-    """The files of a stream: a context that opens the tables; each window is written when it comes."""
+    """The files of a stream of windows: a context that opens the tables; each window is written when it comes."""
 
     def __init__(self, places: Places, classes: Sequence[str], **words: str):
         """words: of the picture, `title` and `model`."""
         self.places, self.classes, self.words, self.stack = places, list(classes), words, ExitStack()
 
     def __enter__(self) -> "Files":
-        for place in self.places.values():
-            place.parent.mkdir(exist_ok=True, parents=True)
-        self.table, self.lines = (open_lines(self.stack, self.places, name) for name in ("csv", "jsonl"))
+        self.table, self.lines = open_tables(self.stack, self.places)
         if self.table:
-            names = ["start_seconds", "end_seconds", "label", "probability", *(f"p:{name}" for name in self.classes)]
-            csv.writer(self.table).writerow(names)
+            csv.writer(self.table).writerow([*SEGMENT, *(f"p:{name}" for name in self.classes)])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,13 +128,36 @@ class Files:
     def finish(self, windows: Sequence[Window], segments: Sequence[Segment], *, on: float) -> None:
         if self.lines:
             self.lines.writelines(dumps(segment_object(one)) + "\n" for one in segments)
-        if "srt" in self.places:
-            self.places["srt"].write_text(srt(segments), encoding="utf-8", errors="surrogateescape")
+        write_subtitles(self.places, segments)
         if file := open_lines(self.stack, self.places, "segments"):
-            table = csv.writer(file)
-            table.writerow(["start_seconds", "end_seconds", "label", "probability"])
-            for one in segments:
-                times = [f"{one.start_seconds:.3f}", f"{one.end_seconds:.3f}"]
-                table.writerow([*times, text_cell(one.label), f"{one.probability:.6f}"])
+            csv.writer(file).writerows([SEGMENT, *map(segment_row, segments)])
         if "picture" in self.places and windows:
             draw(self.places["picture"], windows, segments, self.classes, on=on, **self.words)
+
+
+class SegmentFiles:
+    """The files of a stream of segments: a context that opens the tables; each segment is written when it comes."""
+
+    def __init__(self, places: Places):
+        self.places, self.stack = places, ExitStack()
+
+    def __enter__(self) -> "SegmentFiles":
+        self.table, self.lines = open_tables(self.stack, self.places)
+        if self.table:
+            csv.writer(self.table).writerow(SEGMENT)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def add(self, one: Segment) -> None:
+        if self.lines:
+            self.lines.write(dumps(segment_object(one)) + "\n")
+        if self.table:
+            csv.writer(self.table).writerow(segment_row(one))
+
+    def finish(self, found: Sequence[Segment], names: Sequence[str], seconds: float, *, title: str) -> None:
+        ordered = sorted(found, key=lambda one: one.start_seconds)
+        write_subtitles(self.places, ordered)
+        if "picture" in self.places and seconds:
+            draw_lanes(self.places["picture"], ordered, names, seconds=seconds, title=title)

@@ -1,17 +1,21 @@
 """The screen of a stream: its plan, the segments, the files written."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.table import Table
+from torch import Tensor
 
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.nn.split import encodes_steps_apart
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.config import StreamConfig
 from tubelet.stream.segments import Segment, Window, moment
 from tubelet.stream.source import Footage
 from tubelet.stream.window import Slide
-from tubelet.system.console import clock, console, facts, say
+from tubelet.system.console import bar, clock, console, facts, say
 from tubelet.system.text import plural
 
 SHOWN_SEGMENTS = 40
@@ -35,6 +39,24 @@ def show_plan(config: StreamConfig, predictor: Predictor, footage: Footage, slid
         ("hop", f"{hop_seconds:.4g} s{hop}"),
     ]
     facts("Streaming", rows)
+
+
+@contextmanager
+def watch(footage: Footage, step_seconds: float, spec: ClipSpec, *, show: bool) -> Iterator[Iterator[Tensor]]:
+    """The blocks of the footage, with a bar that says how far they are and how much faster than the video plays."""
+    unit_seconds = step_seconds if footage.encoded else spec.seconds_between_frames
+    whole = "" if footage.frames is None else f" of {clock(footage.frames * unit_seconds)}"
+    with bar("streaming", footage.frames, show=show) as progress:
+
+        def count() -> Iterator[Tensor]:
+            for block in footage.blocks:
+                yield block
+                many = block.shape[0 if footage.encoded else 1]  # now the model has seen them
+                seconds = (progress.done + many) * unit_seconds
+                speed = seconds / max(time.monotonic() - progress.begun, 1e-9)
+                progress.advance(f"{clock(seconds)}{whole}  {speed:.3g}x real time", by=many)
+
+        yield count()
 
 
 def note_rounding(asked_seconds: float | None, seconds: float) -> str:

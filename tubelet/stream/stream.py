@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +10,15 @@ from torch import Tensor
 from tubelet.media.reader import MediaError
 from tubelet.nn.split import encodes_steps_apart
 from tubelet.predict.predictor import Predictor
-from tubelet.stream.codes import hash_steps, keep_steps, read_steps
+from tubelet.stream.codes import hash_steps, keep_if_asked, read_steps
 from tubelet.stream.config import StreamConfig
 from tubelet.stream.live import complain, stream_segments
 from tubelet.stream.outputs import Files, choose_places, segment_object, window_object
 from tubelet.stream.segmenter import finds_segments
 from tubelet.stream.segments import Segment, Window, find_segments
-from tubelet.stream.show import show_end, show_plan, show_segments
+from tubelet.stream.show import show_end, show_plan, show_segments, watch
 from tubelet.stream.source import Footage, from_file, open_pipe
 from tubelet.stream.window import Slide, choose_slide, slide_window
-from tubelet.system.console import Bar, bar, clock
 from tubelet.system.exits import exit_code
 from tubelet.system.text import dumps, plural
 
@@ -76,7 +74,12 @@ def stream_fn(config: StreamConfig) -> int:
         footage = open_footage(config, predictor, slide)
     except MediaError as error:
         return complain(str(error), 3)
-    saver = step_keeper(config, predictor, footage, slide)
+
+    def make_key() -> str:
+        check_caching(predictor, "--save: there are no codes to save")
+        return hash_steps(predictor.model, predictor.spec)
+
+    saver = keep_if_asked(config, footage, make_key, seconds_between_steps=slide.seconds(slide.step))
     if not config.json:
         show_plan(config, predictor, footage, slide)
     code, trouble, windows, begun = 0, "", [], time.monotonic()
@@ -115,37 +118,9 @@ def open_footage(config: StreamConfig, predictor: Predictor, slide: Slide) -> Fo
     return open_file(predictor, config.file, slide)
 
 
-def step_keeper(
-    config: StreamConfig, predictor: Predictor, footage: Footage, slide: Slide
-) -> AbstractContextManager[list[Tensor] | None]:
-    """A context that keeps the codes of --save; None without it."""
-    if config.save is None:
-        return nullcontext()
-    if footage.encoded:
-        raise ValueError(f"{config.file}: holds codes already: copy the file, or leave --save out")
-    check_caching(predictor, "--save: there are no codes to save")
-    return keep_steps(
-        config.save,
-        key=hash_steps(predictor.model, predictor.spec),
-        seconds_between_steps=slide.seconds(slide.step),
-        source=config.file.name,
-    )
-
-
 def show_windows(
     predictor: Predictor, footage: Footage, slide: Slide, codes: list[Tensor] | None, *, show: bool
 ) -> Iterator[Window]:
-    """The windows of the footage, with a bar that says how far they are and how much faster than the video plays."""
-    unit_seconds = slide.seconds(slide.step if footage.encoded else 1)
-    whole = "" if footage.frames is None else f" of {clock(footage.frames * unit_seconds)}"
-
-    def counted(progress: Bar) -> Iterator[Tensor]:
-        for block in footage.blocks:
-            yield block
-            count = block.shape[0 if footage.encoded else 1]  # now the model has seen them
-            seconds = (progress.done + count) * unit_seconds
-            speed = seconds / max(time.monotonic() - progress.begun, 1e-9)
-            progress.advance(f"{clock(seconds)}{whole}  {speed:.3g}x real time", by=count)
-
-    with bar("streaming", footage.frames, show=show) as progress:
-        yield from slide_window(predictor, replace(footage, blocks=counted(progress)), slide, codes=codes)
+    """The windows of the footage, with a bar."""
+    with watch(footage, slide.seconds(slide.step), predictor.spec, show=show) as blocks:
+        yield from slide_window(predictor, replace(footage, blocks=blocks), slide, codes=codes)
