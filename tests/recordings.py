@@ -29,11 +29,18 @@ def draw_segments(
     return sorted(segments)
 
 
+def light_up(
+    frames: np.ndarray, segments: Sequence[tuple[float, float, str]], *, frames_per_second: float = FRAMES_PER_SECOND
+) -> None:
+    """Brightens the sides of frames (T, H, W, 3) while their segments last."""
+    for start, end, side in segments:
+        frames[round(start * frames_per_second) : round(end * frames_per_second), :, SIDES[side]] += 140
+
+
 def write_recording(file: Path, seconds: float, segments: list[tuple[float, float, str]], seed: int) -> None:
     rng = np.random.default_rng(seed)
     frames = rng.integers(30, 70, (round(seconds * FRAMES_PER_SECOND), HEIGHT_PX, WIDTH_PX, 3))
-    for start, end, side in segments:
-        frames[round(start * FRAMES_PER_SECOND) : round(end * FRAMES_PER_SECOND), :, SIDES[side]] += 140
+    light_up(frames, segments)
     write_video(file, frames.astype(np.uint8), frames_per_second=FRAMES_PER_SECOND)
 
 

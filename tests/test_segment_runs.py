@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recordings import HEIGHT_PX, WIDTH_PX, draw_segments, write_at_times, write_recording, write_recordings
+from recordings import HEIGHT_PX, WIDTH_PX, draw_segments, light_up, write_at_times, write_recording, write_recordings
 from small_sets import command
 
 import tubelet
@@ -131,8 +131,7 @@ def test_frames_through_a_pipe_are_told_as_they_come(run: Path) -> None:
     generator = np.random.default_rng(7)
     segments = draw_segments(60.0, generator)
     frames = generator.integers(30, 70, (600, HEIGHT_PX, WIDTH_PX, 3))
-    for start, end, side in segments:
-        frames[round(start * 10) : round(end * 10), :, slice(0, 24) if side == "left" else slice(24, 48)] += 140
+    light_up(frames, segments)
     clip = torch.from_numpy(frames.astype(np.uint8)).permute(3, 0, 1, 2)
     steps = torch.cat([*segmenter.steps(clip.split(2, 1))])
     streamer, seen, late = SegmentStreamer(segmenter.pyramid, least_score=0.3), segmenter.step_streamer(), []
@@ -156,8 +155,7 @@ def test_a_slow_source_is_neither_skipped_nor_repeated(run: Path, tmp_path: Path
     """Frames at 4 a second, the model's at 10: every picture is seen, in its time."""
     segments = [(2.0, 6.0, "left"), (9.0, 13.0, "right")]
     frames = np.full((80, HEIGHT_PX, WIDTH_PX, 3), 50)
-    for start, end, side in segments:
-        frames[round(start * 4) : round(end * 4), :, slice(0, 24) if side == "left" else slice(24, 48)] += 140
+    light_up(frames, segments, frames_per_second=4)
     write_video(tmp_path / "slow.mp4", frames.astype(np.uint8), frames_per_second=4)
     rows = found_by(run, tmp_path / "slow.mp4", tmp_path / "out", "--threshold", "0.3")
     for start, end, side in segments:
@@ -172,8 +170,7 @@ def test_frames_at_a_varying_rate_keep_their_times(run: Path, tmp_path: Path) ->
     """Ten frames a second in the first half, then three of ten, drawn at random."""
     segments = [(2.0, 6.0, "left"), (9.0, 13.0, "right"), (17.0, 21.0, "left"), (24.0, 28.0, "right")]
     frames = np.full((300, HEIGHT_PX, WIDTH_PX, 3), 50, np.uint8)
-    for start, end, side in segments:
-        frames[round(start * 10) : round(end * 10), :, slice(0, 24) if side == "left" else slice(24, 48)] += 140
+    light_up(frames, segments)
     kept = np.random.default_rng(0).random(300) < np.where(np.arange(300) < 150, 1.0, 0.3)
     kept[[0, 299]] = True
     write_at_times(tmp_path / "varying.mp4", frames[kept], (100 * np.flatnonzero(kept)).tolist())
@@ -295,11 +292,7 @@ def test_varied_views_are_the_same_again_and_mirrored_ones_swap_their_labels(
     assert 0 < mirrored < len(varied)
     segmenter, swapped_sides = Segmenter.load(run, device="cpu"), {"left": "right", "right": "left"}
     named = [(replace(one, path=f"{number} {one.path}"), steps) for number, (one, steps) in enumerate(varied)]
-    found = [
-        (one.path, each.start_seconds, each.end_seconds, each.label, each.probability)
-        for one, steps in named
-        for each in segmenter.find(steps, least_score=0.4)
-    ]
+    found = [each.row(one.path) for one, steps in named for each in segmenter.find(steps, least_score=0.4)]
     truth = rows([one for one, _ in named])
     wrong = [(path, start, end, swapped_sides[label]) for path, start, end, label in truth]
     assert time_f1(truth, found) > time_f1(wrong, found) + 0.2  # the labels are those of what is seen

@@ -212,7 +212,7 @@ def evaluate_recordings(command: Eval) -> int:
     if asked := [name for name in ("views", "labels", "unknown") if getattr(command, name) != getattr(Eval, name)]:
         raise ValueError(f"{command.run} finds segments: leave {' and '.join(f'--{name}' for name in asked)} out")
     predictor = load_predictor(command)
-    segmenter = Segmenter.read(command.run, predictor)
+    segmenter = Segmenter.read(predictor)
     found = evaluate_segments(predictor, segmenter, command.data, split=command.split, workers=command.workers)
     if command.csv:
         write_segments(found.found, command.csv)
@@ -244,7 +244,8 @@ def predict(command: Predict) -> int:
     files = find_files(command.files)
     settings = fields_but(command, "run", "files", "device", "dtype", "abstain")
     predictor = load_predictor(command)
-    predictor.distance = predictor.distance if command.abstain else None
+    if not command.abstain:
+        predictor.distance = None
     note_segments(command.run, "these are the labels of whole files")
     predictions = show_predictions(predictor, files, **settings)
     return SOME_FAILED if any(p.label is None for p in predictions) else 0

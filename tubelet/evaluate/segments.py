@@ -61,7 +61,7 @@ def evaluate_recordings(
     files = {one.path: one.seconds for one in recordings}
     truth = rows(recordings)
     found = [
-        (one.recording.path, each.start_seconds, each.end_seconds, each.label, each.probability)
+        each.row(one.recording.path)
         for one in seen
         for each in segmenter.find(one.steps, seconds=one.recording.seconds, least_score=LEAST_SCORE)
     ]
@@ -141,7 +141,7 @@ def best_of_windows(truth: Sequence[Row], seen: Sequence[Seen], names: Sequence[
     tried = []
     for on in ONSETS:
         found = [
-            (one.recording.path, each.start_seconds, each.end_seconds, each.label, each.probability)
+            each.row(one.recording.path)
             for one in seen
             for each in find_overlapping(one.windows, names, on=on, off=OFF_SHARE * on)
         ]

@@ -39,6 +39,7 @@ class Predictor:
         self.answers, self.spec, self.task = model.eval().to(self.device), spec, task
         self.distance = distance  # None: every file is taken for one of the classes
         self.run: Path | None = None
+        self.file: ModelFile | None = None  # of the weights; None: exported, or made in memory
         self.precision = "float32"  # in words
 
     @classmethod
@@ -52,7 +53,7 @@ class Predictor:
                 a dtype that the device or the exported model does not have.
         """
         model: SpaceTimeTransformer | Exported
-        distance = None
+        file, distance = None, None
         if is_exported(run):
             if device not in ("auto", "cpu"):
                 raise ValueError(f"{run}: an exported model runs on the processor, as it is: leave device out")
@@ -68,7 +69,7 @@ class Predictor:
             distance = read_distance(file, model)
         spec, task = ClipSpec.from_json(about["clip_spec"]), read_task(about, run, model)
         found = cls(model, spec, task, distance=distance, device=device)
-        found.run, found.precision = Path(str(about.get("run", run))), precision
+        found.run, found.file, found.precision = Path(str(about.get("run", run))), file, precision
         return found
 
     @property

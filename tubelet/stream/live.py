@@ -39,7 +39,7 @@ def stream_segments(config: StreamConfig) -> int:
         )
     places = choose_places(config, FILES)
     predictor = Predictor.load(config.run, device=config.device, dtype=config.dtype)
-    segmenter = Segmenter.read(config.run, predictor)
+    segmenter = Segmenter.read(predictor)
     least = segmenter.threshold if config.threshold is None else config.threshold
     streamer = SegmentStreamer(segmenter.pyramid, least_score=least)
     try:

@@ -46,15 +46,15 @@ class Segmenter:
     @classmethod
     def load(cls, run: str | os.PathLike[str], *, device: str = "auto") -> "Segmenter":
         """That of a run directory or model.safetensors. Raises ValueError where it finds no segments."""
-        return cls.read(run, Predictor.load(run, device=device))
+        return cls.read(Predictor.load(run, device=device))
 
     @classmethod
-    def read(cls, run: str | os.PathLike[str], predictor: Predictor) -> "Segmenter":
-        """The segmenter of a run whose model is loaded already. Raises ValueError as `load`."""
-        file = open_model(run)
-        about, names = file.about.get(ABOUT), predictor.task.names
-        if about is None:
-            raise ValueError(f"{run}: finds no segments: train it with --task segments")
+    def read(cls, predictor: Predictor) -> "Segmenter":
+        """The segmenter beside a model that is loaded already. Raises ValueError as `load`."""
+        file, names = predictor.file, predictor.task.names
+        about = file.about.get(ABOUT) if file else None
+        if file is None or about is None:
+            raise ValueError(f"{predictor.run}: finds no segments: train it with --task segments")
         try:
             pyramid, threshold = Pyramid(PyramidConfig(**about["pyramid"])), float(about["threshold"])
             pyramid.load_state_dict(file.beside(BESIDE))

@@ -7,6 +7,7 @@ from itertools import groupby
 import numpy as np
 
 from tubelet.system.console import clock
+from tubelet.tasks.detection import Found
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Segment:
     end_seconds: float
     label: str
     probability: float
+
+    def row(self, path: str) -> Found:
+        """Of a file, as the measures of segments take it."""
+        return path, self.start_seconds, self.end_seconds, self.label, self.probability
 
 
 def borders(windows: Sequence[Window]) -> np.ndarray:
@@ -64,12 +69,15 @@ def find_segments(
 
 
 def find_overlapping(windows: Sequence[Window], classes: Sequence[str], *, on: float, off: float) -> list[Segment]:
-    """The stretches in which each class holds, whatever the others do: `find_segments` for one class after another."""
-    found = []
-    for number, name in enumerate(classes if windows else ()):
-        chances = np.stack([window.probabilities[[number]] for window in windows])
-        found += join_cells(windows, chances, hysteresis(chances, on=on, off=off), [name])
-    return found
+    """The stretches in which each class holds, whatever the others do."""
+    numbered = enumerate(classes if windows else ())
+    return [one for number, name in numbered for one in find_stretches(windows, number, name, on=on, off=off)]
+
+
+def find_stretches(windows: Sequence[Window], number: int, name: str, *, on: float, off: float) -> list[Segment]:
+    """The stretches in which one class holds: `find_segments` of windows that know no other."""
+    chances = np.stack([window.probabilities[[number]] for window in windows])
+    return join_cells(windows, chances, hysteresis(chances, on=on, off=off), [name])
 
 
 def join_cells(

@@ -82,6 +82,11 @@ def plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
+def decimal(figure: float, places: int = 3) -> str:
+    """A figure with so many places; "–" where it is not finite."""
+    return f"{figure:.{places}f}" if math.isfinite(figure) else "–"
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """0.931 -> "93.1 %", None -> "–"; as many more digits as it takes not to call 99.996 % all, or 0.004 % nothing."""
     if share is None or not math.isfinite(share):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tubelet.system.text import list_names
+from tubelet.system.text import decimal, list_names
 from tubelet.tasks.intervals import group_interval
 from tubelet.tasks.task import Results, Task, check_names, check_numbers, mean_known, none_if_unknown
 
@@ -147,7 +147,7 @@ class RegressionResults(Results):
     figure_name: ClassVar[str] = "r2"
 
     def number(self, figure: float) -> str:
-        return f"{figure:.3f}" if math.isfinite(figure) else "–"
+        return decimal(figure)
 
     def say(self, figure: float) -> str:
         return f"R2 {self.number(figure)}"

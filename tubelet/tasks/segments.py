@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tubelet.system.text import list_names, percent, plural
+from tubelet.system.text import decimal, list_names, percent, plural
 from tubelet.tasks.detection import (
     PROTOCOLS,
     Found,
@@ -61,10 +61,10 @@ class SegmentResults(Results):
     figure_name: ClassVar[str] = "map"
 
     def number(self, figure: float) -> str:
-        return f"{figure:.3f}" if math.isfinite(figure) else "–"
+        return decimal(figure)
 
     def say(self, figure: float) -> str:
-        return f"mAP {figure:.2f}" if math.isfinite(figure) else "mAP –"
+        return f"mAP {decimal(figure, 2)}"
 
     def baseline(self) -> tuple[str, float]:
         return max(self.baselines.items(), key=lambda one: one[1], default=("finding nothing", 0.0))

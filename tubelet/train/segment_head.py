@@ -55,7 +55,7 @@ def make_lesson(steps: Tensor, recording: Recording, segmenter: Segmenter) -> Le
 def choose_threshold(segmenter: Segmenter, chosen: Sequence[Seen]) -> float:
     """The score from which on segments are shown: that with the best F1 on validation recordings."""
     found = [
-        (one.path, each.start_seconds, each.end_seconds, each.label, each.probability)
+        each.row(one.path)
         for one, steps in chosen
         for each in segmenter.find(steps, seconds=one.seconds, least_score=float(THRESHOLDS[0]))
     ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from tubelet.data.segments import Recording, Recordings, Span
 from tubelet.predict.predictor import Predictor
-from tubelet.stream.segments import Window, find_overlapping
+from tubelet.stream.segments import Window, find_stretches
 from tubelet.stream.stream import windows_of_file
 from tubelet.system.console import bar
 
@@ -36,9 +36,7 @@ def locate(windows: Sequence[Window], recording: Recording, classes: Sequence[st
     spans = []
     for label in recording.untimed:
         number = classes.index(label)
-        alone = [replace(one, probabilities=one.probabilities[[number]]) for one in windows]
         on = float(np.clip(middle[number], 1e-6, 1.0))
-        spans += [
-            (one.start_seconds, one.end_seconds, label) for one in find_overlapping(alone, [label], on=on, off=on)
-        ]
+        found = find_stretches(windows, number, label, on=on, off=on)
+        spans += [(one.start_seconds, one.end_seconds, label) for one in found]
     return tuple(sorted(spans))

@@ -147,7 +147,10 @@ class ModelFile:
 
     def beside(self, prefix: str = "") -> dict[str, torch.Tensor]:
         """The tensors beside the weights whose names begin with `prefix`, by what follows it."""
-        begin, tensors = BESIDE + prefix, load_checked(self.file)
+        begin = BESIDE + prefix
+        if not any(name.startswith(begin) for name in self.listed):  # most files: they are not read for nothing
+            return {}
+        tensors = load_checked(self.file)
         return {name.removeprefix(begin): tensor for name, tensor in tensors.items() if name.startswith(begin)}
 
     def unusable(self, error: Exception) -> ValueError:
