@@ -272,8 +272,8 @@ def test_varied_views_are_the_same_again_and_mirrored_ones_swap_their_labels(
 ) -> None:
     data = read_segments(table)
     swaps = Changes(augmentation=Augmentation(), flipped={"left": "right", "right": "left"})
-    cache = StepCache(tubelet.Predictor.load(run, device="cpu"), data.root, tmp_path / "one", show=False)
-    again = StepCache(tubelet.Predictor.load(run, device="cpu"), data.root, tmp_path / "two", show=False)
+    cache = StepCache(tubelet.Predictor.load(run, device="cpu"), data.root, tmp_path / "one", run, show=False)
+    again = StepCache(tubelet.Predictor.load(run, device="cpu"), data.root, tmp_path / "two", run, show=False)
     recordings = [one for one in data.recordings if one.split == "test"]
     varied = cache.vary(recordings, swaps, views=4, seed=0)
     mirrored = 0

@@ -7,6 +7,7 @@ adds, such as labels. Vectors of two files may be compared where their keys are 
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.weights.store import read_tensors, write_tensors
 
 FORMAT = 3  # raised whenever the same settings give other codes, or a file holds them in another way
+
+KEY_LENGTH = 16  # letters of a key, or of a hash, in a name
 
 
 def hash_encoder(model: SpaceTimeTransformer, *, encoders: int = 1, **inputs: Any) -> str:
@@ -36,6 +39,16 @@ def hash_encoder(model: SpaceTimeTransformer, *, encoders: int = 1, **inputs: An
             digest.update(f"{part}.{name} {tuple(value.shape)} {value.dtype}".encode())
             digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def feature_folder(cache: Path | None, run: Path, key: str) -> Path:
+    """The folder of the features of one key, below `cache`, or, left out, beside a run."""
+    return (cache or run.parent / "cached-features") / key[:KEY_LENGTH]
+
+
+def feature_file(folder: Path, identity: Sequence[Any]) -> Path:
+    """The file of the features of a clip; its name changes with its identity, which is JSON."""
+    return folder / (hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:KEY_LENGTH] + ".safetensors")
 
 
 def write_features(

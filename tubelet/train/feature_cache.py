@@ -25,7 +25,7 @@ from tubelet.data.clips import item_range
 from tubelet.data.dataset import FINER, Changes, Clips
 from tubelet.data.items import Item
 from tubelet.data.prefetch import prefetch
-from tubelet.features.store import FORMAT, hash_encoder, read_features, write_features
+from tubelet.features.store import FORMAT, feature_file, feature_folder, hash_encoder, read_features, write_features
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import encode
@@ -34,8 +34,6 @@ from tubelet.system.console import bar, clock, say, size
 from tubelet.system.signals import Stopped, signals
 from tubelet.train.distributed import Team
 from tubelet.train.plan import Plan
-
-KEY_LENGTH = 16
 
 Views = tuple[Tensor, list[str]]  # of one clip, the centre first: clips (V, C, T, H, W) or codes (V, t, D); labels
 
@@ -81,7 +79,7 @@ class Cache:
         self.device = team.device
         inputs = input_settings(model, plan)
         self.key = hash_encoder(model, **inputs)
-        self.folder = (plan.config.cache or run.path.parent / "cached-features") / self.key[:KEY_LENGTH]
+        self.folder = feature_folder(plan.config.cache, run.path, self.key)
         check_same_key(run, self.folder.name, plan)
         self.folder.mkdir(parents=True, exist_ok=True)
         about = {"encoder": model.config.encoder_settings(), **inputs}
@@ -162,7 +160,7 @@ class Cache:
         except OSError:  # reading it says why
             return self.folder / "missing"
         clip = [item.path, item.start_seconds, item.end_seconds, stat.st_size, stat.st_mtime_ns, views, labels]
-        return self.folder / (hashlib.sha256(json.dumps(clip).encode()).hexdigest()[:KEY_LENGTH] + ".safetensors")
+        return feature_file(self.folder, clip)
 
     def account(self, features: Features, *, computed: int, seconds: float) -> str:
         whole = [codes for codes, _ in features.found.values()]

@@ -12,7 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -72,6 +72,19 @@ MOST_VIEWS, VARIED_HOURS = 4, 4.0  # of recordings to train on, and hours of all
 SECONDS_A_STEP = 0.05  # of the pyramid's optimizer
 
 
+@dataclass(frozen=True)
+class Training:
+    """One training of segments. begun: `time.monotonic()` from which on its time counts."""
+
+    config: TrainConfig
+    data: Recordings
+    run: Run
+    team: Team
+    user_augmentation: UserAugmentation | None
+    begun: float
+    show: bool
+
+
 def train_segments(
     config: TrainConfig, *, user_augmentation: UserAugmentation | None, show: bool, begun: float | None = None
 ) -> Path:
@@ -86,49 +99,38 @@ def train_segments(
     with hold(run.path):
         begin(run, data, config)
         try:
-            train(config, data, run, team, user_augmentation, begun=begun, show=show)
+            train(Training(config, data, run, team, user_augmentation, begun, show))
         except KeyboardInterrupt as stop:
             raise Stopped(run.path, exit_code(stop) - 128) from stop
     return run.path
 
 
-def train(
-    config: TrainConfig,
-    data: Recordings,
-    run: Run,
-    team: Team,
-    user_augmentation: UserAugmentation | None,
-    *,
-    begun: float,
-    show: bool,
-) -> None:
+def train(training: Training) -> None:
     """All parts of a training that are not yet on the disk."""
+    config, data, run, show = training.config, training.data, training.run, training.show
     if show:
         for note in data.notes:
             say("note", note)
         for health in data.unreadable:
             say("unreadable", f"{health.path}: {health.message}")
     if data.is_weak:
-        encoder = train_encoder(
-            config, data, run, team, user_augmentation, begun=begun, show=show, name=WEAK, share=WEAK_SHARE
-        )
+        encoder = train_encoder(training, name=WEAK, share=WEAK_SHARE)
         data = locate_labels(Predictor.load(encoder, device=config.device), data, show=show)
-    encoder = train_encoder(config, data, run, team, user_augmentation, begun=begun, show=show)
+        training = replace(training, data=data)
+    encoder = train_encoder(training)
     predictor = Predictor.load(encoder, device=config.device)
-    cache = config.cache or run.path.parent / "cached-features"
-    steps = StepCache(predictor, data.root, cache, show=show)
+    steps = StepCache(predictor, data.root, config.cache, run.path, show=show)
     seen, failed = steps.see(data.recordings)
     by_split = {split: [one for one in seen if one[0].split == split] for split in ("train", "val", "test")}
-    training, chosen = by_split["train"], by_split["val"] if data.held_out == "test" else []
-    training += vary(steps, [one for one, _ in training], config, data)
-    segmenter, losses = train_head(predictor, training, chosen, seed=config.seed, count=STEPS, show=show)
+    learned, chosen = by_split["train"], by_split["val"] if data.held_out == "test" else []
+    learned += vary(steps, [one for one, _ in learned], config, data)
+    segmenter, losses = train_head(predictor, learned, chosen, seed=config.seed, count=STEPS, show=show)
     about = {"clip_spec": predictor.spec.to_json(), "task": predictor.task.to_json(), "tubelet": __version__}
     beside = segmenter.tensors() | (predictor.distance.to_tensors() if predictor.distance else {})
     save(predictor.model, run.path, about={**about, ABOUT: segmenter.to_json()}, beside=beside)
     failed |= {health.path: health.message for health in data.unreadable}
-    measured = by_split[data.held_out]
-    evaluation = evaluate_held_out(predictor, segmenter, data, measured, failed, seed=config.seed, show=show)
-    results = {**evaluation.results.to_json(), "seconds_total": time.monotonic() - begun}
+    evaluation = evaluate_held_out(training, predictor, segmenter, by_split[data.held_out], failed)
+    results = {**evaluation.results.to_json(), "seconds_total": time.monotonic() - training.begun}
     seeing = {name: Run(encoder).config[name] for name in ("model_name", "model", "clip_spec")}
     finished = FinishedSegments(run.path, run.config | seeing, data.names, evaluation, results, losses)
     write_segments(evaluation.found, run.path / PREDICTIONS)
@@ -173,22 +175,12 @@ def fingerprint(data: Recordings) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def train_encoder(
-    config: TrainConfig,
-    data: Recordings,
-    run: Run,
-    team: Team,
-    user_augmentation: UserAugmentation | None,
-    *,
-    begun: float,
-    show: bool,
-    name: str = ENCODER,
-    share: float = 1.0,
-) -> Path:
+def train_encoder(training: Training, *, name: str = ENCODER, share: float = 1.0) -> Path:
     """An ordinary training on windows: which labels hold in each. Returns its run directory.
 
     share: of the time that is left for encoders.
     """
+    config, data, run, show = training.config, training.data, training.run, training.show
     seconds = window_seconds(config, data)
     windows = cut_windows(data, seconds, seed=config.seed)
     absolute = [replace(item, path=str(data.root / item.path)) for item in windows]
@@ -205,9 +197,8 @@ def train_encoder(
     if Run(out).finished:
         return out
     if config.epochs is None:
-        minutes = share * encoder_minutes(learning, data, team, begun=begun)
-        learning = replace(learning, minutes=minutes)
-    return train_clips(learning, user_augmentation=user_augmentation, show=show)
+        learning = replace(learning, minutes=share * encoder_minutes(training, learning))
+    return train_clips(learning, user_augmentation=training.user_augmentation, show=show)
 
 
 def window_seconds(config: TrainConfig, data: Recordings) -> float:
@@ -219,18 +210,19 @@ def window_seconds(config: TrainConfig, data: Recordings) -> float:
     return start.spec.span_seconds if start and start.spec else choose_window(data)
 
 
-def encoder_minutes(config: TrainConfig, data: Recordings, team: Team, *, begun: float) -> float:
+def encoder_minutes(training: Training, learning: TrainConfig) -> float:
     """The time for encoders: what seeing all recordings once and learning from that usually leave of the budget.
 
-    Not measured here: it must not hang on how busy the machine is at this moment.
+    learning: the settings of an encoder. Not measured here: it must not hang on how busy the machine is at this moment.
     """
-    _, _, spec, _ = look_at_data(config, team.device)
+    config, data = training.config, training.data
+    _, _, spec, _ = look_at_data(learning, training.team.device)
     again = sum(one.seconds for one in data.of_split(data.held_out))  # in windows
     again += count_views(config, data) * sum(one.seconds for one in data.of_split("train"))
     clips = 2 * (sum(one.seconds for one in data.recordings) + again) / spec.span_seconds
     pixels = clips * spec.frames * spec.crop[0] * spec.crop[1]
     after = pixels / (FORWARD * PIXELS_A_SECOND * processors()) + STEPS * SECONDS_A_STEP + REPORT_SECONDS
-    left = 60 * config.minutes - (time.monotonic() - begun)
+    left = 60 * config.minutes - (time.monotonic() - training.begun)
     return max(left - after, LEAST_SHARE * left, 1.0) / 60
 
 
@@ -247,22 +239,20 @@ def count_views(config: TrainConfig, data: Recordings) -> int:
 
 
 def evaluate_held_out(
+    training: Training,
     predictor: Predictor,
     segmenter: Segmenter,
-    data: Recordings,
     measured: Sequence[Seen],
     failed: dict[str, str],
-    *,
-    seed: int,
-    show: bool,
 ) -> SegmentEvaluation:
     """The figures on the recordings that were held out; `failed` of them could not be read."""
+    data = training.data
     seen = []
-    with bar("windows", len(measured), show=show) as progress:
+    with bar("windows", len(measured), show=training.show) as progress:
         for one, steps in measured:
             seen.append(look_through(predictor, segmenter, data.root, one, steps))
             progress.advance(f"{progress.done + 1}/{progress.total} recordings")
-    return evaluate_recordings(segmenter, seen, failed=failed, split=data.held_out, seed=seed)
+    return evaluate_recordings(segmenter, seen, failed=failed, split=data.held_out, seed=training.config.seed)
 
 
 def strip_frames(root: Path, spec: ClipSpec) -> Callable[[str, float, float], np.ndarray | None]:

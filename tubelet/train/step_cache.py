@@ -1,7 +1,6 @@
 """Recordings as a model sees them, step by step: made once, kept on disk, a file for each recording and view."""
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -15,24 +14,23 @@ from torch import Tensor
 from tubelet.data.augment import augment
 from tubelet.data.dataset import Changes
 from tubelet.data.segments import Recording
-from tubelet.features.store import read_features, write_features
+from tubelet.features.store import feature_file, feature_folder, read_features, write_features
 from tubelet.media.reader import MediaError
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.segmenter import Segmenter
 from tubelet.system.console import Bar, bar, clock
 
-KEY_LENGTH = 16
-
 Seen = tuple[Recording, Tensor]  # and its steps, (S, D)
 
 
 class StepCache:
-    """The steps of the recordings of `root`, as the model of a predictor sees them, in a folder."""
+    """The steps of the recordings of `root`, as the model of a predictor sees them, in a folder of `cache`, or, left
+    out, beside a run."""
 
-    def __init__(self, predictor: Predictor, root: Path, folder: Path, *, show: bool):
+    def __init__(self, predictor: Predictor, root: Path, cache: Path | None, run: Path, *, show: bool):
         self.segmenter, self.root, self.show = Segmenter.untrained(predictor, 1.0), root, show
         self.key = self.segmenter.key
-        self.folder = folder / self.key[:KEY_LENGTH]
+        self.folder = feature_folder(cache, run, self.key)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def see(self, recordings: Sequence[Recording]) -> tuple[list[Seen], dict[str, str]]:
@@ -67,8 +65,7 @@ class StepCache:
         except OSError:  # reading it says why
             return self.segmenter.see(path)
         identity = [os.path.realpath(path), stat.st_size, stat.st_mtime_ns, view and view.to_json()]
-        name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:KEY_LENGTH]
-        file = self.folder / f"{name}.safetensors"
+        file = feature_file(self.folder, identity)
         try:
             return read_features(file, key=self.key)[0]
         except (ValueError, OSError):  # not there, or not whole
