@@ -19,7 +19,6 @@ from small_files import small_file
 from small_sets import command, spoil, tiny_config, write_sounds
 
 import tubelet.data.health_cache
-import tubelet.train.preflight
 from tubelet.check import check
 from tubelet.data.health_cache import HealthCache, index_file
 from tubelet.data.items import Item, Source
@@ -490,7 +489,7 @@ def test_training_opens_no_file_that_is_known(tmp_path: Path, monkeypatch: pytes
 
 
 def test_training_remembers_many_files_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tubelet.train.preflight, "MANY", 10)
+    monkeypatch.setattr(tubelet.data.health_cache, "MANY", 10)
     data, seen = clips(tmp_path / "clips", 5), counted(monkeypatch)
     assert plan_for(data) == plan_for(data)
     assert len(seen) == 10
