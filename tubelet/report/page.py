@@ -276,13 +276,14 @@ def say_verdict(run: FinishedRun) -> str:
 
 def find_warnings(run: FinishedRun) -> list[str]:
     summary = run.summary
-    low, high = map(summary.number, summary.interval)
-    warnings = [
-        f"Not clearly better than {name}: the 95 % interval of the model’s figure, {low} to {high}, does not lie above "
-        f"{summary.number(figure)}."
-        for name, figure in run.baselines
-        if summary.interval[0] <= figure
-    ]
+    warnings = []
+    for name, figure in run.baselines:
+        low, high = summary.interval_above(name, figure)
+        if low <= 0:
+            bounds = f"{summary.number(low)} to {summary.number(high)}"
+            warnings.append(
+                f"Not clearly better than {name}: the 95 % interval of the difference, {bounds}, does not lie above 0."
+            )
     if run.split == "train":
         warnings.append(f"These {run.noun}s were used for training: the figures say nothing about new ones.")
     if frozen := run.results.get("frozen"):

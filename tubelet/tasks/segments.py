@@ -4,6 +4,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from tubelet.system.text import decimal, list_names, percent, plural
 from tubelet.tasks.detection import (
     PROTOCOLS,
     Found,
+    Matched,
     Row,
     match_classes,
     mean_average_precision,
@@ -24,8 +26,15 @@ from tubelet.tasks.intervals import group_interval
 from tubelet.tasks.task import Results, mean_known, none_if_unknown
 
 __all__ = [
-    *("Found", "Row", "SegmentResults", "guess_segments", "mean_average_precision", "measure_segments"),
-    *("point_f1", "time_f1", "usual_segments"),
+    "Found",
+    "Row",
+    "SegmentResults",
+    "guess_segments",
+    "mean_average_precision",
+    "measure_segments",
+    "point_f1",
+    "time_f1",
+    "usual_segments",
 ]
 
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)  # as papers report THUMOS14
@@ -39,7 +48,8 @@ class SegmentResults(Results):
 
     map: mean average precision over the classes with a true segment and TIOUS, by the protocol of ActivityNet;
     per_tiou: at each of these. map_strict: over STRICT_TIOUS. The F1, and the recall in per_class, are of the segments
-    with a score of `threshold` or more. baselines: the map of each, by what it is in words.
+    with a score of `threshold` or more. baselines: the map of each, by what it is in words; ahead: the interval of how
+    far `map` is above it, over the same groups.
     """
 
     clips: int
@@ -55,6 +65,7 @@ class SegmentResults(Results):
     point_f1: float
     frame_f1: float
     baselines: dict[str, float]
+    ahead: dict[str, list[float]]
     per_class: list[dict[str, Any]]
     confusion = None
     calibration = None
@@ -68,6 +79,9 @@ class SegmentResults(Results):
 
     def baseline(self) -> tuple[str, float]:
         return max(self.baselines.items(), key=lambda one: one[1], default=("finding nothing", 0.0))
+
+    def interval_above(self, name: str, figure: float) -> list[float]:
+        return self.ahead.get(name) or super().interval_above(name, figure)
 
     def facts(self) -> list[tuple[str, str]]:
         low, high = map(self.number, self.map_strict_interval)
@@ -122,22 +136,28 @@ def measure_segments(
             f"{tuple(strange[0])}: expected one of {plural(len(files), 'file')} and of {list_names(names)}"
         )
     numbers = {file: number for number, file in enumerate(files)}
-    matched = match_classes(truth, found, (*TIOUS, *STRICT_TIOUS), numbers, PROTOCOLS["activitynet"])
+    protocol = PROTOCOLS["activitynet"]
+    matched = match_classes(truth, found, (*TIOUS, *STRICT_TIOUS), numbers, protocol)
+    rivals = {words: match_classes(truth, given, TIOUS, numbers, protocol) for words, given in baselines.items()}
 
-    def precisions(rows: np.ndarray) -> np.ndarray:
+    def precisions(classes: Mapping[str, Matched], rows: np.ndarray) -> np.ndarray:
         kept = np.isin(np.arange(len(files)), rows)
-        unknown = np.full(len(TIOUS) + len(STRICT_TIOUS), np.nan)
-        return np.array([matched[name].average_precisions(kept) if name in matched else unknown for name in names])
+        return np.array([one.average_precisions(kept) for one in classes.values()])
 
-    def mean_precision(rows: np.ndarray) -> float:
-        return mean_known(precisions(rows)[:, : len(TIOUS)])
+    def mean_precision(rows: np.ndarray, classes: Mapping[str, Matched] = matched) -> float:
+        return mean_known(precisions(classes, rows)[:, : len(TIOUS)])
 
     def strict_mean_precision(rows: np.ndarray) -> float:
-        return mean_known(precisions(rows)[:, len(TIOUS) :])
+        return mean_known(precisions(matched, rows)[:, len(TIOUS) :])
+
+    def lead(rival: Mapping[str, Matched], rows: np.ndarray) -> float:
+        return mean_precision(rows) - mean_precision(rows, rival)
 
     every, members = np.arange(len(files)), [groups[file] for file in files]
     shown = [one for one in found if one[4] >= threshold]
-    support, hits, table = Counter(row[3] for row in truth), point_hits(truth, shown), precisions(every)
+    support, hits = Counter(row[3] for row in truth), point_hits(truth, shown)
+    table = dict(zip(matched, precisions(matched, every), strict=True))
+    unknown = np.full(len(TIOUS) + len(STRICT_TIOUS), np.nan)
     rows = [
         {
             "label": name,
@@ -147,7 +167,7 @@ def measure_segments(
             "recall": hits[name] / support[name] if support[name] else None,
             "support": support[name],
         }
-        for name, ap in zip(names, table, strict=True)
+        for name, ap in ((name, table.get(name, unknown)) for name in names)
     ]
     return SegmentResults(
         clips=len(files),
@@ -156,13 +176,14 @@ def measure_segments(
         segments=len(truth),
         map=mean_precision(every),
         interval=group_interval(members, mean_precision),
-        per_tiou=[mean_known(column) for column in table.T[: len(TIOUS)]],
+        per_tiou=[mean_known(column) for column in np.array([*table.values()]).T[: len(TIOUS)]],
         map_strict=strict_mean_precision(every),
         map_strict_interval=group_interval(members, strict_mean_precision),
         threshold=threshold,
         point_f1=point_f1(truth, shown),
         frame_f1=time_f1(truth, shown),
-        baselines={words: mean_average_precision(truth, given, TIOUS)["mAP"] for words, given in baselines.items()},
+        baselines={words: mean_precision(every, classes) for words, classes in rivals.items()},
+        ahead={words: group_interval(members, partial(lead, classes)) for words, classes in rivals.items()},
         per_class=rows,
     )
 

@@ -43,6 +43,10 @@ class Results(Protocol):
     def baseline(self) -> tuple[str, float]:
         """The best answer without a model, in words, and the figure that it reaches."""
 
+    def interval_above(self, name: str, figure: float) -> list[float]:
+        """The interval of how far the figure is above that of a baseline, known by its name."""
+        return [bound - figure for bound in self.interval]
+
     def facts(self) -> list[tuple[str, str]]:
         """Further figures, name and value."""
 
