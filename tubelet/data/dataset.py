@@ -13,6 +13,7 @@ from tubelet.data.bad_files import BadFile, BadFiles
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import crop, fine_times, item_range, load_times, views
 from tubelet.data.items import Item
+from tubelet.data.segments import StepLabels
 from tubelet.media.reader import MediaError
 from tubelet.media.sampling import FINER, grid_clip
 from tubelet.tasks import Task
@@ -42,8 +43,9 @@ class Changes:
 class Clips:
     """Labelled clips of a data set, by number.
 
-    keep: hold each item's frames in memory, resized, after the first use; the clips are the same either way. bad: told
-    of the items that cannot be read, as `random` meets them; one of its own if left out.
+    steps: the labels of each step in time, where they are known. keep: hold each item's frames in memory, resized,
+    after the first use; the clips are the same either way. bad: told of the items that cannot be read, as `random`
+    meets them; one of its own if left out.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Clips:
         *,
         keep: bool,
         bad: BadFiles | None = None,
+        steps: StepLabels | None = None,
     ):
         self.root, self.items, self.task, self.spec, self.keep = root, list(items), task, spec, keep
+        self.steps = steps
         self.targets = task.targets([item.label for item in items])
         self.kept: dict[int, Tensor] = {}
         self.centres: dict[int, Tensor] = {}
@@ -74,12 +78,16 @@ class Clips:
 
     def random(
         self, number: int, changes: Changes, rng: np.random.Generator, *, single_frame: bool = False
-    ) -> tuple[Tensor, str] | None:
-        """One clip of an item, its start drawn at random, changed: (C, T, H, W) and its label; or one frame of it.
-        None where it cannot be read; `bad` says why."""
-        clip, label = self.readable(number, rng.random()), self.items[number].label
-        if clip is None:
+    ) -> tuple[Tensor, list[str]] | None:
+        """One clip of an item, its start drawn at random, changed: (C, T, H, W), or one frame of it; and its label, or
+        that of each step. None where it cannot be read; `bad` says why."""
+        readable = self.readable(number, rng.random())
+        if readable is None:
             return None
+        (clip, draw), labels = readable, [self.items[number].label]
+        if self.steps and not single_frame:
+            times = self.times(number)
+            labels = self.steps.cells(self.path(number), times[self.choose_places(len(times), draw)])
         if single_frame:
             clip = clip[:, [rng.integers(clip.shape[1])]]
         if self.spec.kind == "sound":
@@ -96,9 +104,10 @@ class Clips:
                 reverse=reversed is not None,
                 rng=rng,
             )
-            label = self.task.swap(label, flipped) if flipped and mirrored else label
-            label = self.task.swap(label, reversed) if reversed and backwards else label
-        return (changes.user(clip) if changes.user else clip), label
+            for partners in (flipped if mirrored else None, reversed if backwards else None):
+                labels = [self.task.swap(label, partners) for label in labels] if partners else labels
+            labels = labels[::-1] if backwards else labels
+        return (changes.user(clip) if changes.user else clip), labels
 
     def centre(self, number: int) -> Tensor:
         """The middle clip of an item, cut from the centre: (C, T, H, W), bit for bit the one that evaluation takes."""
@@ -134,9 +143,9 @@ class Clips:
         item, path = self.items[number], self.path(number)
         return fine_times(self.spec, *item_range(path, start_seconds=item.start_seconds, end_seconds=item.end_seconds))
 
-    def readable(self, number: int, draw: float | None) -> Tensor | None:
-        """`cut`, or where that part is damaged the first of a few others that is not; None where there is none, and
-        the item is among `bad` then.
+    def readable(self, number: int, draw: float | None) -> tuple[Tensor, float | None] | None:
+        """`cut` and its draw, or where that part is damaged those of the first of a few others that is not; None where
+        there is none, and the item is among `bad` then.
 
         What comes of a draw depends on the draw and the file alone: an item that was bad at one draw is tried again at
         another, unless no part of it can be better.
@@ -147,7 +156,7 @@ class Clips:
             return None
         for place in [draw] if known or self.keep else [draw, *ELSEWHERE]:
             try:
-                return self.cut(number, place)
+                return self.cut(number, place), place
             except MediaError as error:
                 fault = BadFile(item.name, error.code, error.message, item.split)
             if fault.code not in PARTLY:

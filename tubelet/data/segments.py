@@ -8,7 +8,7 @@ c.mp4,,,walk                one in which somebody walks, nobody says when
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -209,28 +209,55 @@ def make_recording(path: str, items: Sequence[Item], seconds: float) -> Recordin
     return Recording(path, seconds, tuple(sorted(segments)), split, group, tuple(sorted(untimed)))
 
 
+@dataclass(frozen=True)
+class StepLabels:
+    """The labels that hold at each step of a clip.
+
+    spans: what happens when in a file, by its path. frames, stride: of a step, and from one to the next, in frames.
+    """
+
+    spans: Mapping[Path, Sequence[Span]]
+    frames: int
+    stride: int
+
+    def cells(self, path: Path, times: np.ndarray) -> list[str]:
+        """times (T,): seconds of the frames of a clip of a file, evenly apart -> the cell of each step, which names the
+        labels that hold for most of it."""
+        spacing = float(times[1] - times[0])
+        starts = times[: len(times) - self.frames + 1 : self.stride]
+        ends = starts + self.frames * spacing
+        held: list[list[str]] = [[] for _ in starts]
+        for start, end, label in self.spans[path]:
+            shared = np.minimum(ends, end) - np.maximum(starts, start)
+            for number in np.flatnonzero(2 * shared >= self.frames * spacing):
+                held[number].append(label)
+        return [";".join(labels) or NONE for labels in held]
+
+
 def choose_window(data: Recordings) -> float:
     """Seconds of the windows that an encoder learns from: as long as the shorter segments, so that they fill one."""
     lengths = data.lengths()
     return float(np.clip(np.quantile(lengths, 0.25), *WINDOW_SECONDS)) if len(lengths) else USUAL_SECONDS
 
 
-def cut_windows(data: Recordings, window_seconds: float, *, seed: int) -> list[Item]:
+def cut_windows(data: Recordings, window_seconds: float, *, seed: int, borders: bool = False) -> list[Item]:
     """Windows of recordings, one after the other, each with the labels that hold in it, and an eighth more on each side
     from which training draws a clip at random.
 
     A label holds where its segment covers most of the window, or the window most of its segment, and, where nobody says
-    when, everywhere. Windows at a border, in which one holds in part, are left out. Of those in which nothing happens
-    no more are kept, drawn by the seed, than there are others, in each split.
+    when, everywhere. Windows at a border, in which one holds in part, are left out; not so those to train on, with
+    `borders`, in which it counts. Of those in which nothing happens no more are kept, drawn by the seed, than there are
+    others, in each split.
     """
     items = []
     for one in data.recordings:
         for number in range(max(1, int(one.seconds / window_seconds))):
             start = number * window_seconds
             held = [hold(start, start + window_seconds, one.named(name)) for name in data.names]
-            if None in held:
+            if None in held and not (borders and one.split == "train"):
                 continue
-            names = [name for name, holds in zip(data.names, held, strict=True) if holds] or sorted(one.untimed)
+            names = [name for name, holds in zip(data.names, held, strict=True) if holds is not False]
+            names = names or sorted(one.untimed)
             margin = MARGIN_SHARE * window_seconds
             bounds = max(0.0, start - margin), min(start + window_seconds + margin, one.seconds)
             items.append(Item(one.path, ";".join(names) or NONE, *bounds, one.split, one.group))

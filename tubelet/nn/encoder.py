@@ -82,3 +82,14 @@ class Encoder(nn.Module):
         sequences, one = grid.across(self.over), grid.along(self.over)
         pooled = self.pool(self.encode(x.reshape(x.shape[0] * sequences.size, one.size, x.shape[2]), one))
         return pooled.reshape(x.shape[0], sequences.size, -1), sequences
+
+
+def step_tokens(encoders: Sequence[AnyEncoder], x: Tensor, grid: Grid) -> Tensor:
+    """Tokens (B, N, D) on a grid -> those of each step in time after all encoders, without prefix: (B, t, h, w, D')."""
+    for encoder in encoders[:-1]:
+        x, grid = encoder(x, grid)
+    prefix = 0
+    for encoder in encoders[-1:]:
+        x, grid = encoder.tokens(x, grid)
+        prefix = encoder.prefix_size
+    return x[:, prefix:].unflatten(1, tuple(grid))

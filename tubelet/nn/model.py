@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tubelet.nn.build import make_embed
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.embed import check_clip, normalise
-from tubelet.nn.encoder import AnyEncoder, Encoder
+from tubelet.nn.encoder import AnyEncoder, Encoder, step_tokens
 from tubelet.nn.grid import Grid, Size3, triple
 from tubelet.nn.init import init_weights
 from tubelet.nn.packing import each_size
@@ -105,8 +105,24 @@ class SpaceTimeTransformer(nn.Module):
             x, grid = encoder(x, grid)
         return x.mean(1)  # over the steps in time, where no encoder puts them together
 
-    def forward(self, clip: Tensor | Sequence[Tensor]) -> Tensor:
-        return self.head(self.features(clip))
+    def step_features(self, clip: Tensor | Sequence[Tensor]) -> Tensor:
+        """(B, C, T, H, W) -> (B, t, D): at each step in time what `features` is the mean of.
+
+        Raises ValueError for a model whose last encoder does not pool by the mean, and for clips of several sizes.
+        """
+        if not pools_by_mean(self.config) or not isinstance(clip, Tensor):
+            raise ValueError("only of a model that pools by the mean, and of clips of one size, steps can be had")
+        return step_tokens(self.stack, *self.embed_clip(clip)).mean((2, 3))
+
+    def forward(self, clip: Tensor | Sequence[Tensor], *, each_step: bool = False) -> Tensor:
+        """each_step: the logits at each step in time, (B, t, classes), whose mean is the answer for the clip."""
+        return self.head(self.step_features(clip) if each_step else self.features(clip))
+
+
+def pools_by_mean(config: ModelConfig) -> bool:
+    """Whether a model's answer for a clip is the mean of its answers at each step in time."""
+    stage = config.stages[-1]
+    return stage.kind == "windows" or (stage.pool == "mean" and stage.norm not in ("pooled", "both"))
 
 
 def per_channel(values: Sequence[float], channels: int, what: str) -> Tensor:

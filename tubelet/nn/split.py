@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from tubelet.nn.encoder import AnyEncoder
+from tubelet.nn.encoder import AnyEncoder, step_tokens
 from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
 
@@ -114,11 +114,5 @@ def see_encoded_steps(model: SpaceTimeTransformer, steps: Tensor) -> Tensor:
 
 def pool_steps(encoders: Sequence[AnyEncoder], x: Tensor, grid: Grid) -> Tensor:
     """Tokens (B, N, D) on a grid -> mean and maximum (B, t, 2 D') of those of each step after all encoders."""
-    prefix = 0
-    for encoder in encoders[:-1]:
-        x, grid = encoder(x, grid)
-    for encoder in encoders[-1:]:
-        x, grid = encoder.tokens(x, grid)
-        prefix = encoder.prefix_size
-    x = x[:, prefix:].unflatten(1, tuple(grid))
+    x = step_tokens(encoders, x, grid)
     return torch.cat([x.mean((2, 3)), x.amax((2, 3))], 2)

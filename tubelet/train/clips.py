@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ import torch
 from tubelet.data.bad_files import BadFiles, read_list
 from tubelet.data.dataset import Clips, UserAugmentation
 from tubelet.data.prefetch import prefetch
+from tubelet.data.segments import Span, StepLabels
 from tubelet.media.reader import MediaError
 from tubelet.media.workers import DEADLY, refuse_deadly
 from tubelet.nn.model import SpaceTimeTransformer
@@ -43,9 +45,17 @@ BASELINE_SHARE = 0.15  # of the time budget, for a model of single frames
 
 
 def train_clips(
-    config: TrainConfig, *, user_augmentation: UserAugmentation | None, show: bool, begun: float | None = None
+    config: TrainConfig,
+    *,
+    user_augmentation: UserAugmentation | None,
+    spans: Mapping[Path, Sequence[Span]] | None = None,
+    show: bool,
+    begun: float | None = None,
 ) -> Path:
-    """Trains, evaluates and reports: `train_fn` for all tasks whose answers are for clips."""
+    """Trains, evaluates and reports: `train_fn` for all tasks whose answers are for clips.
+
+    spans: what happens when in the files: each step of a clip learns what holds then. The model must pool by the mean.
+    """
     begun = time.monotonic() if begun is None else begun
     try:
         team = Team.join(config.device)
@@ -55,7 +65,7 @@ def train_clips(
             )
         show = show and team.first
         plan = team.run_together(lambda: settle(config, team, show=show))
-        plan = replace(plan, changes=replace(plan.changes, user=user_augmentation))
+        plan = replace(plan, changes=replace(plan.changes, user=user_augmentation), spans=spans)
         with ExitStack() as to_the_end:
             run = team.run_in_first(lambda: find_run(config))
             team.run_in_first(lambda: to_the_end.enter_context(hold(run.path)))
@@ -206,9 +216,10 @@ def make_clips(
     """Clips to train on and held-out ones. Where frames are kept in memory, files are decoded now, so that training
     does not wait for a disk; those that a part of the time budget is too short for are decoded when their turn comes.
     """
-    source = plan.data.source
+    source, stem = plan.data.source, model.embed
+    steps = StepLabels(plan.spans, stem.patch[0], stem.stride[0]) if plan.spans else None
     train, held = (
-        Clips(source.root, plan.data.items(split), source.task, plan.spec, keep=plan.keep, bad=bad)
+        Clips(source.root, plan.data.items(split), source.task, plan.spec, keep=plan.keep, bad=bad, steps=steps)
         for split in ("train", plan.data.validation_split)
     )
 

@@ -51,13 +51,13 @@ class Features:
 
     def random(
         self, number: int, changes: Changes, rng: np.random.Generator, *, single_frame: bool = False
-    ) -> tuple[Tensor, str] | None:
-        """One view of a clip, drawn at random: codes (t, D) and the label. It was changed when it was computed."""
+    ) -> tuple[Tensor, list[str]] | None:
+        """One view of a clip, drawn at random: codes (t, D) and its label. It was changed when it was computed."""
         if self.is_bad(number):
             return None
         codes, labels = self.found[number]
         view = int(rng.integers(len(labels)))
-        return codes[view].float(), labels[view]
+        return codes[view].float(), [labels[view]]
 
     def centre(self, number: int) -> Tensor:
         """Codes (t, D) of the middle clip."""
@@ -224,7 +224,7 @@ def make_views(item: Item, plan: Plan, views: int) -> Views | BadFile:
             varied = clips.random(0, plan.changes, rng)
             if varied is None:
                 return clips.bad.files[item.name]
-            found.append(varied)
+            found.append((varied[0], varied[1][0]))
     except MediaError as error:
         return BadFile(item.name, error.code, error.message, item.split)
     return torch.stack([clip for clip, _ in found]), [label for _, label in found]

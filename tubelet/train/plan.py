@@ -2,7 +2,9 @@
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from tubelet.data.items import Item, Source, find_items, fingerprint
 from tubelet.data.label_swaps import find_swaps, read_swaps
 from tubelet.data.near_duplicates import MOST_SECONDS, near_duplicate_notes
 from tubelet.data.prefetch import processors
+from tubelet.data.segments import Span
 from tubelet.data.splits import assign_splits
 from tubelet.media.sampling import views_to_cover
 from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
@@ -53,6 +56,7 @@ class Plan:
     keep: bool
     workers: int
     notes: tuple[str, ...]
+    spans: Mapping[Path, Sequence[Span]] | None = None  # what happens when in the files, where steps learn it
 
     @property
     def clips_an_item(self) -> float:

@@ -26,6 +26,7 @@ from tubelet.data.prefetch import processors
 from tubelet.data.segments import (
     Recording,
     Recordings,
+    Span,
     as_source,
     choose_window,
     cut_windows,
@@ -38,6 +39,7 @@ from tubelet.data.table import write_table
 from tubelet.evaluate.segments import SegmentEvaluation, evaluate_recordings, look_through
 from tubelet.evaluate.show import show_results
 from tubelet.media.reader import MediaError
+from tubelet.nn.model import pools_by_mean
 from tubelet.predict.predictor import Predictor
 from tubelet.predict.tables import write_segments
 from tubelet.report.segments import FinishedSegments, write_segment_card, write_segment_report
@@ -182,15 +184,15 @@ def train_encoder(training: Training, *, name: str = ENCODER, share: float = 1.0
     """
     config, data, run, show = training.config, training.data, training.run, training.show
     seconds = window_seconds(config, data)
-    windows = cut_windows(data, seconds, seed=config.seed)
+    learning = replace(config, pool=config.pool or "mean") if not config.init else config
+    each_step = tells_steps(learning)
+    windows = cut_windows(data, seconds, seed=config.seed, borders=each_step)
     absolute = [replace(item, path=str(data.root / item.path)) for item in windows]
     table = run.path / f"{name}-{WINDOWS}"
     write_table(table, absolute)
     out = run.path / name
     frames = config.frames or usual_frames(config)
-    learning = replace(config, data=table, task="multilabel", out=out, seconds_between_frames=seconds / frames)
-    if not config.init:  # so that each step learns to tell what it shows
-        learning = replace(learning, pool=config.pool or "mean")
+    learning = replace(learning, data=table, task="multilabel", out=out, seconds_between_frames=seconds / frames)
     if show:
         say("segments", say_counts(data))
         say("windows", f"{len(windows)} of {seconds:.3g} s, for the encoder, in {table}")
@@ -198,7 +200,20 @@ def train_encoder(training: Training, *, name: str = ENCODER, share: float = 1.0
         return out
     if config.epochs is None:
         learning = replace(learning, minutes=share * encoder_minutes(training, learning))
-    return train_clips(learning, user_augmentation=training.user_augmentation, show=show)
+    spans = {data.root / one.path: name_spans(one) for one in data.recordings} if each_step else None
+    return train_clips(learning, user_augmentation=training.user_augmentation, spans=spans, show=show)
+
+
+def tells_steps(config: TrainConfig) -> bool:
+    """Whether the encoder can learn what holds at each step of a window, not just in all of it."""
+    start = find_start(config, "video")
+    model = start.model if start else None
+    return not config.freeze and (pools_by_mean(model) if model else config.pool == "mean")
+
+
+def name_spans(one: Recording) -> tuple[Span, ...]:
+    """The segments of a recording; labels without times hold everywhere in it."""
+    return (*one.segments, *((0.0, one.seconds, label) for label in one.untimed))
 
 
 def window_seconds(config: TrainConfig, data: Recordings) -> float:

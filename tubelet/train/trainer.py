@@ -108,12 +108,14 @@ class Fit:
         return prefetch(self.batch, firsts, threads=self.plan.workers, ahead=AHEAD)
 
     def batch(self, first: int) -> tuple[Tensor, Tensor]:
-        """Clips `first` and following of the endless stream: (B, C, T, H, W), targets (B, ...)."""
+        """Clips `first` and following of the endless stream: (B, C, T, H, W), targets (B, ...), or those of all their
+        steps, (B * t, ...)."""
         chosen = [self.draw_clip(position) for position in range(first, first + self.part)]
-        return torch.stack([clip for clip, _ in chosen]), self.task.targets([label for _, label in chosen])
+        cells = [cell for _, labels in chosen for cell in labels]
+        return torch.stack([clip for clip, _ in chosen]), self.task.targets(cells)
 
-    def draw_clip(self, position: int) -> tuple[Tensor, str]:
-        """The clip at a position of the endless stream and its label.
+    def draw_clip(self, position: int) -> tuple[Tensor, list[str]]:
+        """The clip at a position of the endless stream and its label, or that of each step.
 
         The place of one that cannot be read is taken by the next of the epoch that can, varied otherwise than in its
         own turn. This follows from the position and from which files are bad alone: neither from who met them first
@@ -166,7 +168,7 @@ class Fit:
                 logits, loss = self.loss(clips.to(device), targets.to(device), part=i)
                 (loss / len(parts)).backward()
             loss_sum += loss.detach()
-            score += self.task.score(logits.detach().float(), targets.to(device)).sum()
+            score += self.task.score(logits.detach().float(), targets.to(device)).mean()
         loss_value = loss_sum.item() / len(parts)
         norm = gather_whole(nn.utils.clip_grad_norm_(self.wrapped.parameters(), config.clip_grad or math.inf)).item()
         if not math.isfinite(norm):  # in all processes, whose gradients are the same: none is left waiting
@@ -174,7 +176,7 @@ class Fit:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.update_average()
-        return {"loss": loss_value, "score": score.item() / (len(parts) * self.part), "lr": rate}
+        return {"loss": loss_value, "score": score.item() / len(parts), "lr": rate}
 
     def give_up(self, loss: float, norm: float) -> None:
         items, first = self.plan.data.items("train"), self.step * self.plan.config.batch
@@ -190,17 +192,20 @@ class Fit:
         )
 
     def loss(self, clips: Tensor, targets: Tensor, *, part: int) -> tuple[Tensor, Tensor]:
-        """Clips (B, C, T, H, W), or codes, and targets (B, ...) -> logits (B, outputs), the mean loss."""
-        config, team, model = self.plan.config, self.team, self.model
+        """Clips (B, C, T, H, W), or codes, and targets (B, ...) -> logits (B, outputs), the mean loss; of each step of
+        the clips where there are targets (B * t, ...) of these."""
+        config, team, model, each_step = self.plan.config, self.team, self.model, len(targets) > len(clips)
         smoothing = self.task.smoothing if config.label_smoothing is None else config.label_smoothing
         targets = self.task.soften(targets, smoothing)
         if config.mixup:
             rng = np.random.default_rng([config.seed, self.step])
             shares = rng.beta(config.mixup, config.mixup, config.batch // 2)  # for the batch, however it is shared out
             first = (part * team.size + team.rank) * self.part // 2
-            clips, targets = mix_pairs(model.normalise(clips), targets, shares[first : first + self.part // 2])
+            shares, steps = shares[first : first + self.part // 2], targets.unflatten(0, (len(clips), -1))
+            clips, steps = mix_pairs(model.normalise(clips), steps, shares)
+            targets = steps.flatten(0, 1)
         with self.autocast():
-            logits = self.wrapped(clips)
+            logits = self.wrapped(clips, each_step=True).flatten(0, 1) if each_step else self.wrapped(clips)
         return logits, self.task.loss(logits.float(), targets)
 
     def autocast(self) -> AbstractContextManager[Any]:
