@@ -17,10 +17,12 @@ from tubelet.data.augment import Augmentation
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import crop, load_frames, views
 from tubelet.data.dataset import Changes, Clips, kept_bytes
+from tubelet.data.segments import StepLabels
 from tubelet.data.table import Item
 from tubelet.media.reader import MediaError
 from tubelet.media.writer import write_video
 from tubelet.tasks import Classification, MultiLabel
+from tubelet.tasks.multilabel import NONE
 
 VIDEO = ClipSpec(
     frames=4,
@@ -196,6 +198,37 @@ def test_labels_follow_what_is_seen(tmp_path: Path) -> None:
         assert several.random(0, changes, np.random.default_rng(seed))[1] == [f"{label};any"]
         seen.add(label)
     assert seen == set(classes)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_each_step_has_the_label_of_its_time_backwards_too(root: Path, keep: bool) -> None:
+    """Between 0.5 and 1.5 s somebody goes left, or, backwards, right."""
+    steps = StepLabels({root / "long.mp4": [(0.5, 1.5, "left")]}, frames=2, stride=2)
+    clips = Clips(root, [LONG], MultiLabel(("left", "right")), VIDEO, keep=keep, steps=steps)
+    turn = {"left": "right", "right": "left"}
+    plain = Augmentation(scale=(1, 1), aspect=(1, 1), flip=False, reverse=True, colour=0)
+    seen = set()
+    for seed in range(40):
+        found = clips.random(0, Changes(augmentation=plain, reversed=turn), np.random.default_rng(seed))
+        assert found is not None
+        clip, cells = found
+        starts = [min(pair) / 20 for pair in zip(numbers(clip)[::2], numbers(clip)[1::2])]
+        backwards = starts[0] > starts[1]
+        assert len(cells) == 2
+        for start, cell in zip(starts, cells):
+            share = (min(start + 0.4, 1.5) - max(start, 0.5)) / 0.4
+            if abs(share - 0.5) > 0.15:  # a frame is shown for 0.05 s
+                assert cell == (NONE if share < 0.5 else "right" if backwards else "left")
+                seen.add((cell, backwards))
+    assert seen == {("left", False), ("right", True), (NONE, False), (NONE, True)}
+
+
+def test_a_single_frame_has_the_label_of_its_item(root: Path) -> None:
+    steps = StepLabels({root / "long.mp4": []}, frames=2, stride=2)
+    clips = Clips(root, [LONG], MultiLabel(("left", "right")), VIDEO, keep=True, steps=steps)
+    found = clips.random(0, AS_THEY_ARE, np.random.default_rng(0), single_frame=True)
+    assert found is not None
+    assert found[1] == ["left"]
 
 
 def test_a_users_change_of_sound_comes_last(root: Path) -> None:

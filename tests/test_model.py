@@ -24,6 +24,7 @@ from tubelet.nn import (
     model_config,
     regularise,
 )
+from tubelet.nn.model import pools_by_mean
 from tubelet.nn.regularise import drop_path_rates
 from tubelet.weights.settings import read_config
 
@@ -102,6 +103,21 @@ def test_features_are_pooled_from_the_tokens(family):
     assert_close(model.features(clip), first.pool(tokens)[:, 0], atol=1e-5, rtol=1e-5)
     kinds = {"vivit1": "cls", "timesformer": "cls", "vidtrans": "cls", "ast": "cls+dist"}
     assert first.pool.kind == kinds.get(family, "mean")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_mean_over_steps_is_the_answer(family):
+    """Of a model that pools by the mean; no other has steps."""
+    model = tiny(family)
+    clip = clip_for(model)
+    if not pools_by_mean(model.config):
+        with pytest.raises(ValueError, match="steps"):
+            model(clip, each_step=True)
+        return
+    logits = model(clip, each_step=True)
+    assert_close(logits.mean(1), model(clip))
+    with pytest.raises(ValueError, match="steps"):
+        model([*clip], each_step=True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

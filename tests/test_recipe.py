@@ -10,7 +10,7 @@ from tiny import blocks_of, tiny
 from tubelet.nn import FAMILIES, SpaceTimeTransformer
 from tubelet.tasks import Classification
 from tubelet.train.optim import layer_depths, learning_rate, make_optimizer
-from tubelet.train.trainer import mix_pairs
+from tubelet.train.trainer import mix_pairs, mix_stills
 
 torch.set_num_threads(1)
 
@@ -131,6 +131,18 @@ def test_pairs_do_not_know_of_each_other() -> None:
     for part in (slice(0, 2), slice(2, 6), slice(6, 8)):
         alone = mix_pairs(clips[part], targets[part], shares[part.start // 2 : part.stop // 2])
         assert all(torch.equal(a, w[part]) for a, w in zip(alone, whole))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_what_is_mixed_in_stands_still(dtype: torch.dtype) -> None:
+    clips = torch.randint(0, 256, (4, 3, 5, 2, 2)).to(dtype)
+    shares, frames = np.array([0.0, 0.25, 0.5, 1.0]), np.array([1, 4, 0, 2])
+    mixed = mix_stills(clips, shares, frames)
+    assert mixed.dtype == dtype
+    for number, (share, frame) in enumerate(zip(shares, frames)):
+        still = clips[number ^ 1, :, frame].float()[:, None]
+        expected = (1 - share) * clips[number].float() + share * still
+        torch.testing.assert_close(mixed[number].float(), expected, atol=0.5 if dtype == torch.uint8 else 1e-4, rtol=0)
 
 
 def test_soft_targets_keep_the_label_likeliest_and_sum_to_one() -> None:

@@ -1,10 +1,13 @@
 """From a table of segments to recordings, and to the windows that an encoder learns from: faults and laws."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from recordings import draw_segments, write_recording
 from small_sets import tiny_config
 
@@ -12,6 +15,7 @@ from tubelet.data.problems import DataProblems
 from tubelet.data.segments import (
     Recording,
     Recordings,
+    StepLabels,
     choose_window,
     cut_windows,
     hold,
@@ -154,6 +158,39 @@ def test_windows_have_the_labels_that_hold_in_them_and_none_that_hold_in_part() 
                 assert name in item.label
             if shared < 0.19 * seconds:
                 assert name not in item.label
+
+
+def test_with_borders_every_window_to_train_on_is_there_and_no_other_more() -> None:
+    whole = make()
+    splits = ["train"] * 4 + ["val"] * 2
+    data = replace(whole, recordings=tuple(map(lambda one, split: replace(one, split=split), whole.recordings, splits)))
+    seconds = choose_window(data)
+    plain, items = cut_windows(data, seconds, seed=0), cut_windows(data, seconds, seed=0, borders=True)
+    held_out = [[item for item in some if item.split == "val"] for some in (plain, items)]
+    assert held_out[0] == held_out[1]
+    for one in data.of_split("train"):
+        starts = {item.start_seconds for item in items if item.path == one.path}
+        for number in range(int(one.seconds / seconds)):
+            begin, stop = number * seconds, (number + 1) * seconds
+            if any(min(stop, end) - max(begin, start) > 0.31 * seconds for start, end, _ in one.segments):
+                assert max(0.0, begin - 0.125 * seconds) in starts
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), length=st.integers(1, 3), stride=st.integers(1, 3), steps=st.integers(1, 6))
+def test_the_labels_of_steps_by_counting_moments(seed: int, length: int, stride: int, steps: int) -> None:
+    rng, file = np.random.default_rng(seed), Path("a.mp4")
+    spans = [(start, start + rng.uniform(0.1, 3), str(rng.choice(["a", "b"]))) for start in rng.uniform(0, 6, 5)]
+    times = rng.uniform(0, 4) + 0.25 * np.arange(length + stride * (steps - 1))
+    times = times if len(times) > 1 else np.append(times, times + 0.25)
+    cells = StepLabels({file: spans}, frames=length, stride=stride).cells(file, times)
+    assert len(cells) == (len(times) - length) // stride + 1
+    for number, cell in enumerate(cells):
+        moments = times[number * stride] + np.linspace(0, 0.25 * length, 401)
+        for name in ("a", "b"):
+            shares = [np.mean((moments >= start) & (moments < end)) for start, end, label in spans if label == name]
+            if all(abs(share - 0.5) > 0.01 for share in shares):
+                assert (name in cell.split(";")) == any(share > 0.5 for share in shares)
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,8 @@ def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:
     if config.freeze and config.baseline:
         raise ValueError("--baseline learns from frames, --freeze from features: leave one of them out")
     plan = make_plan(config, team.device, show=show)
+    if config.stills and (plan.spec.kind != "video" or config.freeze):
+        raise ValueError("--stills mixes frames into the videos that an encoder learns from: leave it out")
     if config.baseline and plan.model.stages[0].kind == "windows":
         raise ValueError(f"--baseline trains a plain encoder of one frame, {plan.model_name} has stages: leave it out")
     if config.patience and not plan.data.chooses:

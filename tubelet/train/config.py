@@ -67,6 +67,8 @@ class TrainConfig:
     """Probability given to all classes alike; 0.1 where each clip has one class, else 0, if left out."""
     mixup: float = 0.0
     """Beta parameter of mixup; 0 is off."""
+    stills: float | None = None
+    """Greatest share of a still frame of another clip that each is mixed with, so that scenes tell less; 0 is off."""
     ema: float = 0.0
     """Decay of the averaged weights that are evaluated and saved; 0 is off."""
     clip_grad: float = 1.0
@@ -158,7 +160,7 @@ POSITIVE = (
     *("minutes", "epochs", "batch", "accumulate", "lr", "frames", "seconds_between_frames", "layer_decay"),
     *("val_share", "workers", "patience"),
 )
-SHARES = ("ema", "drop_path", "dropout", "label_smoothing", "val_share")
+SHARES = ("ema", "drop_path", "dropout", "label_smoothing", "stills", "val_share")
 
 # May differ between the run that stopped and the one that goes on: they change where or how fast it runs, not what.
 MAY_CHANGE = (

@@ -67,6 +67,7 @@ from tubelet.version import __version__
 from tubelet.weights.store import save
 
 WEAK_SHARE = 0.4  # of the time for encoders, of one that only says when labels without times hold
+WEAK_STILLS = 0.7  # see `TrainConfig.stills`: else a scene tells which labels its recording has
 LEAST_SHARE = 0.5  # of the time budget, that the encoder gets
 FORWARD = 3  # times as fast is a clip seen as learned from
 STRIP_FRAMES = 7  # of a segment in the report
@@ -193,6 +194,8 @@ def train_encoder(training: Training, *, name: str = ENCODER, share: float = 1.0
     out = run.path / name
     frames = config.frames or usual_frames(config)
     learning = replace(learning, data=table, task="multilabel", out=out, seconds_between_frames=seconds / frames)
+    if data.is_weak and config.stills is None:
+        learning = replace(learning, stills=WEAK_STILLS)
     if show:
         say("segments", say_counts(data))
         say("windows", f"{len(windows)} of {seconds:.3g} s, for the encoder, in {table}")

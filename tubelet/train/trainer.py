@@ -111,8 +111,12 @@ class Fit:
         """Clips `first` and following of the endless stream: (B, C, T, H, W), targets (B, ...), or those of all their
         steps, (B * t, ...)."""
         chosen = [self.draw_clip(position) for position in range(first, first + self.part)]
-        cells = [cell for _, labels in chosen for cell in labels]
-        return torch.stack([clip for clip, _ in chosen]), self.task.targets(cells)
+        clips = torch.stack([clip for clip, _ in chosen])
+        if (most := self.plan.config.stills) and not self.single_frame:
+            seeds = ([self.plan.config.seed, first + number, *b"stills"] for number in range(self.part))
+            draws = np.array([np.random.default_rng(seed).random(2) for seed in seeds])
+            clips = mix_stills(clips, most * draws[:, 0], (draws[:, 1] * clips.shape[2]).astype(int))
+        return clips, self.task.targets([cell for _, labels in chosen for cell in labels])
 
     def draw_clip(self, position: int) -> tuple[Tensor, list[str]]:
         """The clip at a position of the endless stream and its label, or that of each step.
@@ -301,6 +305,18 @@ def mix_pairs(clips: Tensor, targets: Tensor, shares: np.ndarray) -> tuple[Tenso
     return mix(clips), mix(targets)
 
 
+def mix_stills(clips: Tensor, shares: np.ndarray, frames: np.ndarray) -> Tensor:
+    """Clips (B, C, T, H, W), each mixed with a still frame of its neighbour in the batch: `shares` (B,) of it, in
+    [0, 1], of its frame number `frames` (B,). What moves, and the label, stay.
+
+    Source: arXiv 2009.05769, which mixes in frames of the same video.
+    """
+    neighbours = clips.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    stills = neighbours[torch.arange(len(clips)), :, torch.from_numpy(frames)].unsqueeze(2)
+    mixed = torch.lerp(clips.float(), stills.float(), torch.from_numpy(shares).float().view(-1, 1, 1, 1, 1))
+    return (mixed if clips.is_floating_point() else mixed.round_()).to(clips.dtype)
+
+
 def part_of_batch(config: TrainConfig, team_size: int) -> int:
     """Clips that a process learns from at once.
 
@@ -312,8 +328,10 @@ def part_of_batch(config: TrainConfig, team_size: int) -> int:
     what = f"a batch of {plural(config.batch, 'clip')} for {parts}"
     if rest:
         raise ValueError(f"{what} cannot be shared out: choose a multiple of {team_size * config.accumulate}")
-    if config.mixup and share % 2:
-        raise ValueError(f"{what}: mixup mixes pairs, choose a multiple of {2 * team_size * config.accumulate}")
+    if (config.mixup or config.stills) and share % 2:
+        raise ValueError(
+            f"{what}: mixup and stills mix pairs, choose a multiple of {2 * team_size * config.accumulate}"
+        )
     return share
 
 
