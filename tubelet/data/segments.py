@@ -42,7 +42,8 @@ Span = tuple[float, float, str]  # start_seconds, end_seconds, label
 @dataclass(frozen=True)
 class Recording:
     """A long file and what happens in it. path: posix, relative to the root of its table. split and group: as of an
-    `Item`. untimed: labels of things that happen in it, nobody says when."""
+    `Item`. untimed: labels of things that happen in it, nobody says when. unknown: the time of which nothing is known,
+    from second to second."""
 
     path: str
     seconds: float
@@ -50,6 +51,13 @@ class Recording:
     split: str = ""
     group: str = ""
     untimed: tuple[str, ...] = ()
+    unknown: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def known_spans(self) -> tuple[Span, ...]:
+        """All that is known of every moment: segments, labels without times from start to end, "" where nothing is."""
+        everywhere = ((0.0, self.seconds, label) for label in self.untimed)
+        return (*self.segments, *everywhere, *((start, end, "") for start, end in self.unknown))
 
     def named(self, label: str) -> list[tuple[float, float]]:
         return [(start, end) for start, end, other in self.segments if other == label]
@@ -222,7 +230,7 @@ class StepLabels:
 
     def cells(self, path: Path, times: np.ndarray) -> list[str]:
         """times (T,): seconds of the frames of a clip of a file, evenly apart -> the cell of each step, which names the
-        labels that hold for most of it."""
+        labels that hold for most of it; "" where nothing is known."""
         spacing = float(times[1] - times[0])
         starts = times[: len(times) - self.frames + 1 : self.stride]
         ends = starts + self.frames * spacing
@@ -231,7 +239,7 @@ class StepLabels:
             shared = np.minimum(ends, end) - np.maximum(starts, start)
             for number in np.flatnonzero(2 * shared >= self.frames * spacing):
                 held[number].append(label)
-        return [";".join(labels) or NONE for labels in held]
+        return ["" if "" in labels else ";".join(labels) or NONE for labels in held]
 
 
 def choose_window(data: Recordings) -> float:
@@ -246,8 +254,8 @@ def cut_windows(data: Recordings, window_seconds: float, *, seed: int, borders: 
 
     A label holds where its segment covers most of the window, or the window most of its segment, and, where nobody says
     when, everywhere. Windows at a border, in which one holds in part, are left out; not so those to train on, with
-    `borders`, in which it counts. Of those in which nothing happens no more are kept, drawn by the seed, than there are
-    others, in each split.
+    `borders`, in which it counts. Those of which little is known are left out, too. Of those in which nothing happens
+    no more are kept, drawn by the seed, than there are others, in each split.
     """
     items = []
     for one in data.recordings:
@@ -255,6 +263,9 @@ def cut_windows(data: Recordings, window_seconds: float, *, seed: int, borders: 
             start = number * window_seconds
             held = [hold(start, start + window_seconds, one.named(name)) for name in data.names]
             if None in held and not (borders and one.split == "train"):
+                continue
+            unknown = sum(max(0.0, min(end, start + window_seconds) - max(begin, start)) for begin, end in one.unknown)
+            if unknown > (1 - SHORTEST_SHARE) * window_seconds or (unknown and not borders):
                 continue
             names = [name for name, holds in zip(data.names, held, strict=True) if holds is not False]
             names = names or sorted(one.untimed)

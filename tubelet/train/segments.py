@@ -26,7 +26,6 @@ from tubelet.data.prefetch import processors
 from tubelet.data.segments import (
     Recording,
     Recordings,
-    Span,
     as_source,
     choose_window,
     cut_windows,
@@ -66,8 +65,9 @@ from tubelet.train.weak import locate_labels
 from tubelet.version import __version__
 from tubelet.weights.store import save
 
-WEAK_SHARE = 0.4  # of the time for encoders, of one that only says when labels without times hold
-WEAK_STILLS = 0.7  # see `TrainConfig.stills`: else a scene tells which labels its recording has
+WEAK_SHARES = 0.45, 0.35, 0.4  # of the time that is left for encoders, of each that only says when labels hold
+LATER_RATE = 5e-4  # of learning, for an encoder that goes on where another ended
+STILLS, WEAK_STILLS = 0.5, 0.7  # see `TrainConfig.stills`: a scene must not tell which labels its recording has
 LEAST_SHARE = 0.5  # of the time budget, that the encoder gets
 FORWARD = 3  # times as fast is a clip seen as learned from
 STRIP_FRAMES = 7  # of a segment in the report
@@ -116,12 +116,10 @@ def train(training: Training) -> None:
             say("note", note)
         for health in data.unreadable:
             say("unreadable", f"{health.path}: {health.message}")
-    if data.is_weak:
-        encoder = train_encoder(training, name=WEAK, share=WEAK_SHARE)
-        data = locate_labels(Predictor.load(encoder, device=config.device), data, show=show)
-        training = replace(training, data=data)
-    encoder = train_encoder(training)
+    encoder = train_weak(training) if data.is_weak else train_encoder(training)
     predictor = Predictor.load(encoder, device=config.device)
+    if data.is_weak:
+        data = locate_labels(predictor, data, sure=False, show=show)
     steps = StepCache(predictor, data.root, config.cache, run.path, show=show)
     seen, failed = steps.see(data.recordings)
     by_split = {split: [one for one in seen if one[0].split == split] for split in ("train", "val", "test")}
@@ -178,13 +176,31 @@ def fingerprint(data: Recordings) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def train_encoder(training: Training, *, name: str = ENCODER, share: float = 1.0) -> Path:
+def train_weak(training: Training) -> Path:
+    """The encoder where labels have no times: it learns as if they held everywhere, then where the one before is sure.
+
+    Each begins with the weights of the one before. Returns the last one's run directory.
+    """
+    data, before = training.data, None
+    for number, share in enumerate(WEAK_SHARES, start=1):
+        now = replace(training, data=data)
+        before = train_encoder(now, name=f"{WEAK}-{number}", share=share, stills=WEAK_STILLS, before=before)
+        predictor = Predictor.load(before, device=training.config.device)
+        data = locate_labels(predictor, training.data, sure=True, show=training.show)
+    return train_encoder(replace(training, data=data), stills=WEAK_STILLS, before=before)
+
+
+def train_encoder(
+    training: Training, *, name: str = ENCODER, share: float = 1.0, stills: float = STILLS, before: Path | None = None
+) -> Path:
     """An ordinary training on windows: which labels hold in each. Returns its run directory.
 
-    share: of the time that is left for encoders.
+    share: of the time that is left for encoders. before: the run of an encoder whose weights it begins with.
     """
     config, data, run, show = training.config, training.data, training.run, training.show
     seconds = window_seconds(config, data)
+    if before:
+        config = replace(config, init=str(before), model=None, embed=None, lr=config.lr or LATER_RATE, layer_decay=1.0)
     learning = replace(config, pool=config.pool or "mean") if not config.init else config
     each_step = tells_steps(learning)
     windows = cut_windows(data, seconds, seed=config.seed, borders=each_step)
@@ -194,8 +210,8 @@ def train_encoder(training: Training, *, name: str = ENCODER, share: float = 1.0
     out = run.path / name
     frames = config.frames or usual_frames(config)
     learning = replace(learning, data=table, task="multilabel", out=out, seconds_between_frames=seconds / frames)
-    if data.is_weak and config.stills is None:
-        learning = replace(learning, stills=WEAK_STILLS)
+    if config.stills is None and not config.freeze:
+        learning = replace(learning, stills=stills)
     if show:
         say("segments", say_counts(data))
         say("windows", f"{len(windows)} of {seconds:.3g} s, for the encoder, in {table}")
@@ -203,7 +219,7 @@ def train_encoder(training: Training, *, name: str = ENCODER, share: float = 1.0
         return out
     if config.epochs is None:
         learning = replace(learning, minutes=share * encoder_minutes(training, learning))
-    spans = {data.root / one.path: name_spans(one) for one in data.recordings} if each_step else None
+    spans = {data.root / one.path: one.known_spans for one in data.recordings} if each_step else None
     return train_clips(learning, user_augmentation=training.user_augmentation, spans=spans, show=show)
 
 
@@ -212,11 +228,6 @@ def tells_steps(config: TrainConfig) -> bool:
     start = find_start(config, "video")
     model = start.model if start else None
     return not config.freeze and (pools_by_mean(model) if model else config.pool == "mean")
-
-
-def name_spans(one: Recording) -> tuple[Span, ...]:
-    """The segments of a recording; labels without times hold everywhere in it."""
-    return (*one.segments, *((0.0, one.seconds, label) for label in one.untimed))
 
 
 def window_seconds(config: TrainConfig, data: Recordings) -> float:
@@ -237,6 +248,7 @@ def encoder_minutes(training: Training, learning: TrainConfig) -> float:
     _, _, spec, _ = look_at_data(learning, training.team.device)
     again = sum(one.seconds for one in data.of_split(data.held_out))  # in windows
     again += count_views(config, data) * sum(one.seconds for one in data.of_split("train"))
+    again += sum(one.seconds for one in data.recordings if one.unknown)
     clips = 2 * (sum(one.seconds for one in data.recordings) + again) / spec.span_seconds
     pixels = clips * spec.frames * spec.crop[0] * spec.crop[1]
     after = pixels / (FORWARD * PIXELS_A_SECOND * processors()) + STEPS * SECONDS_A_STEP + REPORT_SECONDS
