@@ -65,7 +65,8 @@ def train_clips(
             )
         show = show and team.first
         plan = team.run_together(lambda: settle(config, team, show=show))
-        plan = replace(plan, changes=replace(plan.changes, user=user_augmentation), spans=spans)
+        plan = replace(plan, changes=replace(plan.changes, user=user_augmentation))
+        plan = plan.learn_steps(spans) if spans else plan
         with ExitStack() as to_the_end:
             run = team.run_in_first(lambda: find_run(config))
             team.run_in_first(lambda: to_the_end.enter_context(hold(run.path)))

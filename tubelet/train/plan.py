@@ -58,6 +58,11 @@ class Plan:
     notes: tuple[str, ...]
     spans: Mapping[Path, Sequence[Span]] | None = None  # what happens when in the files, where steps learn it
 
+    def learn_steps(self, spans: Mapping[Path, Sequence[Span]]) -> "Plan":
+        """The plan of a training in which steps learn what holds: classes weigh alike, as many steps show each."""
+        task = replace(self.data.source.task, weights=())  # type: ignore[type-var]
+        return replace(self, spans=spans, data=replace(self.data, source=replace(self.data.source, task=task)))
+
     @property
     def clips_an_item(self) -> float:
         """The number of clips, in the mean, that show a training item whole."""

@@ -65,7 +65,7 @@ from tubelet.train.weak import locate_labels
 from tubelet.version import __version__
 from tubelet.weights.store import save
 
-WEAK_SHARES = 0.45, 0.35, 0.4  # of the time that is left for encoders, of each that only says when labels hold
+WEAK_SHARES = 0.6, 0.45  # of the time that is left for encoders, of each that only says when labels hold
 LATER_RATE = 5e-4  # of learning, for an encoder that goes on where another ended
 STILLS, WEAK_STILLS = 0.5, 0.7  # see `TrainConfig.stills`: a scene must not tell which labels its recording has
 LEAST_SHARE = 0.5  # of the time budget, that the encoder gets
