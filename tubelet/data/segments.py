@@ -9,7 +9,7 @@ c.mp4,,,walk                one in which somebody walks, nobody says when
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -66,14 +66,14 @@ class Recording:
 @dataclass(frozen=True)
 class Recordings:
     """A data set of recordings, sorted by path. names: the labels, sorted. copies: sets of paths that hold the same
-    content. unreadable: files that cannot be opened, and why; they are no recordings."""
+    content. unreadable: files that cannot be opened, by path, and why; they are no recordings."""
 
     root: Path
     recordings: tuple[Recording, ...]
     names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     copies: tuple[tuple[str, ...], ...] = ()
-    unreadable: tuple[Health, ...] = ()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def of_split(self, split: str) -> list[Recording]:
         return [one for one in self.recordings if one.split == split]
@@ -119,7 +119,7 @@ def read_segments(path: str | Path, *, workers: int = 2, minimum: int = 2, show:
     if problems:
         raise DataProblems(str(table), problems)
     names = tuple(sorted(found.names - {NONE}))
-    unreadable = tuple(health for health in healths.values() if not health.usable)
+    unreadable = {path: health.message for path, health in healths.items() if not health.usable}
     readable = tuple(one for one in recordings if healths[one.path].usable)
     copies = same_contents(table.parent, (one.path for one in readable))
     data = Recordings(table.parent, readable, names, copies=copies, unreadable=unreadable)

@@ -103,7 +103,7 @@ def evaluate_segments(
         )
     split, items = choose_items(predictor.run, as_source(found), split)
     chosen, seen = {item.path for item in items}, []
-    failed = {health.path: health.message for health in found.unreadable}
+    failed = dict(found.unreadable)
     recordings = [one for one in found.recordings if one.path in chosen]
     with bar("evaluating", len(recordings), show=show) as progress:
         for one in recordings:

@@ -25,7 +25,7 @@ from tubelet.predict.answer import parse_views
 from tubelet.predict.precision import has_bfloat16
 from tubelet.system.device import free_memory
 from tubelet.system.text import plural
-from tubelet.tasks import find_task
+from tubelet.tasks import MultiLabel, find_task
 from tubelet.train.clip_size import choose_spec
 from tubelet.train.config import TrainConfig
 from tubelet.train.init import Start, choose_rates, find_start
@@ -60,8 +60,10 @@ class Plan:
 
     def learn_steps(self, spans: Mapping[Path, Sequence[Span]]) -> "Plan":
         """The plan of a training in which steps learn what holds: classes weigh alike, as many steps show each."""
-        task = replace(self.data.source.task, weights=())  # type: ignore[type-var]
-        return replace(self, spans=spans, data=replace(self.data, source=replace(self.data.source, task=task)))
+        source = self.data.source
+        assert isinstance(source.task, MultiLabel)
+        source = replace(source, task=replace(source.task, weights=()))
+        return replace(self, spans=spans, data=replace(self.data, source=source))
 
     @property
     def clips_an_item(self) -> float:

@@ -114,8 +114,8 @@ def train(training: Training) -> None:
     if show:
         for note in data.notes:
             say("note", note)
-        for health in data.unreadable:
-            say("unreadable", f"{health.path}: {health.message}")
+        for path, message in data.unreadable.items():
+            say("unreadable", f"{path}: {message}")
     encoder = train_weak(training) if data.is_weak else train_encoder(training)
     predictor = Predictor.load(encoder, device=config.device)
     if data.is_weak:
@@ -129,7 +129,7 @@ def train(training: Training) -> None:
     about = {"clip_spec": predictor.spec.to_json(), "task": predictor.task.to_json(), "tubelet": __version__}
     beside = segmenter.tensors() | (predictor.distance.to_tensors() if predictor.distance else {})
     save(predictor.model, run.path, about={**about, ABOUT: segmenter.to_json()}, beside=beside)
-    failed |= {health.path: health.message for health in data.unreadable}
+    failed |= data.unreadable
     evaluation = evaluate_held_out(training, predictor, segmenter, by_split[data.held_out], failed)
     results = {**evaluation.results.to_json(), "seconds_total": time.monotonic() - training.begun}
     seeing = {name: Run(encoder).config[name] for name in ("model_name", "model", "clip_spec")}
@@ -198,9 +198,9 @@ def train_encoder(
     share: of the time that is left for encoders. before: the run of an encoder whose weights it begins with.
     """
     config, data, run, show = training.config, training.data, training.run, training.show
-    seconds = window_seconds(config, data)
     if before:
         config = replace(config, init=str(before), model=None, embed=None, lr=config.lr or LATER_RATE, layer_decay=1.0)
+    seconds = window_seconds(config, data)
     learning = replace(config, pool=config.pool or "mean") if not config.init else config
     each_step = tells_steps(learning)
     windows = cut_windows(data, seconds, seed=config.seed, borders=each_step)
