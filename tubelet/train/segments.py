@@ -208,7 +208,7 @@ def train_encoder(
     table = run.path / f"{name}-{WINDOWS}"
     write_table(table, absolute)
     out = run.path / name
-    frames = config.frames or usual_frames(config)
+    frames = window_frames(config)
     learning = replace(learning, data=table, task="multilabel", out=out, seconds_between_frames=seconds / frames)
     if config.stills is None and not config.freeze:
         learning = replace(learning, stills=stills)
@@ -233,10 +233,14 @@ def tells_steps(config: TrainConfig) -> bool:
 def window_seconds(config: TrainConfig, data: Recordings) -> float:
     """As asked for; as long as the clips of the model to start from; or as long as the shorter segments."""
     start = find_start(config, "video")
-    frames = config.frames or usual_frames(config)
     if config.seconds_between_frames:
-        return frames * config.seconds_between_frames
+        return window_frames(config) * config.seconds_between_frames
     return start.spec.span_seconds if start and start.spec else choose_window(data)
+
+
+def window_frames(config: TrainConfig) -> int:
+    start = find_start(config, "video")
+    return config.frames or (start.spec.frames if start and start.spec else usual_frames(config))
 
 
 def encoder_minutes(training: Training, learning: TrainConfig) -> float:
