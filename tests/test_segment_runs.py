@@ -20,11 +20,13 @@ from tubelet.data.segments import read_segments
 from tubelet.evaluate.segments import rows
 from tubelet.media.writer import write_video
 from tubelet.nn.segment_streamer import SegmentStreamer
-from tubelet.runs.run import CARD, PREDICTIONS, REPORT, RESULTS
+from tubelet.predict.predictor import Predictor
+from tubelet.runs.run import CARD, CONFIG, PREDICTIONS, REPORT, RESULTS
 from tubelet.stream.segmenter import Segmenter, finds_segments
 from tubelet.system.signals import Stopped
 from tubelet.tasks.segments import TIOUS, mean_average_precision, time_f1
 from tubelet.train import TrainConfig
+from tubelet.train.segments import window_frames, window_seconds
 from tubelet.train.step_cache import StepCache
 
 CPU = ("--device", "cpu", "--dtype", "float32")
@@ -70,6 +72,16 @@ def test_labels_without_times_are_located(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("tubelet.train.segments.STEPS", STEPS)
     assert command("train", table, "--out", tmp_path / "run", *FLAGS) == 0
     assert json.loads((tmp_path / "run" / RESULTS).read_text())["map"] > 0.5
+    names = ("encoder-weak-1", "encoder-weak-2", "encoder")
+    specs = [json.loads((tmp_path / "run" / name / CONFIG).read_text())["clip_spec"] for name in names]
+    assert specs[0] == specs[1] == specs[2]
+
+
+def test_an_encoder_to_start_from_sees_the_windows_that_it_knows(run: Path, table: Path) -> None:
+    spec = Predictor.load(run / "encoder", device="cpu").spec
+    config = TrainConfig(data=table, task="segments", init=str(run / "encoder"))
+    assert window_frames(config) == spec.frames
+    assert window_seconds(config, read_segments(table)) == spec.span_seconds
 
 
 def test_a_model_file_alone_finds_the_same_segments(run: Path, table: Path, tmp_path: Path) -> None:
