@@ -276,6 +276,20 @@ def draw_results(seed: int = 0, **given: object) -> tuple[SegmentResults, list[R
     return measure_segments(rows, found, **usual | given), rows, found  # type: ignore[arg-type]
 
 
+def test_being_ahead_is_measured_on_the_same_groups() -> None:
+    """Nothing is ahead of itself, however unlike the groups are; of nothing it is as far ahead as it is good."""
+    _, truth, found = draw_results()
+    results, *_ = draw_results(
+        baselines={"itself": found, "nothing at all": [], "all of the truth": [(*row, 0.5) for row in truth]}
+    )
+    assert results.ahead["itself"] == [0.0, 0.0]
+    assert results.ahead["nothing at all"] == pytest.approx(results.interval)
+    low, high = results.ahead["all of the truth"]
+    assert low < results.map - 1 < high <= 0.5
+    assert results.interval_above("itself", results.map) == [0.0, 0.0]
+    assert results.interval_above("another", 0.25) == [bound - 0.25 for bound in results.interval]
+
+
 def test_results_are_those_of_the_measures() -> None:
     results, truth, found = draw_results(failed=2)
     shown = [one for one in found if one[4] >= 0.3]
