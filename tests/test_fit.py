@@ -108,16 +108,33 @@ def test_a_clip_is_varied_anew_each_epoch(data: Path) -> None:
     assert all(not torch.equal(first[number], again[number]) for number in first)
 
 
-@pytest.mark.parametrize(("size", "accumulate"), [(1, 2), (1, 4), (2, 1), (2, 2), (4, 1)])
-def test_clips_do_not_depend_on_how_a_batch_is_shared_out(data: Path, size: int, accumulate: int) -> None:
-    whole = list(make_fit(data).batches(3))
+@pytest.mark.parametrize(
+    ("size", "accumulate", "stills"),
+    [(1, 2, None), (1, 4, None), (2, 1, None), (2, 2, None), (4, 1, None), (1, 2, 0.5), (2, 1, 0.5)],
+)
+def test_clips_do_not_depend_on_how_a_batch_is_shared_out(
+    data: Path, size: int, accumulate: int, stills: float | None
+) -> None:
+    whole = list(make_fit(data, stills=stills).batches(3))
     shares = [
-        list(make_fit(data, team=Team(rank, size, CPU), accumulate=accumulate).batches(3)) for rank in range(size)
+        list(make_fit(data, team=Team(rank, size, CPU), accumulate=accumulate, stills=stills).batches(3))
+        for rank in range(size)
     ]
     for step, (clips, labels) in enumerate(whole):
         parts = [shares[rank][step * accumulate + part] for part in range(accumulate) for rank in range(size)]
         assert torch.equal(torch.cat([clips for clips, _ in parts]), clips)
         assert torch.equal(torch.cat([labels for _, labels in parts]), labels)
+
+
+def test_stills_leave_what_moves_and_are_up_to_the_share_asked_for(data: Path) -> None:
+    plain, mixed = (next(make_fit(data, augment=False, stills=stills).batches(1)) for stills in (None, 0.5))
+    assert torch.equal(plain[1], mixed[1])
+    for clip, other in zip(plain[0].float(), mixed[0].float()):
+        assert not torch.equal(clip, other)
+        moves, still_moves = ((one - one[:, :1])[:, 1:] for one in (clip, other))
+        share = 1 - (moves * still_moves).sum() / moves.square().sum()  # of the still, which moves nowhere
+        assert 0 < share < 0.5 + 0.02
+        assert torch.allclose(still_moves, (1 - share) * moves, atol=1.5)
 
 
 def test_a_single_frame_is_one_of_the_clip(data: Path) -> None:
@@ -139,6 +156,7 @@ def test_a_single_frame_is_one_of_the_clip(data: Path) -> None:
         ({"batch": 4, "accumulate": 8}, 1, (4, "1 process", "8 parts", "multiple of 8")),
         ({"batch": 6, "accumulate": 2, "mixup": 0.2}, 1, (6, "mixup", "multiple of 4")),
         ({"batch": 4, "mixup": 0.2}, 4, (4, "mixup", "multiple of 8")),
+        ({"batch": 4, "stills": 0.2}, 4, (4, "stills", "multiple of 8")),
     ],
 )
 def test_a_batch_that_cannot_be_shared_out_is_refused(

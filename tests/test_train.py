@@ -567,6 +567,13 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_stills_are_for_videos_alone(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", 2)
+    with pytest.raises(ValueError, match=naming("--stills", "video")):
+        train(data, tmp_path / "run", model="vit-P/16", frames=None, stills=0.5)
+    assert not (tmp_path / "run").exists()
+
+
 def test_views_that_the_kind_does_not_have_are_refused_before_the_training(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", 2)
     with pytest.raises(ValueError, match=naming("views", "'4x1'", "image")):
@@ -581,6 +588,7 @@ def test_views_that_the_kind_does_not_have_are_refused_before_the_training(tmp_p
         ({"accumulate": 0}, 0),
         ({"mixup": -0.1}, 0),
         ({"ema": 1.0}, 1),
+        ({"stills": 1.0}, 1),
         ({"lr": 0.0}, 0),
         ({"lr": math.nan}, 0),
         ({"epochs": math.inf}, 0),
