@@ -450,6 +450,7 @@ def test_weights_of_ours_that_do_not_fit_are_refused(videos: Path, frozen_run: P
             ("--freeze", "--init"),
         ),
         ({"baseline": True}, ("--baseline", "--freeze")),
+        ({"stills": 0.5}, ("--stills", "--freeze")),
         ({"freeze": False, "compare": True}, ("--compare", "--freeze")),
         ({"freeze_views": -1}, ("freeze_views", -1, 0)),
     ],

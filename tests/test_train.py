@@ -569,7 +569,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(
 
 def test_stills_are_for_videos_alone(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", 2)
-    with pytest.raises(ValueError, match=naming("--stills", "video")):
+    with pytest.raises(ValueError, match=naming("--stills", "'image'")):
         train(data, tmp_path / "run", model="vit-P/16", frames=None, stills=0.5)
     assert not (tmp_path / "run").exists()
 

@@ -166,11 +166,13 @@ def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:
         raise ValueError("--tensorboard needs TensorBoard: pip install 'tubelet[tensorboard]'")
     if config.freeze and team.size > 1:
         raise ValueError(f"--freeze works in one process, got {team.size}: start it without torchrun")
+    if config.freeze and config.stills:
+        raise ValueError("--stills changes what an encoder learns from, --freeze lets none learn: leave one out")
     if config.freeze and config.baseline:
         raise ValueError("--baseline learns from frames, --freeze from features: leave one of them out")
     plan = make_plan(config, team.device, show=show)
-    if config.stills and (plan.spec.kind != "video" or config.freeze):
-        raise ValueError("--stills mixes frames into the videos that an encoder learns from: leave it out")
+    if config.stills and plan.spec.kind != "video":
+        raise ValueError(f"--stills mixes frames into videos, the data are of kind {plan.spec.kind!r}: leave it out")
     if config.baseline and plan.model.stages[0].kind == "windows":
         raise ValueError(f"--baseline trains a plain encoder of one frame, {plan.model_name} has stages: leave it out")
     if config.patience and not plan.data.chooses:
