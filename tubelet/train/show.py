@@ -117,7 +117,7 @@ def print_results(run: Finished) -> None:
 
 def say_next(run: FinishedRun, command: str) -> None:
     """Whether the figure is worth something, where the report is, and what can be done with the run."""
-    if run.summary.interval[0] <= max(figure for _, figure in run.baselines):
+    if min(run.summary.interval_above(name, figure)[0] for name, figure in run.baselines) <= 0:
         say("warning", f"not clearly better than that: more {run.noun}s, more --minutes or --init may help")
     say("report", run.path / REPORT)
     say("next  ", f"tubelet {command} {shlex.quote(str(run.path))} FILE")
