@@ -72,7 +72,8 @@ def check(
                 bad += not health.ok
                 progress.advance(f"{progress.done + 1}/{progress.total} files  {bad} bad  left {progress.left}")
     except KeyboardInterrupt:
-        say("stopped", f"{len(found)} of {len(listing.files)} files are known; the same command goes on")
+        remembered = sum(checked.get(path, full=not quick) is not None for path in listing.files)
+        say("stopped", f"{remembered} of {len(listing.files)} files are known; the same command goes on")
         raise
     finally:
         trouble = checked.save()
