@@ -247,6 +247,7 @@ def test_a_child_that_cannot_be_started_is_no_fault_of_files(
 
 def test_nothing_is_left_open(tmp_path: Path) -> None:
     data = clips(tmp_path / "clips")
+    check(clips(tmp_path / "first", 1), workers=1, show=False)  # what a library opens once and keeps
     before = sorted(os.listdir("/proc/self/fd"))
     for workers in (1, 3):
         check(data, workers=workers, show=False)
