@@ -182,8 +182,7 @@ def test_the_labels_of_steps_by_counting_moments(seed: int, length: int, stride:
     rng, file = np.random.default_rng(seed), Path("a.mp4")
     spans = [(start, start + rng.uniform(0.1, 3), str(rng.choice(["a", "b"]))) for start in rng.uniform(0, 6, 5)]
     times = rng.uniform(0, 4) + 0.25 * np.arange(length + stride * (steps - 1))
-    times = times if len(times) > 1 else np.append(times, times + 0.25)
-    cells = StepLabels({file: spans}, frames=length, stride=stride).cells(file, times)
+    cells = StepLabels({file: spans}, frames=length, stride=stride).cells(file, times, 0.25)
     assert len(cells) == (len(times) - length) // stride + 1
     for number, cell in enumerate(cells):
         moments = times[number * stride] + np.linspace(0, 0.25 * length, 401)

@@ -26,7 +26,8 @@ from tubelet.stream.segmenter import Segmenter, finds_segments
 from tubelet.system.signals import Stopped
 from tubelet.tasks.segments import TIOUS, mean_average_precision, time_f1
 from tubelet.train import TrainConfig
-from tubelet.train.segments import window_frames, window_seconds
+from tubelet.train.init import find_start
+from tubelet.train.segments import choose_frames
 from tubelet.train.step_cache import StepCache
 
 CPU = ("--device", "cpu", "--dtype", "float32")
@@ -56,6 +57,17 @@ def found_by(run: Path, file: Path, out: Path, *more: str) -> list[dict[str, str
         return list(csv.DictReader(handle))
 
 
+def is_found(segment: tuple[float, float, str], rows: list[dict[str, str]], *, within_seconds: float) -> bool:
+    """Whether a row of its label begins and ends so near to where a segment does."""
+    start, end, label = segment
+    return any(
+        abs(float(row["start_seconds"]) - start) < within_seconds
+        and abs(float(row["end_seconds"]) - end) < within_seconds
+        for row in rows
+        if row["label"] == label
+    )
+
+
 def test_finds_the_segments_of_recordings_that_it_never_saw(run: Path) -> None:
     results = json.loads((run / RESULTS).read_text())
     assert results["clips"] == 3
@@ -80,8 +92,9 @@ def test_labels_without_times_are_located(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_encoder_to_start_from_sees_the_windows_that_it_knows(run: Path, table: Path) -> None:
     spec = Predictor.load(run / "encoder", device="cpu").spec
     config = TrainConfig(data=table, task="segments", init=str(run / "encoder"))
-    assert window_frames(config) == spec.frames
-    assert window_seconds(config, read_segments(table)) == spec.span_seconds
+    frames, seconds = choose_frames(config, find_start(config, "video"), read_segments(table))
+    assert frames == spec.frames
+    assert seconds == spec.span_seconds
 
 
 def test_a_model_file_alone_finds_the_same_segments(run: Path, table: Path, tmp_path: Path) -> None:
@@ -170,12 +183,7 @@ def test_a_slow_source_is_neither_skipped_nor_repeated(run: Path, tmp_path: Path
     light_up(frames, segments, frames_per_second=4)
     write_video(tmp_path / "slow.mp4", frames.astype(np.uint8), frames_per_second=4)
     rows = found_by(run, tmp_path / "slow.mp4", tmp_path / "out", "--threshold", "0.3")
-    for start, end, side in segments:
-        near = [row for row in rows if row["label"] == side]
-        assert any(
-            abs(float(row["start_seconds"]) - start) < 0.5 and abs(float(row["end_seconds"]) - end) < 0.5
-            for row in near
-        )
+    assert all(is_found(segment, rows, within_seconds=0.5) for segment in segments)
 
 
 def test_frames_at_a_varying_rate_keep_their_times(run: Path, tmp_path: Path) -> None:
@@ -187,12 +195,7 @@ def test_frames_at_a_varying_rate_keep_their_times(run: Path, tmp_path: Path) ->
     kept[[0, 299]] = True
     write_at_times(tmp_path / "varying.mp4", frames[kept], (100 * np.flatnonzero(kept)).tolist())
     rows = found_by(run, tmp_path / "varying.mp4", tmp_path / "out", "--threshold", "0.3")
-    for start, end, side in segments:
-        near = [row for row in rows if row["label"] == side]
-        assert any(
-            abs(float(row["start_seconds"]) - start) < 0.8 and abs(float(row["end_seconds"]) - end) < 0.8
-            for row in near
-        )
+    assert all(is_found(segment, rows, within_seconds=0.8) for segment in segments)
 
 
 @pytest.mark.parametrize("flags", [("--window", "1"), ("--hop", "1"), ("--on", "0.9"), ("--off", "0.1")])

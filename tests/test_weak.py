@@ -52,8 +52,8 @@ def test_otherwise_every_moment_is_nearer_to_one_or_the_other() -> None:
 
 def test_of_what_is_unknown_nothing_is_learned() -> None:
     one = Recording("a.mp4", 8.0, ((1.0, 3.0, "walk"),), "train", unknown=((3.0, 6.0),))
-    steps = StepLabels({Path("a.mp4"): one.known_spans}, frames=2, stride=2)
-    cells = steps.cells(Path("a.mp4"), 0.5 * np.arange(16))
+    steps = StepLabels({Path("a.mp4"): one.spans}, frames=2, stride=2)
+    cells = steps.cells(Path("a.mp4"), 0.5 * np.arange(16), 0.5)
     assert cells == [NONE, "walk", "walk", "", "", "", NONE, NONE]
     assert MultiLabel(("walk",)).targets(cells).isnan().flatten().tolist() == [cell == "" for cell in cells]
     data = Recordings(Path(), (one,), ("walk",))
@@ -64,5 +64,5 @@ def test_of_what_is_unknown_nothing_is_learned() -> None:
 
 def test_a_label_without_times_holds_everywhere() -> None:
     one = Recording("a.mp4", 4.0, (), "train", untimed=("walk", "wave"))
-    steps = StepLabels({Path("a.mp4"): one.known_spans}, frames=1, stride=1)
-    assert steps.cells(Path("a.mp4"), np.arange(4.0)) == ["walk;wave"] * 4
+    steps = StepLabels({Path("a.mp4"): one.spans}, frames=1, stride=1)
+    assert steps.cells(Path("a.mp4"), np.arange(4.0), 1.0) == ["walk;wave"] * 4

@@ -86,8 +86,8 @@ class Clips:
             return None
         (clip, draw), labels = readable, [self.items[number].label]
         if self.steps and not single_frame:
-            times = self.times(number)
-            labels = self.steps.cells(self.path(number), times[self.choose_places(len(times), draw)])
+            times, spacing = self.times(number), self.spec.seconds_between_frames
+            labels = self.steps.cells(self.path(number), times[self.choose_places(len(times), draw)], spacing)
         if single_frame:
             clip = clip[:, [rng.integers(clip.shape[1])]]
         if self.spec.kind == "sound":

@@ -26,6 +26,7 @@ from tubelet.data.table import TABLES, Item, read_table
 from tubelet.media.health import Health
 from tubelet.system.text import plural
 from tubelet.tasks import MultiLabel
+from tubelet.tasks.detection import shared_seconds
 from tubelet.tasks.multilabel import NONE
 
 LAYOUT = "expected a table (.csv) whose rows are path,start,end,label, several for each file"
@@ -54,8 +55,8 @@ class Recording:
     unknown: tuple[tuple[float, float], ...] = ()
 
     @property
-    def known_spans(self) -> tuple[Span, ...]:
-        """All that is known of every moment: segments, labels without times from start to end, "" where nothing is."""
+    def spans(self) -> tuple[Span, ...]:
+        """What is known of every moment: segments, labels without times from start to end, "" where nothing is."""
         everywhere = ((0.0, self.seconds, label) for label in self.untimed)
         return (*self.segments, *everywhere, *((start, end, "") for start, end in self.unknown))
 
@@ -228,17 +229,14 @@ class StepLabels:
     frames: int
     stride: int
 
-    def cells(self, path: Path, times: np.ndarray) -> list[str]:
-        """times (T,): seconds of the frames of a clip of a file, evenly apart -> the cell of each step, which names the
-        labels that hold for most of it; "" where nothing is known."""
-        spacing = float(times[1] - times[0])
+    def cells(self, path: Path, times: np.ndarray, seconds_between_frames: float) -> list[str]:
+        """times (T,): of the frames of a clip of a file -> the cell of each step, which names the labels that hold for
+        most of it; "" where nothing is known."""
+        seconds, spans = self.frames * seconds_between_frames, self.spans[path]
         starts = times[: len(times) - self.frames + 1 : self.stride]
-        ends = starts + self.frames * spacing
-        held: list[list[str]] = [[] for _ in starts]
-        for start, end, label in self.spans[path]:
-            shared = np.minimum(ends, end) - np.maximum(starts, start)
-            for number in np.flatnonzero(2 * shared >= self.frames * spacing):
-                held[number].append(label)
+        ranges = np.array([(start, end) for start, end, _ in spans]).reshape(-1, 2)
+        most = 2 * shared_seconds(np.stack([starts, starts + seconds], axis=1), ranges) >= seconds  # (steps, spans)
+        held = [[label for (*_, label), holds in zip(spans, row, strict=True) if holds] for row in most]
         return ["" if "" in labels else ";".join(labels) or NONE for labels in held]
 
 
@@ -264,7 +262,8 @@ def cut_windows(data: Recordings, window_seconds: float, *, seed: int, borders: 
             held = [hold(start, start + window_seconds, one.named(name)) for name in data.names]
             if None in held and not (borders and one.split == "train"):
                 continue
-            unknown = sum(max(0.0, min(end, start + window_seconds) - max(begin, start)) for begin, end in one.unknown)
+            window = np.array([[start, start + window_seconds]])
+            unknown = shared_seconds(window, np.reshape(one.unknown, (-1, 2))).sum()
             if unknown > (1 - SHORTEST_SHARE) * window_seconds or (unknown and not borders):
                 continue
             names = [name for name, holds in zip(data.names, held, strict=True) if holds is not False]

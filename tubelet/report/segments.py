@@ -28,8 +28,8 @@ _CONTENTS = {
     PREDICTIONS: "every segment that was found in the test, with its score, also those below the threshold",
     REPORT: "the results above as a page with timelines, curves and the worst mistakes",
     f"{ENCODER}-{WINDOWS}": "the windows that the encoder learned from",
-    **{f"{WEAK}-{n}": "the training of an encoder that said when labels without times hold" for n in range(1, 4)},
-    **{f"{WEAK}-{n}-{WINDOWS}": "the windows that this one learned from" for n in range(1, 4)},
+    **dict.fromkeys(WEAK, "the training of an encoder that said when labels without times hold"),
+    **{f"{name}-{WINDOWS}": "the windows that this one learned from" for name in WEAK},
 }
 
 

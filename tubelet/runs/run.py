@@ -41,7 +41,8 @@ from tubelet.system.text import dumps
 CONFIG, SPLIT, INIT, FEATURES = "config.json", "split.csv", "init.txt", "features.json"
 METRICS, BAD_FILES, CHECKPOINTS, PACE = "metrics.jsonl", "bad_files.jsonl", "checkpoints", "pace.jsonl"
 MODEL, PREDICTIONS, RESULTS = "model.safetensors", "predictions.csv", "results.json"
-WINDOWS, WEAK, ENCODER = "windows.csv", "encoder-weak", "encoder"
+WINDOWS, ENCODER = "windows.csv", "encoder"
+WEAK = ("encoder-weak-1", "encoder-weak-2")  # each begins where the one before ended
 REPORT, CARD = "report.html", "README.md"
 
 KEPT = 2  # checkpoints

@@ -68,7 +68,8 @@ class TrainConfig:
     mixup: float = 0.0
     """Beta parameter of mixup; 0 is off."""
     stills: float | None = None
-    """Greatest share of a still frame of another clip that each is mixed with, so that scenes tell less; 0 is off."""
+    """Greatest share of a still frame of another clip that each is mixed with, so that scenes tell less; if left out,
+    0.5 for segments (0.7 where labels have no times), else 0, which is off."""
     ema: float = 0.0
     """Decay of the averaged weights that are evaluated and saved; 0 is off."""
     clip_grad: float = 1.0

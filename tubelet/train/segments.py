@@ -53,7 +53,7 @@ from tubelet.train.clips import train_clips
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.finish import STRIP_PX
-from tubelet.train.init import find_start
+from tubelet.train.init import Start, find_start
 from tubelet.train.pace import REPORT_SECONDS
 from tubelet.train.plan import choose_changes, count_workers, look_at_data
 from tubelet.train.pyramid import STEPS
@@ -182,9 +182,9 @@ def train_weak(training: Training) -> Path:
     Each begins with the weights of the one before. Returns the last one's run directory.
     """
     data, before = training.data, None
-    for number, share in enumerate(WEAK_SHARES, start=1):
+    for name, share in zip(WEAK, WEAK_SHARES, strict=True):
         now = replace(training, data=data)
-        before = train_encoder(now, name=f"{WEAK}-{number}", share=share, stills=WEAK_STILLS, before=before)
+        before = train_encoder(now, name=name, share=share, stills=WEAK_STILLS, before=before)
         predictor = Predictor.load(before, device=training.config.device)
         data = locate_labels(predictor, training.data, sure=True, show=training.show)
     return train_encoder(replace(training, data=data), stills=WEAK_STILLS, before=before)
@@ -200,15 +200,15 @@ def train_encoder(
     config, data, run, show = training.config, training.data, training.run, training.show
     if before:
         config = replace(config, init=str(before), model=None, embed=None, lr=config.lr or LATER_RATE, layer_decay=1.0)
-    seconds = window_seconds(config, data)
-    learning = replace(config, pool=config.pool or "mean") if not config.init else config
-    each_step = tells_steps(learning)
+    start = find_start(config, "video")
+    frames, seconds = choose_frames(config, start, data)
+    learning = config if start else replace(config, pool=config.pool or "mean")
+    each_step = tells_steps(learning, start)
     windows = cut_windows(data, seconds, seed=config.seed, borders=each_step)
     absolute = [replace(item, path=str(data.root / item.path)) for item in windows]
     table = run.path / f"{name}-{WINDOWS}"
     write_table(table, absolute)
     out = run.path / name
-    frames = window_frames(config)
     learning = replace(learning, data=table, task="multilabel", out=out, seconds_between_frames=seconds / frames)
     if config.stills is None and not config.freeze:
         learning = replace(learning, stills=stills)
@@ -219,28 +219,24 @@ def train_encoder(
         return out
     if config.epochs is None:
         learning = replace(learning, minutes=share * encoder_minutes(training, learning))
-    spans = {data.root / one.path: one.known_spans for one in data.recordings} if each_step else None
+    spans = {data.root / one.path: one.spans for one in data.recordings} if each_step else None
     return train_clips(learning, user_augmentation=training.user_augmentation, spans=spans, show=show)
 
 
-def tells_steps(config: TrainConfig) -> bool:
+def tells_steps(config: TrainConfig, start: Start | None) -> bool:
     """Whether the encoder can learn what holds at each step of a window, not just in all of it."""
-    start = find_start(config, "video")
     model = start.model if start else None
     return not config.freeze and (pools_by_mean(model) if model else config.pool == "mean")
 
 
-def window_seconds(config: TrainConfig, data: Recordings) -> float:
-    """As asked for; as long as the clips of the model to start from; or as long as the shorter segments."""
-    start = find_start(config, "video")
+def choose_frames(config: TrainConfig, start: Start | None, data: Recordings) -> tuple[int, float]:
+    """The frames of a window and its seconds: as asked for; as those of the clips of the model to start from; or as
+    many as are usual, and as long as the shorter segments."""
+    spec = start.spec if start else None
+    frames = config.frames or (spec.frames if spec else usual_frames(config))
     if config.seconds_between_frames:
-        return window_frames(config) * config.seconds_between_frames
-    return start.spec.span_seconds if start and start.spec else choose_window(data)
-
-
-def window_frames(config: TrainConfig) -> int:
-    start = find_start(config, "video")
-    return config.frames or (start.spec.frames if start and start.spec else usual_frames(config))
+        return frames, frames * config.seconds_between_frames
+    return frames, spec.span_seconds if spec else choose_window(data)
 
 
 def encoder_minutes(training: Training, learning: TrainConfig) -> float:

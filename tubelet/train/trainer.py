@@ -300,7 +300,7 @@ def mix_pairs(clips: Tensor, targets: Tensor, shares: np.ndarray) -> tuple[Tenso
 
     def mix(x: Tensor) -> Tensor:
         own = kept.view(-1, *[1] * (x.ndim - 1))
-        return own * x + (1 - own) * x.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+        return own * x + (1 - own) * swap_pairs(x)
 
     return mix(clips), mix(targets)
 
@@ -311,10 +311,14 @@ def mix_stills(clips: Tensor, shares: np.ndarray, frames: np.ndarray) -> Tensor:
 
     Source: arXiv 2009.05769, which mixes in frames of the same video.
     """
-    neighbours = clips.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
-    stills = neighbours[torch.arange(len(clips)), :, torch.from_numpy(frames)].unsqueeze(2)
+    stills = swap_pairs(clips)[torch.arange(len(clips)), :, torch.from_numpy(frames)].unsqueeze(2)
     mixed = torch.lerp(clips.float(), stills.float(), torch.from_numpy(shares).float().view(-1, 1, 1, 1, 1))
     return (mixed if clips.is_floating_point() else mixed.round_()).to(clips.dtype)
+
+
+def swap_pairs(x: Tensor) -> Tensor:
+    """(B, ...) -> same: each in the place of its neighbour, the first and the second, the third and the fourth, ..."""
+    return x.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
 
 
 def part_of_batch(config: TrainConfig, team_size: int) -> int:
