@@ -13,8 +13,9 @@ from media_files import spoil_packets, write_numbered, write_sound
 from tubelet.cli import main
 from tubelet.data import health_cache
 from tubelet.media.reader import av
-from tubelet.media.workers import Child, Workers, end
+from tubelet.media.workers import Workers
 from tubelet.media.writer import write_video
+from tubelet.system.child import Child, end
 from tubelet.train import TrainConfig
 
 torch.set_num_threads(1)

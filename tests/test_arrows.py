@@ -13,7 +13,7 @@ PACKAGE = Path(tubelet.__file__).parent
 ORDER = (
     *("version", "system", "tasks", "nn", "weights", "media", "data", "synthetic", "runs", "features"),
     *("predict", "stream", "evaluate", "report", "export", "convert", "convert_labels", "check", "prepare", "info"),
-    *("demo", "train", "bench", "commands", "cli", "__main__", ""),  # "" is tubelet itself
+    *("demo", "train", "compare", "bench", "commands", "cli", "__main__", ""),  # "" is tubelet itself
 )
 APART = {"nn": (), "media": ("system",), "data": ("system", "tasks", "media")}  # clips know no model
 
@@ -28,7 +28,7 @@ UNSAFE_FLAGS = {"allow_pickle", "shell"}
 
 # One file reads pickles, and only where the user asks for it; one opens safetensors, after a look at the header.
 PICKLES, SAFETENSORS = "tubelet.weights.formats.pickle_file", "tubelet.weights.formats.safetensors_file"
-STARTS_PYTHON = "tubelet.media.workers"  # itself, where a file may kill the process
+STARTS_PYTHON = "tubelet.system.child"  # itself, in a process of its own
 READERS = ("safetensors.safe_open", "safetensors.torch.load", "safetensors.torch.load_file", "safetensors.deserialize")
 
 

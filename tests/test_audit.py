@@ -11,8 +11,8 @@ from typing import Any
 from small_sets import TINY_FLAGS, write_videos
 
 from tubelet.cli import COMMANDS
-from tubelet.media.workers import START
 from tubelet.nn import create_model
+from tubelet.system.child import START
 from tubelet.weights.store import save
 
 # The interpreter's own names, see docs.python.org/3/library/audit_events.html. The importer itself unmarshals .pyc

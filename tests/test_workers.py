@@ -26,8 +26,9 @@ from tubelet.data.health_cache import HealthCache
 from tubelet.data.items import Item, Source
 from tubelet.media.health import examine
 from tubelet.media.reader import MediaError, index, read_frames, read_sound
-from tubelet.media.workers import START, Workers
+from tubelet.media.workers import Workers
 from tubelet.runs.run import Run
+from tubelet.system.child import START
 from tubelet.tasks import Classification
 from tubelet.train.clips import bad_files
 from tubelet.train.config import TrainConfig
@@ -256,8 +257,8 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
 
 def test_a_child_starts_light() -> None:
     """Torch alone would take it ten times as long to start."""
-    looks = f"{START.replace('work()', '')}import sys; print(*sys.modules)"
-    typed = [sys.executable, "-P", "-c", looks, json.dumps(sys.path)]
+    looks = f"{START.replace('.work()', '')}; print(*sys.modules)"
+    typed = [sys.executable, "-P", "-c", looks, "tubelet.media.workers", json.dumps(sys.path)]
     loaded = subprocess.run(typed, capture_output=True, text=True, timeout=200, check=True).stdout.split()
     assert "av" in loaded
     assert not {"torch", "rich", "tyro", "safetensors", "PIL"} & set(loaded)

@@ -17,6 +17,7 @@ from tubelet.commands import (
     COMMANDS,
     Bench,
     Check,
+    Compare,
     Convert,
     ConvertLabels,
     Demo,
@@ -49,6 +50,7 @@ LEAST: dict[type, dict[str, int]] = {
     Prepare: {"workers": 0},
     Eval: {"workers": 1},
     Predict: {"workers": 1, "top": 1},
+    Compare: {"folds": 2, "seed": 0},
 }
 
 
@@ -322,6 +324,20 @@ def bench(command: Bench) -> int:
     return 0
 
 
+def compare(command: Compare) -> int:
+    from tubelet.compare import compare as hold_against
+    from tubelet.system.signals import Stopped
+
+    try:
+        found = hold_against(**fields_but(command, "json"), begun=BEGUN)
+    except Stopped as stop:
+        print(f"tubelet: {stop}", file=sys.stderr)
+        return 128 + stop.signal
+    if command.json:
+        print_json(found.to_json())
+    return SOME_FAILED if found.failed else 0
+
+
 def convert(command: Convert) -> int:
     from tubelet.convert.conversion import convert as take_over
     from tubelet.convert.conversion import convert_back
@@ -360,6 +376,7 @@ ACTIONS: dict[type, Callable[..., int]] = {
     Export: export,
     Info: info,
     Bench: bench,
+    Compare: compare,
     Convert: convert,
     ConvertLabels: convert_labels,
 }

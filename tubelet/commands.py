@@ -223,6 +223,39 @@ class Bench:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Train candidates on the same clips within a budget of time, and say which are better, and how surely.
+
+    Candidates are every model with every start and every variant; a few usual ones where none is given.
+
+    Stopped with Ctrl-C, the same command goes on where it stopped.
+    """
+
+    data: Positional[Path]
+    """Data set as for training, one class a clip. A test split is left alone; val, where given, is what is measured."""
+    models: tuple[str, ...] = ()
+    """Models, such as vivit2-N/12x4."""
+    starts: tuple[str, ...] = ()
+    """Weights to start from, as --init of `tubelet train`; none for fresh ones."""
+    variants: tuple[str, ...] = ()
+    """Settings of `tubelet train`, such as stills=0.5 or "pool=mean ema=0.99 no-augment"; default for none."""
+    budget: str = "30m"
+    """Time for all, such as 30m or 2h."""
+    folds: int = 3
+    """Parts of the data, in whole groups, each of which is held out in turn."""
+    out: Path | None = None
+    """Folder for the trainings and the report; runs/NAME-OF-THE-DATA-compare if left out."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+    workers: int | None = None
+    """Threads that read files."""
+    seed: int = 0
+    """Seed of the folds, the weights and every random draw."""
+    json: bool = False
+    """At the end, print the standings as one JSON object."""
+
+
+@dataclass(frozen=True)
 class Convert:
     """Take over weights of Hugging Face, timm or scenic, or hand ours to them.
 
@@ -284,7 +317,7 @@ class ConvertLabels:
 
 
 IN_ORDER: tuple[type, ...] = (
-    *(Demo, Train, Check, Prepare, Eval, Predict, Stream, Export, Info, Bench, Convert),
+    *(Demo, Train, Check, Prepare, Eval, Predict, Stream, Compare, Export, Info, Bench, Convert),
     ConvertLabels,
 )
 COMMANDS = {re.sub(r"(?<!^)(?=[A-Z])", "-", command.__name__).lower(): command for command in IN_ORDER}

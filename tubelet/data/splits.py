@@ -47,6 +47,54 @@ def assign_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> S
     return replace(source, items=tuple(items), notes=source.notes + tuple(notes))
 
 
+def make_folds(source: Source, *, folds: int, seed: int = 0) -> list[Source]:
+    """The source as often as there are folds, with a split for every item: in each, other whole groups are val.
+
+    Every item is val once, but for those of a group that is the only one of a class: without it, nothing would be
+    learned of the class. Groups are dealt out so that each fold has as much of each class as can be, in an order drawn
+    from `seed` and their names; there are as many folds as groups at most. Where the items have a split val, it is the
+    one fold. Those of the split test are left out: they are for what is chosen in the end.
+
+    Raises: ValueError for fewer than two groups, and for a class without train items.
+    """
+    items, notes = with_groups(source)
+    items = [replace(item, split=item.split or "train") for item in items if item.split != "test"]
+    source = replace(source, items=tuple(items), notes=source.notes + tuple(notes))
+
+    def strata(item: Item) -> tuple[str, ...]:
+        return source.task.classes_in(item.label) or ("",)
+
+    if any(item.split == "val" for item in items):
+        _uncovered_classes(source, items, strata)
+        return [source]
+    home = _deal_groups(items, strata, folds, seed)
+    found = []
+    for fold in sorted({*home.values()}):
+        split = [replace(item, split="val" if home.get(item.group) == fold else "train") for item in items]
+        _uncovered_classes(source, split, strata)
+        found.append(replace(source, items=tuple(split)))
+    if len(found) < 2:
+        raise ValueError(f"{source.root}: {plural(len(found), 'group')} could be held out, at least two are needed")
+    return found
+
+
+def _deal_groups(items: list[Item], strata: Strata, folds: int, seed: int) -> dict[str, int]:
+    """Group -> number of its fold. The largest groups come first, each goes where there is least of its classes."""
+    sizes: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in items:
+        sizes[item.group].update(strata(item))
+    totals = Counter(name for item in items for name in strata(item))
+    num_groups = Counter(name for counts in sizes.values() for name in counts)
+    dealt = [group for group, counts in sizes.items() if all(num_groups[name] > 1 for name in counts)]
+    held: list[Counter[str]] = [Counter() for _ in range(min(folds, len(dealt)))]
+    home: dict[str, int] = {}
+    for group in sorted(dealt, key=lambda group: (-sizes[group].total(), _draw(group, seed))):
+        there = [sum(one[name] * count / totals[name] for name, count in sizes[group].items()) for one in held]
+        home[group] = min(range(len(held)), key=lambda fold: (there[fold], held[fold].total(), fold))
+        held[home[group]].update(sizes[group])
+    return home
+
+
 def with_groups(source: Source) -> tuple[list[Item], list[str]]:
     """Items with no empty group: the recording a UCF101-style name tells, else the file itself; copies in one group."""
     grouped, recordings = [], 0

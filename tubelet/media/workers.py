@@ -4,13 +4,7 @@ this process    [path, quick]  ->    child      one line of JSON each way, as of
                 [kind, what]   <-
 """
 
-import contextlib
-import errno
-import json
 import os
-import signal
-import subprocess
-import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,14 +13,11 @@ from typing import Any
 from tubelet.media.formats import MediaError
 from tubelet.media.health import Health, examine, parse_health
 from tubelet.media.index_cache import refuse
+from tubelet.system.child import Child, answer_lines, ask, child_command, describe_end, end, start_child
 
-# What this process can import, and nothing from the folder in which it happens to be.
-START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tubelet.media.workers import work; work()"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 DEADLY = "decoder-crash"
-
-Child = subprocess.Popen[str]
 
 
 class Workers:
@@ -36,7 +27,7 @@ class Workers:
     """
 
     def __init__(self, command: Sequence[str] = ()) -> None:
-        self.command = [*command] or [sys.executable, "-P", "-c", START, json.dumps([*map(str, sys.path)])]
+        self.command = [*command] or child_command(__name__)
         self.idle: list[Child] = []
 
     def __enter__(self) -> "Workers":
@@ -76,55 +67,13 @@ class Workers:
             return self._start()
 
     def _start(self) -> Child:
-        """A child that is ready. In a session of its own: Ctrl-C is not for it."""
-        try:
-            child = subprocess.Popen(
-                self.command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, **ONE_THREAD},
-                start_new_session=True,
-                encoding="ascii",
-            )
-        except OSError as error:
-            raise OSError(errno.ENOMEM, f"no process to decode in can be started, {error.strerror}") from error
-        assert child.stdout
-        if not child.stdout.readline():
-            raise OSError(errno.ENOMEM, f"the process to decode in ended at its start, {describe_end(child)}")
-        return child
+        return start_child(self.command, environment=ONE_THREAD)
 
 
 def refuse_deadly(path: str, message: str) -> None:
     """Opens a file no more in this process, as children died of it. message: that of its Health."""
     problem, _, remedy = message.removesuffix(".").partition(". ")
     refuse(MediaError(os.path.abspath(path), DEADLY, problem, remedy))
-
-
-def ask(child: Child, question: list[Any]) -> list[Any] | None:
-    """The answer of a child; None where it died."""
-    assert child.stdin
-    assert child.stdout
-    try:
-        child.stdin.write(json.dumps(question) + "\n")
-        child.stdin.flush()
-        line = child.stdout.readline()
-    except BrokenPipeError:
-        return None
-    return json.loads(line) if line.endswith("\n") else None
-
-
-def end(child: Child) -> None:
-    child.kill()
-    describe_end(child)
-
-
-def describe_end(child: Child) -> str:
-    """Waits for the end of a child; in words, what ended it."""
-    with contextlib.suppress(BrokenPipeError), child:
-        pass
-    code = child.returncode
-    return f"{signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
 
 
 def read_answer(path: str, kind: str, what: Any) -> Health:
@@ -135,15 +84,14 @@ def read_answer(path: str, kind: str, what: Any) -> Health:
 
 def work() -> None:
     """The program of a child: answers about one file after the other, until its input ends."""
-    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever else is printed is no answer
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        path, quick = json.loads(line)
-        try:
-            answer = ["health", asdict(examine(path, quick=quick))]
-        except MemoryError as error:
-            answer = ["memory", str(error)]
-        except Exception:
-            answer = ["bug", traceback.format_exc()]
-        print(json.dumps(answer), file=answers, flush=True)
+    answer_lines(lambda question: look(*question))
+
+
+def look(path: str, quick: bool) -> list[Any]:
+    """Kind and content of the answer about a file."""
+    try:
+        return ["health", asdict(examine(path, quick=quick))]
+    except MemoryError as error:
+        return ["memory", str(error)]
+    except Exception:
+        return ["bug", traceback.format_exc()]

@@ -9,7 +9,7 @@ from functools import cached_property
 from importlib.resources import files
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 import numpy as np
@@ -21,6 +21,9 @@ from tubelet.runs.run import BAD_FILES, CARD, CONFIG, METRICS, MODEL, PREDICTION
 from tubelet.system.files import write_whole
 from tubelet.system.text import percent, plural, visible
 from tubelet.tasks import Results, Task
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MISTAKES_SHOWN = 12
 FAILED_SHOWN = 200
@@ -478,26 +481,8 @@ def markdown(text: str) -> str:
 
 def render(template: str, run: FinishedRun, **names: Any) -> str:
     """A template filled in with a run, what page and card both say of it, and what is this one's alone."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FunctionLoader(lambda name: files("tubelet.report").joinpath(name).read_text("utf-8")),
-        autoescape=template.endswith(".html.jinja"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=printable,  # all that is printed passes through here: no value can be forgotten
-    )
-    environment.filters |= {
-        "percent": percent,
-        "number": run.summary.number,
-        "share": format_share,
-        "width": format_width,
-        "setting": format_setting,
-        "without_folders": without_folders,
-        "plural": plural,
-        "markdown": markdown,
-    }
+    environment = open_templates(html=template.endswith(".html.jinja"))
+    environment.filters["number"] = run.summary.number
     told = {name for name, _ in run.baselines}
     both = {
         "run": run,
@@ -509,3 +494,27 @@ def render(template: str, run: FinishedRun, **names: Any) -> str:
         "settings": list_settings(run),
     }
     return environment.get_template(template).render(both | names)
+
+
+def open_templates(*, html: bool) -> "Environment":
+    """The templates of this room; html: names are escaped."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FunctionLoader(lambda name: files("tubelet.report").joinpath(name).read_text("utf-8")),
+        autoescape=html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=printable,  # all that is printed passes through here: no value can be forgotten
+    )
+    environment.filters |= {
+        "percent": percent,
+        "share": format_share,
+        "width": format_width,
+        "setting": format_setting,
+        "without_folders": without_folders,
+        "plural": plural,
+        "markdown": markdown,
+    }
+    return environment

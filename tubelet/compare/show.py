@@ -1,0 +1,112 @@
+"""A comparison on the screen: its plan, each round, the standings at the end."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tubelet.compare.candidate import Candidate
+from tubelet.compare.difference import Right
+from tubelet.compare.standings import Standings
+from tubelet.compare.trials import Fold
+from tubelet.system.console import Bar, bar, clock, console, facts, say, size
+from tubelet.system.text import percent, plural
+
+TICK_SECONDS = 1.0
+
+
+class Ticks:
+    """A bar that goes on by itself while a training runs, whose length in seconds is known."""
+
+    def __init__(self, progress: Bar, total: float) -> None:
+        self.progress, self.total, self.words, self.over = progress, total, "", threading.Event()
+        self.lock, self.until = threading.Lock(), 0.0
+
+    def begin(self, seconds: float, words: str) -> None:
+        """So many seconds are done, and this begins."""
+        with self.lock:
+            self.words = words
+            self.progress.done = round(seconds)
+
+    def run(self) -> None:
+        while not self.over.wait(TICK_SECONDS):
+            with self.lock:
+                left = clock(self.total - self.progress.done)
+                self.progress.advance(f"{self.words} left {left}", by=int(self.progress.done < self.total))
+
+
+@contextmanager
+def ticking(title: str, total_seconds: float, *, show: bool) -> Iterator[Ticks]:
+    """A bar of seconds, which tells what is at work."""
+    with bar(title, round(total_seconds), show=show) as progress:
+        ticks = Ticks(progress, total_seconds)
+        thread = threading.Thread(target=ticks.run, daemon=True)
+        thread.start()
+        try:
+            yield ticks
+        finally:
+            ticks.over.set()
+            thread.join()
+
+
+def show_plan(candidates: Sequence[Candidate], folds: Sequence[Fold], *, budget_seconds: float, folder: Path) -> None:
+    held = sum(len(fold.held_out) for fold in folds)
+    groups = len({item.group for fold in folds for item in fold.held_out})
+    rows = [(str(number), one.name) for number, one in enumerate(candidates, 1)]
+    rows.append(("clips", f"{held} in {plural(groups, 'group')}, held out in {plural(len(folds), 'fold')}"))
+    rows.append(("time", f"{clock(budget_seconds)} for all; the same command goes on where it is stopped"))
+    rows.append(("folder", str(folder)))
+    facts("Candidates", rows)
+
+
+def show_round(candidates: Sequence[Candidate], place: int, right: Right, about: Mapping[str, Any]) -> None:
+    """The shares of a round, the best first."""
+    table = Table(title=f"Round {place + 1}: {clock(about['seconds'])} a training", title_justify="left", box=None)
+    table.title_style = "bold"
+    table.add_column("right", justify="right")
+    table.add_column("candidate", overflow="fold")
+    for number in sorted(right, key=lambda number: -right[number].mean()):
+        table.add_row(percent(float(right[number].mean())), candidates[number].name)
+    console.print(table)
+
+
+def show_standings(found: Standings, *, data: Path, page: Path) -> None:
+    """Two tables, of accuracy and of cost, one sentence of advice, and the command that follows from it."""
+    table = Table(title="Standings", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table.add_column("candidate", overflow="fold")
+    for column in ("trained", "right", "95 %", "behind", "95 %", "p"):
+        table.add_column(column, justify="right")
+    for number in found.verdict.order:
+        told = found.difference(number)
+        behind = ("", "", "")
+        if told:
+            behind = percent(told.share), spread(told.interval), f"{told.p:.2g}"
+        seconds = clock(found.trained_seconds(number))
+        table.add_row(
+            found.name(number), seconds, percent(found.share(number)), spread(found.interval(number)), *behind
+        )
+    console.print(table)
+    table = Table(title="", box=None, padding=(0, 2, 0, 0))
+    table.add_column("candidate", overflow="fold")
+    for column in ("a clip", "19 of 20", "memory", "parameters"):
+        table.add_column(column, justify="right")
+    for number in found.verdict.order:
+        cost = found.costs[number]
+        memory = "–" if cost.peak_bytes is None else size(cost.peak_bytes)
+        times = f"{cost.p50_ms:.3g} ms", f"{cost.p95_ms:.3g} ms"
+        table.add_row(found.name(number), *times, memory, f"{cost.parameters / 1e6:.2f} M")
+    console.print(table)
+    for number, why in found.failed.items():
+        say("not trained", f"{found.name(number)}: {why}")
+    say("advice", found.advice)
+    say("report", page)
+    say("next  ", found.candidates[found.verdict.leader].command(data))
+
+
+def spread(interval: Sequence[float]) -> str:
+    """[0.012, 0.071] -> "1.2 to 7.1"."""
+    low, high = (f"{100 * bound:.1f}" for bound in interval)
+    return f"{low} to {high}"
