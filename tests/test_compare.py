@@ -275,22 +275,24 @@ def tiny_comparison(data: Path, out: Path, **settings: Any) -> Standings:
 @pytest.mark.usefixtures("quick")
 def test_a_comparison_from_a_folder_to_its_advice(tmp_path: Path) -> None:
     data = write_videos(tmp_path / "clips", clips=9)
-    found = tiny_comparison(data, tmp_path / "out", folds=2)
+    variants = [*VARIANTS, f"{VARIANTS[0]} ema=0.5"]
+    found = tiny_comparison(data, tmp_path / "out", folds=2, variants=variants)
     state = json.loads((tmp_path / "out" / "compare.json").read_text())
-    assert [one["candidates"] for one in state["rounds"]] == [[0, 1, 2]]
-    assert {row["candidate"] for row in state["standings"]} == set(VARIANTS)
+    assert [len(one["candidates"]) for one in state["rounds"]] == [4, 3]
+    assert state["rounds"][0]["seconds"] * 8 == pytest.approx(state["rounds"][1]["seconds"] * 6)
+    assert {row["candidate"] for row in state["standings"]} == set(variants)
     with open(tmp_path / "out" / "answers.csv", newline="") as table:
         rows = list(csv.DictReader(table))
     assert sorted(row["path"] for row in rows) == sorted(str(file) for file in data.rglob("*.mp4"))
     for number, row in enumerate(state["standings"]):
-        column = next(name for name in rows[0] if name.startswith(f"{row['candidate']}, "))
+        column = [name for name in rows[0] if name.startswith(f"{row['candidate']}, round ")][-1]
         assert row["accuracy"] == pytest.approx(np.mean([int(one[column]) for one in rows]))
         assert (row["behind"] is None) == (number == 0)
     page = (tmp_path / "out" / "compare.html").read_text()
-    assert all(name in page for name in VARIANTS)
+    assert all(name in page for name in variants)
     assert found.name(found.verdict.leader) in found.advice
     predicted = list((tmp_path / "out").rglob("predictions.csv"))
-    assert len(predicted) == 6
+    assert len(predicted) == 14
     for file in predicted:  # what is counted as right is what the table of the run says
         with open(file, newline="") as table:
             answered = list(csv.DictReader(table))

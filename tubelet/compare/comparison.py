@@ -21,7 +21,7 @@ from tubelet.data.items import find_items, fingerprint
 from tubelet.data.splits import make_folds
 from tubelet.predict.tables import write_rows
 from tubelet.runs.lock import hold
-from tubelet.system.console import say
+from tubelet.system.console import clock, say
 from tubelet.system.device import find_device
 from tubelet.system.files import write_whole
 from tubelet.system.text import dumps, path_cell, plural, text_cell
@@ -256,7 +256,7 @@ def check_time(comparison: Comparison, folds: int) -> None:
     rounds = count_rounds(len(comparison.candidates))
     needed = LEAST_SECONDS * trainings * rounds + COST_SECONDS * len(comparison.candidates)
     raise ValueError(
-        f"a budget of {comparison.settings['budget_seconds'] / 60:.3g} minutes leaves "
+        f"a budget of {clock(comparison.settings['budget_seconds'])} leaves "
         f"{max(comparison.round_seconds, 0.0) / trainings:.0f} s for each of {plural(trainings, 'training')} of the "
         f"first round, at least {LEAST_SECONDS:.0f} s are needed: give --budget {-(-needed // 60):.0f}m, or fewer "
         "candidates or --folds"

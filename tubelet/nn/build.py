@@ -12,6 +12,7 @@ from tubelet.nn.embed import (
     UniformFrames,
 )
 from tubelet.nn.resnet import ResNetEmbed
+from tubelet.nn.self_similarity import SelfSimilarityEmbed
 
 # From channels, width, the settings, and whether clips are of one frame.
 EMBEDS: dict[str, Callable[[int, int, EmbedConfig, bool], Tokeniser]] = {
@@ -23,6 +24,9 @@ EMBEDS: dict[str, Callable[[int, int, EmbedConfig, bool], Tokeniser]] = {
     "space-time": lambda channels, dim, c, _: SpaceThenTimeEmbed(channels, dim, c.patch, c.stride),
     "depthwise": lambda channels, dim, c, _: DepthwiseSeparableEmbed(channels, dim, c.patch, c.stride),
     "conv": lambda channels, dim, c, still: ConvStemEmbed(channels, dim, c.patch, still=still),
+    "similarity": lambda channels, dim, c, still: (
+        ConvStemEmbed(channels, dim, c.patch, still=True) if still else SelfSimilarityEmbed(channels, dim, c.patch)
+    ),
     "resnet": lambda channels, dim, c, _: ResNetEmbed(channels, dim, c.patch, layers=c.layers, widths=c.widths),
 }
 

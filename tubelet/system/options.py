@@ -99,7 +99,7 @@ def add_fields(command: type, options: Parser, places: Parser) -> dict[str, str]
         settings, marks = argparse_settings(hints[field.name])
         default, text = field.default, docs[field.name]
         flag = f"--{field.name.rstrip('_')}".replace("_", "-")  # from_ is --from, a word that Python keeps for itself
-        if default not in (MISSING, None) and default is not False:
+        if default not in (MISSING, None, ()) and default is not False:
             shown = " ".join(default) if isinstance(default, tuple) else default
             text += f" (default: {'on' if default is True else shown})"
         settings["help"] = text.replace("%", "%%")
