@@ -3,7 +3,7 @@
     python benchmarks/comparisons.py null runs/a-compare runs/b-compare    winners named where there are none
     python benchmarks/comparisons.py agree runs/a-compare runs/a-longer    the order, against that of a larger budget
 
-null: the recorded answers of each round are dealt out anew among the candidates, a thousand times, clip by clip and then
+null: the recorded answers of each round are dealt out anew among the candidates, a thousand times, clip by clip, then
 group by group. All are equal then, so that every winner is a false one. agree: Kendall's tau of the two orders, and how
 far the first one's leader is behind the best of the second one.
 """

@@ -371,3 +371,34 @@ def test_the_cost_of_an_answer_is_measured_in_a_process_of_its_own(tmp_path: Pat
     assert found.parameters == sum(one.numel() for one in Predictor.load(run).model.parameters())
     with pytest.raises(RuntimeError, match=naming(str(tmp_path / "nowhere"))):
         measure_cost(tmp_path / "nowhere", Item(str(file), "dark"), device="cpu")
+
+
+def standings(shares: dict[int, float], ms: dict[int, float], clips: int = 400) -> Standings:
+    """Of candidates whose answers are right as often, in the order of the clips, and take so long."""
+    right = {number: np.arange(clips) < share * clips for number, share in shares.items()}
+    groups = [str(clip % 40) for clip in range(clips)]
+    return Standings(
+        candidates=[Candidate((f"ema=0.{number + 1}",)) for number in shares],
+        verdict=judge([right], groups),
+        right=right,
+        groups=groups,
+        seconds=[20.0],
+        costs={number: Cost(one, one, None, 5, "float32") for number, one in ms.items()},
+        failed={},
+    )
+
+
+def test_the_front_is_what_no_other_is_better_than_in_as_little_time() -> None:
+    found = standings({0: 0.9, 1: 0.8, 2: 0.7, 3: 0.85}, {0: 5.0, 1: 2.0, 2: 1.98, 3: 5.1})
+    assert found.front == [0, 1]  # 2 is not clearly quicker than 1, nor 3 than 0
+    assert found.verdict.winner == 0
+    assert all(word in found.advice for word in ("Take ema=0.1", "ema=0.4", "5.0"))
+
+
+def test_the_advice_names_no_winner_and_the_quickest_of_those_that_cannot_be_told_apart() -> None:
+    close = standings({0: 0.9, 1: 0.895, 2: 0.5}, {0: 5.0, 1: 4.9, 2: 1.0})
+    assert "No winner: ema=0.1" in close.advice
+    assert "ema=0.2" in close.advice
+    assert "ema=0.3" not in close.advice  # it is clearly behind
+    quick = standings({0: 0.9, 1: 0.895, 2: 0.5}, {0: 5.0, 1: 3.0, 2: 1.0})
+    assert "ema=0.2 is the quickest" in quick.advice

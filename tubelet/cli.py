@@ -329,7 +329,7 @@ def compare(command: Compare) -> int:
     from tubelet.system.signals import Stopped
 
     try:
-        found = hold_against(**fields_but(command, "json"), begun=BEGUN)
+        found = hold_against(**fields_but(command, "json"))
     except Stopped as stop:
         print(f"tubelet: {stop}", file=sys.stderr)
         return 128 + stop.signal

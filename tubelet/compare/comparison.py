@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from tubelet.compare.trials import Fold, Trial, gather_right
 from tubelet.data.items import find_items, fingerprint
 from tubelet.data.splits import make_folds
 from tubelet.predict.tables import write_rows
-from tubelet.runs.lock import hold
+from tubelet.runs.lock import LOCK, hold
 from tubelet.system.console import clock, say
 from tubelet.system.device import find_device
 from tubelet.system.files import write_whole
@@ -30,7 +29,7 @@ from tubelet.train.distributed import Team
 
 STATE, ANSWERS, PAGE = "compare.json", "answers.csv", "compare.html"
 LEAST_SECONDS = 20.0  # of a training: less is hardly more than its start
-COST_SECONDS = 8.0  # to measure the cost of a candidate's answers
+COST_SECONDS = 8.0  # to look whether a candidate can be trained, and to measure the cost of its answers
 UNITS = {"": 60.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -64,7 +63,7 @@ class Comparison:
         """Takes up what was done before. Raises ValueError where the folder holds something else."""
         file = self.folder / STATE
         if not file.is_file():
-            if self.folder.exists() and any(self.folder.iterdir()):
+            if self.folder.exists() and any(file.name != LOCK for file in self.folder.iterdir()):
                 raise ValueError(f"{self.folder} holds something that is no comparison: choose another --out")
             self.folder.mkdir(parents=True, exist_ok=True)
             return
@@ -112,7 +111,7 @@ class Comparison:
         self.rounds.append({"candidates": numbers, "seconds": seconds})
         self.save()
 
-    def train_round(self, place: int, *, show: bool, begun: float | None) -> None:
+    def train_round(self, place: int, *, show: bool) -> None:
         """The trainings of a round, fold after fold, so that a busy hour hits all candidates alike."""
         numbers, seconds = self.rounds[place]["candidates"], self.rounds[place]["seconds"]
         todo = [(number, fold) for fold in self.folds for number in numbers]
@@ -124,7 +123,7 @@ class Comparison:
                 if number in self.failed:
                     continue
                 try:
-                    self.trial(number, place, fold).train(begun=begun if done == 0 else None)
+                    self.trial(number, place, fold).train()
                 except ValueError as error:
                     self.failed[number] = str(error)
                     self.save()
@@ -173,13 +172,12 @@ def compare(
     workers: int | None = None,
     seed: int = 0,
     show: bool = True,
-    begun: float | None = None,
 ) -> Standings:
     """Trains every model with every start and every variant on the same clips, for as long as another, and says which
     are better and which cannot be told apart; the clips of a test split are left alone.
 
     variants: settings of `tubelet train`, such as "stills=0.5 pool=mean", or "default". budget: time for all, such as
-    "30m". folds: in each, other groups are held out. begun: `time.monotonic()` from which on the time counts.
+    "30m". folds: in each, other groups are held out.
 
     Raises:
         ValueError: settings that cannot work, or too little time.
@@ -187,8 +185,7 @@ def compare(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a comparison works in one process: start it without torchrun")
-    begun, seconds = begun or time.monotonic(), parse_seconds(budget)
-    data = Path(data)
+    data, seconds = Path(data), parse_seconds(budget)
     source, where = find_items(data), find_device(device)
     found = make_folds(source, folds=folds, seed=seed)
     candidates = list_candidates(models, starts, variants, kind=source.kind, device=where.type)
@@ -207,6 +204,7 @@ def compare(
     check_time(comparison, len(found))
     comparison.open()
     with hold(folder):
+        comparison.save()
         comparison.folds = [Fold.write(one, number, folder) for number, one in enumerate(found, 1)]
         if show:
             show_plan(comparison.candidates, comparison.folds, budget_seconds=seconds, folder=folder)
@@ -214,7 +212,7 @@ def compare(
             check_candidates(comparison)
         for place in range(count_rounds(len(candidates))):
             comparison.begin_round(place)
-            comparison.train_round(place, show=show, begun=None if place else begun)
+            comparison.train_round(place, show=show)
             if show:
                 show_round(comparison.candidates, place, comparison.read_right(place), comparison.rounds[place])
         standings = measure(comparison, show=show)

@@ -64,21 +64,24 @@ def show_plan(candidates: Sequence[Candidate], folds: Sequence[Fold], *, budget_
 
 def show_round(candidates: Sequence[Candidate], place: int, right: Right, about: Mapping[str, Any]) -> None:
     """The shares of a round, the best first."""
-    table = Table(title=f"Round {place + 1}: {clock(about['seconds'])} a training", title_justify="left", box=None)
-    table.title_style = "bold"
-    table.add_column("right", justify="right")
-    table.add_column("candidate", overflow="fold")
+    table = make_table(f"Round {place + 1}: {clock(about['seconds'])} a training", "right")
     for number in sorted(right, key=lambda number: -right[number].mean()):
-        table.add_row(percent(float(right[number].mean())), candidates[number].name)
+        table.add_row(candidates[number].name, percent(float(right[number].mean())))
     console.print(table)
+
+
+def make_table(title: str, *columns: str) -> Table:
+    """A table of candidates, a row for each, with columns of figures."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table.add_column("candidate", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
 
 
 def show_standings(found: Standings, *, data: Path, page: Path) -> None:
     """Two tables, of accuracy and of cost, one sentence of advice, and the command that follows from it."""
-    table = Table(title="Standings", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-    table.add_column("candidate", overflow="fold")
-    for column in ("trained", "right", "95 %", "behind", "95 %", "p"):
-        table.add_column(column, justify="right")
+    table = make_table("Standings", "trained", "right", "95 %", "behind", "95 %", "p")
     for number in found.verdict.order:
         told = found.difference(number)
         behind = ("", "", "")
@@ -89,10 +92,7 @@ def show_standings(found: Standings, *, data: Path, page: Path) -> None:
             found.name(number), seconds, percent(found.share(number)), spread(found.interval(number)), *behind
         )
     console.print(table)
-    table = Table(title="", box=None, padding=(0, 2, 0, 0))
-    table.add_column("candidate", overflow="fold")
-    for column in ("a clip", "19 of 20", "memory", "parameters"):
-        table.add_column(column, justify="right")
+    table = make_table("Cost", "a clip", "19 of 20", "memory", "parameters")
     for number in found.verdict.order:
         cost = found.costs[number]
         memory = "–" if cost.peak_bytes is None else size(cost.peak_bytes)

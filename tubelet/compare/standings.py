@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from tubelet.compare.cost import Cost
 from tubelet.compare.difference import SIGNIFICANT, Difference, Verdict
 from tubelet.system.text import list_names, percent
 from tubelet.tasks.intervals import group_interval
+
+CLEARLY = 0.95  # of the time of another: less may be the moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +53,19 @@ class Standings:
 
     @property
     def front(self) -> list[int]:
-        """The candidates that no other is at once better and quicker than, the quickest first."""
-        found: list[int] = []
-        for number in sorted(self.verdict.order, key=lambda number: (self.costs[number].p50_ms, self.behind(number))):
-            if not found or self.behind(number) < self.behind(found[-1]):
-                found.append(number)
-        return found
+        """The candidates that no other is better than in as little time, the best first."""
+        return [
+            one for place, one in enumerate(self.nearest) if all(map(partial(self.quicker, one), self.nearest[:place]))
+        ]
+
+    @property
+    def nearest(self) -> list[int]:
+        """The candidates by how far they are behind the leader."""
+        return sorted(self.verdict.order, key=self.behind)
+
+    def quicker(self, one: int, other: int) -> bool:
+        """Whether a candidate takes clearly less time for a clip than another."""
+        return self.costs[one].p50_ms < CLEARLY * self.costs[other].p50_ms
 
     def behind(self, number: int) -> float:
         """By which share of the clips a candidate is behind the leader, after as long a training of both."""
@@ -72,14 +82,15 @@ class Standings:
                 f"Take {leader}: it is ahead of every other, of {self.name(least.other)} by {percent(least.share)} "
                 f"(95 % interval over groups {percent(least.interval[0])} to {percent(least.interval[1])})."
             )
-        close = [self.name(one.other) for one in told if not one.clear]
-        quick = min(
-            (self.verdict.leader, *(one.other for one in told if not one.clear)), key=lambda n: self.costs[n].p50_ms
+        close = [one.other for one in told if not one.clear]
+        words = (
+            f"No winner: {leader} has the most right, but is not told apart from {list_names([*map(self.name, close)])}"
         )
-        words = f"No winner: {leader} has the most right, but is not told apart from {list_names(close)}"
-        if quick != self.verdict.leader:
-            return f"{words}, of which {self.name(quick)} is the quickest."
-        return f"{words}, and is the quickest of them; more clips or a larger budget may tell."
+        quicker = [one for one in close if self.quicker(one, self.verdict.leader)]
+        if not quicker:
+            return f"{words}, none of which is quicker; more clips or a larger budget may tell."
+        quickest = min(quicker, key=lambda number: self.costs[number].p50_ms)
+        return f"{words}, of which {self.name(quickest)} is the quickest."
 
     def to_json(self) -> dict[str, Any]:
         """For programs; candidates from the best to the last."""

@@ -57,10 +57,10 @@ class Trial:
             workers=self.workers,
         )
 
-    def train(self, *, begun: float | None = None) -> None:
+    def train(self) -> None:
         """Trains it, or goes on, unless that is done. Raises what `train_fn` raises."""
         if not Run(self.folder).finished:
-            train_fn(self.config, show=False, begun=begun)
+            train_fn(self.config, show=False)
 
     def read_right(self) -> np.ndarray:
         """(held-out clips,) bool: whether each was answered right; one that could not be read was not."""

@@ -93,7 +93,7 @@ def reliability_svg(before: Sequence[Sequence[float]], after: Sequence[Sequence[
 def front_svg(points: Sequence[tuple[str, float, float, Sequence[float], bool]]) -> str:
     """(name, ms of a clip, share behind the best, its interval, whether on the front) -> an inline <svg>.
 
-    Quicker is further left, better further up; a line joins those that no other is at once better and quicker than.
+    Quicker is further left, better further up; a line joins those that no other is better than in as little time.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -115,11 +115,11 @@ def front_svg(points: Sequence[tuple[str, float, float, Sequence[float], bool]])
         axes.xaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("ms a clip", color=_TEXT)
-        axes.set_ylabel("points behind the best", color=_TEXT)
+        axes.set_ylabel("points from the best", color=_TEXT)
         axes.grid(axis="y", color=_GRID, linewidth=0.8)
         axes.tick_params(which="both", length=0, labelcolor=_TEXT, pad=6)
         axes.spines[:].set_visible(False)
-        return _inline(figure, says="points behind the best over the time of a clip")
+        return _inline(figure, says="points from the best over the time of a clip")
 
 
 def lanes_svg(
