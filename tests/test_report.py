@@ -164,6 +164,16 @@ def test_a_baseline_inside_or_above_the_interval_is_a_warning(
     assert "Not clearly better than always" not in page.text
 
 
+@pytest.mark.parametrize(("learned", "warned"), [(None, False), (0.80, False), (0.97, True)])
+def test_what_was_learned_by_heart_is_said(tmp_path: Path, learned: float | None, warned: bool) -> None:
+    labels = np.repeat(np.arange(4), 15)
+    answers = np.where(np.arange(60) % 3 == 0, (labels + 1) % 4, labels)  # two thirds right
+    run = make_run(tmp_path / "run", answers=(labels, np.eye(4)[answers]))
+    page = report(replace(run, results={**run.results, "on_training_clips": learned}))
+    assert ("Learned by heart" in page.text) == warned
+    assert (f"97.0{NBSP}%" in page.text) == warned
+
+
 def test_files_that_failed_are_counted_and_listed(tmp_path: Path) -> None:
     page = report(make_run(tmp_path / "run", failed=tuple(f"bad {i}.mp4" for i in range(203))))
     labels, probabilities = random_answers(4, 60, seed=0)

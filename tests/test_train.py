@@ -673,7 +673,10 @@ def test_without_clips_to_choose_by_the_last_weights_are_kept(
     run = train(videos, tmp_path / "run", epochs=2)
     kept = load_file(run / "model.safetensors")
     assert all(torch.equal(kept[name], value) for name, value in seen[-1].items())
-    assert read_json(run / "results.json")["kept"] == {"which": "last", "step": 6, "epoch": 2.0, "accuracy": None}
+    results = read_json(run / "results.json")
+    assert results["kept"] == {"which": "last", "step": 6, "epoch": 2.0, "accuracy": None}
+    learned = [record["accuracy"] for record in read_metrics(run) if record["kind"] == "train"]
+    assert results["on_training_clips"] == learned[-1]
 
 
 def test_a_stopped_training_keeps_the_same_best_weights(

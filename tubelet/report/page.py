@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 MISTAKES_SHOWN = 12
+BY_HEART = 0.25  # more of the training clips than of new ones are right, from which on it is said
 FAILED_SHOWN = 200
 CONFUSIONS_SHOWN = 5
 MOST_CLASSES = 50  # of a confusion table that can be read
@@ -289,6 +290,8 @@ def find_warnings(run: FinishedRun) -> list[str]:
             )
     if run.split == "train":
         warnings.append(f"These {run.noun}s were used for training: the figures say nothing about new ones.")
+    if by_heart := describe_by_heart(run):
+        warnings.append(by_heart)
     if frozen := run.results.get("frozen"):
         whole = frozen["all_weights"]
         gap = f"came to {summary.say(whole[summary.figure_name])}" if whole else "may do better, which was not measured"
@@ -297,6 +300,18 @@ def find_warnings(run: FinishedRun) -> list[str]:
             f"training all weights from the same start {gap}."
         )
     return [*warnings, *summary.warnings()]
+
+
+def describe_by_heart(run: FinishedRun) -> str:
+    """A sentence on clips that were learned by heart; "" where they were not, or that is not known."""
+    learned, summary = run.results.get("on_training_clips"), run.summary
+    if learned is None or learned - summary.figure < BY_HEART:
+        return ""
+    gap = f"{summary.number(learned)} of the last clips it learned from, {summary.number(summary.figure)} of new ones"
+    return (
+        f"Learned by heart: {gap} are right. More {run.noun}s help most, of more people, places and recordings; "
+        "tubelet compare shows whether other settings or less time do."
+    )
 
 
 def draw_curves(run: Finished) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tubelet.predict.tables import write_labelled
 from tubelet.report.page import Finished, write_card, write_report
 from tubelet.runs.run import PREDICTIONS, RESULTS, Run, Tensors
 from tubelet.system.console import bar
+from tubelet.tasks import Task
 from tubelet.train.distributed import Team
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan
@@ -58,6 +59,7 @@ def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) ->
     epoch = step * config.batch / len(fit.clips)
     which = "best" if fit.best else "last"  # of the looks at validation clips, or of the steps
     results["kept"] = {"which": which, "step": step, "epoch": epoch, fit.task.figure_name: score}
+    results["on_training_clips"] = read_last(run.metrics(), fit.task) if not fit.best else None
     baseline = config.baseline and plan.spec.kind == "video"
     results["single_frame"] = train_single_frame(fit, show=show) if baseline else None
     results |= {"train_files": bad.train_files, "train_skipped": bad.skipped}
@@ -66,6 +68,12 @@ def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) ->
     what = fit.model.what if isinstance(fit.model, Rest) else ""
     results["frozen"] = {"learned": what, "views": 1 + config.freeze_views, "all_weights": None} if what else None
     return Finished(run.path, run.config, run.metrics(), task, evaluation, results)
+
+
+def read_last(metrics: list[dict[str, Any]], task: Task) -> float | None:
+    """The figure of the last training steps; None of a task that measures held-out clips by another one."""
+    last = [record for record in metrics if record["kind"] == "train"][-1:]
+    return last[0].get(task.figure_name) if last and task.exclusive else None
 
 
 def finish(plan: Plan, run: Run, finished: Finished, *, show: bool) -> None:

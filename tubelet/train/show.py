@@ -13,7 +13,7 @@ from tubelet.nn.cost import Info, describe
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
-from tubelet.report.page import Finished, FinishedRun
+from tubelet.report.page import Finished, FinishedRun, describe_by_heart
 from tubelet.runs.run import BAD_FILES, REPORT, Run
 from tubelet.system.console import clock, facts, say, size
 from tubelet.system.text import plural
@@ -119,6 +119,8 @@ def say_next(run: FinishedRun, command: str) -> None:
     """Whether the figure is worth something, where the report is, and what can be done with the run."""
     if min(run.summary.interval_above(name, figure)[0] for name, figure in run.baselines) <= 0:
         say("warning", f"not clearly better than that: more {run.noun}s, more --minutes or --init may help")
+    if by_heart := describe_by_heart(run):
+        say("warning", by_heart)
     say("report", run.path / REPORT)
     say("next  ", f"tubelet {command} {shlex.quote(str(run.path))} FILE")
 
