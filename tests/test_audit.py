@@ -95,6 +95,8 @@ def test_no_command_unpickles_connects_or_starts_a_program(tmp_path: Path) -> No
     (tmp_path / "evil.safetensors").write_bytes(PICKLE)
     cpu = ["--device", "cpu", "--dtype", "float32"]
     train = ["train", "data", "--out", "run", *TINY_FLAGS, "--epochs", "100"]
+    variant = "model=vivit1-P/16x4 frames=4 size=32,32 batch=4 dtype=float32"
+    compare = ["compare", "data", "--variants", variant, f"{variant} lr=1e-4", "--folds", "2", "--budget", "8s"]
     lines: list[tuple[int, list[str]]] = [
         (0, ["--help"]),
         (0, ["info", "vivit2-P/16x2"]),
@@ -104,6 +106,7 @@ def test_no_command_unpickles_connects_or_starts_a_program(tmp_path: Path) -> No
         (0, ["eval", "run", "data", "--csv", "answers.csv", *cpu]),
         (0, ["predict", "run", "data/dark/0.mp4", *cpu]),
         (0, ["stream", "run", "data/dark/0.mp4", "--out", "timeline", *cpu]),
+        (0, [*compare, "--out", "compared", "--device", "cpu", "--workers", "1"]),
         (0, ["prepare", "data", "small", "--short-side", "16"]),
         (0, ["bench", "vivit2-P/16x2", "--clip", "4", "32", "32", "--minutes", "0.001", *cpu]),
         (0, ["convert", "image", "for-timm", "--to", "timm"]),
@@ -113,9 +116,16 @@ def test_no_command_unpickles_connects_or_starts_a_program(tmp_path: Path) -> No
         (2, ["predict", "evil.safetensors", "data/dark/0.mp4"]),
         (2, ["train", "data", "--out", "other", *TINY_FLAGS, "--init", "evil.pt"]),
     ]
-    asked = json.dumps([str(tmp_path / "data" / "dark" / "0.mp4"), False])
-    child = f"import io; sys.stdin = io.StringIO({asked!r}); from tubelet.media.workers import work; work()"
-    found = watched([*(line for _, line in lines), child], tmp_path, stop_when="run/metrics.jsonl")
+    hurry = "import tubelet.compare.comparison as compared; compared.LEAST_SECONDS = compared.COST_SECONDS = 0"
+    clip = str(tmp_path / "data" / "dark" / "0.mp4")
+    children = [
+        f"import io; sys.stdin = io.StringIO({json.dumps(question)!r}); from {module} import work; work()"
+        for module, question in (
+            ("tubelet.media.workers", [clip, False]),
+            ("tubelet.compare.cost", [str(tmp_path / "run"), clip, None, None, "cpu"]),
+        )
+    ]
+    found = watched([hurry, *(line for _, line in lines), *children], tmp_path, stop_when="run/metrics.jsonl")
     assert found["seen"] == []
     assert found["codes"] == [code for code, _ in lines]
     assert not (tmp_path / "hacked").exists()

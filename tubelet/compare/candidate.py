@@ -50,7 +50,7 @@ class Candidate:
             name = one.partition("=")[0].removeprefix("no-").replace("-", "_")
             if name in SHARED:
                 raise ValueError(f"{one!r}: {name} is the same for all candidates, or decided by the budget: leave it")
-        return read_command(TrainConfig, [*self.flags, "--", str(data)], name=f"tubelet compare, {self.name!r}")
+        return read_command(TrainConfig, [*self.flags, "--", str(data)], name="tubelet train")
 
 
 def read_setting(setting: str) -> list[str]:
@@ -97,9 +97,9 @@ def usual_settings(kind: str, device: str) -> list[str]:
     other = "vivit1" if where == "other" else "vivit2"
     return [
         "",
-        "pool=mean stills=0.5",
+        "stills=0.5",
+        "embed=similarity",
         f"model=vivit1-{small}/{tubelet} embed=conv",
         f"model={other}-{usual}/{tubelet} embed=conv",
         f"model=timesformer-{usual}/{tubelet} embed=conv",
-        f"model=vivit3-{usual}/{tubelet} embed=conv",
     ]

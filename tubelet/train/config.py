@@ -27,7 +27,7 @@ class TrainConfig:
     model: str | None = None
     """family-size/patch[xtubelet], such as vivit2-S/16x2."""
     embed: Annotated[str, NamesOf("tubelet.nn.create", "TOKENISERS")] | None = None
-    """Tokeniser: tubelet, space-time, depthwise, conv, or a ResNet such as resnet50."""
+    """Tokeniser: tubelet, space-time, depthwise, conv, similarity, or a ResNet such as resnet50."""
     pool: Annotated[str, NamesOf("tubelet.nn.pool", "KINDS")] | None = None
     """What becomes of the tokens: cls, mean, attentive, ...; the family's own if left out."""
     init: str | None = None
