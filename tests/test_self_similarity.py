@@ -72,6 +72,17 @@ def test_the_likeliest_origin_is_where_things_were(shift: tuple[int, int]) -> No
         assert (y - RADIUS - number // places, x - RADIUS - number % places) == (-shift[0], -shift[1])
 
 
+@pytest.mark.parametrize(
+    ("length", "looked_at"), [(4, [1, 3, 5, 7]), (2, [1, 3, 5, 7]), (1, range(8)), (8, [1, 3, 5, 7])]
+)
+def test_every_second_frame_is_looked_at_where_tubelets_are_pairs(length: int, looked_at: list[int]) -> None:
+    embed, clip = made((length, 8, 8)), torch.randn(1, 3, 8, 16, 24)
+    given = list[Tensor]()
+    embed.origins = lambda frames: given.append(frames) or SelfSimilarityEmbed.origins(embed, frames)  # type: ignore
+    embed(clip)
+    assert_close(given[0], clip[:, :, list(looked_at)])
+
+
 def test_brightness_and_colour_of_a_whole_clip_change_no_origin() -> None:
     embed, clip = made((2, 8, 8)), torch.randn(1, 3, 4, 16, 24)
     assert_close(embed.origins(3 * clip + 0.7), embed.origins(clip), rtol=1e-4, atol=1e-6)

@@ -45,11 +45,12 @@ class SelfSimilarityEmbed(Tokeniser):
         around = [count + 2 * RADIUS for count in places]
         self.places, self.around = (places[0], places[1]), (around[0], around[1])
         self.read = nn.Linear(places[0] * places[1] * around[0] * around[1], HIDDEN)
-        self.mix = nn.Linear(HIDDEN * self.patch[0], dim)
+        self.apart = 2 if self.patch[0] % 2 == 0 else 1
+        self.mix = nn.Linear(HIDDEN * (self.patch[0] // self.apart), dim)
 
     def tokens(self, clip: Tensor) -> Tensor:
-        motion = F.gelu(self.read(self.origins(clip)))  # (B, T, h, w, HIDDEN)
-        motion = motion.unflatten(1, (-1, self.patch[0])).movedim(2, -2).flatten(-2)
+        motion = F.gelu(self.read(self.origins(clip[:, :, self.apart - 1 :: self.apart])))  # (B, T', h, w, HIDDEN)
+        motion = motion.unflatten(1, (-1, self.patch[0] // self.apart)).movedim(2, -2).flatten(-2)
         return self.stem.tokens(clip) + self.mix(motion).flatten(1, 3)
 
     def origins(self, clip: Tensor) -> Tensor:
