@@ -16,8 +16,8 @@ SHARED = (
     *("data", "task", "labels", "out", "minutes", "epochs", "val_share", "seed", "baseline", "compare", "device"),
     *("workers", "tensorboard", "save_minutes", "shard"),
 )
-SMALL = {"cpu": ("P", "N"), "other": ("Ti", "S")}  # sizes of models, by the device
-PATCHES = {"cpu": "12", "other": "16"}
+# by the device, as `tubelet train` chooses: a small and the usual size, patch, frames of a tubelet
+USUAL = {"cpu": ("P", "N", 12, 4), "cuda": ("Ti", "S", 16, 2)}
 
 
 @dataclass(frozen=True)
@@ -88,18 +88,14 @@ def list_candidates(
 
 
 def usual_settings(kind: str, device: str) -> list[str]:
-    """Candidates that a first comparison is worth for, by their settings."""
-    where = "cpu" if device == "cpu" else "other"
-    (small, usual), patch = SMALL[where], PATCHES[where]
+    """Candidates that are worth a first comparison, by their settings."""
+    small, usual, patch, frames = USUAL.get(device, USUAL["cpu"])
     if kind != "video":
         return ["", f"model=vit-{small}/{patch} embed=conv", f"model=vit-{usual}/{patch}", "ema=0.99", "mixup=0.2"]
-    tubelet = f"{patch}x{4 if where == 'cpu' else 2}"
-    other = "vivit1" if where == "other" else "vivit2"
+    families = [("vivit1", small), ("vivit1" if device == "cuda" else "vivit2", usual), ("timesformer", usual)]
     return [
         "",
         "stills=0.5",
         "embed=similarity",
-        f"model=vivit1-{small}/{tubelet} embed=conv",
-        f"model={other}-{usual}/{tubelet} embed=conv",
-        f"model=timesformer-{usual}/{tubelet} embed=conv",
+        *(f"model={family}-{size}/{patch}x{frames} embed=conv" for family, size in families),
     ]

@@ -23,7 +23,7 @@ class Ticks:
 
     def __init__(self, progress: Bar, total: float) -> None:
         self.progress, self.total, self.words, self.over = progress, total, "", threading.Event()
-        self.lock, self.until = threading.Lock(), 0.0
+        self.lock = threading.Lock()
 
     def begin(self, seconds: float, words: str) -> None:
         """So many seconds are done, and this begins."""
