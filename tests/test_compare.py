@@ -351,6 +351,7 @@ def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path: Path) -> 
         ({"budget": "1m"}, ["--budget", "1"]),
         ({"budget": "soon"}, ["'soon'"]),
         ({"variants": ["model=nothing-N/16x2", "default", "init=gone.safetensors"]}, ["nothing", "gone.safetensors"]),
+        ({"variants": ["model=nowhere-N/16x2", "default"]}, ["nowhere"]),  # in the same folder: nothing was begun
     ):
         with pytest.raises(ValueError, match=naming(*named)):
             tiny_comparison(data, tmp_path / "out", **settings)

@@ -74,7 +74,7 @@ class Comparison:
             self.failed = {int(number): str(message) for number, message in state["failed"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file}: damaged ({error}): choose another --out") from error
-        now = json.loads(dumps(self.settings))
+        now = json.loads(dumps(self.settings)) if self.rounds else {}  # what is not begun may still be changed
         if changed := [f"{key}: {then.get(key)} -> {now[key]}" for key in now if now[key] != then.get(key)]:
             raise ValueError(f"{self.folder} was begun otherwise ({', '.join(changed)}): choose another --out")
 
