@@ -8,7 +8,7 @@ from tiny import clip_for, tiny
 from torch import Tensor
 from torch.testing import assert_close
 
-from tubelet.nn.self_similarity import FLAT, RADIUS, SHARPNESS, SelfSimilarityEmbed, place_px
+from tubelet.nn.self_similarity import FLAT, RADIUS, SHARPNESS, SelfSimilarityEmbed, square_px
 
 
 def made(patch: tuple[int, int, int]) -> SelfSimilarityEmbed:
@@ -20,12 +20,12 @@ def made(patch: tuple[int, int, int]) -> SelfSimilarityEmbed:
     ("patch", "px"), [(16, 4), (12, 4), (14, 14), (8, 4), (4, 4), (10, 10), (7, 7), (9, 9), (2, 2), (1, 1)]
 )
 def test_places_divide_a_patch(patch: int, px: int) -> None:
-    assert place_px(patch) == px
+    assert square_px(patch) == px
     assert patch % px == 0
 
 
 def described(frames: Tensor, cell: int) -> Tensor:
-    """By loops: grey frames (T, H, W) of a clip -> (T, h, w, 16), a place by 4 x 4 means of half a place."""
+    """By loops: grey frames (T, H, W) of a clip -> (T, h, w, 16), a square by 4 x 4 means of half a square."""
     frames, half = frames / frames.std(), cell // 2
     count = frames.shape[1] // half, frames.shape[2] // half
     found = torch.zeros(len(frames), count[0] // 2, count[1] // 2, 16)
@@ -44,7 +44,7 @@ def described(frames: Tensor, cell: int) -> Tensor:
 def test_origins_are_softmaxed_cosines_with_the_frame_before(patch: tuple[int, int, int]) -> None:
     embed, clip = made(patch), torch.randn(2, 3, 4, 16, 24)
     found = embed.origins(clip)
-    (bh, bw), (kh, kw) = embed.places, embed.around
+    (bh, bw), (kh, kw) = embed.squares, embed.around
     for number in range(2):
         vectors = described(clip[number].mean(0), 4)
         for t, row, column in product(range(4), range(16 // patch[1]), range(24 // patch[2])):
@@ -52,24 +52,24 @@ def test_origins_are_softmaxed_cosines_with_the_frame_before(patch: tuple[int, i
             for i, j in product(range(bh), range(bw)):
                 ours, scores = vectors[t, row * bh + i, column * bw + j], torch.zeros(kh, kw)
                 for y, x in product(range(kh), range(kw)):
-                    place = row * bh + y - RADIUS, column * bw + x - RADIUS
-                    if 0 <= place[0] < before.shape[0] and 0 <= place[1] < before.shape[1]:
-                        scores[y, x] = SHARPNESS * ours @ before[place]
+                    square = row * bh + y - RADIUS, column * bw + x - RADIUS
+                    if 0 <= square[0] < before.shape[0] and 0 <= square[1] < before.shape[1]:
+                        scores[y, x] = SHARPNESS * ours @ before[square]
                 given = found[number, t, row, column].unflatten(0, (bh * bw, kh * kw))[i * bw + j]
                 assert_close(given, scores.flatten().softmax(0), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (0, 1), (-1, 0), (2, -1)])
 def test_the_likeliest_origin_is_where_things_were(shift: tuple[int, int]) -> None:
-    """A picture that moves by whole places: in the middle of the frame, where nothing comes in from outside."""
+    """A picture that moves by whole squares: in the middle of the frame, where nothing comes in from outside."""
     embed, cell = made((2, 12, 12)), 4
     picture = torch.randn(1, 3, 48, 60)
     moved = picture.roll((shift[0] * cell, shift[1] * cell), (2, 3))
     found = embed.origins(torch.stack([picture, moved], 2))[0, 1, 2, 2]  # in the frame that came second, mid-way
-    places, around = 3, 3 + 2 * RADIUS
-    for number, chances in enumerate(found.unflatten(0, (places**2, around**2))):
+    squares, around = 3, 3 + 2 * RADIUS
+    for number, chances in enumerate(found.unflatten(0, (squares**2, around**2))):
         y, x = divmod(int(chances.argmax()), around)
-        assert (y - RADIUS - number // places, x - RADIUS - number % places) == (-shift[0], -shift[1])
+        assert (y - RADIUS - number // squares, x - RADIUS - number % squares) == (-shift[0], -shift[1])
 
 
 @pytest.mark.parametrize(

@@ -82,48 +82,48 @@ class Comparison:
         state = {"settings": self.settings, "rounds": self.rounds, "failed": self.failed, **more}
         write_whole(self.folder / STATE, dumps(state, indent=1))
 
-    def trial(self, number: int, place: int, fold: Fold) -> Trial:
-        """The training of a candidate in the round at a place, on a fold."""
+    def trial(self, number: int, index: int, fold: Fold) -> Trial:
+        """The training of a candidate in a round, counted from 0, on a fold."""
         candidate, settings = self.candidates[number], self.settings
-        folder = self.folder / f"round-{place + 1}" / f"{number + 1}-{candidate.folder}" / f"fold-{fold.number}"
-        seconds = self.rounds[place]["seconds"]
+        folder = self.folder / f"round-{index + 1}" / f"{number + 1}-{candidate.folder}" / f"fold-{fold.number}"
+        seconds = self.rounds[index]["seconds"]
         return Trial(candidate, fold, folder, seconds, settings["seed"], settings["device"], settings["workers"])
 
-    def trials(self, number: int, place: int) -> list[Trial]:
-        return [self.trial(number, place, fold) for fold in self.folds]
+    def trials(self, number: int, index: int) -> list[Trial]:
+        return [self.trial(number, index, fold) for fold in self.folds]
 
-    def read_right(self, place: int) -> Right:
+    def read_right(self, index: int) -> Right:
         """The answers of a round, by candidate, of those that could be trained."""
-        numbers = [number for number in self.rounds[place]["candidates"] if number not in self.failed]
-        return {number: gather_right(self.trials(number, place)) for number in numbers}
+        numbers = [number for number in self.rounds[index]["candidates"] if number not in self.failed]
+        return {number: gather_right(self.trials(number, index)) for number in numbers}
 
-    def begin_round(self, place: int) -> None:
+    def begin_round(self, index: int) -> None:
         """Chooses the candidates of a round, unless that is done, and how long each learns."""
-        if place < len(self.rounds):
+        if index < len(self.rounds):
             return
         numbers = [*range(len(self.candidates))]
-        if place:
-            shares = {number: float(right.mean()) for number, right in self.read_right(place - 1).items()}
-            trials = {number: self.trials(number, place - 1) for number in shares}
+        if index:
+            shares = {number: float(right.mean()) for number, right in self.read_right(index - 1).items()}
+            trials = {number: self.trials(number, index - 1) for number in shares}
             growths = {number: sum(t.read_growth() for t in some) / len(some) for number, some in trials.items()}
             numbers = choose_kept(shares, growths)
         seconds = self.round_seconds / (len(numbers) * len(self.folds))
         self.rounds.append({"candidates": numbers, "seconds": seconds})
         self.save()
 
-    def train_round(self, place: int, *, show: bool) -> None:
+    def train_round(self, index: int, *, show: bool) -> None:
         """The trainings of a round, fold after fold, so that a busy hour hits all candidates alike."""
-        numbers, seconds = self.rounds[place]["candidates"], self.rounds[place]["seconds"]
+        numbers, seconds = self.rounds[index]["candidates"], self.rounds[index]["seconds"]
         todo = [(number, fold) for fold in self.folds for number in numbers]
         with ticking(
-            f"round {place + 1} of {count_rounds(len(self.candidates))}", seconds * len(todo), show=show
+            f"round {index + 1} of {count_rounds(len(self.candidates))}", seconds * len(todo), show=show
         ) as bar:
             for done, (number, fold) in enumerate(todo):
                 bar.begin(done * seconds, f"{self.candidates[number].name}, fold {fold.number}")
                 if number in self.failed:
                     continue
                 try:
-                    self.trial(number, place, fold).train()
+                    self.trial(number, index, fold).train()
                 except ValueError as error:
                     self.failed[number] = str(error)
                     self.save()
@@ -140,16 +140,16 @@ class Comparison:
         with ticking("measuring", COST_SECONDS * len(numbers), show=show) as bar:
             for done, number in enumerate(numbers):
                 bar.begin(done * COST_SECONDS, self.candidates[number].name)
-                place = max(place for place, one in enumerate(self.rounds) if number in one["candidates"])
-                trial = self.trial(number, place, self.folds[0])
+                index = max(index for index, one in enumerate(self.rounds) if number in one["candidates"])
+                trial = self.trial(number, index, self.folds[0])
                 found[number] = measure_cost(trial.folder, trial.fold.held_out[0], device=trial.device)
         return found
 
     def write_answers(self) -> None:
         """A table of what was right: a row for each held-out clip, a column for each candidate and round."""
-        rounds = [(place + 1, self.read_right(place)) for place in range(len(self.rounds))]
+        rounds = [(index + 1, self.read_right(index)) for index in range(len(self.rounds))]
         columns = [
-            (f"{self.candidates[n].name}, round {place}", r) for place, right in rounds for n, r in right.items()
+            (f"{self.candidates[n].name}, round {index}", r) for index, right in rounds for n, r in right.items()
         ]
         clips = [(fold.number, item) for fold in self.folds for item in fold.held_out]
         rows = (
@@ -210,11 +210,11 @@ def compare(
             show_plan(comparison.candidates, comparison.folds, budget_seconds=seconds, folder=folder)
         if not comparison.rounds:
             check_candidates(comparison)
-        for place in range(count_rounds(len(candidates))):
-            comparison.begin_round(place)
-            comparison.train_round(place, show=show)
+        for index in range(count_rounds(len(candidates))):
+            comparison.begin_round(index)
+            comparison.train_round(index, show=show)
             if show:
-                show_round(comparison.candidates, place, comparison.read_right(place), comparison.rounds[place])
+                show_round(comparison.candidates, index, comparison.read_right(index), comparison.rounds[index])
         standings = measure(comparison, show=show)
         comparison.write_answers()
         comparison.save(**standings.to_json())
@@ -226,7 +226,7 @@ def compare(
 
 def measure(comparison: Comparison, *, show: bool) -> Standings:
     """The standings at the end of the last round."""
-    rounds = [comparison.read_right(place) for place in range(len(comparison.rounds))]
+    rounds = [comparison.read_right(index) for index in range(len(comparison.rounds))]
     return Standings(
         candidates=comparison.candidates,
         verdict=judge(rounds, comparison.groups),

@@ -62,9 +62,9 @@ def show_plan(candidates: Sequence[Candidate], folds: Sequence[Fold], *, budget_
     facts("Candidates", rows)
 
 
-def show_round(candidates: Sequence[Candidate], place: int, right: Right, about: Mapping[str, Any]) -> None:
+def show_round(candidates: Sequence[Candidate], index: int, right: Right, about: Mapping[str, Any]) -> None:
     """The shares of a round, the best first."""
-    table = make_table(f"Round {place + 1}: {clock(about['seconds'])} a training", "right")
+    table = make_table(f"Round {index + 1}: {clock(about['seconds'])} a training", "right")
     for number in sorted(right, key=lambda number: -right[number].mean()):
         table.add_row(candidates[number].name, percent(float(right[number].mean())))
     console.print(table)
