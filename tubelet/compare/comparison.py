@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +145,12 @@ class Comparison:
                 found[number] = measure_cost(trial.folder, trial.fold.held_out[0], device=trial.device)
         return found
 
-    def write_answers(self) -> None:
+    def write_answers(self, rounds: Sequence[Right]) -> None:
         """A table of what was right: a row for each held-out clip, a column for each candidate and round."""
-        rounds = [(index + 1, self.read_right(index)) for index in range(len(self.rounds))]
         columns = [
-            (f"{self.candidates[n].name}, round {index}", r) for index, right in rounds for n, r in right.items()
+            (f"{self.candidates[number].name}, round {count}", right)
+            for count, one in enumerate(rounds, 1)
+            for number, right in one.items()
         ]
         clips = [(fold.number, item) for fold in self.folds for item in fold.held_out]
         rows = (
@@ -215,8 +216,9 @@ def compare(
             comparison.train_round(index, show=show)
             if show:
                 show_round(comparison.candidates, index, comparison.read_right(index), comparison.rounds[index])
-        standings = measure(comparison, show=show)
-        comparison.write_answers()
+        rounds = [comparison.read_right(index) for index in range(len(comparison.rounds))]
+        standings = measure(comparison, rounds, show=show)
+        comparison.write_answers(rounds)
         comparison.save(**standings.to_json())
         write_page(standings, folder / PAGE, data=data)
     if show:
@@ -224,9 +226,8 @@ def compare(
     return standings
 
 
-def measure(comparison: Comparison, *, show: bool) -> Standings:
+def measure(comparison: Comparison, rounds: Sequence[Right], *, show: bool) -> Standings:
     """The standings at the end of the last round."""
-    rounds = [comparison.read_right(index) for index in range(len(comparison.rounds))]
     return Standings(
         candidates=comparison.candidates,
         verdict=judge(rounds, comparison.groups),
@@ -266,10 +267,7 @@ def check_candidates(comparison: Comparison) -> None:
     team, fold, wrong = Team.join(comparison.settings["device"]), comparison.folds[0], []
     for number, candidate in enumerate(comparison.candidates):
         try:
-            config = Trial(
-                candidate, fold, comparison.folder, LEAST_SECONDS, 0, comparison.settings["device"], None
-            ).config
-            settle(config, team, show=False)
+            settle(replace(candidate.read(fold.table), minutes=LEAST_SECONDS / 60), team, show=False)
         except ValueError as error:
             wrong.append(f"{number + 1}. {candidate.name}: {error}")
     if wrong:

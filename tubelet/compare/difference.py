@@ -1,7 +1,7 @@
 """Candidates that answered the same clips, two by two: differences with intervals over groups, and exact tests."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb
 
 import numpy as np
@@ -58,26 +58,27 @@ def judge(rounds: Sequence[Right], groups: Sequence[str]) -> Verdict:
     Each is held against the leader as they were in the last round that it took part in. To name no winner where there
     is none, the leader must be ahead of every one.
     """
-    last = {number: place for place, right in enumerate(rounds) for number in right}
+    last = {number: index for index, right in enumerate(rounds) for number in right}
     order = sorted(last, key=lambda number: (-last[number], -rounds[last[number]][number].mean(), number))
-    leader = order[0]
-    pairs = [(rounds[last[other]][leader], rounds[last[other]][other]) for other in order[1:]]
-    only = [(int((ours & ~theirs).sum()), int((theirs & ~ours).sum())) for ours, theirs in pairs]
-    found = [
-        Difference(
-            other=other,
-            round=last[other] + 1,
-            share=float(ours.mean() - theirs.mean()),
-            interval=difference_interval(ours, theirs, groups),
-            only_leader=counts[0],
-            only_other=counts[1],
-            p=p,
-        )
-        for other, (ours, theirs), counts, p in zip(
-            order[1:], pairs, only, correct_holm([mcnemar(*counts) for counts in only]), strict=True
-        )
-    ]
-    return Verdict(order, found)
+    leader, *others = order
+    found = [compare_pair(rounds[last[other]], leader, other, groups, round=last[other] + 1) for other in others]
+    corrected = correct_holm([one.p for one in found])
+    return Verdict(order, [replace(one, p=p) for one, p in zip(found, corrected, strict=True)])
+
+
+def compare_pair(right: Right, leader: int, other: int, groups: Sequence[str], *, round: int) -> Difference:
+    """The difference of two, its p not corrected."""
+    ours, theirs = right[leader], right[other]
+    only_leader, only_other = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    return Difference(
+        other=other,
+        round=round,
+        share=float(ours.mean() - theirs.mean()),
+        interval=difference_interval(ours, theirs, groups),
+        only_leader=only_leader,
+        only_other=only_other,
+        p=mcnemar(only_leader, only_other),
+    )
 
 
 def difference_interval(ours: np.ndarray, theirs: np.ndarray, groups: Sequence[str]) -> list[float]:

@@ -1,15 +1,12 @@
 """The page of a comparison."""
 
 from pathlib import Path
-from typing import Any
 
-from tubelet.compare.show import spread
+from tubelet.compare.show import describe
 from tubelet.compare.standings import Standings
-from tubelet.report.page import open_templates
 from tubelet.report.plots import front_svg
-from tubelet.system.console import clock, size
+from tubelet.report.templates import open_templates
 from tubelet.system.files import write_whole
-from tubelet.system.text import percent
 
 
 def write_page(found: Standings, file: Path, *, data: Path) -> None:
@@ -33,21 +30,3 @@ def write_page(found: Standings, file: Path, *, data: Path) -> None:
         precision=found.costs[found.verdict.leader].precision,
     )
     write_whole(file, text)
-
-
-def describe(found: Standings, number: int) -> dict[str, Any]:
-    """A row of the table, in words."""
-    told, cost = found.difference(number), found.costs[number]
-    return {
-        "name": found.name(number),
-        "trained": clock(found.trained_seconds(number)),
-        "share": found.share(number),
-        "interval": spread(found.interval(number)),
-        "behind": percent(told.share) if told else "",
-        "behind_interval": spread(told.interval) if told else "",
-        "p": f"{told.p:.2g}" if told else "",
-        "p50": f"{cost.p50_ms:.3g} ms",
-        "p95": f"{cost.p95_ms:.3g} ms",
-        "memory": "–" if cost.peak_bytes is None else size(cost.peak_bytes),
-        "parameters": f"{cost.parameters / 1e6:.2f} M",
-    }

@@ -21,9 +21,9 @@ TICK_SECONDS = 1.0
 class Ticks:
     """A bar that goes on by itself while a training runs, whose length in seconds is known."""
 
-    def __init__(self, progress: Bar, total: float) -> None:
-        self.progress, self.total, self.words, self.over = progress, total, "", threading.Event()
-        self.lock = threading.Lock()
+    def __init__(self, progress: Bar, total_seconds: int) -> None:
+        self.progress, self.total, self.words = progress, total_seconds, ""
+        self.lock, self.over = threading.Lock(), threading.Event()
 
     def begin(self, seconds: float, words: str) -> None:
         """So many seconds are done, and this begins."""
@@ -41,8 +41,9 @@ class Ticks:
 @contextmanager
 def ticking(title: str, total_seconds: float, *, show: bool) -> Iterator[Ticks]:
     """A bar of seconds, which tells what is at work."""
-    with bar(title, round(total_seconds), show=show) as progress:
-        ticks = Ticks(progress, total_seconds)
+    total = round(total_seconds)
+    with bar(title, total, show=show) as progress:
+        ticks = Ticks(progress, total)
         thread = threading.Thread(target=ticks.run, daemon=True)
         thread.start()
         try:
@@ -81,29 +82,39 @@ def make_table(title: str, *columns: str) -> Table:
 
 def show_standings(found: Standings, *, data: Path, page: Path) -> None:
     """Two tables, of accuracy and of cost, one sentence of advice, and the command that follows from it."""
-    table = make_table("Standings", "trained", "right", "95 %", "behind", "95 %", "p")
-    for number in found.verdict.order:
-        told = found.difference(number)
-        behind = ("", "", "")
-        if told:
-            behind = percent(told.share), spread(told.interval), f"{told.p:.2g}"
-        seconds = clock(found.trained_seconds(number))
-        table.add_row(
-            found.name(number), seconds, percent(found.share(number)), spread(found.interval(number)), *behind
+    rows = [describe(found, number) for number in found.verdict.order]
+    accuracy = make_table("Standings", "trained", "right", "95 %", "behind", "95 %", "p")
+    cost = make_table("Cost", "a clip", "19 of 20", "memory", "parameters")
+    for row in rows:
+        accuracy.add_row(
+            *(row[key] for key in ("name", "trained", "share", "interval", "behind", "behind_interval", "p"))
         )
-    console.print(table)
-    table = make_table("Cost", "a clip", "19 of 20", "memory", "parameters")
-    for number in found.verdict.order:
-        cost = found.costs[number]
-        memory = "–" if cost.peak_bytes is None else size(cost.peak_bytes)
-        times = f"{cost.p50_ms:.3g} ms", f"{cost.p95_ms:.3g} ms"
-        table.add_row(found.name(number), *times, memory, f"{cost.parameters / 1e6:.2f} M")
-    console.print(table)
+        cost.add_row(*(row[key] for key in ("name", "p50", "p95", "memory", "parameters")))
+    console.print(accuracy)
+    console.print(cost)
     for number, why in found.failed.items():
         say("not trained", f"{found.name(number)}: {why}")
     say("advice", found.advice)
     say("report", page)
     say("next  ", found.candidates[found.verdict.leader].command(data))
+
+
+def describe(found: Standings, number: int) -> dict[str, str]:
+    """All that is said of a candidate, in words."""
+    told, cost = found.difference(number), found.costs[number]
+    return {
+        "name": found.name(number),
+        "trained": clock(found.trained_seconds(number)),
+        "share": percent(found.share(number)),
+        "interval": spread(found.interval(number)),
+        "behind": percent(told.share) if told else "",
+        "behind_interval": spread(told.interval) if told else "",
+        "p": f"{told.p:.2g}" if told else "",
+        "p50": f"{cost.p50_ms:.3g} ms",
+        "p95": f"{cost.p95_ms:.3g} ms",
+        "memory": "–" if cost.peak_bytes is None else size(cost.peak_bytes),
+        "parameters": f"{cost.parameters / 1e6:.2f} M",
+    }
 
 
 def spread(interval: Sequence[float]) -> str:

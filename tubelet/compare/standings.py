@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,9 +53,11 @@ class Standings:
     @property
     def front(self) -> list[int]:
         """The candidates that no other is better than in as little time, the best first."""
-        return [
-            one for place, one in enumerate(self.nearest) if all(map(partial(self.quicker, one), self.nearest[:place]))
-        ]
+        nearest, found = self.nearest, list[int]()
+        for count, one in enumerate(nearest):
+            if all(self.quicker(one, better) for better in nearest[:count]):
+                found.append(one)
+        return found
 
     @property
     def nearest(self) -> list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tubelet.compare.candidate import Candidate
 from tubelet.data.items import Item, Source
-from tubelet.data.table import write_table
+from tubelet.data.table import from_anywhere, write_table
 from tubelet.runs.run import PREDICTIONS, Run
 from tubelet.system.text import read_path_cell, read_text_cell
 from tubelet.train.config import TrainConfig
@@ -27,7 +27,7 @@ class Fold:
     @classmethod
     def write(cls, source: Source, number: int, folder: Path) -> "Fold":
         """The fold as a table, in a folder from which its files can be found."""
-        items = [replace(item, path=(source.root / item.path).as_posix()) for item in source.items]
+        items = from_anywhere(source.items, source.root)
         fold = cls(number, folder / f"fold-{number}.csv", tuple(item for item in items if item.split == "val"))
         write_table(fold.table, items)
         return fold

@@ -31,10 +31,7 @@ def assign_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> S
     if not 0 < val_share < 1:
         raise ValueError(f"val_share={val_share}, expected a share between 0 and 1")
     items, notes = with_groups(source)
-
-    def strata(item: Item) -> tuple[str, ...]:  # numbers are held out as one class would be
-        return source.task.classes_in(item.label) or ("",)
-
+    strata = strata_of(source)
     if any(item.split in ("val", "test") for item in items):
         rest = sum(item.split == "" for item in items)
         items = [replace(item, split=item.split or "train") for item in items]
@@ -59,11 +56,7 @@ def make_folds(source: Source, *, folds: int, seed: int = 0) -> list[Source]:
     """
     items, notes = with_groups(source)
     items = [replace(item, split=item.split or "train") for item in items if item.split != "test"]
-    source = replace(source, items=tuple(items), notes=source.notes + tuple(notes))
-
-    def strata(item: Item) -> tuple[str, ...]:
-        return source.task.classes_in(item.label) or ("",)
-
+    source, strata = replace(source, items=tuple(items), notes=source.notes + tuple(notes)), strata_of(source)
     if any(item.split == "val" for item in items):
         _uncovered_classes(source, items, strata)
         return [source]
@@ -78,13 +71,23 @@ def make_folds(source: Source, *, folds: int, seed: int = 0) -> list[Source]:
     return found
 
 
-def _deal_groups(items: list[Item], strata: Strata, folds: int, seed: int) -> dict[str, int]:
-    """Group -> number of its fold. The largest groups come first, each goes where there is least of its classes."""
+def strata_of(source: Source) -> Strata:
+    """The classes of an item; numbers are held out as one class would be."""
+    return lambda item: source.task.classes_in(item.label) or ("",)
+
+
+def _count_groups(items: list[Item], strata: Strata) -> tuple[dict[str, Counter[str]], Counter[str], Counter[str]]:
+    """The clips of each class in each group, those of each class in all, and the groups that have some."""
     sizes: dict[str, Counter[str]] = defaultdict(Counter)
     for item in items:
         sizes[item.group].update(strata(item))
     totals = Counter(name for item in items for name in strata(item))
-    num_groups = Counter(name for counts in sizes.values() for name in counts)
+    return sizes, totals, Counter(name for counts in sizes.values() for name in counts)
+
+
+def _deal_groups(items: list[Item], strata: Strata, folds: int, seed: int) -> dict[str, int]:
+    """Group -> number of its fold. The largest groups come first, each goes where there is least of its classes."""
+    sizes, totals, num_groups = _count_groups(items, strata)
     dealt = [group for group, counts in sizes.items() if all(num_groups[name] > 1 for name in counts)]
     held: list[Counter[str]] = [Counter() for _ in range(min(folds, len(dealt)))]
     home: dict[str, int] = {}
@@ -131,11 +134,7 @@ def _homes(items: list[Item], copies: Iterable[tuple[str, ...]]) -> dict[str, st
 
 def _groups_for_val(items: list[Item], strata: Strata, val_share: float, seed: int) -> set[str]:
     """Greedy: take groups, in a drawn order, while that brings the classes' val counts nearer to their targets."""
-    sizes: dict[str, Counter[str]] = defaultdict(Counter)
-    for item in items:
-        sizes[item.group].update(strata(item))
-    totals = Counter(name for item in items for name in strata(item))
-    num_groups = Counter(label for counts in sizes.values() for label in counts)
+    sizes, totals, num_groups = _count_groups(items, strata)
     target = {n: min(max(1.0, val_share * totals[n]), totals[n] - 1.0) if num_groups[n] > 1 else 0.0 for n in totals}
     order = sorted(sizes, key=lambda group: _draw(group, seed))
     val: Counter[str] = Counter()

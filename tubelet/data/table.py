@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tubelet.data.labels import LABELS
@@ -116,6 +116,11 @@ def write_table(table: Path, items: Iterable[Item], *, labels: Sequence[str] = L
         cells = item.label.split(";") if len(labels) > 1 else [item.label]
         writer.writerow([item.path, *cells, *times, item.split, item.group])
     write_whole(table, text.getvalue())
+
+
+def from_anywhere(items: Iterable[Item], root: Path) -> list[Item]:
+    """The items with absolute paths, for a table in another folder than `root`."""
+    return [replace(item, path=(root / item.path).as_posix()) for item in items]
 
 
 def column_names(table: Path) -> list[str]:

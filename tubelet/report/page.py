@@ -2,14 +2,12 @@
 
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import numpy as np
@@ -17,13 +15,11 @@ import numpy as np
 from tubelet.evaluate.clips import Evaluation, stack_read
 from tubelet.predict.answer import predict_item
 from tubelet.report.plots import curve_svg, reliability_svg, sound_uri, strip_uri
+from tubelet.report.templates import open_templates
 from tubelet.runs.run import BAD_FILES, CARD, CONFIG, METRICS, MODEL, PREDICTIONS, REPORT, RESULTS, SPLIT
 from tubelet.system.files import write_whole
-from tubelet.system.text import percent, plural, visible
+from tubelet.system.text import percent, plural
 from tubelet.tasks import Results, Task
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 MISTAKES_SHOWN = 12
 BY_HEART = 0.25  # more of the training clips than of new ones are right, from which on it is said
@@ -460,40 +456,6 @@ def choose_set(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def format_width(share: float) -> str:
-    return f"{100 * min(max(0.0, share), 1.0):.2f}%"  # of NaN nothing, in this order
-
-
-def format_share(value: Any) -> str:
-    """A cell of a table: a share, or "–" where it is not known; all else as it is."""
-    return percent(value) if value is None or isinstance(value, float) else str(value)
-
-
-def format_setting(value: Any) -> str:
-    """The value of a setting, as a reader would write it."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, list):
-        return ", ".join(map(format_setting, value))
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {format_setting(part)}" for key, part in value.items())
-    return str(value)
-
-
-def without_folders(value: Any) -> Any:
-    """A card goes out into the world: a path would tell how its author's folders are called."""
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def printable(value: Any) -> Any:
-    """Control characters, text-direction overrides and stray bytes of file names, spelled out; the rest as it is."""
-    return visible(value) if type(value) is str else value
-
-
-def markdown(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|#&~])", r"\\\1", printable(text))
-
-
 def render(template: str, run: FinishedRun, **names: Any) -> str:
     """A template filled in with a run, what page and card both say of it, and what is this one's alone."""
     environment = open_templates(html=template.endswith(".html.jinja"))
@@ -509,27 +471,3 @@ def render(template: str, run: FinishedRun, **names: Any) -> str:
         "settings": list_settings(run),
     }
     return environment.get_template(template).render(both | names)
-
-
-def open_templates(*, html: bool) -> "Environment":
-    """The templates of this room; html: names are escaped."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FunctionLoader(lambda name: files("tubelet.report").joinpath(name).read_text("utf-8")),
-        autoescape=html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=printable,  # all that is printed passes through here: no value can be forgotten
-    )
-    environment.filters |= {
-        "percent": percent,
-        "share": format_share,
-        "width": format_width,
-        "setting": format_setting,
-        "without_folders": without_folders,
-        "plural": plural,
-        "markdown": markdown,
-    }
-    return environment

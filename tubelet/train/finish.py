@@ -59,7 +59,8 @@ def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) ->
     epoch = step * config.batch / len(fit.clips)
     which = "best" if fit.best else "last"  # of the looks at validation clips, or of the steps
     results["kept"] = {"which": which, "step": step, "epoch": epoch, fit.task.figure_name: score}
-    results["on_training_clips"] = read_last(run.metrics(), fit.task) if not fit.best else None
+    metrics = run.metrics()
+    results["on_training_clips"] = read_last(metrics, fit.task) if not fit.best else None
     baseline = config.baseline and plan.spec.kind == "video"
     results["single_frame"] = train_single_frame(fit, show=show) if baseline else None
     results |= {"train_files": bad.train_files, "train_skipped": bad.skipped}
@@ -67,7 +68,7 @@ def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) ->
     results["clips_per_second_predict"] = len(evaluation.answers) / max(seconds, 1e-9)
     what = fit.model.what if isinstance(fit.model, Rest) else ""
     results["frozen"] = {"learned": what, "views": 1 + config.freeze_views, "all_weights": None} if what else None
-    return Finished(run.path, run.config, run.metrics(), task, evaluation, results)
+    return Finished(run.path, run.config, metrics, task, evaluation, results)
 
 
 def read_last(metrics: list[dict[str, Any]], task: Task) -> float | None:

@@ -34,7 +34,7 @@ from tubelet.data.segments import (
     say_counts,
     split_recordings,
 )
-from tubelet.data.table import write_table
+from tubelet.data.table import from_anywhere, write_table
 from tubelet.evaluate.segments import SegmentEvaluation, evaluate_recordings, look_through
 from tubelet.evaluate.show import show_results
 from tubelet.media.reader import MediaError
@@ -205,9 +205,8 @@ def train_encoder(
     learning = config if start else replace(config, pool=config.pool or "mean")
     each_step = tells_steps(learning, start)
     windows = cut_windows(data, seconds, seed=config.seed, borders=each_step)
-    absolute = [replace(item, path=str(data.root / item.path)) for item in windows]
     table = run.path / f"{name}-{WINDOWS}"
-    write_table(table, absolute)
+    write_table(table, from_anywhere(windows, data.root))
     out = run.path / name
     learning = replace(learning, data=table, task="multilabel", out=out, seconds_between_frames=seconds / frames)
     if config.stills is None and not config.freeze:
