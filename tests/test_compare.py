@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -16,6 +17,7 @@ from naming import naming
 from small_sets import tiny_config, write_videos
 
 import tubelet.compare.comparison
+import tubelet.compare.cost
 import tubelet.compare.trials
 from tubelet.compare import compare
 from tubelet.compare.candidate import Candidate, list_candidates
@@ -27,6 +29,7 @@ from tubelet.data.items import Source
 from tubelet.data.splits import make_folds
 from tubelet.data.table import Item
 from tubelet.predict.predictor import Predictor
+from tubelet.system.errors import EnvironmentTrouble
 from tubelet.system.signals import Stopped
 from tubelet.tasks import Classification
 from tubelet.train import TrainConfig, train_fn
@@ -371,8 +374,17 @@ def test_the_cost_of_an_answer_is_measured_in_a_process_of_its_own(tmp_path: Pat
     assert 0 < found.p50_ms <= found.p95_ms
     assert found.peak_bytes is None or 5e7 < found.peak_bytes < ours.nbytes
     assert found.parameters == sum(one.numel() for one in Predictor.load(run).model.parameters())
-    with pytest.raises(RuntimeError, match=naming(str(tmp_path / "nowhere"))):
+    with pytest.raises(ValueError, match=naming(str(tmp_path / "nowhere"))):
         measure_cost(tmp_path / "nowhere", Item(str(file), "dark"), device="cpu")
+
+
+def test_a_process_that_dies_while_it_measures_is_the_machines_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die = [sys.executable, "-c", "import os; print('ready', flush=True); input(); os._exit(7)"]
+    monkeypatch.setattr(tubelet.compare.cost, "child_command", lambda module: die)
+    with pytest.raises(EnvironmentTrouble, match=naming(str(tmp_path), "7")):
+        measure_cost(tmp_path, Item("a.mp4", "dark"), device="cpu")
 
 
 def standings(shares: dict[int, float], ms: dict[int, float], clips: int = 400) -> Standings:

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ import torch
 from tubelet.data.clips import load_views
 from tubelet.data.items import Item
 from tubelet.predict.predictor import Predictor
-from tubelet.system.child import answer_lines, ask, child_command, end, start_child
+from tubelet.system.child import answer_lines, ask, child_command, describe_end, end, start_child
+from tubelet.system.errors import EnvironmentTrouble
 
 SECONDS, LEAST_RUNS, WARM_UP = 2.0, 20, 3
 
@@ -33,20 +35,33 @@ class Cost:
 
 
 def measure_cost(run: Path, item: Item, *, device: str) -> Cost:
-    """The cost of a trained model, for a clip of an item. Raises RuntimeError: its process ended without an answer."""
-    child = start_child(child_command(__name__))
+    """The cost of a trained model, for a clip of an item.
+
+    Raises:
+        ValueError: the model cannot answer. EnvironmentTrouble: its process died, as of too little memory.
+    """
+    child, again = start_child(child_command(__name__)), "The trainings are kept, the same command measures again"
     try:
-        answer = ask(child, [str(run), item.path, item.start_seconds, item.end_seconds, device])
+        found = ask(child, [str(run), item.path, item.start_seconds, item.end_seconds, device])
+        if found is None:
+            raise EnvironmentTrouble(f"{run}: the process that measured its cost died, {describe_end(child)}. {again}")
     finally:
-        how = end(child)
-    if answer is None:
-        raise RuntimeError(f"{run}: its cost could not be measured, the process that should have ended with {how}")
-    return Cost(**answer)
+        end(child)
+    if isinstance(found, str):
+        raise ValueError(f"{run}: its cost cannot be measured ({found}). {again}")
+    return Cost(**found)
 
 
 def work() -> None:
-    """The program of a child."""
-    answer_lines(lambda question: vars(measure_here(*question)))
+    """The program of a child: answers with a cost, or why there is none."""
+    answer_lines(lambda question: answer(*question))
+
+
+def answer(run: str, file: str, start: float | None, end: float | None, device: str) -> dict[str, Any] | str:
+    try:
+        return vars(measure_here(run, file, start, end, device))
+    except ValueError as error:
+        return str(error)
 
 
 def measure_here(run: str, file: str, start: float | None, end: float | None, device: str) -> Cost:
