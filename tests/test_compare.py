@@ -414,5 +414,6 @@ def test_the_advice_names_no_winner_and_the_quickest_of_those_that_cannot_be_tol
     assert "No winner: ema=0.1" in close.advice
     assert "ema=0.2" in close.advice
     assert "ema=0.3" not in close.advice  # it is clearly behind
-    quick = standings({0: 0.9, 1: 0.895, 2: 0.5}, {0: 5.0, 1: 3.0, 2: 1.0})
+    quick = standings({0: 0.9, 1: 0.895, 2: 0.89}, {0: 5.0, 1: 3.0, 2: 4.0})
     assert "ema=0.2 is the quickest" in quick.advice
+    assert "ema=0.2, which is quicker" in standings({0: 0.9, 1: 0.895, 2: 0.5}, {0: 5.0, 1: 3.0, 2: 1.0}).advice

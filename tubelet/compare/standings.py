@@ -90,6 +90,8 @@ class Standings:
         quicker = [one for one in close if self.quicker(one, self.verdict.leader)]
         if not quicker:
             return f"{words}, none of which is quicker; more clips or a larger budget may tell."
+        if len(close) == 1:
+            return f"{words}, which is quicker."
         quickest = min(quicker, key=lambda number: self.costs[number].p50_ms)
         return f"{words}, of which {self.name(quickest)} is the quickest."
 
