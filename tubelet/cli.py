@@ -26,9 +26,11 @@ from tubelet.commands import (
     Info,
     Predict,
     Prepare,
+    Pretrain,
     Stream,
     Train,
 )
+from tubelet.pretrain.config import PretrainConfig
 from tubelet.system.exits import SOME_FAILED, WRONG, catch_sigterm, report_error
 from tubelet.system.openmp import wait_briefly
 from tubelet.system.options import read_command
@@ -177,6 +179,22 @@ def run_training(config: TrainConfig, *, as_json: bool) -> int:
     if as_json:
         print_json({"run": run, "results": results})
     return SOME_FAILED if results["failed"] else 0
+
+
+def pretrain(command: Pretrain) -> int:
+    from tubelet.pretrain.pretrain import pretrain as learn_worlds
+    from tubelet.runs.run import MODEL
+    from tubelet.system.signals import Stopped
+    from tubelet.weights.store import read_about
+
+    try:
+        run = learn_worlds(PretrainConfig(**fields_but(command, "json")))
+    except Stopped as stop:
+        print(f"tubelet: {stop}", file=sys.stderr)
+        return 128 + stop.signal
+    if command.json:
+        print_json({"file": run.path / MODEL, **read_about(run.path)})
+    return 0
 
 
 def check(command: Check) -> int:
@@ -377,6 +395,7 @@ ACTIONS: dict[type, Callable[..., int]] = {
     Info: info,
     Bench: bench,
     Compare: compare,
+    Pretrain: pretrain,
     Convert: convert,
     ConvertLabels: convert_labels,
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tubelet.data.labels import LABELS
+from tubelet.pretrain.config import PretrainConfig
 from tubelet.stream.config import StreamConfig
 from tubelet.system.options import NamesOf, Positional
 from tubelet.train.config import TrainConfig
@@ -41,6 +42,17 @@ class Train(TrainConfig):
 
     json: bool = False
     """At the end, print the run and its results as one JSON object."""
+
+
+@dataclass(frozen=True)
+class Pretrain(PretrainConfig):
+    """Learn motion from made-up worlds: weights that a training starts from.
+
+    Stopped with Ctrl-C, the same command goes on where it stopped.
+    """
+
+    json: bool = False
+    """At the end, print where the weights are and what they know as one JSON object."""
 
 
 @dataclass(frozen=True)
@@ -317,7 +329,7 @@ class ConvertLabels:
 
 
 IN_ORDER: tuple[type, ...] = (
-    *(Demo, Train, Check, Prepare, Eval, Predict, Stream, Compare, Export, Info, Bench, Convert),
+    *(Demo, Train, Check, Prepare, Eval, Predict, Stream, Compare, Pretrain, Export, Info, Bench, Convert),
     ConvertLabels,
 )
 COMMANDS = {re.sub(r"(?<!^)(?=[A-Z])", "-", command.__name__).lower(): command for command in IN_ORDER}

@@ -51,7 +51,12 @@ MISSES = 3  # checkpoints in a row that may fail to be written
 
 class Run:
     """A run directory. A checkpoint that was cut short or damaged is seen by size and sha256 of its files, which its
-    manifest has, and the one before it used."""
+    manifest has, and the one before it used.
+
+    needs: what its config.json holds at least.
+    """
+
+    needs = frozenset({"train", "model", "clip_spec", "data"})
 
     def __init__(self, path: Path):
         self.path = path
@@ -95,7 +100,7 @@ class Run:
             ) from error
         except ValueError as error:
             raise ValueError(f"{self.config_file}: damaged ({error}): train again with another --out") from error
-        if not (isinstance(values, dict) and {"train", "model", "clip_spec", "data"} <= values.keys()):
+        if not (isinstance(values, dict) and self.needs <= values.keys()):
             raise ValueError(f"{self.config_file}: damaged (it lacks settings): train again with another --out")
         return values
 

@@ -1,0 +1,1 @@
+"""Pre-training: weights that know motion before they see a clip of the user, from made-up worlds alone."""
