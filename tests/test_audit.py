@@ -107,6 +107,7 @@ def test_no_command_unpickles_connects_or_starts_a_program(tmp_path: Path) -> No
         (0, ["predict", "run", "data/dark/0.mp4", *cpu]),
         (0, ["stream", "run", "data/dark/0.mp4", "--out", "timeline", *cpu]),
         (0, [*compare, "--out", "compared", "--device", "cpu", "--workers", "1"]),
+        (0, ["pretrain", "--out", "start", "--model", "vivit1-P/12x8", "--steps", "1", "--device", "cpu"]),
         (0, ["prepare", "data", "small", "--short-side", "16"]),
         (0, ["bench", "vivit2-P/16x2", "--clip", "4", "32", "32", "--minutes", "0.001", *cpu]),
         (0, ["convert", "image", "for-timm", "--to", "timm"]),
@@ -117,6 +118,7 @@ def test_no_command_unpickles_connects_or_starts_a_program(tmp_path: Path) -> No
         (2, ["train", "data", "--out", "other", *TINY_FLAGS, "--init", "evil.pt"]),
     ]
     hurry = "import tubelet.compare.comparison as compared; compared.LEAST_SECONDS, compared.COST_SECONDS = 0.1, 0"
+    few = "import tubelet.pretrain.crates as made; made.WORLDS = made.SURFACES = 2"
     clip = str(tmp_path / "data" / "dark" / "0.mp4")
     children = [
         f"import io; sys.stdin = io.StringIO({json.dumps(question)!r}); from {module} import work; work()"
@@ -125,7 +127,7 @@ def test_no_command_unpickles_connects_or_starts_a_program(tmp_path: Path) -> No
             ("tubelet.compare.cost", [str(tmp_path / "run"), clip, None, None, "cpu"]),
         )
     ]
-    found = watched([hurry, *(line for _, line in lines), *children], tmp_path, stop_when="run/metrics.jsonl")
+    found = watched([hurry, few, *(line for _, line in lines), *children], tmp_path, stop_when="run/metrics.jsonl")
     assert found["seen"] == []
     assert found["codes"] == [code for code, _ in lines]
     assert not (tmp_path / "hacked").exists()

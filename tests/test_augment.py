@@ -7,7 +7,7 @@ import pytest
 import torch
 from naming import naming
 
-from tubelet.data.augment import Augmentation, augment, augment_sound
+from tubelet.data.augment import STRONG, Augmentation, augment, augment_sound
 
 NOTHING = Augmentation(scale=(1.0, 1.0), aspect=(1.0, 1.0), flip=False, reverse=False, colour=0.0)
 LEFT, RIGHT = 0, 1
@@ -101,7 +101,7 @@ def test_equal_generators_give_equal_results_and_others_do_not() -> None:
 def test_the_number_of_draws_does_not_depend_on_the_settings() -> None:
     """So switching one change off leaves all the others, and every later clip, as they were."""
     after = set()
-    for augmentation in (NOTHING, Augmentation(), replace(Augmentation(), flip=False, reverse=True)):
+    for augmentation in (NOTHING, Augmentation(), STRONG, replace(Augmentation(), flip=False, reverse=True)):
         rng = np.random.default_rng(7)
         augment(_noise(), size=(16, 12), augmentation=augmentation, flip=True, reverse=False, rng=rng)
         after.add(rng.random())
@@ -128,13 +128,49 @@ def test_a_crop_keeps_the_wanted_share_of_the_frame() -> None:
     assert len({low for low, _ in spans}) > 20
 
 
+def test_a_tilt_turns_the_frame_about_its_middle() -> None:
+    """A cross of two bars, turned: its brightest directions are where the angle says. Far from the edges."""
+    picture = torch.zeros(1, 2, 81, 81, dtype=torch.uint8)
+    picture[:, :, 39:42, 10:71] = 200
+    tilted = replace(NOTHING, tilt_degrees=30)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        clip = augment(picture, size=(81, 81), augmentation=tilted, flip=False, reverse=False, rng=rng)[0]
+        y, x = np.nonzero(clip[0, 0].numpy() > 100)
+        found = np.degrees(np.arctan2(*np.linalg.svd(np.stack([x - 40, y - 40]))[0][::-1, 0]))
+        rng = np.random.default_rng(seed)
+        rng.random(2), rng.uniform(), rng.uniform(), rng.integers(1), rng.integers(1), rng.uniform(size=3)
+        wanted = -30 * rng.uniform(-1, 1)  # what is drawn turns the window, so the picture the other way
+        assert abs((found - wanted + 90) % 180 - 90) < 1.5
+
+
+def test_a_clip_is_turned_whole_and_keeps_its_looks() -> None:
+    still = _noise(frames=1).expand(-1, 5, -1, -1)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        clip = augment(still, size=(16, 12), augmentation=STRONG, flip=True, reverse=False, rng=rng)[0]
+        assert torch.equal(clip, clip[:, :1].expand_as(clip))
+        assert clip.shape == (3, 5, 16, 12)
+        assert clip.is_contiguous()
+
+
+def test_a_slant_moves_rows_and_keeps_them_level() -> None:
+    rows = torch.arange(60, dtype=torch.uint8).view(1, 1, 60, 1).expand(1, 2, 60, 60)
+    slanted = replace(NOTHING, shear=0.3)
+    clip = augment(rows, size=(60, 60), augmentation=slanted, flip=False, reverse=False, rng=np.random.default_rng(0))[
+        0
+    ]
+    assert torch.equal(clip, rows)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (20, 26), (50, 7), (7, 50)])
 def test_any_size_comes_out_of_any_frame(size: tuple[int, int]) -> None:
     small = Augmentation(scale=(0.01, 1.0))
     for clip in (_noise(), _noise(height=1, width=1), _noise(height=3, width=90)):
-        rng = np.random.default_rng(0)
-        out = augment(clip, size=size, augmentation=small, flip=False, reverse=False, rng=rng)[0]
-        assert out.shape == (3, 4, *size)
+        for augmentation in (small, replace(STRONG, scale=(0.01, 1.0))):
+            rng = np.random.default_rng(0)
+            out = augment(clip, size=size, augmentation=augmentation, flip=False, reverse=False, rng=rng)[0]
+            assert out.shape == (3, 4, *size)
 
 
 def test_colour_does_what_its_formula_says() -> None:
@@ -170,6 +206,9 @@ def test_what_is_not_a_clip_is_refused() -> None:
         ("aspect", (1.0, float("nan"))),
         ("colour", 1.0),
         ("colour", -0.1),
+        ("tilt_degrees", 46.0),
+        ("tilt_degrees", float("nan")),
+        ("shear", 1.0),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(name: str, value: object) -> None:

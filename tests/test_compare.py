@@ -210,7 +210,7 @@ def test_folds_need_two_groups() -> None:
 
 def test_candidates_are_every_model_with_every_start_and_variant() -> None:
     found = list_candidates(
-        ["a", "b"], ["none", "w.safetensors"], ["default", "ema=0.9 balance"], kind="video", device="cpu"
+        ["a", "b"], ["default", "w.safetensors"], ["default", "ema=0.9 balance"], kind="video", device="cpu"
     )
     assert len(found) == 8
     assert found[0].settings == ("model=a",)

@@ -248,7 +248,7 @@ class Compare:
     models: tuple[str, ...] = ()
     """Models, such as vivit2-N/12x4."""
     starts: tuple[str, ...] = ()
-    """Weights to start from, as --init of `tubelet train`; none for fresh ones."""
+    """Weights to start from, as --init of `tubelet train`: none for fresh ones, default for what it chooses."""
     variants: tuple[str, ...] = ()
     """Settings of `tubelet train`, such as stills=0.5 or "pool=mean ema=0.99 no-augment"; default for none."""
     budget: str = "30m"

@@ -64,7 +64,7 @@ def list_candidates(
 ) -> list[Candidate]:
     """Every model with every start and every variant; a few that make sense for the kind of data where none is given.
 
-    starts: weights to start from, "none" for none. variants: settings with spaces between, "default" for none.
+    starts: weights to start from, as --init has them. variants: settings with spaces between. "default" for none.
 
     Raises ValueError: fewer than two, or one twice.
     """
@@ -72,7 +72,7 @@ def list_candidates(
         return [Candidate(tuple(settings.split())) for settings in usual_settings(kind, device)]
     choices = (
         [[f"model={model}"] for model in models],
-        [[] if start == "none" else [f"init={start}"] for start in starts],
+        [[] if start == DEFAULT else [f"init={start}"] for start in starts],
         [[] if variant == DEFAULT else variant.split() for variant in variants],
     )
     found = [Candidate(tuple(chain(*one))) for one in product(*(choice or [[]] for choice in choices))]

@@ -16,6 +16,8 @@ class Augmentation:
     flip: mirror half of the clips left to right.
     reverse: play half of the clips backwards.
     colour: strength; brightness, contrast and saturation are each scaled by a factor in [1 - colour, 1 + colour].
+    tilt_degrees, shear: the most that the frame is turned, and slanted, either way; what is beyond its edges is
+        mirrored.
     """
 
     scale: tuple[float, float] = (0.6, 1.0)
@@ -23,6 +25,8 @@ class Augmentation:
     flip: bool = True
     reverse: bool = False
     colour: float = 0.2
+    tilt_degrees: float = 0.0
+    shear: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
@@ -31,6 +35,14 @@ class Augmentation:
             raise ValueError(f"Augmentation: aspect={self.aspect}, expected 0 < least <= greatest")
         if not 0 <= self.colour < 1:
             raise ValueError(f"Augmentation: colour={self.colour}, expected 0 <= colour < 1")
+        if not 0 <= self.tilt_degrees <= 45 or not 0 <= self.shear < 1:
+            raise ValueError(
+                f"Augmentation: tilt_degrees={self.tilt_degrees}, shear={self.shear}, expected 0 to 45, and 0 to 1"
+            )
+
+
+# For a model that knows motion already, and learns a few clips by heart the sooner.
+STRONG = Augmentation(scale=(0.5, 1.0), aspect=(0.78, 1.28), tilt_degrees=11.5, shear=0.15)
 
 
 def augment(
@@ -53,15 +65,19 @@ def augment(
     if clip.dtype != torch.uint8 or clip.ndim != 4:
         raise ValueError(f"augment: got {clip.dtype} {tuple(clip.shape)}, expected torch.uint8 (C, T, H, W)")
     want_flip, want_reverse = rng.random(2) < 0.5
-    window = _random_window(clip, size, augmentation, rng)
+    top, left, h, w = _random_window(clip, size, augmentation, rng)
     colour = rng.uniform(1 - augmentation.colour, 1 + augmentation.colour, 3)
+    tilt, shear = rng.uniform(-1, 1, 2) * (np.radians(augmentation.tilt_degrees), augmentation.shear)
+    window = clip[:, :, top : top + h, left : left + w]
+    if augmentation.tilt_degrees or augmentation.shear:
+        window = _tilt(clip, (top, left, h, w), size, tilt=tilt, shear=shear)
 
     mirrored = bool(flip and augmentation.flip and want_flip)
     backwards = bool(reverse and augmentation.reverse and want_reverse and clip.shape[1] > 1)
     window = window.flip(3) if mirrored else window
     window = window.flip(1) if backwards else window
 
-    if window.shape[2:] == size and augmentation.colour == 0:
+    if window.shape[2:] == size and augmentation.colour == 0 and window.dtype == clip.dtype:
         return window.contiguous(), mirrored, backwards
     pixels = window.float()
     if window.shape[2:] != size:
@@ -73,8 +89,8 @@ def augment(
 
 def _random_window(
     clip: torch.Tensor, size: tuple[int, int], augmentation: Augmentation, rng: np.random.Generator
-) -> torch.Tensor:
-    """A view of the clip: `scale` of the largest window of the drawn shape, placed evenly at random."""
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width: `scale` of the largest window of the drawn shape, placed evenly at random."""
     share = rng.uniform(*augmentation.scale)
     stretch = np.exp(rng.uniform(*np.log(augmentation.aspect)))
     aspect = stretch * size[1] / size[0]
@@ -82,8 +98,24 @@ def _random_window(
     # Measured against the largest window that fits, any drawn shape and share fit: no rejected draws, no fallback.
     window_h = min(height, width / aspect) * share**0.5
     h, w = min(height, max(1, round(window_h))), min(width, max(1, round(window_h * aspect)))
-    top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-    return clip[:, :, top : top + h, left : left + w]
+    return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+
+
+def _tilt(
+    clip: torch.Tensor, window: tuple[int, int, int, int], size: tuple[int, int], *, tilt: float, shear: float
+) -> torch.Tensor:
+    """A window of uint8 (C, T, H', W'), turned about its middle by radians and slanted -> float (C, T, H, W)."""
+    top, left, h, w = window
+    height, width = clip.shape[2:]
+    cos, sin = np.cos(tilt), np.sin(tilt)
+    # from the window, -1 to 1, to px, turned, and to the frame, -1 to 1
+    turn = np.array([[cos, shear - sin], [sin, cos]]) * (w, h) / np.array([[width], [height]])
+    middle = (2 * left + w) / width - 1, (2 * top + h) / height - 1
+    matrix = torch.from_numpy(np.column_stack([turn, middle]).astype(np.float32))
+    places = F.affine_grid(matrix[None], [1, 1, *size], align_corners=False)
+    frames = clip.flatten(0, 1)[None].float()
+    turned = F.grid_sample(frames, places, padding_mode="reflection", align_corners=False)
+    return turned[0].unflatten(0, clip.shape[:2])
 
 
 def _recolour(pixels: torch.Tensor, brightness: float, contrast: float, saturation: float) -> torch.Tensor:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tubelet.nn.create import format_name
 from tubelet.nn.encoder import Encoder
 from tubelet.nn.grid import triple
 from tubelet.nn.model import SpaceTimeTransformer
@@ -42,7 +43,8 @@ class MotionHead(nn.Module):
         super().__init__()
         encoder = model.encoders[0]
         if len(model.encoders) > 1 or not isinstance(encoder, Encoder) or encoder.over != "thw":
-            raise ValueError("expected a model of one encoder over space and time, such as vivit1-N/12x4")
+            name = format_name(model.config)
+            raise ValueError(f"{name}: expected a model of one encoder over space and time, such as vivit1-N/12x4")
         patch = triple(model.embed.patch, "patch")
         self.encoder_of = model.embed_clip, encoder
         t, h, w = self.cells = tuple(size // cell for size, cell in zip(patch, half(patch), strict=True))

@@ -24,7 +24,7 @@ from tubelet.runs.run import CARD, MODEL, Run
 from tubelet.system.console import bar, say
 from tubelet.system.device import find_device
 from tubelet.system.signals import Stopped, signals
-from tubelet.weights.store import save
+from tubelet.weights.store import PRETRAINING, save
 
 AGAIN = 4  # times that each crate is learned from, every time otherwise
 APART = 8  # crates between
@@ -33,7 +33,6 @@ LOOKS = 20  # at these
 WARMUP = 0.03  # of the steps
 WEIGHT_DECAY = 0.05
 MOST_GRADIENT = 1.0
-ABOUT = "pretraining"  # in the header of the weights
 
 
 class PretrainingRun(Run):
@@ -240,10 +239,14 @@ def finish(learner: Learner, run: Run) -> None:
     looks = [record for record in run.metrics() if record["kind"] == "val"]
     known = {name: looks[-1][name] for name in ("flow", "body", "way")}
     about = {
-        ABOUT: {**run.config["pretrain"], "worlds": WORLDS * count_crates(learner.config.steps), "explained": known}
+        PRETRAINING: {
+            **run.config["pretrain"],
+            "worlds": WORLDS * count_crates(learner.config.steps),
+            "explained": known,
+        }
     }
     save(learner.model.half(), run.path / MODEL, about=about)
-    run.write_text(CARD, write_card(about[ABOUT]))
+    run.write_text(CARD, write_card(about[PRETRAINING]))
     run.remove_checkpoints()
 
 

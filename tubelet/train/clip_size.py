@@ -40,6 +40,8 @@ def choose_spec(
     """
     if start and start.spec:
         return like(start.spec, config), []
+    if start and start.knows_motion:
+        start = None  # it leaves the clips to the data, as fresh weights do
     if start and start.model:
         t, h, w = start.model.clip
         config = replace(config, frames=config.frames or t, size=config.size or (h, w))
@@ -50,11 +52,11 @@ def choose_spec(
         return sound_spec(config, source, train, seconds, side=side), []
     shapes = [(data.healths[item.path].width, data.healths[item.path].height) for item in train]
     aspect = float(np.median([width / height for width, height in shapes]))
-    frames = 1 if source.kind == "image" else config.frames or multiple_near(usual_frames(config), length)
-    on_gpu, on_others = (224, 112) if config.init else (112, SMALLEST_PX)  # px that are trained on within minutes
+    frames = 1 if source.kind == "image" else config.frames or multiple_near(usual_frames(start), length)
+    on_gpu, on_others = (224, 112) if start else (112, SMALLEST_PX)  # px that are trained on within minutes
     short = multiple_near(on_gpu if device.type == "cuda" else on_others, side)
     native = float(np.median([min(shape) for shape in shapes]))
-    if short == SMALLEST_PX and not (config.init or config.model):
+    if short == SMALLEST_PX and not (start or config.model):
         short = affordable_side(config, aspect, native_px=native, clips=len(train), frames=frames, side=side)
     height, width = config.size or rectangle(aspect, short=short, multiple=side)
     between = config.seconds_between_frames or min(max(seconds, 0.04) / frames, MOST_SPACING_SECONDS)
@@ -78,9 +80,9 @@ def choose_spec(
     return spec, notes
 
 
-def usual_frames(config: TrainConfig) -> int:
+def usual_frames(start: Start | None) -> int:
     """Frames of a clip, where no other number is asked for, but for whole tubelets."""
-    return 8 if config.init else 16
+    return 8 if start else 16
 
 
 def like(spec: ClipSpec, config: TrainConfig) -> ClipSpec:

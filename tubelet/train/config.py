@@ -32,7 +32,8 @@ class TrainConfig:
     """What becomes of the tokens: cls, mean, attentive, ...; the family's own if left out."""
     init: str | None = None
     """Weights to start from: a run of tubelet or its model.safetensors; or an image ViT: a .safetensors file with
-    timm's names, or a timm name on the Hugging Face hub (or hf-hub:owner/name)."""
+    timm's names, or a timm name on the Hugging Face hub (or hf-hub:owner/name). none: fresh ones; left out: those of
+    the package that know motion, where there are some for the model."""
     freeze: bool = False
     """Leave the encoder of --init as it is: its features are computed once and kept, the rest learns from them."""
     freeze_views: int = 4
@@ -62,7 +63,7 @@ class TrainConfig:
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises; a half cosine follows."""
     layer_decay: float | None = None
-    """Factor on the learning rate from each layer to the one below it; 0.75 with --init."""
+    """Factor on the learning rate from each layer to the one below it; 0.75 with most weights to start from."""
     label_smoothing: float | None = None
     """Probability given to all classes alike; 0.1 where each clip has one class, else 0, if left out."""
     mixup: float = 0.0

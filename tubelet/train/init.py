@@ -1,7 +1,9 @@
 """The weights that a training starts from, with the model and the input that they are for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import tubelet.weights
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.create import format_name
@@ -11,14 +13,18 @@ from tubelet.train.config import TrainConfig
 from tubelet.weights.init.from_image import init_from_image
 from tubelet.weights.init.from_model import init_from_model
 from tubelet.weights.init.image_weights import image_config, image_shape
-from tubelet.weights.store import open_model
+from tubelet.weights.store import PRETRAINING, open_model
+
+FRESH = "none"  # of --init
+STARTS = Path(tubelet.weights.__file__).parent / "starts"  # weights in the package
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Weights of --init: of an image ViT, or of a model of ours (`model`), whose input may be known (`spec`).
+    """Weights to start from: of an image ViT, or of a model of ours (`model`), whose input may be known (`spec`).
 
-    name: of the model that they start. mean, std: of the pixels that they know.
+    name: of the model that they start. mean, std: of the pixels that they know. knows_motion: they are of `tubelet
+    pretrain`, for clips of any size, and learn as quickly as fresh ones.
     """
 
     init: str
@@ -27,6 +33,7 @@ class Start:
     spec: ClipSpec | None = None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    knows_motion: bool = False
 
     def fill(self, model: SpaceTimeTransformer) -> list[str]:
         """Gives the weights to a model and says what was done, a line for each piece.
@@ -37,13 +44,21 @@ class Start:
         return init_from_model(model, self.init) if self.model else init_from_image(model, self.init)
 
 
+def find_shipped(config: TrainConfig, kind: str, *, name: str, embed: str) -> Start | None:
+    """The weights in the package for a model and its tokeniser; None where there are none, or others are asked for."""
+    file = STARTS / f"{name.replace('/', '-')}-{embed}.safetensors"
+    if config.init or config.pool or kind != "video" or not file.is_file():
+        return None
+    return find_start(replace(config, init=str(file)), kind)
+
+
 def find_start(config: TrainConfig, kind: str) -> Start | None:
-    """The weights that --init names; None without it.
+    """The weights that --init names; None without it, or where it is "none".
 
     Raises:
         ValueError: weights that cannot be had, or made for another kind of files; --freeze without weights.
     """
-    if config.init is None:
+    if config.init in (None, FRESH):
         if config.freeze:
             raise ValueError(
                 "--freeze learns from the features of an encoder that was trained before: name it with --init, "
@@ -64,6 +79,7 @@ def find_start(config: TrainConfig, kind: str) -> Start | None:
         spec=ClipSpec.from_json(spec) if spec else None,
         mean=model.mean * (model.channels // len(model.mean)),
         std=model.std * (model.channels // len(model.std)),
+        knows_motion=PRETRAINING in file.about,
     )
     check_fits(start, config, kind)
     return start
@@ -98,9 +114,9 @@ def image_model(init: str, kind: str) -> str:
     return f"vivit2-{size}/{patch}x2" if kind == "video" else f"vit-{size}/{patch}"
 
 
-def choose_rates(config: TrainConfig, model: ModelConfig) -> tuple[float, float]:
+def choose_rates(config: TrainConfig, model: ModelConfig, start: Start | None) -> tuple[float, float]:
     """Peak learning rate, lower for what has learned before and higher for a head alone, and its layer-wise decay."""
-    if config.init and not config.freeze:
+    if start and not start.knows_motion and not config.freeze:
         lr, decay = 3e-4, 0.75
     else:
         lr, decay = 3e-3 if config.freeze and len(model.stages) == 1 else 1e-3, 1.0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tubelet.data.augment import Augmentation
+from tubelet.data.augment import STRONG, Augmentation
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.dataset import Changes, kept_bytes
 from tubelet.data.items import Item, Source, find_items, fingerprint
@@ -28,7 +28,7 @@ from tubelet.system.text import plural
 from tubelet.tasks import MultiLabel, find_task
 from tubelet.train.clip_size import choose_spec
 from tubelet.train.config import TrainConfig
-from tubelet.train.init import Start, choose_rates, find_start
+from tubelet.train.init import STARTS, Start, choose_rates, find_shipped, find_start
 from tubelet.train.preflight import Data, look_at_files
 
 NEAR_SHARE = 0.05  # of the time budget, in which held-out clips are compared with training clips
@@ -110,7 +110,9 @@ def look_at_data(
     source = assign_splits(found, val_share=config.val_share, seed=config.seed)
     learned = source.task.targets([item.label for item in source.items if item.split == "train"])
     source = replace(source, task=source.task.learn_from(learned))
-    start = find_start(config, source.kind)
+    start = find_start(config, source.kind) or find_shipped(
+        config, source.kind, name=choose_name(config, source.kind, device, None), embed=choose_embed(config, None)
+    )
     data = look_at_files(source, most_bad=config.most_bad, workers=count_workers(config), show=show)
     patch = find_patch(config, source.kind, device, start)
     return data, start, *choose_spec(config, data, device, start, patch=patch)
@@ -130,9 +132,9 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     source, workers = data.source, count_workers(config)
     parse_views(config.views, spec.kind)  # raises for views that the kind does not have
     name, model, model_notes = choose_model(config, spec, len(source.task.names), device, start)
-    changes, change_notes = choose_changes(config, source)
+    changes, change_notes = choose_changes(config, source, start)
     uneven = balance_note(source, config)  # before what takes long: it may refuse the settings
-    lr, layer_decay = choose_rates(config, model)
+    lr, layer_decay = choose_rates(config, model, start)
     bfloat16, why = has_bfloat16(device)
     if config.dtype != "auto":
         bfloat16, why = config.dtype == "bfloat16", "as told"
@@ -205,27 +207,34 @@ def choose_name(config: TrainConfig, kind: str, device: torch.device, start: Sta
     return "vit-S/16" if device.type == "cuda" else "vit-N/12"
 
 
+def choose_embed(config: TrainConfig, start: Start | None) -> str:
+    return config.embed or ("tubelet" if start or config.model else "conv")
+
+
 def choose_model(
     config: TrainConfig, spec: ClipSpec, num_classes: int, device: torch.device, start: Start | None
 ) -> tuple[str, ModelConfig, list[str]]:
     """Name, settings and notes. Raises ValueError for a model that there is not, or that clips do not fit."""
     name = choose_name(config, spec.kind, device, start)
-    embed = config.embed or ("tubelet" if config.init or config.model else "conv")
     settings: dict[str, Any] = {"clip": spec.clip_size, "num_classes": num_classes}
     settings |= {"mean": spec.mean, "std": spec.std}
     if start and start.model:
         if config.pool:
             raise ValueError(f"--pool {config.pool}: the model is as in --init {config.init}: leave --pool out")
+        note = f"model {name} as in --init"
+        if STARTS in Path(start.init).parents:
+            note = f"model {name} starts from weights of the package that know motion; --init none starts fresh"
         with torch.device("meta"):
-            return name, SpaceTimeTransformer(replace(start.model, **settings)).config, [f"model {name} as in --init"]
+            return name, SpaceTimeTransformer(replace(start.model, **settings)).config, [note]
+    embed = choose_embed(config, start)
     with torch.device("meta"):
         model = create_model(name, channels=spec.num_channels, embed=embed, pool=config.pool, **settings)
-    why = "is the image model's size" if config.init else f"is the default for {device.type}"
+    why = "is the image model's size" if start else f"is the default for {device.type}"
     notes = [] if config.model else [f"model {name} with {embed} tokens {why}; choose with --model"]
     return name, model.config, notes
 
 
-def choose_changes(config: TrainConfig, source: Source) -> tuple[Changes, list[str]]:
+def choose_changes(config: TrainConfig, source: Source, start: Start | None) -> tuple[Changes, list[str]]:
     if config.label_swaps and (not config.augment or source.kind == "sound"):
         raise ValueError("--label-swaps is for clips that are mirrored or reversed, and these are not: leave it out")
     if not config.augment:
@@ -238,8 +247,9 @@ def choose_changes(config: TrainConfig, source: Source) -> tuple[Changes, list[s
         return Changes(augmentation=Augmentation()), [note]
     swaps = read_swaps(file, classes) if file else find_swaps(classes)
     reverse = swaps.reversed if source.kind == "video" else None
+    usual = STRONG if start and start.knows_motion else Augmentation()
     changes = Changes(
-        augmentation=Augmentation(flip=swaps.mirrored is not None, reverse=reverse is not None),
+        augmentation=replace(usual, flip=swaps.mirrored is not None, reverse=reverse is not None),
         flipped=swaps.mirrored,
         reversed=reverse,
     )

@@ -232,7 +232,7 @@ def choose_frames(config: TrainConfig, start: Start | None, data: Recordings) ->
     """The frames of a window and its seconds: as asked for; as those of the clips of the model to start from; or as
     many as are usual, and as long as the shorter segments."""
     spec = start.spec if start else None
-    frames = config.frames or (spec.frames if spec else usual_frames(config))
+    frames = config.frames or (spec.frames if spec else usual_frames(start))
     if config.seconds_between_frames:
         return frames, frames * config.seconds_between_frames
     return frames, spec.span_seconds if spec else choose_window(data)
@@ -257,7 +257,7 @@ def encoder_minutes(training: Training, learning: TrainConfig) -> float:
 
 def vary(steps: StepCache, recordings: Sequence[Recording], config: TrainConfig, data: Recordings) -> list[Seen]:
     """Recordings to train on in varied views, the fewer the more hours there are."""
-    changes, _ = choose_changes(config, as_source(data))
+    changes, _ = choose_changes(config, as_source(data), None)
     return steps.vary(recordings, changes, views=count_views(config, data), seed=config.seed)
 
 

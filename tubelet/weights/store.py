@@ -21,6 +21,7 @@ from tubelet.weights.settings import read_config
 FILE = "model.safetensors"
 WEIGHTS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # what becomes float32: numbers of a fraction
 MOST_SHOWN = 40
+PRETRAINING = "pretraining"  # in `about`: how weights came to know motion
 BESIDE = "beside."  # begins the names of tensors that are no weights of the model
 
 
