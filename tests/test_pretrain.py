@@ -222,7 +222,6 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A start in the package for one model."""
     folder = tmp_path / "starts"
     monkeypatch.setattr(init, "STARTS", folder)
-    monkeypatch.setattr(plan, "STARTS", folder)
     torch.manual_seed(7)
     model = create_model("vivit1-P/16x4", clip=(16, 64, 64), num_classes=1, std=(0.25,) * 3)
     return save(model.half(), folder / "vivit1-P-16x4-tubelet.safetensors", about={PRETRAINING: {"steps": 1}})

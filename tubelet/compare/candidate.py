@@ -95,6 +95,7 @@ def usual_settings(kind: str, device: str) -> list[str]:
     families = [("vivit1", small), ("vivit1" if device == "cuda" else "vivit2", usual), ("timesformer", usual)]
     return [
         "",
+        *(["init=none"] if device == "cpu" else []),  # where the package has a start
         "stills=0.5",
         "embed=similarity",
         *(f"model={family}-{size}/{patch}x{frames} embed=conv" for family, size in families),

@@ -15,7 +15,7 @@ class PretrainConfig:
     """family-size/patch[xtubelet], of one encoder over space and time, such as vivit1 or vidtrans."""
     embed: Annotated[str, NamesOf("tubelet.nn.create", "TOKENISERS")] = "conv"
     """Tokeniser, as for training."""
-    steps: int = 8000
+    steps: int = 6000
     """Steps of 32 worlds each."""
     lr: float = 1e-3
     """Peak learning rate."""

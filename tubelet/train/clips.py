@@ -192,7 +192,7 @@ def new_model(plan: Plan, run: Run, team: Team, *, init: bool, show: bool) -> Sp
         if team.first:
             run.write_text(INIT, "\n".join(lines) + "\n")
         if show:
-            say("started from", f"{plan.start.init}: {len(lines)} lines in {run.path / INIT}")
+            say("started from", f"{plan.start}: {len(lines)} lines in {run.path / INIT}")
     return model
 
 

@@ -35,6 +35,14 @@ class Start:
     std: tuple[float, ...]
     knows_motion: bool = False
 
+    def __str__(self) -> str:
+        """In a few words: a file name, or that they are the package's."""
+        return f"{Path(self.init).stem} of the package" if self.in_package else self.init
+
+    @property
+    def in_package(self) -> bool:
+        return STARTS in Path(self.init).parents
+
     def fill(self, model: SpaceTimeTransformer) -> list[str]:
         """Gives the weights to a model and says what was done, a line for each piece.
 

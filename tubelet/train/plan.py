@@ -28,7 +28,7 @@ from tubelet.system.text import plural
 from tubelet.tasks import MultiLabel, find_task
 from tubelet.train.clip_size import choose_spec
 from tubelet.train.config import TrainConfig
-from tubelet.train.init import STARTS, Start, choose_rates, find_shipped, find_start
+from tubelet.train.init import Start, choose_rates, find_shipped, find_start
 from tubelet.train.preflight import Data, look_at_files
 
 NEAR_SHARE = 0.05  # of the time budget, in which held-out clips are compared with training clips
@@ -222,7 +222,7 @@ def choose_model(
         if config.pool:
             raise ValueError(f"--pool {config.pool}: the model is as in --init {config.init}: leave --pool out")
         note = f"model {name} as in --init"
-        if STARTS in Path(start.init).parents:
+        if start.in_package:
             note = f"model {name} starts from weights of the package that know motion; --init none starts fresh"
         with torch.device("meta"):
             return name, SpaceTimeTransformer(replace(start.model, **settings)).config, [note]
