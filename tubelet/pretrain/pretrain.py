@@ -260,13 +260,16 @@ def write_card(about: dict[str, Any]) -> str:
     return f"""# Weights that know motion
 
 Made by `tubelet pretrain {command} --lr {about["lr"]:g}`
-from {about["worlds"]:,} made-up worlds, each {AGAIN} times: surfaces, bodies with joints and things before a moving camera, drawn
-at random (`tubelet.synthetic.worlds`). No real picture, no video and no label of anybody was used, so there is no
-licence but tubelet's own, Apache-2.0.
+from {about["worlds"]:,} made-up worlds, each {AGAIN} times: surfaces, bodies with joints and things before a
+moving camera, drawn at random (`tubelet.synthetic.worlds`). No real picture, no video and no label of anybody was
+used, so there is no licence but tubelet's own, Apache-2.0.
 
-Explained in new worlds of where each part goes: {known["flow"]:.0%}; of how a camera or a thing moves: {known["way"]:.0%}; of how the
-joints of a body move: {known["body"]:.0%}. 0 % or less is no better than the answer that nothing moves, and that all bodies
-move alike.
+Explained in new worlds, where 0 % or less is no better than the answer that nothing moves, and that all bodies move
+alike:
+
+- {known["flow"]:.0%} of where each part goes
+- {known["way"]:.0%} of how a camera or a thing moves
+- {known["body"]:.0%} of how the joints of a body move
 
 They were never shown: the demo's scenes, lamps and motions (a camera that does one thing alone), the scenes, objects
 and acts of the untrimmed set (things that turn, or come back), people, rooms, or any class to tell apart.
