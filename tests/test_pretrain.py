@@ -201,6 +201,28 @@ def test_a_folder_that_was_begun_otherwise_or_holds_something_else_is_left_alone
         pretrain.pretrain(settings(tmp_path, out=tmp_path / "other"), show=False)
 
 
+@pytest.mark.usefixtures("few")
+def test_a_gradient_that_is_not_finite_changes_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vary = Crate.vary
+
+    def spoil(self: Crate, rng: np.random.Generator) -> Crate:
+        varied = vary(self, rng)
+        return replace(varied, flow=varied.flow * float("nan"))
+
+    monkeypatch.setattr(Crate, "vary", spoil)
+    with pytest.raises(ValueError, match=naming("step 0", "--lr")):
+        pretrain.pretrain(settings(tmp_path), show=False)
+    assert not (tmp_path / "start" / MODEL).exists()
+
+
+@pytest.mark.usefixtures("few")
+def test_what_a_killed_process_left_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / ".lock").write_text("")
+    pretrain.pretrain(settings(tmp_path, steps=1), show=False)
+    assert (tmp_path / "start" / MODEL).is_file()
+
+
 @pytest.mark.parametrize("model", ["vivit2-P/12x4", "vit-P/12", "swin2-P/12x4", "vivit9-P/12x4"])
 def test_models_that_cannot_learn_so_are_named(model: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=naming(model.split("-")[0])):

@@ -1,5 +1,6 @@
 """Worlds in crates: as many as one step learns from, all of one size, with all that is asked about them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,9 +85,13 @@ def swap(value: Tensor, other: Tensor, which: Tensor) -> Tensor:
     return torch.where(which.view(-1, *[1] * (value.ndim - 1)), other, value)
 
 
-def draw_textures(seed: int) -> np.ndarray:
-    """The surfaces that worlds choose from, (SURFACES, px, px, 3) uint8."""
-    return np.stack([draw_texture(np.random.default_rng([seed, number, *b"surface"])) for number in range(SURFACES)])
+def draw_textures(seed: int, *, after: Callable[[], None] = lambda: None) -> np.ndarray:
+    """The surfaces that worlds choose from, (SURFACES, px, px, 3) uint8. after: called after each."""
+    found = []
+    for number in range(SURFACES):
+        found.append(draw_texture(np.random.default_rng([seed, number, *b"surface"])))
+        after()
+    return np.stack(found)
 
 
 def make_crate(number: int, *, seed: int, textures: np.ndarray, patch: tuple[int, int, int]) -> Crate:

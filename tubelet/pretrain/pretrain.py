@@ -16,12 +16,12 @@ from tubelet.nn import SpaceTimeTransformer, create_model
 from tubelet.nn.create import parse
 from tubelet.predict.precision import has_bfloat16
 from tubelet.pretrain.config import PretrainConfig
-from tubelet.pretrain.crates import FRAMES, GRIDS, WORLDS, Crate, draw_textures, make_crate
+from tubelet.pretrain.crates import FRAMES, GRIDS, SURFACES, WORLDS, Crate, draw_textures, make_crate
 from tubelet.pretrain.motion import Losses, MotionHead
 from tubelet.runs.checkpoint import Checkpoint, Tensors
-from tubelet.runs.lock import hold
-from tubelet.runs.run import CARD, MODEL, Run
-from tubelet.system.console import bar, say
+from tubelet.runs.lock import LOCK, hold
+from tubelet.runs.run import CARD, MODEL, Run, is_leftover
+from tubelet.system.console import bar, clock, say
 from tubelet.system.device import find_device
 from tubelet.system.signals import Stopped, signals
 from tubelet.weights.store import PRETRAINING, save
@@ -81,16 +81,16 @@ def open_run(config: PretrainConfig, model: SpaceTimeTransformer) -> Pretraining
     said = {
         name: value for name, value in vars(config).items() if name not in ("out", "device", "workers", "save_minutes")
     }
-    now = {"pretrain": said, "model": model.config.to_json()}
+    there = [file.name for file in run.path.iterdir()] if run.path.is_dir() else []
     if run.config_file.is_file():
         then = run.config["pretrain"]
         if changed := [f"{name}: {then.get(name)} -> {said[name]}" for name in said if said[name] != then.get(name)]:
             raise ValueError(f"{run.path} was begun otherwise ({', '.join(changed)}): choose another --out")
-    elif run.path.exists() and any(run.path.iterdir()):
+    elif run.path.is_file() or not all(name == LOCK or is_leftover(name) for name in there):
         raise ValueError(f"{run.path} holds something that is no pre-training: choose another --out")
     else:
         run.path.mkdir(parents=True, exist_ok=True)
-        run.begin(now)
+        run.begin({"pretrain": said, "model": model.config.to_json()})
     return run
 
 
@@ -130,11 +130,13 @@ class Learner:
     def learn(self, run: Run, *, show: bool) -> None:
         """The rest of the steps, with a bar, looks at worlds that are never learned from, and checkpoints."""
         config = self.config
-        mine, others = (draw_textures(seed) for seed in (config.seed, config.seed + 1))
+        with bar("surfaces", 2 * SURFACES, show=show) as progress:
+            mine, others = (draw_textures(seed, after=progress.advance) for seed in (config.seed, config.seed + 1))
         held = list(self.crates(range(HELD_OUT), seed=config.seed + 1, textures=others))
-        made = find_first(self.step)
+        first, made = self.step, find_first(self.step)
         crates = self.crates(range(made, config.steps), seed=config.seed, textures=mine)
-        saved, recent, look = time.monotonic(), list[dict[str, float]](), ""
+        begun = saved = time.monotonic()
+        recent, look = list[dict[str, float]](), ""
         with signals(show=show) as caught, bar("pre-training", config.steps, show=show) as progress, closing(crates):
             progress.done = self.step
             waiting: dict[int, Crate] = {}
@@ -150,7 +152,8 @@ class Learner:
                     run.log({"kind": "train", "step": self.step, **means(recent)})
                     run.log({"kind": "val", "step": self.step, **shares})
                     look, recent = " ".join(f"{name} {100 * share:.0f}%" for name, share in shares.items()), []
-                progress.advance(f"loss {loss:.2f} explained of new worlds: {look or '?'} left {progress.left}")
+                left = (time.monotonic() - begun) / (self.step - first) * (config.steps - self.step)
+                progress.advance(f"loss {loss:.2f} explained of new worlds: {look or '?'} left {clock(left)}")
                 due = time.monotonic() - saved > 60 * config.save_minutes
                 if caught or due or self.step == config.steps:
                     missed = run.try_checkpoint(self.step, *self.tensors(), last=bool(caught))
@@ -179,7 +182,12 @@ class Learner:
         losses = self.ask(crate.vary(np.random.default_rng([config.seed, self.step, *b"vary"])))
         losses.total.backward()
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
-        nn.utils.clip_grad_norm_(weights, MOST_GRADIENT, error_if_nonfinite=True)
+        norm = nn.utils.clip_grad_norm_(weights, MOST_GRADIENT).item()
+        if not math.isfinite(norm):
+            raise ValueError(
+                f"step {self.step}: the loss is {losses.total.item():.4g} and its gradient {norm:.4g}, no weights were "
+                f"changed by it: use a lower --lr than {config.lr:g}, with another --out"
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -208,9 +216,8 @@ class Learner:
         tensors |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
         for number, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
-        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, {
-            "steps": self.config.steps
-        }
+        found = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        return found, {"steps": self.config.steps}
 
     def resume(self, checkpoint: Checkpoint) -> None:
         def part(prefix: str) -> Tensors:
