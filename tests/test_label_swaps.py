@@ -210,7 +210,7 @@ def test_the_demo_says_what_each_of_its_classes_becomes(tmp_path: Path) -> None:
 def test_a_training_makes_the_changes_that_the_file_names(tmp_path: Path) -> None:
     clips, file = write_videos(tmp_path / "clips", 2), tmp_path / "swaps.csv"
     file.write_text("label,reversed\nbright,dark\ndark,bright\n")
-    changes, notes = choose_changes(TrainConfig(data=clips, label_swaps=file), find_items(clips))
+    changes, notes = choose_changes(TrainConfig(data=clips, label_swaps=file), find_items(clips), None)
     assert (changes.flipped, changes.reversed) == (None, {"bright": "dark", "dark": "bright"})
     assert changes.augmentation is not None
     assert (changes.augmentation.flip, changes.augmentation.reverse) == (False, True)
@@ -225,7 +225,7 @@ def test_a_file_of_swaps_that_changes_nothing_is_refused(tmp_path: Path) -> None
         TrainConfig(data=sounds, label_swaps=file),
     ):
         with pytest.raises(ValueError, match=naming("--label-swaps")):
-            choose_changes(config, find_items(config.data))
+            choose_changes(config, find_items(config.data), None)
 
 
 def test_a_training_refuses_a_file_of_swaps_that_is_not_there(

@@ -178,7 +178,8 @@ def test_images_and_sounds_train_as_videos_do(
 ) -> None:
     data = write(tmp_path / "data")
     run = train(data, tmp_path / "run", epochs=1, **settings)
-    assert {path.name for path in run.iterdir()} == FILES
+    starts = {"init.txt"} if suffix == "mp4" else set()  # the package has weights for the default model of videos
+    assert {path.name for path in run.iterdir()} == FILES | starts
     check_results(run)
     file = next(data.glob(f"*/*.{suffix}"))
     assert Predictor.load(run, device="cpu").predict(file).status == "ok"
