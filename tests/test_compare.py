@@ -30,7 +30,7 @@ from tubelet.data.splits import make_folds
 from tubelet.data.table import Item
 from tubelet.predict.predictor import Predictor
 from tubelet.system.errors import EnvironmentTrouble
-from tubelet.system.signals import Stopped
+from tubelet.system.exits import Stopped
 from tubelet.tasks import Classification
 from tubelet.train import TrainConfig, train_fn
 

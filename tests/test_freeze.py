@@ -24,7 +24,7 @@ from tubelet.data.clips import views
 from tubelet.nn.split import Rest, encode
 from tubelet.predict.predictor import Predictor
 from tubelet.runs.run import Run
-from tubelet.system.signals import Stopped
+from tubelet.system.exits import Stopped
 from tubelet.train.clips import bad_files, new_model
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team

@@ -23,7 +23,7 @@ from tubelet.nn.segment_streamer import SegmentStreamer
 from tubelet.predict.predictor import Predictor
 from tubelet.runs.run import CARD, CONFIG, PREDICTIONS, REPORT, RESULTS
 from tubelet.stream.segmenter import Segmenter, finds_segments
-from tubelet.system.signals import Stopped
+from tubelet.system.exits import Stopped
 from tubelet.tasks.segments import TIOUS, mean_average_precision, time_f1
 from tubelet.train import TrainConfig
 from tubelet.train.init import find_start

@@ -31,7 +31,7 @@ from tubelet.commands import (
     Train,
 )
 from tubelet.pretrain.config import PretrainConfig
-from tubelet.system.exits import SOME_FAILED, WRONG, catch_sigterm, report_error
+from tubelet.system.exits import SOME_FAILED, WRONG, Stopped, catch_sigterm, report_error
 from tubelet.system.openmp import wait_briefly
 from tubelet.system.options import read_command
 from tubelet.train.config import TrainConfig
@@ -163,7 +163,7 @@ def train(command: Train) -> int:
 def run_training(config: TrainConfig, *, as_json: bool) -> int:
     from tubelet.runs.run import RESULTS
     from tubelet.train.distributed import Elsewhere
-    from tubelet.train.train import Stopped, train_fn
+    from tubelet.train.train import train_fn
 
     try:
         run = train_fn(config, begun=BEGUN)
@@ -171,7 +171,7 @@ def run_training(config: TrainConfig, *, as_json: bool) -> int:
         return WRONG
     except Stopped as stop:
         if is_first_process():
-            print(f"tubelet: {stop}", file=sys.stderr)
+            raise
         return 128 + stop.signal
     if not is_first_process():
         return 0
@@ -184,14 +184,9 @@ def run_training(config: TrainConfig, *, as_json: bool) -> int:
 def pretrain(command: Pretrain) -> int:
     from tubelet.pretrain.pretrain import pretrain as learn_worlds
     from tubelet.runs.run import MODEL
-    from tubelet.system.signals import Stopped
     from tubelet.weights.store import read_about
 
-    try:
-        run = learn_worlds(PretrainConfig(**fields_but(command, "json")))
-    except Stopped as stop:
-        print(f"tubelet: {stop}", file=sys.stderr)
-        return 128 + stop.signal
+    run = learn_worlds(PretrainConfig(**fields_but(command, "json")))
     if command.json:
         print_json({"file": run.path / MODEL, **read_about(run.path)})
     return 0
@@ -344,13 +339,8 @@ def bench(command: Bench) -> int:
 
 def compare(command: Compare) -> int:
     from tubelet.compare import compare as hold_against
-    from tubelet.system.signals import Stopped
 
-    try:
-        found = hold_against(**fields_but(command, "json"))
-    except Stopped as stop:
-        print(f"tubelet: {stop}", file=sys.stderr)
-        return 128 + stop.signal
+    found = hold_against(**fields_but(command, "json"))
     if command.json:
         print_json(found.to_json())
     return SOME_FAILED if found.failed else 0

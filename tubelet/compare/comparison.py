@@ -19,7 +19,8 @@ from tubelet.compare.trials import Fold, Trial, gather_right
 from tubelet.data.items import find_items, fingerprint
 from tubelet.data.splits import make_folds
 from tubelet.predict.tables import write_rows
-from tubelet.runs.lock import LOCK, hold
+from tubelet.runs.lock import hold
+from tubelet.runs.run import holds_others, list_changes
 from tubelet.system.console import clock, say
 from tubelet.system.device import find_device
 from tubelet.system.files import write_whole
@@ -63,7 +64,7 @@ class Comparison:
         """Takes up what was done before. Raises ValueError where the folder holds something else."""
         file = self.folder / STATE
         if not file.is_file():
-            if self.folder.exists() and any(file.name != LOCK for file in self.folder.iterdir()):
+            if holds_others(self.folder):
                 raise ValueError(f"{self.folder} holds something that is no comparison: choose another --out")
             self.folder.mkdir(parents=True, exist_ok=True)
             return
@@ -75,8 +76,8 @@ class Comparison:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file}: damaged ({error}): choose another --out") from error
         now = json.loads(dumps(self.settings)) if self.rounds else {}  # what is not begun may still be changed
-        if changed := [f"{key}: {then.get(key)} -> {now[key]}" for key in now if now[key] != then.get(key)]:
-            raise ValueError(f"{self.folder} was begun otherwise ({', '.join(changed)}): choose another --out")
+        if changed := list_changes(then, now):
+            raise ValueError(f"{self.folder} was begun otherwise ({changed}): choose another --out")
 
     def save(self, **more: Any) -> None:
         state = {"settings": self.settings, "rounds": self.rounds, "failed": self.failed, **more}

@@ -1,7 +1,5 @@
 """What is asked about a made-up world: where each cell of it goes, what moves by itself, and what moves how."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,18 +15,7 @@ HIDDEN = 256
 BODY_SIZE, WAY_SIZE = DESCRIBED * POINTS * 3, DESCRIBED * 4
 # of the losses, chosen so that none outweighs the others at the beginning
 WEIGHTS = {"flow": 0.5, "own": 0.15, "what": 0.2, "body": 5.0, "way": 5.0}
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Of one crate; `still` are those of an answer that knows nothing: nothing moves, and all bodies as their mean."""
-
-    values: dict[str, Tensor]
-    still: dict[str, Tensor]
-
-    @property
-    def total(self) -> Tensor:
-        return torch.stack([WEIGHTS[name] * value for name, value in self.values.items()]).sum()
+EXPLAINED = ("flow", "body", "way")  # of which it is told how much is
 
 
 class MotionHead(nn.Module):
@@ -46,43 +33,49 @@ class MotionHead(nn.Module):
             name = format_name(model.config)
             raise ValueError(f"{name}: expected a model of one encoder over space and time, such as vivit1-N/12x4")
         patch = triple(model.embed.patch, "patch")
-        self.encoder_of = model.embed_clip, encoder
         t, h, w = self.cells = tuple(size // cell for size, cell in zip(patch, half(patch), strict=True))
         self.local = nn.Linear(model.config.stages[0].dim, t * h * w * 3)
         answers = BODY_SIZE + 2 * WAY_SIZE + len(KINDS)
         self.whole = nn.Sequential(nn.Linear(encoder.out_dim, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, answers))
 
-    def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, model: SpaceTimeTransformer, clips: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, T, H, W) -> flow and own of each cell, (B, t, h, w, 3), and the answers for the whole, (B, ...)."""
-        embed, encoder = self.encoder_of
-        tokens, grid = encoder.tokens(*embed(clips))
+        encoder = model.encoders[0]
+        assert isinstance(encoder, Encoder)
+        tokens, grid = encoder.tokens(*model.embed_clip(clips))
         local = self.local(tokens[:, encoder.prefix_size :]).unflatten(1, tuple(grid)).unflatten(-1, (*self.cells, 3))
         cells = local.permute(0, 1, 4, 2, 5, 3, 6, 7).flatten(5, 6).flatten(3, 4).flatten(1, 2)
         return cells, self.whole(encoder.pool(tokens)[:, 0])
 
-    def losses(self, crate: Crate, cells: Tensor, whole: Tensor) -> Losses:
-        """How far answers to a crate are from what is true of it."""
-        flow, own = torch.asinh(2 * crate.flow), crate.own
-        bodies = crate.kind == BODY
-        body, way_of_camera, way_of_thing, kind = whole.split([BODY_SIZE, WAY_SIZE, WAY_SIZE, len(KINDS)], 1)
-        way = torch.where((crate.kind == CAMERA)[:, None], way_of_camera, way_of_thing)
-        body, way = body.unflatten(1, (DESCRIBED, POINTS, 3))[bodies], way.unflatten(1, (DESCRIBED, 4))[~bodies]
-        mean = crate.body[bodies].mean(0).expand_as(body)
-        share = own.mean().clamp(1e-3, 1 - 1e-3).logit().expand_as(own)
 
-        def measure(flow_: Tensor, own_: Tensor, kind_: Tensor, body_: Tensor, way_: Tensor) -> dict[str, Tensor]:
-            return {
-                "flow": F.smooth_l1_loss(flow_, flow),
-                "own": F.binary_cross_entropy_with_logits(own_, own),
-                "what": F.cross_entropy(kind_, crate.kind),
-                "body": smooth(body_, crate.body[bodies], beta=0.2),
-                "way": smooth(way_, crate.way[~bodies], beta=0.1),
-            }
+def measure(crate: Crate, cells: Tensor, whole: Tensor) -> dict[str, Tensor]:
+    """The losses by name of answers to a crate, as a MotionHead gives them."""
+    bodies = crate.kind == BODY
+    body, way_of_camera, way_of_thing, kind = whole.split([BODY_SIZE, WAY_SIZE, WAY_SIZE, len(KINDS)], 1)
+    way = torch.where((crate.kind == CAMERA)[:, None], way_of_camera, way_of_thing)
+    return {
+        "flow": F.smooth_l1_loss(cells[..., :2], squash(crate.flow)),
+        "own": F.binary_cross_entropy_with_logits(cells[..., 2], crate.own),
+        "what": F.cross_entropy(kind, crate.kind),
+        "body": smooth(body[bodies], crate.body[bodies].flatten(1), beta=0.2),
+        "way": smooth(way[~bodies], crate.way[~bodies].flatten(1), beta=0.1),
+    }
 
-        with torch.no_grad():
-            zeros = torch.zeros_like(flow), share, torch.zeros_like(kind), mean, torch.zeros_like(way)
-            still = measure(*zeros)
-        return Losses(measure(cells[..., :2], cells[..., 2], kind, body, way), still)
+
+def know_nothing(crate: Crate) -> tuple[Tensor, Tensor]:
+    """The answers of one who says that nothing moves, and that all bodies move alike, as their mean."""
+    bodies = crate.kind == BODY
+    cells = torch.zeros(*crate.own.shape, 3, device=crate.own.device)
+    cells[..., 2] = crate.own.mean().clamp(1e-3, 1 - 1e-3).logit()
+    whole = torch.zeros(len(bodies), BODY_SIZE + 2 * WAY_SIZE + len(KINDS), device=crate.own.device)
+    if bodies.any():
+        whole[:, :BODY_SIZE] = crate.body[bodies].mean(0).flatten()
+    return cells, whole
+
+
+def squash(flow: Tensor) -> Tensor:
+    """What is asked of a flow in px: small ones count about as they are, of large ones their logarithm."""
+    return torch.asinh(2 * flow)
 
 
 def smooth(answer: Tensor, truth: Tensor, *, beta: float) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tubelet.data.prefetch import prefetch, processors
 from tubelet.nn import SpaceTimeTransformer, create_model
@@ -17,13 +17,14 @@ from tubelet.nn.create import parse
 from tubelet.predict.precision import has_bfloat16
 from tubelet.pretrain.config import PretrainConfig
 from tubelet.pretrain.crates import FRAMES, GRIDS, SURFACES, WORLDS, Crate, draw_textures, make_crate
-from tubelet.pretrain.motion import Losses, MotionHead
+from tubelet.pretrain.motion import EXPLAINED, WEIGHTS, MotionHead, know_nothing, measure
 from tubelet.runs.checkpoint import Checkpoint, Tensors
-from tubelet.runs.lock import LOCK, hold
-from tubelet.runs.run import CARD, MODEL, Run, is_leftover
+from tubelet.runs.lock import hold
+from tubelet.runs.run import CARD, MODEL, Run, holds_others, list_changes
 from tubelet.system.console import bar, clock, say
 from tubelet.system.device import find_device
-from tubelet.system.signals import Stopped, signals
+from tubelet.system.exits import Stopped
+from tubelet.system.signals import signals
 from tubelet.weights.store import PRETRAINING, save
 
 AGAIN = 4  # times that each crate is learned from, every time otherwise
@@ -66,8 +67,9 @@ def pretrain(config: PretrainConfig, *, show: bool = True) -> PretrainingRun:
         run.forget_metrics_after(learner.step)
         for note in notes if show else ():
             say("going on", note)
-        if not run.finished:
+        if learner.step < config.steps and not run.finished:
             learner.learn(run, show=show)
+        if not run.finished:
             finish(learner, run)
         if show:
             say("weights", run.path / MODEL)
@@ -81,12 +83,10 @@ def open_run(config: PretrainConfig, model: SpaceTimeTransformer) -> Pretraining
     said = {
         name: value for name, value in vars(config).items() if name not in ("out", "device", "workers", "save_minutes")
     }
-    there = [file.name for file in run.path.iterdir()] if run.path.is_dir() else []
     if run.config_file.is_file():
-        then = run.config["pretrain"]
-        if changed := [f"{name}: {then.get(name)} -> {said[name]}" for name in said if said[name] != then.get(name)]:
-            raise ValueError(f"{run.path} was begun otherwise ({', '.join(changed)}): choose another --out")
-    elif run.path.is_file() or not all(name == LOCK or is_leftover(name) for name in there):
+        if changed := list_changes(run.config["pretrain"], said):
+            raise ValueError(f"{run.path} was begun otherwise ({changed}): choose another --out")
+    elif holds_others(run.path):
         raise ValueError(f"{run.path} holds something that is no pre-training: choose another --out")
     else:
         run.path.mkdir(parents=True, exist_ok=True)
@@ -98,6 +98,11 @@ def choose_crate(step: int) -> int:
     """The number of the crate that a step learns from: a new one, then ones from before."""
     newest, again = divmod(step, AGAIN)
     return newest - again * APART if newest >= again * APART else newest
+
+
+def count_crates(steps: int) -> int:
+    """Crates that so many steps learn from."""
+    return math.ceil(steps / AGAIN)
 
 
 def find_first(step: int) -> int:
@@ -134,7 +139,7 @@ class Learner:
             mine, others = (draw_textures(seed, after=progress.advance) for seed in (config.seed, config.seed + 1))
         held = list(self.crates(range(HELD_OUT), seed=config.seed + 1, textures=others))
         first, made = self.step, find_first(self.step)
-        crates = self.crates(range(made, config.steps), seed=config.seed, textures=mine)
+        crates = self.crates(range(made, count_crates(config.steps)), seed=config.seed, textures=mine)
         begun = saved = time.monotonic()
         recent, look = list[dict[str, float]](), ""
         with signals(show=show) as caught, bar("pre-training", config.steps, show=show) as progress, closing(crates):
@@ -180,36 +185,39 @@ class Learner:
             group["lr"] = rate
         self.model.train()
         losses = self.ask(crate.vary(np.random.default_rng([config.seed, self.step, *b"vary"])))
-        losses.total.backward()
+        total = torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
+        total.backward()
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         norm = nn.utils.clip_grad_norm_(weights, MOST_GRADIENT).item()
         if not math.isfinite(norm):
             raise ValueError(
-                f"step {self.step}: the loss is {losses.total.item():.4g} and its gradient {norm:.4g}, no weights were "
+                f"step {self.step}: the loss is {total.item():.4g} and its gradient {norm:.4g}, no weights were "
                 f"changed by it: use a lower --lr than {config.lr:g}, with another --out"
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        return {"loss": losses.total.item(), **{name: value.item() for name, value in losses.values.items()}}
+        return {"loss": total.item(), **{name: loss.item() for name, loss in losses.items()}}
 
-    def ask(self, crate: Crate) -> Losses:
+    def ask(self, crate: Crate) -> dict[str, Tensor]:
+        """The losses of the model's answers, by name."""
         crate = Crate(*(value.to(self.device) for value in vars(crate).values()))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            cells, whole = self.head(crate.clips)
-        return self.head.losses(crate, cells.float(), whole.float())
+            cells, whole = self.head(self.model, crate.clips)
+        return measure(crate, cells.float(), whole.float())
 
     @torch.no_grad()
     def look(self, held: list[Crate]) -> dict[str, float]:
         """The shares of what moves in new worlds that the answers explain: 0 is that of one who says that nothing does,
         and that all bodies move alike; 1 is all."""
         self.model.eval()
-        found = [self.ask(crate) for crate in held]
-        sums = {
-            name: [sum(float(side[name]) for side in sides) for sides in zip(*((f.values, f.still) for f in found))]
-            for name in ("flow", "body", "way")
-        }
-        return {name: 1 - got / still for name, (got, still) in sums.items()}
+        ours = [self.ask(crate) for crate in held]
+        without = [measure(crate, *know_nothing(crate)) for crate in held]
+
+        def total(losses: list[dict[str, Tensor]], name: str) -> float:
+            return sum(float(one[name]) for one in losses)
+
+        return {name: 1 - total(ours, name) / total(without, name) for name in EXPLAINED}
 
     def tensors(self) -> tuple[Tensors, dict[str, Any]]:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -244,21 +252,12 @@ def means(recent: list[dict[str, float]]) -> dict[str, float]:
 def finish(learner: Learner, run: Run) -> None:
     """Writes the weights and their card; the checkpoints are no longer needed."""
     looks = [record for record in run.metrics() if record["kind"] == "val"]
-    known = {name: looks[-1][name] for name in ("flow", "body", "way")}
-    about = {
-        PRETRAINING: {
-            **run.config["pretrain"],
-            "worlds": WORLDS * count_crates(learner.config.steps),
-            "explained": known,
-        }
-    }
-    save(learner.model.half(), run.path / MODEL, about=about)
-    run.write_text(CARD, write_card(about[PRETRAINING]))
+    known = {name: looks[-1][name] for name in EXPLAINED}
+    worlds = WORLDS * count_crates(learner.config.steps)
+    about = {**run.config["pretrain"], "worlds": worlds, "explained": known}
+    save(learner.model.half(), run.path / MODEL, about={PRETRAINING: about})
+    run.write_text(CARD, write_card(about))
     run.remove_checkpoints()
-
-
-def count_crates(steps: int) -> int:
-    return len({choose_crate(step) for step in range(steps)})
 
 
 def write_card(about: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ from safetensors import SafetensorError
 
 from tubelet.runs import checkpoint
 from tubelet.runs.checkpoint import Checkpoint, Tensors, parse_step
+from tubelet.runs.lock import LOCK
 from tubelet.system import errors
 from tubelet.system.console import size
 from tubelet.system.errors import EnvironmentTrouble
@@ -254,6 +255,17 @@ class Run:
 
     def remove_checkpoints(self) -> None:
         shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
+
+
+def holds_others(folder: Path) -> bool:
+    """Whether there is something else than what a process of ours leaves in a new folder when it is killed at once."""
+    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    return folder.is_file() or not all(name == LOCK or is_leftover(name) for name in names)
+
+
+def list_changes(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """The settings of now that were others when something was begun, in words; "" where none was."""
+    return ", ".join(f"{key}: {then.get(key)} -> {now[key]}" for key in now if now[key] != then.get(key))
 
 
 def is_leftover(name: str) -> bool:

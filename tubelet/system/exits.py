@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tubelet.system.text import visible_lines
 from tubelet.version import __version__
@@ -22,6 +23,14 @@ OF_A_NAME = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errn
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, handled like Ctrl-C."""
+
+
+class Stopped(Exception):
+    """Training was stopped by a signal, with everything saved; `signal` says which."""
+
+    def __init__(self, run: Path, number: int):
+        super().__init__(f"stopped; the same command goes on from {run}")
+        self.run, self.signal = run, number
 
 
 @contextmanager
@@ -59,7 +68,7 @@ def report_error(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, BrokenPipeError):  # as in `tubelet predict ... --json | head`
         drop_stdout()
         return PIPE_CLOSED
-    if debug:
+    if debug and not isinstance(error, Stopped):
         traceback.print_exception(error)
     code, words = describe_error(error, debug=debug)
     print(f"tubelet: {visible_lines(words)}", file=sys.stderr)
@@ -75,6 +84,8 @@ def describe_error(error: BaseException, *, debug: bool) -> tuple[int, str]:
 
     if isinstance(error, KeyboardInterrupt):
         return exit_code(error), "terminated" if isinstance(error, Terminated) else "interrupted"
+    if isinstance(error, Stopped):
+        return 128 + error.signal, str(error)
     if isinstance(error, ValueError) and is_ours(error):
         return WRONG, str(error)
     if found := environment_error(error):

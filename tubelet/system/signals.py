@@ -6,19 +6,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from tubelet.system.console import console, say
 from tubelet.system.exits import handle
-
-
-class Stopped(Exception):
-    """Training was stopped by a signal, with everything saved; `signal` says which."""
-
-    def __init__(self, run: Path, number: int):
-        super().__init__(f"stopped; the same command goes on from {run}")
-        self.run, self.signal = run, number
-
 
 # torchrun passes a signal on that its processes got too, as from Ctrl-C: what comes so soon is no second one.
 PASSED_ON_SECONDS = 2.0

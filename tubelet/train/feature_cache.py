@@ -31,7 +31,8 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import encode
 from tubelet.runs.run import FEATURES, Run
 from tubelet.system.console import bar, clock, say, size
-from tubelet.system.signals import Stopped, signals
+from tubelet.system.exits import Stopped
+from tubelet.system.signals import signals
 from tubelet.train.distributed import Team
 from tubelet.train.plan import Plan
 

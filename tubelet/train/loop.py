@@ -15,7 +15,8 @@ from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError
 from tubelet.runs.run import Run
 from tubelet.system.console import bar, clock, say
-from tubelet.system.signals import Stopped, signals
+from tubelet.system.exits import Stopped
+from tubelet.system.signals import signals
 from tubelet.system.text import plural
 from tubelet.train.feature_cache import Features
 from tubelet.train.pace import FIRST_STEPS, Decision

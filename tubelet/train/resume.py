@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tubelet.data.table import write_table
-from tubelet.runs.lock import LOCK
-from tubelet.runs.run import BAD_FILES, CARD, FEATURES, METRICS, MODEL, SPLIT, Run, is_leftover
+from tubelet.runs.run import BAD_FILES, CARD, FEATURES, METRICS, MODEL, SPLIT, Run, holds_others, list_changes
 from tubelet.tasks import find_task
 from tubelet.train.config import CHOSEN, MAY_CHANGE, TrainConfig
 from tubelet.train.plan import Plan
@@ -30,9 +29,7 @@ def find_run(config: TrainConfig) -> Run:
     )
     if run.config_file.is_file():
         return run
-    names = [file.name for file in run.path.iterdir()] if run.path.is_dir() else []
-    # what a process leaves in a new run when it is killed before config.json is there is no hindrance
-    if run.path.is_file() or not all(name == LOCK or is_leftover(name) for name in names):
+    if holds_others(run.path):
         raise ValueError(f"{run.path} holds something that is no run: choose another --out")
     run.path.mkdir(parents=True, exist_ok=True)
     return run
@@ -95,9 +92,7 @@ def check_same(plan: Plan, run: Run, old: dict[str, Any]) -> None:
         raise ValueError(f"{run.path} belongs to other data ({root}, or its files have changed): choose another --out")
     if run.finished:
         raise ValueError(f"{run.path} holds a finished run: choose another --out, or leave --out away for a new one")
-    was, now = compared_settings(old), compared_settings(new)
-    changed = ", ".join(f"{key}: {was.get(key)} -> {now[key]}" for key in now if now[key] != was.get(key))
-    if changed:
+    if changed := list_changes(compared_settings(old), compared_settings(new)):
         raise ValueError(f"{run.path} was begun with other settings ({changed}): use those, or choose another --out")
 
 

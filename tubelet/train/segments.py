@@ -46,8 +46,7 @@ from tubelet.runs.lock import hold
 from tubelet.runs.run import ENCODER, PREDICTIONS, RESULTS, SPLIT, WEAK, WINDOWS, Run
 from tubelet.stream.segmenter import ABOUT, Segmenter
 from tubelet.system.console import bar, say
-from tubelet.system.exits import exit_code
-from tubelet.system.signals import Stopped
+from tubelet.system.exits import Stopped, exit_code
 from tubelet.train.clip_size import PIXELS_A_SECOND, usual_frames
 from tubelet.train.clips import train_clips
 from tubelet.train.config import TrainConfig

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tubelet.data.dataset import UserAugmentation
-from tubelet.system.signals import Stopped
+from tubelet.system.exits import Stopped
 from tubelet.train.clips import train_clips
 from tubelet.train.config import TrainConfig
 from tubelet.train.segments import train_segments
