@@ -11,6 +11,7 @@ from naming import naming
 from PIL import Image
 from small_sets import write_videos
 
+from tubelet.data.segments import Recordings
 from tubelet.nn import create_model
 from tubelet.pretrain import crates, pretrain
 from tubelet.pretrain.config import PretrainConfig
@@ -20,6 +21,7 @@ from tubelet.pretrain.pretrain import AGAIN, APART, Learner, choose_crate, find_
 from tubelet.runs.run import CARD, CHECKPOINTS, MODEL
 from tubelet.synthetic.textures import draw_texture
 from tubelet.train import TrainConfig, init, plan
+from tubelet.train.segments import choose_frames
 from tubelet.weights.store import PRETRAINING, load, read_about, save
 
 PATCH = (8, 12, 12)
@@ -296,6 +298,14 @@ def test_weights_of_a_pre_training_can_be_named_too(videos: Path, shipped: Path)
     assert named.model_name == "vivit1-P/16x4"
     assert named.spec == plan_of(videos).spec
     assert named.lr == plan_of(videos).lr
+
+
+def test_windows_of_segments_are_as_long_as_with_fresh_weights(shipped: Path, tmp_path: Path) -> None:
+    config = TrainConfig(data=tmp_path, task="segments", init=str(shipped), seconds_between_frames=0.1)
+    nothing = Recordings(tmp_path, (), ())
+    start = init.find_start(config, "video")
+    assert start is not None
+    assert choose_frames(config, start, nothing) == choose_frames(config, None, nothing) == (16, 1.6)
 
 
 def test_freezing_needs_weights_that_are_named(videos: Path, shipped: Path) -> None:

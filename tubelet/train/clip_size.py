@@ -82,7 +82,7 @@ def choose_spec(
 
 def usual_frames(start: Start | None) -> int:
     """Frames of a clip, where no other number is asked for, but for whole tubelets."""
-    return 8 if start else 16
+    return 8 if start and not start.knows_motion else 16
 
 
 def like(spec: ClipSpec, config: TrainConfig) -> ClipSpec:
