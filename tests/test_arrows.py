@@ -13,7 +13,7 @@ PACKAGE = Path(tubelet.__file__).parent
 ORDER = (
     *("version", "system", "tasks", "nn", "weights", "media", "data", "synthetic", "runs", "features"),
     *("predict", "stream", "evaluate", "report", "export", "convert", "convert_labels", "check", "prepare", "info"),
-    *("demo", "pretrain", "train", "compare", "bench", "commands", "cli", "__main__", ""),  # "" is tubelet itself
+    *("demo", "train", "pretrain", "compare", "bench", "commands", "cli", "__main__", ""),  # "" is tubelet itself
 )
 APART = {"nn": (), "media": ("system",), "data": ("system", "tasks", "media")}  # clips know no model
 

@@ -108,6 +108,7 @@ def test_no_command_unpickles_connects_or_starts_a_program(tmp_path: Path) -> No
         (0, ["stream", "run", "data/dark/0.mp4", "--out", "timeline", *cpu]),
         (0, [*compare, "--out", "compared", "--device", "cpu", "--workers", "1"]),
         (0, ["pretrain", "--out", "start", "--model", "vivit1-P/12x8", "--steps", "1", "--device", "cpu"]),
+        (0, ["pretrain", "data", "--out", "more", "--model", "vivit1-P/16x4", "--steps", "1", "--device", "cpu"]),
         (0, ["prepare", "data", "small", "--short-side", "16"]),
         (0, ["bench", "vivit2-P/16x2", "--clip", "4", "32", "32", "--minutes", "0.001", *cpu]),
         (0, ["convert", "image", "for-timm", "--to", "timm"]),

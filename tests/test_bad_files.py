@@ -22,6 +22,7 @@ from test_train import image_vit, stopping_after
 from tubelet.data import clips as clips_room
 from tubelet.data.bad_files import BadFile, BadFiles, read_list
 from tubelet.data.dataset import Clips
+from tubelet.data.epochs import shuffled_order
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import cut_note
@@ -33,7 +34,7 @@ from tubelet.train.loop import Stopped
 from tubelet.train.pace import Pace
 from tubelet.train.plan import make_plan
 from tubelet.train.train import train_fn
-from tubelet.train.trainer import Fit, shuffled_order
+from tubelet.train.trainer import Fit
 
 CPU = torch.device("cpu")
 ALONE = Team(0, 1, CPU)
@@ -245,7 +246,7 @@ def test_the_place_of_a_bad_clip_is_taken_by_the_next_of_the_epoch_varied_otherw
             if skips:  # no copy of its own turn
                 assert not torch.equal(clips[place], clips[order.index(number)])
     assert {number for number in range(12) if fit.clips.is_bad(number)} == bad
-    assert [fit.find_readable(place) for place in range(12)] == [
+    assert [fit.epochs.find_readable(place) for place in range(12)] == [
         next(n for n in (order_of(0).tolist() * 2)[place:] if n not in bad) for place in range(12)
     ]
 
@@ -468,8 +469,8 @@ def test_a_loss_that_is_not_finite_names_the_clips_and_the_last_checkpoint(data:
     bad = break_some(fit, trouble, partly=False)
     fit.run(after=lambda figures: fit.step == 3)
     fit.step = 2
-    names = [fit.clips.items[fit.find_readable(position)].path for position in range(8, 12)]
-    assert all(fit.find_readable(position) not in bad for position in range(12))
+    names = [fit.clips.items[fit.epochs.find_readable(position)].path for position in range(8, 12)]
+    assert all(fit.epochs.find_readable(position) not in bad for position in range(12))
     with pytest.raises(ValueError, match=naming("step 2", "nan", "none", *map(repr, names))):
         fit.give_up(math_nan := float("nan"), math_nan)
     fit.saved_step = 1

@@ -13,11 +13,12 @@ from naming import naming
 from small_sets import tiny_config, without_key_bias, write_videos
 
 from tubelet.data.dataset import Clips
+from tubelet.data.epochs import balanced_order
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.train.distributed import Team
 from tubelet.train.pace import Pace
 from tubelet.train.plan import make_plan
-from tubelet.train.trainer import Fit, balanced_order, part_of_batch
+from tubelet.train.trainer import Fit, part_of_batch
 
 CPU = torch.device("cpu")
 ALONE = Team(0, 1, CPU)
@@ -56,13 +57,13 @@ def weights(fit: Fit) -> dict[str, torch.Tensor]:
 
 def test_every_clip_is_visited_once_an_epoch_in_an_order_of_its_own(data: Path) -> None:
     fit = make_fit(data)
-    visits = [fit.find_clip(position) for position in range(5 * 12)]
+    visits = [fit.epochs.find(position) for position in range(5 * 12)]
     orders = [tuple(number for number, epoch in visits if epoch == e) for e in range(5)]
     assert all(sorted(order) == list(range(12)) for order in orders)
     assert len(set(orders)) == 5
     other = make_fit(data, seed=1)
-    assert [other.find_clip(p) for p in range(12)] != visits[:12]
-    assert [make_fit(data, batch=2).find_clip(p) for p in range(60)] == visits
+    assert [other.epochs.find(p) for p in range(12)] != visits[:12]
+    assert [make_fit(data, batch=2).epochs.find(p) for p in range(60)] == visits
 
 
 @pytest.mark.parametrize("counts", [[6, 6], [20, 3], [1, 2, 30], [7, 7, 7, 1]])
@@ -83,7 +84,7 @@ def test_balanced_epochs_visit_all_classes_alike_and_the_clips_of_each_in_turn(c
 def test_balance_is_over_classes_and_the_plan_asks_for_it(data: Path) -> None:
     fit = make_fit(data, balance=True)
     order = balanced_order(fit.clips.targets, seed=0, epoch=0).tolist()
-    assert [fit.find_clip(position)[0] for position in range(12)] == order
+    assert [fit.epochs.find(position)[0] for position in range(12)] == order
 
 
 def test_a_run_takes_the_clips_of_the_stream_in_turn(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,14 +96,14 @@ def test_a_run_takes_the_clips_of_the_stream_in_turn(data: Path, monkeypatch: py
     )
     fit.pace = Pace(5)
     go(fit, 5)
-    assert taken == [fit.find_clip(position)[0] for position in range(25)]
+    assert taken == [fit.epochs.find(position)[0] for position in range(25)]
     assert set(Counter(taken[:24]).values()) == {2}
 
 
 def test_a_clip_is_varied_anew_each_epoch(data: Path) -> None:
     fit = make_fit(data, batch=12)
     first, again = (
-        {fit.find_clip(start + place)[0]: clip for place, clip in enumerate(fit.batch(start)[0])} for start in (0, 12)
+        {fit.epochs.find(start + place)[0]: clip for place, clip in enumerate(fit.batch(start)[0])} for start in (0, 12)
     )
     assert set(first) == set(again)
     assert all(not torch.equal(first[number], again[number]) for number in first)
@@ -260,7 +261,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(data: Path, c
 
 def test_a_users_augmentation_comes_last(data: Path) -> None:
     fit = make_fit(data)
-    fit.plan = replace(fit.plan, changes=replace(fit.plan.changes, user=lambda clip: torch.zeros_like(clip)))
+    fit.epochs.changes = replace(fit.epochs.changes, user=torch.zeros_like)
     clips, _ = next(fit.batches(1))
     assert clips.dtype == torch.uint8
     assert clips.abs().max() == 0

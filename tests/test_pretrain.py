@@ -13,11 +13,12 @@ from small_sets import write_videos
 
 from tubelet.data.segments import Recordings
 from tubelet.nn import create_model
-from tubelet.pretrain import crates, pretrain
+from tubelet.pretrain import crates, pretrain, worlds
 from tubelet.pretrain.config import PretrainConfig
 from tubelet.pretrain.crates import BODY, Crate, make_crate, pool
 from tubelet.pretrain.motion import MotionHead, know_nothing, measure
-from tubelet.pretrain.pretrain import AGAIN, APART, Learner, choose_crate, find_first
+from tubelet.pretrain.pretrain import Learner
+from tubelet.pretrain.worlds import AGAIN, APART, Worlds, choose_crate, find_first
 from tubelet.runs.run import CARD, CHECKPOINTS, MODEL
 from tubelet.synthetic.textures import draw_texture
 from tubelet.train import TrainConfig, init, plan
@@ -30,10 +31,11 @@ RANDOM = np.random.default_rng
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crates, "WORLDS", 3)
-    monkeypatch.setattr(crates, "SURFACES", 2)
-    monkeypatch.setattr(crates, "GRIDS", ((2, 2), (2, 3), (2, 2), (2, 2)))
-    monkeypatch.setattr(pretrain, "HELD_OUT", 1)
+    for room in (crates, worlds):
+        monkeypatch.setattr(room, "WORLDS", 3)
+        monkeypatch.setattr(room, "SURFACES", 2)
+        monkeypatch.setattr(room, "GRIDS", ((2, 2), (2, 3), (2, 2), (2, 2)))
+    monkeypatch.setattr(worlds, "HELD_OUT", 1)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +156,8 @@ def test_a_model_learns_a_crate(crate: Crate, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Crate, "vary", lambda self, rng: self)
     torch.manual_seed(0)
     model = create_model("vivit1-P/12x8", clip=(16, 24, 36), num_classes=1, embed="conv", std=(0.25,) * 3)
-    learner = Learner(PretrainConfig(steps=60, lr=3e-3), model, MotionHead(model), torch.device("cpu"))
+    config = PretrainConfig(steps=60, lr=3e-3)
+    learner = Learner(config, model, Worlds(config, model), torch.device("cpu"))
     figures = [learner.take_step(crate) for _ in range(60)]
     for name in ("flow", "what", "body", "way"):
         assert np.mean([one[name] for one in figures[-8:]]) < 0.7 * np.mean([one[name] for one in figures[:8]])
@@ -247,7 +250,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(init, "STARTS", folder)
     torch.manual_seed(7)
     model = create_model("vivit1-P/16x4", clip=(16, 64, 64), num_classes=1, std=(0.25,) * 3)
-    return save(model.half(), folder / "vivit1-P-16x4-tubelet.safetensors", about={PRETRAINING: {"steps": 1}})
+    return save(model.half(), folder / "vivit1-P-16x4-tubelet.safetensors", about={PRETRAINING: {"worlds": 1}})
 
 
 @pytest.fixture(scope="module")

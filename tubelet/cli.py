@@ -182,13 +182,16 @@ def run_training(config: TrainConfig, *, as_json: bool) -> int:
 
 
 def pretrain(command: Pretrain) -> int:
-    from tubelet.pretrain.pretrain import pretrain as learn_worlds
+    from tubelet.pretrain.pretrain import pretrain as learn
     from tubelet.runs.run import MODEL
-    from tubelet.weights.store import read_about
+    from tubelet.train.init import CONTENTS
+    from tubelet.weights.store import PRETRAINING, read_about
 
-    run = learn_worlds(PretrainConfig(**fields_but(command, "json")))
+    run = learn(PretrainConfig(**fields_but(command, "json")))
     if command.json:
-        print_json({"file": run.path / MODEL, **read_about(run.path)})
+        about = read_about(run.path)[PRETRAINING]
+        known = {name: value for name, value in about.items() if name != CONTENTS}
+        print_json({"file": run.path / MODEL, PRETRAINING: known})
     return 0
 
 

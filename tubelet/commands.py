@@ -46,7 +46,7 @@ class Train(TrainConfig):
 
 @dataclass(frozen=True)
 class Pretrain(PretrainConfig):
-    """Learn motion from made-up worlds: weights that a training starts from.
+    """Learn motion from made-up worlds, or from clips of yours without labels: weights that a training starts from.
 
     Stopped with Ctrl-C, the same command goes on where it stopped.
     """

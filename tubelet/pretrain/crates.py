@@ -46,6 +46,9 @@ class Crate:
     body: Tensor
     way: Tensor
 
+    def to(self, device: torch.device) -> "Crate":
+        return Crate(*(value.to(device) for value in vars(self).values()))
+
     def vary(self, rng: np.random.Generator) -> "Crate":
         """Half of the worlds mirrored, half of them backwards, all in other colours; and what is said of them too."""
         count = len(self.clips)

@@ -9,6 +9,7 @@ from tubelet.nn.encoder import Encoder
 from tubelet.nn.grid import triple
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.pretrain.crates import BODY, CAMERA, KINDS, Crate, half
+from tubelet.pretrain.lesson import one_encoder
 from tubelet.synthetic.motions import DESCRIBED, POINTS
 
 HIDDEN = 256
@@ -28,10 +29,9 @@ class MotionHead(nn.Module):
 
     def __init__(self, model: SpaceTimeTransformer):
         super().__init__()
-        encoder = model.encoders[0]
-        if len(model.encoders) > 1 or not isinstance(encoder, Encoder) or encoder.over != "thw":
-            name = format_name(model.config)
-            raise ValueError(f"{name}: expected a model of one encoder over space and time, such as vivit1-N/12x4")
+        encoder = one_encoder(model, "vivit1-N/12x4")
+        if encoder.over != "thw":
+            raise ValueError(f"{format_name(model.config)}: expected an encoder over space and time, as of vivit1")
         patch = triple(model.embed.patch, "patch")
         t, h, w = self.cells = tuple(size // cell for size, cell in zip(patch, half(patch), strict=True))
         self.local = nn.Linear(model.config.stages[0].dim, t * h * w * 3)

@@ -106,7 +106,7 @@ def add_fields(command: type, options: Parser, places: Parser) -> dict[str, str]
         if POSITIONAL in marks:
             settings["metavar"] = shown = field.name.upper() + " ..." * (settings["nargs"] == "+")
             if default is not MISSING:
-                settings["nargs"], shown = "?", f"[{shown}]"
+                settings["nargs"], shown = "*" if settings["nargs"] == "+" else "?", f"[{shown}]"
             places.add_argument(field.name, **settings)
             places.usage = f"{places.usage} {shown}"
         elif settings["type"] is bool:

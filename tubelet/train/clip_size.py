@@ -40,7 +40,7 @@ def choose_spec(
     """
     if start and start.spec:
         return like(start.spec, config), []
-    if start and start.knows_motion:
+    if start and start.is_pretrained:
         start = None  # it leaves the clips to the data, as fresh weights do
     if start and start.model:
         t, h, w = start.model.clip
@@ -82,7 +82,7 @@ def choose_spec(
 
 def usual_frames(start: Start | None) -> int:
     """Frames of a clip, where no other number is asked for, but for whole tubelets."""
-    return 8 if start and not start.knows_motion else 16
+    return 8 if start and not start.is_pretrained else 16
 
 
 def like(spec: ClipSpec, config: TrainConfig) -> ClipSpec:

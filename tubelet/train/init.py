@@ -1,14 +1,20 @@
 """The weights that a training starts from, with the model and the input that they are for."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import tubelet.weights
 from tubelet.data.clip_spec import ClipSpec
+from tubelet.data.duplicates import mark_content
+from tubelet.data.items import Source
+from tubelet.data.problems import some
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.create import format_name
 from tubelet.nn.families import IMAGE_FAMILIES, SIZES
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.system.text import plural
 from tubelet.train.config import TrainConfig
 from tubelet.weights.init.from_image import init_from_image
 from tubelet.weights.init.from_model import init_from_model
@@ -16,6 +22,7 @@ from tubelet.weights.init.image_weights import image_config, image_shape
 from tubelet.weights.store import PRETRAINING, open_model
 
 FRESH = "none"  # of --init
+CONTENTS = "contents"  # marks of the files that a pre-training has seen, in what is said of its weights
 STARTS = Path(tubelet.weights.__file__).parent / "starts"  # weights in the package
 
 
@@ -23,8 +30,8 @@ STARTS = Path(tubelet.weights.__file__).parent / "starts"  # weights in the pack
 class Start:
     """Weights to start from: of an image ViT, or of a model of ours (`model`), whose input may be known (`spec`).
 
-    name: of the model that they start. mean, std: of the pixels that they know. knows_motion: they are of `tubelet
-    pretrain`, for clips of any size, and learn as quickly as fresh ones.
+    name: of the model that they start. mean, std: of the pixels that they know. pretraining: what is said of weights of
+    `tubelet pretrain`, which are for clips of any size and learn as quickly as fresh ones; nothing of others.
     """
 
     init: str
@@ -33,7 +40,7 @@ class Start:
     spec: ClipSpec | None = None
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    knows_motion: bool = False
+    pretraining: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """In a few words: a file name, or that they are the package's."""
@@ -42,6 +49,15 @@ class Start:
     @property
     def in_package(self) -> bool:
         return STARTS in Path(self.init).parents
+
+    @property
+    def is_pretrained(self) -> bool:
+        return bool(self.pretraining)
+
+    @property
+    def knows_motion(self) -> bool:
+        """Whether they learned from made-up worlds, be it before they learned from clips."""
+        return "worlds" in self.pretraining
 
     def fill(self, model: SpaceTimeTransformer) -> list[str]:
         """Gives the weights to a model and says what was done, a line for each piece.
@@ -87,10 +103,21 @@ def find_start(config: TrainConfig, kind: str) -> Start | None:
         spec=ClipSpec.from_json(spec) if spec else None,
         mean=model.mean * (model.channels // len(model.mean)),
         std=model.std * (model.channels // len(model.std)),
-        knows_motion=PRETRAINING in file.about,
+        pretraining=file.about.get(PRETRAINING, {}),
     )
     check_fits(start, config, kind)
     return start
+
+
+def note_seen(start: Start | None, source: Source) -> list[str]:
+    """A note where a pre-training has seen, without labels, what the training is tested on."""
+    seen = {*start.pretraining.get(CONTENTS, ())} if start else {*()}
+    held = {item.path for item in source.items if item.split != "train"} if seen else {*()}
+    found = sorted(path for path in held if mark_content(source.root / path) in seen)
+    if not start or not found:
+        return []
+    what = f"{start} has seen {len(found)} of {plural(len(held), 'held-out file')}, without labels: {some(found)}"
+    return [f"{what}. What is measured flatters: tubelet pretrain keeps out what is held out of data that it is given"]
 
 
 def check_fits(start: Start, config: TrainConfig, kind: str) -> None:
@@ -124,7 +151,7 @@ def image_model(init: str, kind: str) -> str:
 
 def choose_rates(config: TrainConfig, model: ModelConfig, start: Start | None) -> tuple[float, float]:
     """Peak learning rate, lower for what has learned before and higher for a head alone, and its layer-wise decay."""
-    if start and not start.knows_motion and not config.freeze:
+    if start and not start.is_pretrained and not config.freeze:
         lr, decay = 3e-4, 0.75
     else:
         lr, decay = 3e-3 if config.freeze and len(model.stages) == 1 else 1e-3, 1.0

@@ -28,7 +28,7 @@ from tubelet.system.text import plural
 from tubelet.tasks import MultiLabel, find_task
 from tubelet.train.clip_size import choose_spec
 from tubelet.train.config import TrainConfig
-from tubelet.train.init import Start, choose_rates, find_shipped, find_start
+from tubelet.train.init import Start, choose_rates, find_shipped, find_start, note_seen
 from tubelet.train.preflight import Data, look_at_files
 
 NEAR_SHARE = 0.05  # of the time budget, in which held-out clips are compared with training clips
@@ -142,6 +142,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     spec_notes += near_duplicate_notes(source, workers=workers, seconds=min(MOST_SECONDS, seconds_to_compare))
     notes = [
         *model_notes,
+        *note_seen(start, source),
         *spec_notes,
         *uneven,
         *note_cuts(data),

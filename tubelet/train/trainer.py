@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.data.dataset import Clips
+from tubelet.data.epochs import Epochs, balanced_order, shuffled_order
 from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import some
 from tubelet.nn.model import SpaceTimeTransformer
@@ -28,7 +27,6 @@ from tubelet.train.optim import learning_rate, make_optimizer
 from tubelet.train.pace import Decision, Pace
 from tubelet.train.plan import Plan
 
-EPOCHS_REMEMBERED = 4
 AHEAD = 4  # batches that are prepared while one is learned from
 
 
@@ -50,7 +48,7 @@ class Fit:
 
     With a frozen encoder the model is the rest of it, and the clips are features.
 
-    Every random draw is a function of (seed, step) or of (seed, position in the stream of clips), never of a state:
+    Every random draw is a function of (seed, step) or of (seed, position in the epochs), never of a state:
     a run that was stopped goes on bit for bit, and the clips do not depend on how many processes share the work.
     """
 
@@ -65,6 +63,7 @@ class Fit:
     wrapped: nn.Module = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
     part: int = field(init=False)
+    epochs: Epochs = field(init=False)
     average: Tensors | None = field(init=False, default=None)
     best: Best | None = field(init=False, default=None)
 
@@ -74,7 +73,10 @@ class Fit:
         self.model.to(team.device)
         self.wrapped = wrap(self.model, team, config.shard)  # before the optimizer: sharding replaces the parameters
         self.optimizer = make_optimizer(self.model, weight_decay=config.weight_decay, layer_decay=self.plan.layer_decay)
-        self.order = lru_cache(EPOCHS_REMEMBERED)(self.make_order)  # each clip of a batch asks
+        order = balanced_order if config.balance else shuffled_order
+        self.epochs = Epochs(
+            self.clips, self.plan.changes, seed=config.seed, order=order, single_frame=self.single_frame
+        )
         if config.ema:
             self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
 
@@ -108,52 +110,14 @@ class Fit:
         return prefetch(self.batch, firsts, threads=self.plan.workers, ahead=AHEAD)
 
     def batch(self, first: int) -> tuple[Tensor, Tensor]:
-        """Clips `first` and following of the endless stream: (B, C, T, H, W), targets (B, ...), or those of all their
+        """Clips `first` and following: (B, C, T, H, W), targets (B, ...), or those of all their
         steps, (B * t, ...)."""
-        chosen = [self.draw_clip(position) for position in range(first, first + self.part)]
-        clips = torch.stack([clip for clip, _ in chosen])
+        clips, labels = self.epochs.draw_batch(first, self.part)
         if (most := self.plan.config.stills) and not self.single_frame:
             seeds = ([self.plan.config.seed, first + number, *b"stills"] for number in range(self.part))
             draws = np.array([np.random.default_rng(seed).random(2) for seed in seeds])
             clips = mix_stills(clips, most * draws[:, 0], (draws[:, 1] * clips.shape[2]).astype(int))
-        return clips, self.task.targets([cell for _, labels in chosen for cell in labels])
-
-    def draw_clip(self, position: int) -> tuple[Tensor, list[str]]:
-        """The clip at a position of the endless stream and its label, or that of each step.
-
-        The place of one that cannot be read is taken by the next of the epoch that can, varied otherwise than in its
-        own turn. This follows from the position and from which files are bad alone: neither from who met them first
-        nor from when.
-
-        Raises:
-            ValueError: more clips than `--max-bad` allows, or all, cannot be read.
-        """
-        skips = 0
-        while True:
-            self.clips.bad.check()
-            number, epoch = self.find_clip(position, skips=skips)
-            rng = np.random.default_rng([self.plan.config.seed, epoch, number] + ([skips] if skips else []))
-            found = self.clips.random(number, self.plan.changes, rng, single_frame=self.single_frame)
-            if found is not None:
-                return found
-            skips += 1
-
-    def find_clip(self, position: int, *, skips: int = 0) -> tuple[int, int]:
-        """The clip at a position of the endless stream, in which every epoch has its own order, and its epoch; or the
-        clip `skips` places further in that order, whose end its beginning follows."""
-        epoch, place = divmod(position, len(self.clips))
-        order = self.order(epoch)
-        return int(order[(place + skips) % len(order)]), epoch
-
-    def make_order(self, epoch: int) -> np.ndarray:
-        """The clips of an epoch by number."""
-        make = balanced_order if self.plan.config.balance else shuffled_order
-        return make(self.clips.targets, seed=self.plan.config.seed, epoch=epoch)
-
-    def find_readable(self, position: int) -> int:
-        """The clip that is learned from at a position, once the bad ones are known."""
-        numbers = (self.find_clip(position, skips=skips)[0] for skips in count())
-        return next(number for number in numbers if not self.clips.is_bad(number))
+        return clips, self.task.targets(labels)
 
     def take_step(self, parts: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """One optimizer step over the parts of this process's share of the batch."""
@@ -184,7 +148,7 @@ class Fit:
 
     def give_up(self, loss: float, norm: float) -> None:
         items, first = self.plan.data.items("train"), self.step * self.plan.config.batch
-        names = dict.fromkeys(items[self.find_readable(first + i)].name for i in range(self.plan.config.batch))
+        names = dict.fromkeys(items[self.epochs.find_readable(first + i)].name for i in range(self.plan.config.batch))
         saved, anew = "none yet", ""
         if self.saved_step is not None:
             saved, anew = f"that of step {self.saved_step}", " with another --out"
@@ -382,24 +346,3 @@ def copy_whole(value: Tensor, source: Tensor) -> None:
     if isinstance(value, DTensor):
         source = distribute_tensor(source.to(value.device), value.device_mesh, value.placements)
     value.copy_(source)
-
-
-def shuffled_order(targets: Tensor, *, seed: int, epoch: int) -> np.ndarray:
-    """Every clip once, (N,); targets (N, ...)."""
-    return np.random.default_rng([seed, epoch]).permutation(len(targets))
-
-
-def balanced_order(targets: Tensor, *, seed: int, epoch: int) -> np.ndarray:
-    """Classes (N,) -> clips (N,), every class as often as the others: the clips of each are gone through in turn, those
-    of rare ones several times in an epoch, those of frequent ones over several epochs."""
-    by_clip, chosen = targets.numpy(), []
-    classes = np.unique(by_clip)
-    for number, label in enumerate(classes.tolist()):
-        own = np.flatnonzero(by_clip == label)
-        # visits before this epoch and with it; over all classes they add up to whole epochs
-        before, after = ((one * len(by_clip) + number) // len(classes) for one in (epoch, epoch + 1))
-        turns, places = np.divmod(np.arange(before, after), len(own))
-        for turn in np.unique(turns).tolist():
-            order = np.random.default_rng([seed, turn, label]).permutation(own)
-            chosen.append(order[places[turns == turn]])
-    return np.random.default_rng([seed, epoch]).permutation(np.concatenate(chosen))
