@@ -225,6 +225,9 @@ def test_clips_that_cannot_work_are_refused(videos: Path, tmp_path: Path) -> Non
     write_images(tmp_path / "images", 2)
     with pytest.raises(ValueError, match=naming(10, 4)):
         find_clips(settings(tmp_path, videos, tmp_path / "images"), show=False)
+    (tmp_path / "strange.csv").write_text(f"path\n{videos}/dark/0.mp4\nnotes.docx\n")
+    with pytest.raises(ValueError, match=naming("notes.docx")):
+        find_clips(settings(tmp_path, tmp_path / "strange.csv"), show=False)
     with pytest.raises(ValueError, match=naming(tmp_path / "nowhere")):
         find_clips(settings(tmp_path, tmp_path / "nowhere"), show=False)
     (tmp_path / "table.csv").write_text("path,label,split\nmissing.mp4,a,train\n")

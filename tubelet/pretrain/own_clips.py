@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.data.augment import Augmentation
-from tubelet.data.bad_files import BadFile
-from tubelet.data.clip_spec import ClipSpec
+from tubelet.data.clip_spec import ClipSpec, Kind
 from tubelet.data.dataset import Changes, Clips, kept_bytes
 from tubelet.data.duplicates import mark_content, same_contents
 from tubelet.data.epochs import Epochs
@@ -23,7 +22,7 @@ from tubelet.data.folder import KIND_OF_SUFFIX
 from tubelet.data.health_cache import MANY, find_healths
 from tubelet.data.items import Item, Source, find_items, fingerprint, is_labelled
 from tubelet.data.prefetch import prefetch
-from tubelet.data.problems import DataProblems
+from tubelet.data.problems import DataProblems, some
 from tubelet.data.segments import read_segments, split_recordings
 from tubelet.data.splits import assign_splits
 from tubelet.data.walk import list_media
@@ -62,46 +61,56 @@ def find_clips(config: PretrainConfig, *, show: bool) -> Found:
 
     Raises ValueError where nothing is left to learn from, files are of several kinds, or a table is wrong.
     """
-    paths, held, notes = set[str](), set[str](), list[str]()
+    files, held, notes = set[str](), set[str](), list[str]()
     for one in config.data:
         listing = list_media(one)
-        paths |= {str(listing.root / file) for file in listing.files}
         out, why = find_held_out(one, config)
+        files |= {str(listing.root / file) for file in listing.files}
         held |= out
         notes += why
-    what = ", ".join(map(str, config.data))
-    kinds = Counter(KIND_OF_SUFFIX[Path(path).suffix.lower()] for path in paths | held)
+    data, kind = ", ".join(map(str, config.data)), find_kind(config, files | held)
+    root = Path(os.path.commonpath([os.path.dirname(path) for path in files | held]))
+    paths, copied = tell_apart(root, files | held, held)
+    if not paths:
+        raise ValueError(f"{data}: no files to learn from: all {len(files | held)} are held out to test on")
+    notes += [f"{plural(copied, 'file')} left out: copies of others"] if copied else []
+    healths, trouble = find_healths(root, paths, workers=config.workers or 2, show=show and len(paths) >= MANY)
+    items = [Item(path, LABEL, split="train") for path in paths]
+    faults = {item: fault for item in items if (fault := find_fault(item, healths[item.path], kind))}
+    bad = [f"{path}: {message}" for path, message in ((item.name, fault[1]) for item, fault in faults.items())]
+    if len(bad) == len(items):
+        raise ValueError(f"{data}: none of {plural(len(items), 'file')} can be read, the first: {visible(bad[0])}")
+    notes += [f"{plural(len(bad), 'file')} left out, the first: {visible(bad[0])}"] if bad else []
+    notes += [trouble] if trouble else []
+    source = Source(root, kind, tuple(item for item in items if item not in faults), Classification((LABEL,)))
+    usable = {path: health for path, health in healths.items() if health.usable}
+    kept_out = len(files | held) - len(paths) - copied
+    return Found(data=Data(source=source, healths=usable, bad=(), notes=tuple(notes)), kept_out=kept_out)
+
+
+def find_kind(config: PretrainConfig, paths: set[str]) -> Kind:
+    """The one kind of all files. Raises ValueError where there are several."""
+    data, suffixes = ", ".join(map(str, config.data)), {path: Path(path).suffix.lower() for path in sorted(paths)}
+    if strange := [path for path, suffix in suffixes.items() if suffix not in KIND_OF_SUFFIX]:
+        raise ValueError(f"{data}: no video, image or sound by its suffix: {some(strange)}")
+    kinds = Counter(KIND_OF_SUFFIX[suffix] for suffix in suffixes.values())
     if len(kinds) > 1:
         counts = ", ".join(plural(count, f"{kind} file") for kind, count in sorted(kinds.items()))
-        raise ValueError(f"{what}: a mix of kinds ({counts}): pre-train on one kind")
-    (kind,) = kinds
-    root = Path(os.path.commonpath([os.path.dirname(path) for path in paths | held]))
-    names = {Path(path).relative_to(root).as_posix(): path for path in sorted(paths | held)}
-    out_names = {name for name, path in names.items() if path in held}
-    copies = 0
-    for same in same_contents(root, names):
-        if out_names & {*same}:
-            out_names |= {*same}
+        raise ValueError(f"{data}: a mix of kinds ({counts}): pre-train on one kind")
+    return next(iter(kinds))
+
+
+def tell_apart(root: Path, files: set[str], held: set[str]) -> tuple[list[str], int]:
+    """Paths below `root` to learn from, sorted, each content once and none that is held out under any name; and how
+    many others are copies of these."""
+    paths = {Path(file).relative_to(root).as_posix(): file in held for file in sorted(files)}
+    out, copied = {path for path, is_held in paths.items() if is_held}, set[str]()
+    for same in same_contents(root, paths):
+        if out & {*same}:
+            out |= {*same}
         else:
-            copies += len(same) - 1
-            for name in same[1:]:
-                del names[name]
-    names = {name: path for name, path in names.items() if name not in out_names}
-    notes += [f"{plural(copies, 'file')} left out: copies of others"] if copies else []
-    if not names:
-        raise ValueError(f"{what}: no files to learn from: {len(out_names)} are held out to test on")
-    healths, trouble = find_healths(root, [*names], workers=config.workers or 2, show=show and len(names) >= MANY)
-    items = [Item(name, LABEL, split="train") for name in names]
-    faults = {item: fault for item in items if (fault := find_fault(item, healths[item.path], kind))}
-    bad = tuple(BadFile(item.name, *fault, "train") for item, fault in faults.items())
-    if len(bad) == len(items):
-        raise ValueError(f"{what}: none of {plural(len(items), 'file')} can be read, the first: {bad[0]}")
-    notes += [f"{plural(len(bad), 'file')} left out, {visible(str(bad[0]))}"] if bad else []
-    notes += [trouble] if trouble else []
-    good = tuple(item for item in items if item not in faults)
-    source = Source(root, kind, good, Classification((LABEL,)))
-    usable = {path: health for path, health in healths.items() if health.usable}
-    return Found(data=Data(source=source, healths=usable, bad=(), notes=tuple(notes)), kept_out=len(out_names))
+            copied |= {*same[1:]}
+    return sorted({*paths} - out - copied), len(copied)
 
 
 def find_held_out(data: Path, config: PretrainConfig) -> tuple[set[str], list[str]]:
