@@ -1,0 +1,142 @@
+"""What an answer for a file rests on: where, when, and how far the map can be trusted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tubelet.data.clips import item_range, load_views
+from tubelet.media.geometry import cover_size
+from tubelet.media.reader import index
+from tubelet.media.sampling import view_starts
+from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.predict.answer import CLIPS, parse_views
+from tubelet.predict.predictor import Predictor
+from tubelet.relevance.explain import explain
+from tubelet.relevance.hide import hide, highest
+
+Box = tuple[float, float, float, float]  # top, left, height and width, as shares of a picture
+
+TRIED_SHARE = 0.2  # of the tubelets, that are hidden to see whether the answer rests on them
+DRAWS = 5  # of as many tubelets at random
+
+
+@dataclass(frozen=True)
+class FileMap:
+    """The relevance of a file's parts for one of the outputs of a model.
+
+    label: the name of the output. answer: the model's, a probability, or for numbers the number. without,
+    without_random: the same without the most relevant fifth of the tubelets, and without any fifth, in the mean.
+    relevance: (V, t, h, w) float32, of each view, in units of the logit. starts_seconds: of the views, (V,).
+    span_seconds: of one. box: what the views show of the picture, top, left, height and width as shares of it.
+    """
+
+    path: Path
+    kind: str
+    label: str
+    answer: float
+    without: float
+    without_random: float
+    relevance: np.ndarray
+    starts_seconds: np.ndarray
+    span_seconds: float
+    box: Box
+
+    @property
+    def times_seconds(self) -> np.ndarray:
+        """The beginnings of the steps of all views, (V, t)."""
+        steps = self.relevance.shape[1]
+        return self.starts_seconds[:, None] + np.arange(steps) * self.span_seconds / steps
+
+    def at(self, seconds: float) -> np.ndarray:
+        """The relevance on screen at a time, (h, w): between the steps of the view that is nearest to it."""
+        middles = self.starts_seconds + self.span_seconds / 2
+        view = int(np.abs(middles - seconds).argmin())
+        steps = self.relevance[view]
+        place = (seconds - self.starts_seconds[view]) / max(self.span_seconds, 1e-9) * len(steps) - 0.5
+        first = int(np.clip(np.floor(place), 0, len(steps) - 1))
+        share = float(np.clip(place - first, 0, 1))
+        return (1 - share) * steps[first] + share * steps[min(first + 1, len(steps) - 1)]
+
+
+def explain_file(predictor: Predictor, path: str | Path, *, label: str | None = None, views: str = "auto") -> FileMap:
+    """The map of one file for `label`, the model's own answer if left out.
+
+    Raises:
+        ValueError: the file cannot be read (a MediaError), a label that the model does not know, or an exported model.
+    """
+    model, spec, task = predictor.model, predictor.spec, predictor.task
+    temporal, spatial = parse_views(views, spec.kind)
+    if spatial > 1:
+        raise ValueError(f"views = {views!r}: a map is of the middle of the picture, expected {temporal}x1")
+    found = load_views(path, spec, temporal=temporal, spatial=1)
+    with torch.inference_mode():
+        logits = run(model, found.clips).mean(0)
+    values = task.answer(logits[None])[0]
+    number = find_label(predictor, label, values)
+    parts = found.clips.split(CLIPS)
+    relevance = torch.cat([explain(model, part.to(predictor.device), number).float().cpu() for part in parts])
+    start, end = item_range(path, start_seconds=None, end_seconds=None)
+    starts = start + view_starts(end - start, spec.span_seconds, len(found.clips))
+    without, at_random = measure(predictor, found.clips, relevance, number)
+    return FileMap(
+        path=Path(path),
+        kind=spec.kind,
+        label=task.names[number],
+        answer=float(values[number]),
+        without=without,
+        without_random=at_random,
+        relevance=relevance.numpy(),
+        starts_seconds=np.asarray(starts, np.float64),
+        span_seconds=spec.span_seconds,
+        box=find_box(path, spec.resize, spec.crop) if spec.kind != "sound" else (0.0, 0.0, 1.0, 1.0),
+    )
+
+
+def find_label(predictor: Predictor, label: str | None, values: np.ndarray) -> int:
+    """The number of the output that is explained."""
+    names = list(predictor.task.names)
+    if label is None:
+        return int(values.argmax()) if predictor.task.gives_probabilities else 0
+    if label not in names:
+        raise ValueError(f"no label {label!r}: the model knows {', '.join(names)}")
+    return names.index(label)
+
+
+def measure(predictor: Predictor, clips: Tensor, relevance: Tensor, number: int) -> tuple[float, float]:
+    """The answer without the most relevant tubelets, and without as many at random, in the mean.
+
+    Places of a video are frozen, those of an image or a sound blurred. The same draws each time.
+    """
+    how = "frozen" if relevance.shape[1] > 1 else "blurred"
+    generator = torch.Generator().manual_seed(0)
+    orders = [relevance, *(torch.rand(relevance.shape, generator=generator) for _ in range(DRAWS))]
+    answers = []
+    with torch.inference_mode():
+        for order in orders:
+            logits = run(predictor.model, hide(clips, highest(order, TRIED_SHARE), how)).mean(0)
+            answers.append(float(predictor.task.answer(logits[None])[0][number]))
+    return answers[0], float(np.mean(answers[1:]))
+
+
+def run(model: SpaceTimeTransformer, clips: Tensor) -> Tensor:
+    """Logits of clips, (V, outputs), on the CPU."""
+    device = next(model.parameters()).device
+    return torch.cat([model(part.to(device)).float().cpu() for part in clips.split(CLIPS)])
+
+
+def find_box(path: str | Path, resize: tuple[int, int], crop: tuple[int, int]) -> Box:
+    """What the middle view shows of a file's picture: top, left, height and width as shares of it."""
+    found = index(path)
+    height, width = cover_size(found.height, found.width, resize)
+    top, left = int((height - crop[0]) * 0.5), int((width - crop[1]) * 0.5)
+    return top / height, left / width, crop[0] / height, crop[1] / width
+
+
+def save_map(found: FileMap, file: Path) -> None:
+    """Writes the numbers of a map as .npz."""
+    about: dict[str, Any] = {name: value for name, value in vars(found).items() if name not in ("path", "kind")}
+    np.savez_compressed(file, path=str(found.path), times_seconds=found.times_seconds, **about)
