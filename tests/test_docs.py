@@ -44,7 +44,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_python_snippets_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     ran = 0
-    later = ("export.md", "predict.md", "stream.md")  # these use train.md's run
+    later = ("embed.md", "export.md", "predict.md", "stream.md")  # these use train.md's run
     for page in sorted(PAGES, key=lambda page: page.name in later):
         names: dict[str, object] = {}
         for block in blocks(page, "python"):

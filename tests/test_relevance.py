@@ -17,7 +17,7 @@ import tubelet
 from tubelet.media.reader import index
 from tubelet.nn import SpaceTimeTransformer, create_model
 from tubelet.predict.predictor import Predictor
-from tubelet.relevance.draw import FOR, find_scale, tint
+from tubelet.relevance.draw import FOR, largest, tint, tint_clip
 from tubelet.relevance.explain import answer, explain
 from tubelet.relevance.files import choose_names
 from tubelet.relevance.hide import HOWS, hide, highest, last_seen, spread
@@ -224,7 +224,7 @@ def test_a_file_is_explained_for_the_models_answer_or_a_label(run: Path, videos:
 def test_a_map_is_between_its_steps_and_its_box_is_what_is_seen(videos: Path) -> None:
     values = np.arange(2 * 3 * 1 * 2, dtype=np.float32).reshape(2, 3, 1, 2)
     given: dict[str, Any] = {"path": Path("a"), "kind": "video", "label": "a", "answer": 1.0, "without": 0.0}
-    given |= {"without_random": 0.0, "box": (0.0, 0.0, 1.0, 1.0)}
+    given |= {"without_others": 0.0, "box": (0.0, 0.0, 1.0, 1.0)}
     found = FileMap(**given, relevance=values, starts_seconds=np.array([0.0, 3.0]), span_seconds=3.0)
     assert np.allclose(found.at(0.5), values[0, 0])
     assert np.allclose(found.at(1.0), (values[0, 0] + values[0, 1]) / 2)
@@ -289,12 +289,24 @@ def test_names_are_their_own_where_they_differ() -> None:
 
 
 def test_the_scale_is_one_for_a_file_and_never_nothing() -> None:
-    given: dict[str, Any] = {"path": Path("a"), "kind": "video", "label": "a", "answer": 1.0, "without": 0.0}
-    given |= {"without_random": 0.0, "box": (0.0, 0.0, 1.0, 1.0), "starts_seconds": np.zeros(1), "span_seconds": 1.0}
-    assert find_scale(FileMap(**given, relevance=np.zeros((1, 2, 2, 2), np.float32))) > 0
     values = np.zeros((1, 1, 2, 2), np.float32)
+    assert largest(values) > 0
     values[0, 0, 0, 1] = -3
-    assert find_scale(FileMap(**given, relevance=values)) == 3
+    assert largest(values) == 3
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_clip_is_tinted_frame_by_frame(channels: int) -> None:
+    clip = torch.full((channels, 4, 10, 20), 100, dtype=torch.uint8)
+    relevance = np.zeros((2, 1, 2), np.float32)
+    relevance[1, 0, 1] = 2
+    tinted = tint_clip(clip, relevance, least_px=(30, 40))
+    assert tinted.shape == (4, 30, 60, 3)
+    assert (tinted[:2] == 100).all()
+    assert np.abs(tinted[3, 15, 55].astype(int) - FOR).max() < 60
+    sound = tint_clip(torch.linspace(-1, 1, 200).view(1, 1, 10, 20), relevance[:1], least_px=(10, 20))
+    assert sound.shape == (1, 10, 20, 3)
+    assert sound[0, 0].mean() < sound[0, -1].mean()  # high tones, here the loud ones, above
 
 
 def test_the_function_is_where_it_was_promised() -> None:

@@ -11,11 +11,13 @@ from tubelet.version import __version__
 if TYPE_CHECKING:
     from tubelet import nn, train, weights
     from tubelet.data.clip_spec import ClipSpec
+    from tubelet.embed.embeddings import Embeddings
     from tubelet.nn.config import ModelConfig
     from tubelet.nn.create import create_model, list_models, model_config
     from tubelet.nn.model import SpaceTimeTransformer
     from tubelet.nn.streamer import Streamer
     from tubelet.predict.predictor import Prediction, Predictor
+    from tubelet.relevance.explain import explain
     from tubelet.stream.segmenter import Segmenter
     from tubelet.train.config import TrainConfig
     from tubelet.train.train import train_fn
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 # public name -> the file it lives in
 HOMES = {
     "ClipSpec": "tubelet.data.clip_spec",
+    "Embeddings": "tubelet.embed.embeddings",
     "ModelConfig": "tubelet.nn.config",
     "Prediction": "tubelet.predict.predictor",
     "Predictor": "tubelet.predict.predictor",
@@ -33,6 +36,7 @@ HOMES = {
     "Streamer": "tubelet.nn.streamer",
     "TrainConfig": "tubelet.train.config",
     "create_model": "tubelet.nn.create",
+    "explain": "tubelet.relevance.explain",
     "init_from_image": "tubelet.weights.init.from_image",
     "list_models": "tubelet.nn.create",
     "load": "tubelet.weights.store",
@@ -44,6 +48,7 @@ ROOMS = ("nn", "train", "weights")
 
 __all__ = [
     "ClipSpec",
+    "Embeddings",
     "ModelConfig",
     "Prediction",
     "Predictor",
@@ -53,6 +58,7 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "create_model",
+    "explain",
     "init_from_image",
     "list_models",
     "load",

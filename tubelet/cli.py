@@ -21,12 +21,15 @@ from tubelet.commands import (
     Convert,
     ConvertLabels,
     Demo,
+    Embed,
     Eval,
+    Explain,
     Export,
     Info,
     Predict,
     Prepare,
     Pretrain,
+    Search,
     Stream,
     Train,
 )
@@ -38,6 +41,7 @@ from tubelet.train.config import TrainConfig
 from tubelet.version import __version__
 
 if TYPE_CHECKING:
+    from tubelet.embed.embeddings import Embeddings
     from tubelet.predict.predictor import Predictor
 
 BEGUN = time.monotonic()  # budgets of time count from here on: torch takes seconds to be loaded
@@ -53,6 +57,8 @@ LEAST: dict[type, dict[str, int]] = {
     Eval: {"workers": 1},
     Predict: {"workers": 1, "top": 1},
     Compare: {"folds": 2, "seed": 0},
+    Embed: {"workers": 1},
+    Search: {"workers": 1, "top": 1},
 }
 
 
@@ -269,6 +275,19 @@ def predict(command: Predict) -> int:
     return SOME_FAILED if any(p.label is None for p in predictions) else 0
 
 
+def explain(command: Explain) -> int:
+    from tubelet.predict.predictor import Predictor, find_files
+    from tubelet.relevance.files import explain_files, show_table
+
+    files, predictor = find_files(command.files), Predictor.load(command.run, device=command.device)
+    settings = fields_but(command, "run", "files", "device", "json")
+    after = (lambda one: print_json(one.to_json())) if command.json else (lambda one: None)
+    written = explain_files(predictor, files, **settings, after=after)
+    if not command.json:
+        show_table(written, command.out)
+    return SOME_FAILED if any(one.found is None for one in written) else 0
+
+
 def load_predictor(command: Eval | Predict) -> "Predictor":
     from tubelet.predict.predictor import Predictor
 
@@ -299,6 +318,45 @@ def export(command: Export) -> int:
     note_segments(command.run, "the exported model has the labels of clips alone")
     if command.json:
         print_json({"out": command.out, **about})
+    return 0
+
+
+def embed(command: Embed) -> int:
+    from tubelet.embed.writer import embed as write
+
+    found = write(**fields_but(command, "json"))
+    failed = [{"path": row.path, "code": row.code, "message": row.message} for row in found.rows if row.code != "ok"]
+    if command.json:
+        print_json({"out": command.out, "vectors": len(found.vectors), **found.settings, "failures": failed})
+    return SOME_FAILED if failed else 0
+
+
+def search(command: Search) -> int:
+    from tubelet.embed.embeddings import Embeddings
+    from tubelet.embed.search import print_hits, search_files
+    from tubelet.embed.sheet import write_sheet
+
+    if bool(command.files) == command.duplicates:
+        raise ValueError("search: expected files, as in `tubelet search FOLDER clip.mp4`, or --duplicates without any")
+    found = Embeddings.load(command.folder, run=command.run, device=command.device)
+    if command.duplicates:
+        return find_copies(command, found)
+    asked = search_files(found, command.files, top=command.top)
+    print_hits(asked, as_json=command.json)
+    if command.out:
+        write_sheet(asked, command.out, folder=command.folder, settings=found.settings)
+    return 0
+
+
+def find_copies(command: Search, found: "Embeddings") -> int:
+    from tubelet.embed.duplicates import find_sets
+    from tubelet.embed.search import print_sets
+    from tubelet.embed.sheet import write_copies
+
+    sets = find_sets(found, workers=command.workers, show=not command.json)
+    print_sets(sets, as_json=command.json)
+    if command.out:
+        write_copies(sets, command.out, folder=command.folder, settings=found.settings)
     return 0
 
 
@@ -383,8 +441,11 @@ ACTIONS: dict[type, Callable[..., int]] = {
     Prepare: prepare,
     Eval: evaluate,
     Predict: predict,
+    Explain: explain,
     Stream: stream,
     Export: export,
+    Embed: embed,
+    Search: search,
     Info: info,
     Bench: bench,
     Compare: compare,

@@ -132,6 +132,26 @@ class Eval:
 
 
 @dataclass(frozen=True)
+class Explain:
+    """Show which parts of files an answer rests on: a picture, a video with the map laid over, the numbers."""
+
+    run: Positional[Path]
+    """Run directory or model.safetensors."""
+    files: Positional[tuple[Path, ...]]
+    """Files, or folders of files."""
+    label: str | None = None
+    """The class, label or number to explain; the model's own answer for each file if left out."""
+    out: Path = Path("explained")
+    """Folder for NAME.png, NAME.npz and NAME.mp4 of each file."""
+    views: str = "auto"
+    """Temporal views of each clip, such as 4x1; auto: as many as show all of it."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+    json: bool = False
+    """Print one JSON object a line instead of a table."""
+
+
+@dataclass(frozen=True)
 class Predict:
     """Say what is in files."""
 
@@ -189,6 +209,59 @@ class Export:
     """Replace an exported folder."""
     json: bool = False
     """At the end, print what was written as one JSON object."""
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Write a vector for each file, or each window of it, to search in.
+
+    Stopped with Ctrl-C, the same command goes on where it stopped; new files are added.
+    """
+
+    run: Positional[Path]
+    """Run directory, model.safetensors, or converted weights, also without a head."""
+    data: Positional[tuple[Path, ...]]
+    """Folders, tables (rows with start and end are items) and files."""
+    out: Path = Path("runs/embedded")
+    """Folder for the vectors."""
+    views: str = "auto"
+    """Temporal x spatial views of each item, such as 4x3; auto: as many in time as show all of it."""
+    windows: float | None = None
+    """Seconds of a window: a vector for each, one after another, instead of one for an item."""
+    parquet: bool = False
+    """Also write index.parquet, rows and vectors as a table; needs tubelet[parquet]."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+    dtype: str = "float32"
+    """float32, bfloat16, float16 (on a GPU) or auto."""
+    workers: int = 2
+    """Threads that read files."""
+    json: bool = False
+    """At the end, print what was written as one JSON object."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Find the files of a folder of vectors that are like others, or copies of each other."""
+
+    folder: Positional[Path]
+    """Folder that `tubelet embed` wrote."""
+    files: Positional[tuple[Path, ...]] = ()
+    """Files to find the like of, from that folder or not."""
+    top: int = 10
+    """How many to find for each."""
+    duplicates: bool = False
+    """Find files that show the same: encoded again, resized, cropped, trimmed, faster, slower or mirrored."""
+    out: Path | None = None
+    """Write a contact sheet, a page of pictures, to this HTML file."""
+    run: Path | None = None
+    """Where the weights are that made the vectors, if they have been moved."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+    workers: int = 2
+    """Threads that read files."""
+    json: bool = False
+    """Print one JSON object a line instead of a table."""
 
 
 @dataclass(frozen=True)
@@ -329,7 +402,7 @@ class ConvertLabels:
 
 
 IN_ORDER: tuple[type, ...] = (
-    *(Demo, Train, Check, Prepare, Eval, Predict, Stream, Compare, Pretrain, Export, Info, Bench, Convert),
-    ConvertLabels,
+    *(Demo, Train, Check, Prepare, Eval, Predict, Explain, Stream, Compare, Pretrain, Export),
+    *(Embed, Search, Info, Bench, Convert, ConvertLabels),
 )
 COMMANDS = {re.sub(r"(?<!^)(?=[A-Z])", "-", command.__name__).lower(): command for command in IN_ORDER}

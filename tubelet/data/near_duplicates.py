@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from time import monotonic
 
 import numpy as np
@@ -131,10 +132,17 @@ def _pictures(source: Source, item: Item) -> np.ndarray | None:
     path, places = source.root / item.path, np.array(PLACES if source.kind == "video" else (0.0,))
     try:
         start, end = item_range(path, start_seconds=item.start_seconds, end_seconds=item.end_seconds)
-        frames = read_frames(path, start + places * (end - start), cover=(SIDE_PX, SIDE_PX))
+        return read_pictures(path, start + places * (end - start))
     except MediaError:
         return None
-    grey = frames @ np.array(LUMA, np.float32)
+
+
+def read_pictures(path: str | Path, times_seconds: np.ndarray) -> np.ndarray:
+    """The frames on screen at times (T,), squeezed and in grey: (T, SIDE_PX, SIDE_PX) float32 in [0, 255].
+
+    Raises: MediaError where the file cannot be read.
+    """
+    grey = read_frames(path, times_seconds, cover=(SIDE_PX, SIDE_PX)) @ np.array(LUMA, np.float32)
     return _shares(grey.shape[1], SIDE_PX) @ grey @ _shares(grey.shape[2], SIDE_PX).T
 
 
@@ -147,8 +155,11 @@ def _shares(size: int, cells: int, begin: float = 0.0, end: float = 1.0) -> np.n
     return (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _vectors(pictures: np.ndarray, part: tuple[float, float, float]) -> np.ndarray:
-    """(N, SIDE_PX, SIDE_PX) -> (N, 2 * CELLS * (CELLS - 1)), of length 1, or of zeros where a picture is flat."""
+def grid_vectors(pictures: np.ndarray, part: tuple[float, float, float]) -> np.ndarray:
+    """(N, SIDE_PX, SIDE_PX) -> (N, 2 * CELLS * (CELLS - 1)), of length 1, or of zeros where a picture is flat.
+
+    part: (top, left, side) of the picture, in shares of its sides.
+    """
     top, left, side = part
     grid = _shares(SIDE_PX, CELLS, top, top + side) @ pictures @ _shares(SIDE_PX, CELLS, left, left + side).T
     steps = [np.diff(grid, axis=axis).reshape(len(grid), -1) for axis in (1, 2)]
@@ -161,9 +172,9 @@ def _similarity(held_out: np.ndarray, train: np.ndarray) -> np.ndarray:
     """(H, places, px, px), (T, places, px, px) -> (H, T): the largest product of any two of their pictures, one of them
     whole, the other whole or cropped."""
     ours, theirs = (pictures.reshape(-1, SIDE_PX, SIDE_PX) for pictures in (held_out, train))
-    whole, other = _vectors(ours, WHOLE), _vectors(theirs, WHOLE)
+    whole, other = grid_vectors(ours, WHOLE), grid_vectors(theirs, WHOLE)
     best = whole @ other.T
     for part in PARTS:
-        np.maximum(best, whole @ _vectors(theirs, part).T, out=best)
-        np.maximum(best, _vectors(ours, part) @ other.T, out=best)
+        np.maximum(best, whole @ grid_vectors(theirs, part).T, out=best)
+        np.maximum(best, grid_vectors(ours, part) @ other.T, out=best)
     return best.reshape(len(held_out), held_out.shape[1], len(train), train.shape[1]).max(axis=(1, 3))

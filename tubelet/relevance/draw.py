@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import load_frames
@@ -27,12 +28,13 @@ PALE = 0.12  # how much of its colours a picture keeps: the others are the map's
 TOP_SHARE = 0.005  # of the parts of a file, that are as relevant as can be shown
 STRIP, STRIP_PX = 6, 260  # frames of a strip, and the most px of a side of one
 WIDTH_INCHES = 11.0
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 FASTEST = 60.0  # frames a second of a video
 
 
-def find_scale(found: FileMap) -> float:
-    """The relevance that is shown as the most there is: one for the whole file."""
-    sizes = np.sort(np.abs(found.relevance).ravel())
+def largest(relevance: np.ndarray) -> float:
+    """The relevance that is shown as the most there is: one for a whole file."""
+    sizes = np.sort(np.abs(relevance).ravel())
     return max(float(sizes[-max(1, round(TOP_SHARE * sizes.size))]), 1e-12)
 
 
@@ -52,11 +54,33 @@ def tint(picture: np.ndarray, relevance: np.ndarray, box: Box, scale: float) -> 
     return ((1 - strength) * pale + strength * colour).round().clip(0, 255).astype(np.uint8)
 
 
+def tint_clip(clip: Tensor, relevance: np.ndarray, *, least_px: tuple[int, int]) -> np.ndarray:
+    """A clip (C, T, H, W) uint8, or of sound normalised, with its relevance (t, h, w), each side at least so long:
+    (T, H', W', 3) uint8."""
+    frames = draw_mel(clip[0].numpy()) if clip.is_floating_point() else clip.permute(1, 2, 3, 0).numpy()
+    frames = frames if frames.shape[3] == 3 else np.repeat(frames, 3, 3)
+    height, width = frames.shape[1:3]
+    share = max(1.0, least_px[0] / height, least_px[1] / width)
+    size = round(share * width), round(share * height)
+    scale, steps = largest(relevance), len(relevance)
+    tinted = []
+    for number, frame in enumerate(frames):
+        picture = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
+        tinted.append(tint(picture, relevance[number * steps // len(frames)], WHOLE, scale))
+    return np.stack(tinted)[:, ::-1] if clip.is_floating_point() else np.stack(tinted)
+
+
+def draw_mel(values: np.ndarray) -> np.ndarray:
+    """Spectrograms (T, mel, columns) as pictures (T, mel, columns, 3) uint8, loud is dark; low tones above."""
+    grey = 255 * (1 - (values - values.min()) / max(float(np.ptp(values)), 1e-9))
+    return np.repeat(grey[..., None], 3, 3).round().astype(np.uint8)
+
+
 def write_overlay(found: FileMap, out: Path) -> None:
     """The video with its map laid over, of its own size and speed."""
     times = index(found.path).times
     step = max(float(np.median(np.diff(times))) if len(times) > 1 else 0.04, 1 / FASTEST)
-    scale = find_scale(found)
+    scale = largest(found.relevance)
 
     def pictures() -> Iterator[np.ndarray]:
         for seconds, picture, _ in frames_in_order(found.path, seconds_between_frames=step):
@@ -91,7 +115,7 @@ def write_picture(found: FileMap, spec: ClipSpec, out: Path) -> None:
 def describe(found: FileMap) -> list[str]:
     """The answer, and what becomes of it without its most relevant parts, in words."""
     say = percent if 0 <= found.answer <= 1 else "{:.3g}".format
-    fall = f"{say(found.without)} without its most relevant fifth, {say(found.without_random)} without any fifth"
+    fall = f"{say(found.without)} without its most relevant fifth, {say(found.without_others)} without another"
     return [say(found.answer), fall]
 
 
@@ -100,7 +124,7 @@ def draw_strip(found: FileMap) -> np.ndarray:
     start, end = float(found.starts_seconds[0]), float(found.starts_seconds[-1] + found.span_seconds)
     count = STRIP if found.kind == "video" else 1
     times = start + (np.arange(count) + 0.5) * (end - start) / count
-    scale = find_scale(found)
+    scale = largest(found.relevance)
     height, width = (side for side in (index(found.path).height, index(found.path).width))
     longest = STRIP_PX if count > 1 else 2 * STRIP_PX
     share = min(1.0, longest / max(height, width)) if count > 1 else longest / max(height, width)
@@ -113,9 +137,7 @@ def draw_strip(found: FileMap) -> np.ndarray:
 def draw_sound(found: FileMap, spec: ClipSpec) -> np.ndarray:
     """The spectrogram of the first view with its map, low tones below: (mel, columns, 3) uint8."""
     mel = load_frames(found.path, spec, start_seconds=float(found.starts_seconds[0]))[0, 0].numpy()
-    grey = 255 * (1 - ((mel - mel.min()) / max(float(np.ptp(mel)), 1e-9)))
-    picture = np.repeat(grey[..., None], 3, 2).round().astype(np.uint8)
-    return tint(picture, found.relevance[0, 0], (0.0, 0.0, 1.0, 1.0), find_scale(found))[::-1]
+    return tint(draw_mel(mel[None])[0], found.relevance[0, 0], WHOLE, largest(found.relevance))[::-1]
 
 
 def draw_course(found: FileMap, axes: "Axes") -> None:

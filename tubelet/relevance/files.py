@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from tubelet.media.reader import MediaError
@@ -20,19 +19,22 @@ from tubelet.system.text import percent, plural
 
 @dataclass(frozen=True)
 class Written:
-    """What was written for one file: its map, or None and why it could not be read; the files."""
+    """What was written for one file: its map, or None and why it could not be read; the files. status, code: as in an
+    `Answer`."""
 
     path: Path
     found: FileMap | None
-    status: str
-    files: tuple[Path, ...]
+    files: tuple[Path, ...] = ()
+    status: str = "ok"
+    code: str = "ok"
 
     def to_json(self) -> dict[str, Any]:
-        words: dict[str, Any] = {"path": str(self.path), "status": self.status, "files": [*map(str, self.files)]}
+        words: dict[str, Any] = {"path": str(self.path), "status": self.status, "code": self.code}
         if self.found:
-            names = ("label", "answer", "without", "without_random")
+            names = ("label", "answer", "without", "without_others")
             words |= {name: getattr(self.found, name) for name in names}
             words |= {"most_relevant_seconds": [round(one, 3) for one in find_peak(self.found)]}
+            words |= {"files": [*map(str, self.files)]}
         return words
 
 
@@ -74,8 +76,8 @@ def write_one(predictor: Predictor, path: Path, name: Path, *, label: str | None
         if found.kind == "video":
             write_overlay(found, video)
     except MediaError as error:
-        return Written(path, None, str(error), ())
-    return Written(path, found, "ok", (picture, numbers, *[video] * (found.kind == "video")))
+        return Written(path, None, status=str(error), code=error.code)
+    return Written(path, found, (picture, numbers, *[video] * (found.kind == "video")))
 
 
 def choose_names(files: Sequence[Path]) -> list[str]:
@@ -102,7 +104,7 @@ def find_peak(found: FileMap) -> tuple[float, float]:
 def show_table(written: Sequence[Written], out: Path) -> None:
     """The answers, and what they fall to without what they rest on."""
     table = Table(box=None, pad_edge=False)
-    for title in ("file", "label", "answer", "without top fifth", "any fifth", "most at"):
+    for title in ("file", "label", "answer", "without top fifth", "without another", "most at"):
         table.add_column(title, justify="right" if title not in ("file", "label") else "left")
     for one in written:
         if one.found is None:
@@ -112,12 +114,10 @@ def show_table(written: Sequence[Written], out: Path) -> None:
         say_it = percent if 0 <= found.answer <= 1 else "{:.3g}".format
         start, end = find_peak(found)
         when = f"{start:.1f} to {end:.1f} s" if found.kind == "video" else ""
-        answers = (say_it(value) for value in (found.answer, found.without, found.without_random))
+        answers = (say_it(value) for value in (found.answer, found.without, found.without_others))
         table.add_row(str(one.path), found.label, *answers, when)
     console.print(table)
-    good = [one.found for one in written if one.found]
-    if good:
-        falls = [(one.answer - one.without) - (one.answer - one.without_random) for one in good]
-        kept = int(np.sum(np.array(falls) > 0))
-        say("faithful", f"{kept} of {plural(len(good), 'map')}: without what they show, the answer falls further")
+    if good := [one.found for one in written if one.found]:
+        further = sum(one.without < one.without_others for one in good)
+        say("faithful", f"{further} of {plural(len(good), 'map')}: the answer falls further without what they show")
     say("maps", f"{out}: a picture of each file, the numbers (.npz), and the video with its map")

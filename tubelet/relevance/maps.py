@@ -21,7 +21,7 @@ from tubelet.relevance.hide import hide, highest
 Box = tuple[float, float, float, float]  # top, left, height and width, as shares of a picture
 
 TRIED_SHARE = 0.2  # of the tubelets, that are hidden to see whether the answer rests on them
-DRAWS = 5  # of as many tubelets at random
+DRAWS = 5  # of as many tubelets elsewhere
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class FileMap:
     """The relevance of a file's parts for one of the outputs of a model.
 
     label: the name of the output. answer: the model's, a probability, or for numbers the number. without,
-    without_random: the same without the most relevant fifth of the tubelets, and without any fifth, in the mean.
+    without_others: the same without the most relevant fifth of the tubelets, and without others, in the mean.
     relevance: (V, t, h, w) float32, of each view, in units of the logit. starts_seconds: of the views, (V,).
     span_seconds: of one. box: what the views show of the picture, top, left, height and width as shares of it.
     """
@@ -39,7 +39,7 @@ class FileMap:
     label: str
     answer: float
     without: float
-    without_random: float
+    without_others: float
     relevance: np.ndarray
     starts_seconds: np.ndarray
     span_seconds: float
@@ -88,7 +88,7 @@ def explain_file(predictor: Predictor, path: str | Path, *, label: str | None = 
         label=task.names[number],
         answer=float(values[number]),
         without=without,
-        without_random=at_random,
+        without_others=at_random,
         relevance=relevance.numpy(),
         starts_seconds=np.asarray(starts, np.float64),
         span_seconds=spec.span_seconds,
@@ -107,17 +107,19 @@ def find_label(predictor: Predictor, label: str | None, values: np.ndarray) -> i
 
 
 def measure(predictor: Predictor, clips: Tensor, relevance: Tensor, number: int) -> tuple[float, float]:
-    """The answer without the most relevant tubelets, and without as many at random, in the mean.
+    """The answer without the most relevant tubelets, and without as many elsewhere, of the same shape, in the mean.
 
     Places of a video are frozen, those of an image or a sound blurred. The same draws each time.
     """
     how = "frozen" if relevance.shape[1] > 1 else "blurred"
+    chosen = highest(relevance, TRIED_SHARE)
     generator = torch.Generator().manual_seed(0)
-    orders = [relevance, *(torch.rand(relevance.shape, generator=generator) for _ in range(DRAWS))]
+    ways = [[int(torch.randint(side, (), generator=generator)) for side in chosen.shape] for _ in range(DRAWS)]
+    sets = [chosen, *(chosen.roll(way, (0, 1, 2, 3)) for way in ways)]
     answers = []
     with torch.inference_mode():
-        for order in orders:
-            logits = run(predictor.model, hide(clips, highest(order, TRIED_SHARE), how)).mean(0)
+        for hidden in sets:
+            logits = run(predictor.model, hide(clips, hidden, how)).mean(0)
             answers.append(float(predictor.task.answer(logits[None])[0][number]))
     return answers[0], float(np.mean(answers[1:]))
 

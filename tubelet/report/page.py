@@ -197,13 +197,15 @@ def write_report(
     *,
     frames: Callable[[str], np.ndarray | None],
     sounds: Callable[[str], tuple[np.ndarray, int] | None] | None = None,
+    maps: Callable[[str, str], np.ndarray | None] | None = None,
 ) -> Path:
     """Draws RUN/report.html, one self-contained page; replaces an older one in one step.
 
     `frames(path)` gives the uint8 (T, H, W, 3) frames of an item, T = 1 for an image or a spectrogram, or None where
     they cannot be read. `sounds(path)` gives its mono float32 (samples,) in [-1, 1] and their number in a second, or
-    None. Both are asked for the pictured mistakes only. Names of files link to them where they still lie in the data's
-    folder.
+    None. `maps(path, answer)` gives frames like those, tinted where they speak for the answer or against it, or None;
+    it is asked for the worst mistakes, the others for all that are pictured. Names of files link to them where they
+    still lie in the data's folder.
     """
     cells = find_cells(run)
     confusions = sorted((cell for cell in cells if not cell.right), key=lambda cell: -len(cell.items))
@@ -231,7 +233,8 @@ def write_report(
         rows=weakest_first(rows),
         taken_for=taken_for,
         mistakes=mistakes,
-        seen=picture(mistakes, pictured, frames, sounds),
+        seen=(seen := picture(mistakes, pictured, frames, sounds, maps)),
+        mapped={path for path, one in seen.items() if one["map"]},
         links={item.path: link_file(run, item.path) for item in listed},
     )
     write_whole(file := run.path / REPORT, page)
@@ -400,11 +403,12 @@ def picture(
     pictured: Iterable[Shown],
     frames: Callable[[str], np.ndarray | None],
     sounds: Callable[[str], tuple[np.ndarray, int] | None] | None,
+    maps: Callable[[str, str], np.ndarray | None] | None,
 ) -> dict[str, dict[str, str | None]]:
-    """A strip of frames, a small one and the sound, as data URIs or None, by the path of the item; each is asked for
-    once. Sounds, the longer part of a page, only as far as they fit."""
+    """A strip of frames, of those with their map, a small one and the sound, as data URIs or None, by the path of the
+    item; each is asked for once. Sounds, the longer part of a page, only as far as they fit."""
     found: dict[str, dict[str, str | None]] = {}
-    large, left = {item.path for item in mistakes}, SOUND_LETTERS
+    large, left = {item.path: item.answer for item in mistakes}, SOUND_LETTERS
     for path in dict.fromkeys(item.path for item in chain(mistakes, pictured)):
         picture = frames(path)
         heard = sounds(path) if sounds and left > 0 else None
@@ -413,7 +417,9 @@ def picture(
         left -= len(sound or "") * (2 if path in large else 1)  # which stand in their cells as well
         strip = strip_uri(picture) if picture is not None and path in large else None
         small = None if picture is None else strip_uri(picture, small=True)
+        tinted = maps(path, large[path]) if maps and strip else None
         found[path] = {"strip": strip, "small": small, "sound": sound}
+        found[path]["map"] = None if tinted is None else strip_uri(tinted)
     return found
 
 

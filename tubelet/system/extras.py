@@ -5,8 +5,8 @@ from importlib import import_module
 from typing import Any
 
 
-def import_extra(name: str) -> Any:
-    """Imports a package of the extra "export".
+def import_extra(name: str, *, extra: str = "export") -> Any:
+    """Imports a package of an extra.
 
     Raises:
         ValueError: it is not installed.
@@ -16,4 +16,4 @@ def import_extra(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ValueError(f"{name.split('.')[0]} is needed ({error}): pip install 'tubelet[export]'") from error
+        raise ValueError(f"{name.split('.')[0]} is needed ({error}): pip install 'tubelet[{extra}]'") from error

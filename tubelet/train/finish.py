@@ -9,14 +9,17 @@ import numpy as np
 import torch
 
 from tubelet.data.bad_files import BadFile
-from tubelet.data.clips import load_frames
+from tubelet.data.clips import load_frames, load_views
 from tubelet.evaluate.clips import Evaluation, measure_answers
 from tubelet.media.reader import MediaError, read_sound
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.regularise import regularise
 from tubelet.nn.split import Rest
+from tubelet.predict.predictor import Predictor
 from tubelet.predict.tables import write_labelled
+from tubelet.relevance.draw import tint_clip
+from tubelet.relevance.explain import explain
 from tubelet.report.page import Finished, write_card, write_report
 from tubelet.runs.run import PREDICTIONS, RESULTS, Run, Tensors
 from tubelet.system.console import bar
@@ -81,7 +84,8 @@ def finish(plan: Plan, run: Run, finished: Finished, *, show: bool) -> None:
     """Writes the results and the report."""
     run.write_json(RESULTS, finished.results)
     sounds = strip_sounds(plan) if plan.spec.kind == "sound" else None
-    write_report(finished, frames=strip_frames(plan), sounds=sounds)
+    maps = strip_maps(plan, run) if finished.task.exclusive else None
+    write_report(finished, frames=strip_frames(plan), sounds=sounds, maps=maps)
     write_card(finished)
     run.remove_checkpoints()
     if show:
@@ -162,6 +166,26 @@ def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
         return clip.permute(1, 2, 3, 0).numpy()
 
     return frames
+
+
+def strip_maps(plan: Plan, run: Run) -> Callable[[str, str], np.ndarray | None]:
+    """Name of an item and an answer -> what the model saw of it, (T, H, W, 3) uint8, tinted where that speaks for the
+    answer or against it; None if unreadable."""
+    items, spec = {item.name: item for item in plan.data.items(plan.data.held_out)}, plan.spec
+    predictor = Predictor.load(run.path)
+
+    def maps(name: str, label: str) -> np.ndarray | None:
+        item = items[name]
+        path, start, end = plan.data.source.root / item.path, item.start_seconds, item.end_seconds
+        try:
+            clip = load_views(path, spec, start_seconds=start, end_seconds=end).clips[:1]
+        except MediaError:
+            return None
+        target = predictor.task.names.index(label)
+        relevance = explain(predictor.model, clip.to(predictor.device), target)[0].float().cpu().numpy()
+        return tint_clip(clip[0], relevance, least_px=STRIP_PX)
+
+    return maps
 
 
 def strip_sounds(plan: Plan) -> Callable[[str], tuple[np.ndarray, int] | None]:
