@@ -12,8 +12,31 @@ PACKAGE = Path(tubelet.__file__).parent
 # Every name at the top of the package. The nouns come first; a verb is the command of that name.
 ORDER = (
     *("version", "system", "tasks", "nn", "weights", "media", "data", "synthetic", "runs", "features"),
-    *("predict", "stream", "evaluate", "relevance", "report", "export", "embed", "convert", "convert_labels", "check", "prepare"),
-    *("info", "demo", "train", "pretrain", "compare", "bench", "commands", "cli", "__main__", ""),  # "" is tubelet itself
+    *(
+        "predict",
+        "stream",
+        "evaluate",
+        "relevance",
+        "report",
+        "export",
+        "embed",
+        "convert",
+        "convert_labels",
+        "check",
+        "prepare",
+    ),
+    *(
+        "info",
+        "demo",
+        "train",
+        "pretrain",
+        "compare",
+        "bench",
+        "commands",
+        "cli",
+        "__main__",
+        "",
+    ),  # "" is tubelet itself
 )
 APART = {"nn": (), "media": ("system",), "data": ("system", "tasks", "media")}  # clips know no model
 

@@ -8,8 +8,9 @@ import torch
 from tiny import blocks_of, tiny
 
 from tubelet.nn import FAMILIES, SpaceTimeTransformer
+from tubelet.nn.parameter_groups import layer_depths
 from tubelet.tasks import Classification
-from tubelet.train.optim import layer_depths, learning_rate, make_optimizer
+from tubelet.train.optim import learning_rate, make_optimizer
 from tubelet.train.trainer import mix_pairs, mix_stills
 
 torch.set_num_threads(1)
@@ -87,7 +88,7 @@ def test_the_temporal_encoder_lies_above_the_spatial_one() -> None:
 def test_layer_decay_is_a_factor_for_each_layer_below_the_head(family: str) -> None:
     model = deep(family)
     optimizer = make_optimizer(model, weight_decay=0.05, layer_decay=0.5)
-    scales = {id(p): group["scale"] for group in optimizer.param_groups for p in group["params"]}
+    scales = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
     depths = layer_depths(model)
     top = max(depths.values())
     assert {name: scales[id(p)] for name, p in model.named_parameters()} == {

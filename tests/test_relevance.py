@@ -228,9 +228,11 @@ def test_a_map_is_between_its_steps_and_its_box_is_what_is_seen(videos: Path) ->
     found = FileMap(**given, relevance=values, starts_seconds=np.array([0.0, 3.0]), span_seconds=3.0)
     assert np.allclose(found.at(0.5), values[0, 0])
     assert np.allclose(found.at(1.0), (values[0, 0] + values[0, 1]) / 2)
-    assert np.allclose(found.at(-9), values[0, 0])
-    assert np.allclose(found.at(99), values[1, 2])
+    assert np.allclose(found.at(0.0), values[0, 0])
+    assert np.allclose(found.at(6.0), values[1, 2])
     assert np.allclose(found.at(3.5), values[1, 0])
+    assert not found.at(-1.0).any()
+    assert not found.at(7.0).any()
     assert np.allclose(found.times_seconds, [[0, 1, 2], [3, 4, 5]])
     # 32 x 40 px, covering 32 x 32, of which the middle is seen
     assert np.allclose(find_box(videos / "dark" / "0.mp4", (32, 32), (32, 32)), (0, 4 / 40, 1, 32 / 40))

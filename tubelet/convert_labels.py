@@ -56,7 +56,7 @@ def convert_labels(
     found, labels = read_labels(source, from_format=from_format, tiers=tiers)
     items = list(_place(labels, None if videos is None else Videos(Path(videos)), out.parent.absolute()))
     if not items and not labels.problems:
-        labels.fault("layout", str(source), f"no segments with a length in it; {', '.join(_notes(labels)) or 'empty'}")
+        labels.fault("layout", str(source), f"no labels in it; {', '.join(_notes(labels)) or 'empty'}")
     if labels.problems:
         raise DataProblems(str(source), labels.problems, most=len(labels.problems))
     kept = list(dict.fromkeys(items))
@@ -87,11 +87,13 @@ def _place(labels: Labels, videos: Videos | None, folder: Path) -> Iterator[Item
 
     Paths of files in `videos` are relative to `folder` where they lie below it; without, they are the source's.
     """
-    framed = [one.where for one in labels.annotations if one.in_frames]
+    framed = [one.where for one in labels.annotations if one.in_frames and not one.frame_rate]
     if framed and not videos:
         message = f"{plural(len(framed), 'segment')} in frames, whose times the videos tell: say --videos DIR"
         labels.fault("times", framed[0], message)
         return
+    if not videos and any(one.in_frames for one in labels.annotations):
+        labels.notes.add("frames become seconds by the frame rate that the source states: --videos DIR takes their times")
     of_file: defaultdict[str, list[Annotation]] = defaultdict(list)
     for one in labels.annotations:
         of_file[one.file].append(one)
@@ -99,7 +101,7 @@ def _place(labels: Labels, videos: Videos | None, folder: Path) -> Iterator[Item
         where = f"{segments[0].where} ({plural(len(segments), 'segment')})"
         try:
             file = videos.find(name) if videos else Path(name)
-            found = index(file) if any(one.in_frames for one in segments) else None
+            found = index(file) if videos and any(one.in_frames for one in segments) else None
         except MediaError as error:
             labels.fault("unreadable", where, str(error))
             continue
@@ -109,23 +111,28 @@ def _place(labels: Labels, videos: Videos | None, folder: Path) -> Iterator[Item
         path = file.relative_to(folder) if videos and file.is_relative_to(folder) else file
         for one in segments:
             try:
-                yield Item(path.as_posix() if videos else name, one.label, *_seconds(one, found), one.split)
+                yield Item(path.as_posix() if videos else name, one.label, *_seconds(one, found), one.split, one.group)
             except ValueError as error:
                 labels.fault("times", one.where, str(error))
 
 
-def _seconds(one: Annotation, found: Index | None) -> tuple[float, float | None]:
-    """Start and end of a segment.
+def _seconds(one: Annotation, found: Index | None) -> tuple[float | None, float | None]:
+    """Start and end of a segment, None and None of a whole file.
 
     Raises: ValueError for frames that the file does not have.
     """
-    if not one.in_frames or not found:
+    if not one.in_frames:
         return one.start, one.end
+    first = int(one.start or 0)
+    if one.frame_rate and one.end and not found:
+        return first / one.frame_rate, one.end / one.frame_rate
+    if not found:
+        raise ValueError(f"to frame {one.end}, and nothing says when that is")
     count = len(found.times) if found.kind == "video" else 0
     if one.end is None or one.end > count:
         raise ValueError(f"to frame {one.end}, and {found.path!r} has {count}")
     times = (*found.times.tolist(), found.duration_seconds)
-    return times[int(one.start)], times[int(one.end)]
+    return times[first], times[int(one.end)]
 
 
 def _count_overlaps(items: Sequence[Item]) -> int:

@@ -17,6 +17,7 @@ from tubelet.nn.encoder import Encoder
 from tubelet.nn.families import FAMILIES, IMAGE_FAMILIES, SIZES, SWIN_SIZES
 from tubelet.nn.grid import Grid, token_grid
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.parameter_groups import parameter_groups
 from tubelet.nn.pool import AttentivePool, Pool
 from tubelet.nn.position import LearnedPosition, RotaryPosition, SinCosPosition, resample, rotary, sincos
 from tubelet.nn.regularise import regularise
@@ -66,6 +67,7 @@ __all__ = [
     "encode_steps",
     "list_models",
     "model_config",
+    "parameter_groups",
     "regularise",
     "resample",
     "rotary",

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from tubelet.nn.build import EMBEDS
@@ -24,9 +25,11 @@ TOKENISERS: dict[str, dict[str, Any]] = {
 }
 
 
-def list_models() -> list[str]:
-    """All family-size names; add /patch or /patchxtubelet to make one: "vivit2-B" -> "vivit2-B/16x2"."""
-    return [f"{name}-{size}" for name, family in FAMILIES.items() for size in family.sizes]
+def list_models(pattern: str = "*") -> list[str]:
+    """All family-size names, or those that a pattern such as "vivit*" fits; add /patch or /patchxtubelet to make one:
+    "vivit2-B" -> "vivit2-B/16x2"."""
+    names = [f"{name}-{size}" for name, family in FAMILIES.items() for size in family.sizes]
+    return [name for name in names if fnmatchcase(name, pattern)]
 
 
 def create_model(

@@ -1,6 +1,6 @@
 """The one place that puts a model together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -117,6 +117,82 @@ class SpaceTimeTransformer(nn.Module):
     def forward(self, clip: Tensor | Sequence[Tensor], *, each_step: bool = False) -> Tensor:
         """each_step: the logits at each step in time, (B, t, classes), whose mean is the answer for the clip."""
         return self.head(self.step_features(clip) if each_step else self.features(clip))
+
+    def block_features(self, clip: Tensor, blocks: Sequence[int] | None = None) -> list[Tensor]:
+        """What chosen blocks of the first encoder make of a clip, each on its grid: (B, t, h, w, D), without prefix.
+
+        blocks: by number, -1 is the last; all if left out. Swin's grid halves from level to level.
+
+        Raises ValueError for a block that there is not.
+        """
+        encoder = self.stack[0]
+        chosen = find_blocks(len(encoder.blocks), blocks)
+        made: dict[int, Tensor] = {}
+
+        def keep(number: int) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+            def hook(_: nn.Module, given: tuple[Any, ...], tokens: Tensor) -> None:
+                grid = given[1] if isinstance(given[1], Grid) else given[1].grid
+                made[number] = tokens[:, tokens.shape[1] - grid.size :].unflatten(1, tuple(grid))
+
+            return hook
+
+        hooks = [encoder.blocks[number].register_forward_hook(keep(number)) for number in {*chosen}]
+        try:
+            tokens, grid = self.embed_clip(clip)
+            encoder.tokens(tokens, grid)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [made[number].reshape(len(clip), -1, *made[number].shape[2:]) for number in chosen]
+
+    @property
+    def num_features(self) -> int:
+        """The width of `features`."""
+        return self.stack[-1].out_dim
+
+    def reset_head(self, num_classes: int) -> None:
+        """A fresh head for other classes; 0 for none. Everything else stays as it is."""
+        config = replace(self.config, num_classes=num_classes)
+        with torch.device("meta"):
+            SpaceTimeTransformer(config)  # raises what a model of such a head would
+        like = next(self.parameters())
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        init_weights(self.head, self.head)
+        self.head.to(like)
+        self.config = config
+
+    # timm's names for people who know it: beside our own, nothing more
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """`reset_head`."""
+        self.reset_head(num_classes)
+
+    def forward_features(self, clip: Tensor) -> Tensor:
+        """The tokens of the last encoder, (B, P + N, D): what `forward_head` pools.
+
+        Raises ValueError for a model whose last encoder looks at each step in time by itself.
+        """
+        tokens, grid = self.embed_clip(clip)
+        for encoder in self.stack[:-1]:
+            tokens, grid = encoder(tokens, grid)
+        last = self.stack[-1]
+        if grid.across(last.over).size > 1:
+            raise ValueError("the last encoder sees each step in time by itself: take `features`, their mean")
+        return last.tokens(tokens, grid)[0]
+
+    def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
+        """The tokens of `forward_features` -> logits, or with `pre_logits` what the head classifies."""
+        last = self.stack[-1]
+        pooled = last.pool(tokens) if isinstance(last, Encoder) else tokens.mean(1, keepdim=True)
+        return pooled.mean(1) if pre_logits else self.head(pooled.mean(1))
+
+
+def find_blocks(count: int, blocks: Sequence[int] | None) -> list[int]:
+    """Numbers of blocks, counted from 0. Raises ValueError for one that there is not."""
+    chosen = list(range(count) if blocks is None else blocks)
+    if wrong := [number for number in chosen if not -count <= number < count]:
+        raise ValueError(f"got blocks={chosen}, the first encoder has blocks 0 to {count - 1}: no {wrong[0]}")
+    return [number % count for number in chosen]
 
 
 def pools_by_mean(config: ModelConfig) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tubelet.data.clips import item_range, load_views
 from tubelet.media.geometry import cover_size
 from tubelet.media.reader import index
-from tubelet.media.sampling import view_starts
+from tubelet.media.sampling import TIME_ROUNDING_SECONDS, view_starts
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import CLIPS, parse_views
 from tubelet.predict.predictor import Predictor
@@ -52,10 +52,12 @@ class FileMap:
         return self.starts_seconds[:, None] + np.arange(steps) * self.span_seconds / steps
 
     def at(self, seconds: float) -> np.ndarray:
-        """The relevance on screen at a time, (h, w): between the steps of the view that is nearest to it."""
+        """The relevance on screen at a time, (h, w), between the steps of a view; zero where no view looked."""
         middles = self.starts_seconds + self.span_seconds / 2
         view = int(np.abs(middles - seconds).argmin())
         steps = self.relevance[view]
+        if abs(middles[view] - seconds) > self.span_seconds / 2 + TIME_ROUNDING_SECONDS:
+            return np.zeros_like(steps[0])
         place = (seconds - self.starts_seconds[view]) / max(self.span_seconds, 1e-9) * len(steps) - 0.5
         first = int(np.clip(np.floor(place), 0, len(steps) - 1))
         share = float(np.clip(place - first, 0, 1))

@@ -126,7 +126,7 @@ class Fit:
         done, then = self.pace.progress(self.step), self.pace.progress(self.step + 1)
         rate = learning_rate(done, then, peak=self.plan.lr, warmup=config.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
+            group["lr"] = rate * group["lr_scale"]
         self.wrapped.train()
         loss_sum, score = torch.zeros((), device=device), torch.zeros((), device=device)
         # processes exchange gradients once a step, with its last part

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tubelet.data.problems import Problem
@@ -17,16 +17,19 @@ SUBSETS = {**SPLITS, "training": "train", "testing": "test", "validate": "val", 
 class Annotation:
     """A labelled segment [start, end) of a file, in seconds, or `in_frames`: frames of a video, counted from 0.
 
-    where: its place in the source, for messages. file: a name, path or address. end: None is the end of the file.
+    where: its place in the source, for messages. file: a name, path or address. start: None for a label of the whole
+    file. end: None is the end of the file. frame_rate: frames a second, where the source says so.
     """
 
     where: str
     file: str
     label: str
-    start: float
+    start: float | None
     end: float | None
     split: str = ""
+    group: str = ""
     in_frames: bool = False
+    frame_rate: float | None = None
 
 
 @dataclass
@@ -59,14 +62,37 @@ class Labels:
         end: object,
         *,
         subset: object = "",
+        group: object = "",
         in_frames: bool = False,
+        frame_rate: float | None = None,
     ) -> None:
         """A segment as its source has it: an annotation, or all that is wrong with it. An infinite end is the file's.
 
         subset: in the words of the source.
         """
         before, since, to = len(self.problems), number(start), number(end)
-        file, label, subset = (one if isinstance(one, str) else "" for one in (file, label, subset))
+        whole = self._whole(where, file, label, subset, group)
+        if since is None or to is None or not 0 <= since < math.inf:
+            self.fault("times", where, f"from {start!r} to {end!r}; expected two times from 0 up")
+        elif since >= to:
+            self.fault("times", where, f"its start {start} is not before its end {end}")
+        elif len(self.problems) == before:
+            last = None if to == math.inf else to
+            times = {"start": since, "end": last, "in_frames": in_frames, "frame_rate": frame_rate}
+            self.annotations.append(replace(whole, **times))
+
+    def add_whole(
+        self, where: str, file: object, label: object, *, subset: object = "", group: object = ""
+    ) -> None:
+        """A label of a whole file as its source has it: an annotation, or all that is wrong with it."""
+        before = len(self.problems)
+        whole = self._whole(where, file, label, subset, group)
+        if len(self.problems) == before:
+            self.annotations.append(whole)
+
+    def _whole(self, where: str, file: object, label: object, subset: object, group: object) -> Annotation:
+        texts = (one if isinstance(one, str) else "" for one in (file, label, subset, group))
+        file, label, subset, group = texts
         split = SUBSETS.get(subset.strip().lower())
         if not file.strip():
             self.fault("empty-path", where, "names no file; say in its program which video it is of")
@@ -75,13 +101,7 @@ class Labels:
         if split is None:
             expected = ", ".join(name for name in SUBSETS if name)
             self.fault("split", where, f"subset {subset!r} is unknown; expected one of {expected}")
-        if since is None or to is None or not 0 <= since < math.inf:
-            self.fault("times", where, f"from {start!r} to {end!r}; expected two times from 0 up")
-        elif since >= to:
-            self.fault("times", where, f"its start {start} is not before its end {end}")
-        elif len(self.problems) == before:
-            last = None if to == math.inf else to
-            self.annotations.append(Annotation(where, file, label.strip(), since, last, split or "", in_frames))
+        return Annotation(where, file, label.strip(), None, None, split or "", group.strip())
 
     def records(self, value: object, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Key, or number from 1, and content of each record in a dict or a list of JSON; all else is a fault."""

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from tubelet.data.annotations import activitynet, boris, cvat, elan, google, label_studio, thumos14, via
+from tubelet.data.annotations import (
+    activitynet,
+    boris,
+    cvat,
+    elan,
+    fiftyone,
+    google,
+    label_studio,
+    thumos14,
+    via,
+)
 from tubelet.data.annotations.document import Document, find_documents, read_document
 from tubelet.data.annotations.labels import Labels
 from tubelet.data.problems import some
@@ -30,6 +40,7 @@ FORMATS: dict[str, Format] = {
     "via": via,
     "cvat": cvat,
     "label-studio": label_studio,
+    "fiftyone": fiftyone,
     "google": google,
 }
 
@@ -52,11 +63,21 @@ def read_labels(source: Path, *, from_format: str | None = None, tiers: Sequence
         from_format, documents = _recognise(source, documents, labels)
     for document in documents:
         FORMATS[from_format].read(document, labels)
+    if not tiers:
+        _leave_out_whole_files(labels)
     for tier in dict.fromkeys(tiers):
         if tier not in labels.tiers_met:
             there = f"there are {some(sorted(labels.tiers_met), most=20)}" if labels.tiers_met else "there are none"
             labels.fault("layout", str(source), f"no tier {tier!r}; {there}")
     return from_format, labels
+
+
+def _leave_out_whole_files(labels: Labels) -> None:
+    """Labels of whole files that stand beside segments are of another question, such as how good a video is."""
+    segments = [one for one in labels.annotations if one.start is not None]
+    if segments:
+        labels.left_out["labels of whole files beside segments"] += len(labels.annotations) - len(segments)
+        labels.annotations = segments
 
 
 def _recognise(source: Path, documents: list[Document], labels: Labels) -> tuple[str, list[Document]]:

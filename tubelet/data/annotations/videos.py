@@ -3,11 +3,15 @@
 import re
 import unicodedata
 from collections import defaultdict
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from tubelet.data.walk import list_media
 from tubelet.media.formats import MEDIA_SUFFIXES, VIDEO_SUFFIXES
+
+
+LOCAL_FILES = "/data/local-files/?d="  # before the paths of files that Label Studio serves from a folder
 
 
 class Videos:
@@ -29,15 +33,16 @@ class Videos:
     def find(self, name: str) -> Path:
         """The file that a source names by a path or an address on some machine; a video also by its name alone.
 
-        Of several files of that name, it is the one in the folders that the source names, too.
+        Of several files of that name, it is the one that lies in most of the folders that the source names, too.
 
         Raises: ValueError where there is none, or more than one.
         """
         parts = path_parts(name)
         found = self.named.get(parts[-1], []) if parts else []
         if len(found) > 1:
-            same = [path for path in found if path_parts(path)[-len(parts) :] == parts]
-            found = same if len(same) == 1 else found
+            shared = [_count_shared(path_parts((self.folder / path).as_posix()), parts) for path in found]
+            likest = [path for path, count in zip(found, shared, strict=True) if count == max(shared)]
+            found = likest if len(likest) == 1 else found
         if not found:
             suffix = "" if has_suffix(name) else ", with any suffix,"
             raise ValueError(f"no file {parts[-1] if parts else name!r}{suffix} in {self.folder}")
@@ -46,11 +51,18 @@ class Videos:
         return self.folder / found[0]
 
 
+def _count_shared(parts: tuple[str, ...], others: tuple[str, ...]) -> int:
+    """The number of last parts that are the same."""
+    pairs = zip(reversed(parts), reversed(others))
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
 def path_parts(name: str) -> tuple[str, ...]:
     """ "file:///C:/day%201/a.mp4", "D:\\day 1\\a.mp4", "gs://bucket/day 1/a.mp4" -> its folders and its name."""
     if re.match(r"\w+://", name):
         name = unquote(name.split("://", 1)[1].partition("/")[2].split("?")[0])
-    name = re.sub(r"^/data/local-files/\?d=", "", name)  # Label Studio's
+    if name.startswith(LOCAL_FILES):
+        name = unquote(name.removeprefix(LOCAL_FILES))
     path = PurePosixPath(unicodedata.normalize("NFC", re.sub(r"^[A-Za-z]:", "", name.replace("\\", "/"))))
     return tuple(part for part in path.parts if part not in ("/", ".", ".."))
 
