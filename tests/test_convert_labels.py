@@ -194,6 +194,39 @@ LABEL_STUDIO = [
         "predictions": [{"result": [{"type": "labels", "value": {"start": 0, "end": 1, "labels": ["no"]}}]}],
     }
 ]
+FIFTYONE: dict[str, Any] = {
+    "samples": [
+        {
+            "_id": {"$oid": "6569e1f1"},
+            "filepath": "/data/é 1.mp4",
+            "tags": ["mine", "train"],
+            "_media_type": "video",
+            "metadata": {"_cls": "VideoMetadata", "frame_rate": 25.0, "total_frame_count": 75},
+            "ground_truth": {
+                "_cls": "TemporalDetections",
+                "detections": [
+                    {"_cls": "TemporalDetection", "tags": [], "label": "wave", "confidence": None, "support": [1, 25]},
+                    {"_cls": "TemporalDetection", "label": "rest", "support": [61, 62]},
+                ],
+            },
+            "model": {
+                "_cls": "TemporalDetections",
+                "detections": [{"_cls": "TemporalDetection", "label": "no", "confidence": 0.5, "support": [1, 2]}],
+            },
+            "quality": {"_cls": "Classification", "label": "good"},
+            "boxes": {"_cls": "Detections", "detections": []},
+        },
+        {"filepath": "/data/b.mp4", "tags": [], "ground_truth": None},
+    ]
+}
+FIFTYONE_LABELS: dict[str, Any] = {
+    "classes": ["rest", "wave"],
+    "labels": {
+        "day/a": [{"label": 0, "timestamps": [0.5, "00:01:02.5"]}, {"label": "a, b", "timestamps": [1, 2]}],
+        "day/b": None,
+    },
+}
+FIFTYONE_IMAGES: dict[str, Any] = {"classes": ["rest", "wave"], "labels": {"a": 1, "b": ["x", {"label": 0}]}}
 GOOGLE = """training,gs://bucket/day/a.mp4,wave,1.2,3.4
 test,gs://bucket/b.mp4,rest,0,inf
 UNASSIGNED,gs://bucket/c.mp4,"a, b",1:00,2
@@ -319,6 +352,17 @@ SECONDS: dict[str, tuple[str, Any, list[tuple[str, ...]]]] = {
         ],
     ),
     "via, its table of segments": ("v.csv", VIA_SEGMENTS_CSV, [("Tag 1.mp4", "wave", "1.25", "3.5", "")]),
+    "fiftyone": (
+        "samples.json",
+        FIFTYONE,
+        [("/data/é 1.mp4", "wave", "0.0", "1.0", "train"), ("/data/é 1.mp4", "rest", "2.4", "2.48", "train")],
+    ),
+    "fiftyone, its labels": (
+        "labels.json",
+        FIFTYONE_LABELS,
+        [("day/a", "rest", "0.5", "62.5", ""), ("day/a", "a, b", "1.0", "2.0", "")],
+    ),
+    "fiftyone, its images": ("labels.json", FIFTYONE_IMAGES, [("a", "wave", "", "", ""), ("b", "x;rest", "", "", "")]),
     "google": (
         "g.csv",
         GOOGLE.replace("1:00", "1"),
@@ -456,7 +500,17 @@ def test_tables_that_list_tables(tmp_path: Path) -> None:
         ("v.json", VIA, ["1 regions"]),
         ("v.csv", VIA_SEGMENTS_CSV, ["1 regions", "ids"]),
         ("t.xml", CVAT_TAGS, ["1 shapes"]),
-        ("t.json", LABEL_STUDIO, ["1 results of type choices", "1 results of type timeserieslabels", "frameRate"]),
+        (
+            "samples.json",
+            FIFTYONE,
+            ["1 answers of a model", "1 labels of whole files beside segments", "1 fields of type Detections"],
+        ),
+        ("labels.json", FIFTYONE_LABELS, ["1 files without labels"]),
+        (
+            "t.json",
+            LABEL_STUDIO,
+            ["1 labels of whole files beside segments", "1 results of type timeserieslabels", "frameRate"],
+        ),
     ],
 )
 def test_notes_say_what_is_left_out(tmp_path: Path, videos: Path, file: str, content: Any, notes: list[str]) -> None:
@@ -565,7 +619,7 @@ FAULTS: dict[str, tuple[str, Any, list[tuple[str, str]]]] = {
     "no media in data": (
         "t.json",
         changed(LABEL_STUDIO, 0, "data", to={"a": 1}),
-        [("empty-path", f"t.json task 1 result {r}") for r in ("r1", "r1", "r2", "r4")],
+        [("empty-path", f"t.json task 1 result {r}") for r in ("r1", "r1", "r2", "r3", "r4")],
     ),
     "a time that is none": ("g.csv", GOOGLE, [("times", "g.csv line 3")]),
     "boxes": ("g.csv", "TRAIN,gs://b/a.mp4,dog,1,2,0.1,0.2,,,0.5,0.5\n", [("cells", "g.csv line 1")]),
@@ -633,7 +687,13 @@ def test_what_cannot_be_parsed_is_told(tmp_path: Path, content: bytes) -> None:
     assert [problem.kind for problem in caught.value.problems] == ["unreadable"]
 
 
-JSON_EXAMPLES = {"activitynet": ACTIVITYNET, "boris": BORIS, "via": VIA, "label-studio": LABEL_STUDIO}
+JSON_EXAMPLES = {
+    "activitynet": ACTIVITYNET,
+    "boris": BORIS,
+    "via": VIA,
+    "label-studio": LABEL_STUDIO,
+    "fiftyone": FIFTYONE,
+}
 
 
 @pytest.mark.parametrize("form", JSON_EXAMPLES)
@@ -651,7 +711,7 @@ def test_a_value_of_another_kind_never_ends_in_anything_but_an_error_for_the_use
             _, labels = read_labels(source, from_format=form)
         except ValueError:
             continue
-        assert all(one.end is None or 0 <= one.start < one.end for one in labels.annotations)
+        assert all(one.end is None or 0 <= (one.start or 0) < one.end for one in labels.annotations)
         assert all(one.label.strip() and one.file.strip() for one in labels.annotations)
 
 
@@ -675,6 +735,9 @@ def touch(folder: Path, *names: str) -> Path:
         ("gs://bucket/day 1/a.mp4", ["day 1/a.mp4", "day 2/a.mp4"], "day 1/a.mp4"),
         ("https://x.org/a.mp4?token=b/c", ["a.mp4"], "a.mp4"),
         ("/data/local-files/?d=day/a.mp4", ["day/a.mp4", "a.mp4"], "day/a.mp4"),
+        ("/data/local-files/?d=films/day%201/a%23%25.mp4", ["day 1/a#%.mp4", "day 2/a#%.mp4"], "day 1/a#%.mp4"),
+        ("/data/local-files/?d=videos/a.mp4", ["a.mp4", "x/a.mp4"], "a.mp4"),
+        ("/other/videos/x/a.mp4", ["a.mp4", "x/a.mp4", "y/a.mp4"], "x/a.mp4"),
         ("video_test_0000001", ["video_test_0000001.mp4", "video_test_00000010.mp4"], "video_test_0000001.mp4"),
         ("-Ab_c", ["v_-Ab_c.mkv"], "v_-Ab_c.mkv"),
         ("e\u0301.mp4", ["\u00e9.mp4"], "\u00e9.mp4"),

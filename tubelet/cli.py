@@ -31,6 +31,7 @@ from tubelet.commands import (
     Pretrain,
     Search,
     Stream,
+    Suggest,
     Train,
 )
 from tubelet.pretrain.config import PretrainConfig
@@ -59,6 +60,7 @@ LEAST: dict[type, dict[str, int]] = {
     Compare: {"folds": 2, "seed": 0},
     Embed: {"workers": 1},
     Search: {"workers": 1, "top": 1},
+    Suggest: {"count": 1, "seed": 0},
 }
 
 
@@ -360,6 +362,22 @@ def find_copies(command: Search, found: "Embeddings") -> int:
     return 0
 
 
+def suggest(command: Suggest) -> int:
+    from tubelet.embed.embeddings import Embeddings
+    from tubelet.embed.sheet import write_suggestions
+    from tubelet.embed.suggest import append_rows, print_suggestions, report
+    from tubelet.embed.suggest import suggest as choose
+
+    found = Embeddings.load(command.folder)
+    suggestions, known = choose(found, command.labels, count=command.count, seed=command.seed)
+    added = append_rows(command.labels, suggestions) if command.labels else 0
+    print_suggestions(suggestions, as_json=command.json)
+    report(command.folder, command.labels, known, added)
+    if command.out:
+        write_suggestions(suggestions, command.out, folder=command.folder, settings=found.settings)
+    return 0
+
+
 def info(command: Info) -> int:
     import torch
 
@@ -425,12 +443,19 @@ def convert(command: Convert) -> int:
 
 
 def convert_labels(command: ConvertLabels) -> int:
+    from tubelet.convert_labels import Converted, WrittenLabels, convert_labels_back
     from tubelet.convert_labels import convert_labels as take_over
 
-    tiers = command.tier or ()
-    table = take_over(command.src, command.out, videos=command.videos, tiers=tiers, from_format=command.from_)
+    made: Converted | WrittenLabels
+    if command.to is None:
+        tiers = command.tier or ()
+        made = take_over(command.src, command.out, videos=command.videos, tiers=tiers, from_format=command.from_)
+    elif command.tier or command.from_:
+        raise ValueError("--to writes all of a table of ours: leave --tier and --from out")
+    else:
+        made = convert_labels_back(command.src, command.out, to=command.to, videos=command.videos)
     if command.json:
-        print_json(asdict(table))
+        print_json(asdict(made))
     return 0
 
 
@@ -446,6 +471,7 @@ ACTIONS: dict[type, Callable[..., int]] = {
     Export: export,
     Embed: embed,
     Search: search,
+    Suggest: suggest,
     Info: info,
     Bench: bench,
     Compare: compare,

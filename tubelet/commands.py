@@ -265,6 +265,24 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Suggest:
+    """Name the clips of a folder of vectors to label next: those that tell a model the most."""
+
+    folder: Positional[Path]
+    """Folder that `tubelet embed` wrote."""
+    labels: Path | None = None
+    """Your table of labels, a CSV file with path and label: clips are added to it, for you to fill in; begun if new."""
+    count: int = 20
+    """How many clips to name."""
+    out: Path | None = None
+    """Write a contact sheet, a page of pictures, to this HTML file."""
+    seed: int = 0
+    """Seed of the draw among clips that are too many to be compared all."""
+    json: bool = False
+    """Print one JSON object a line instead of a table."""
+
+
+@dataclass(frozen=True)
 class Info:
     """Parameters, multiply-accumulates, tokens and activation memory of a model."""
 
@@ -382,27 +400,30 @@ class Convert:
 
 @dataclass(frozen=True)
 class ConvertLabels:
-    """Take over labels of other programs: segments of videos, as a table to train on.
+    """Take over labels of other programs, as a table to train on, or hand a table to them.
 
-    ActivityNet, THUMOS14, ELAN, BORIS, VIA, CVAT, Label Studio and Google's CSV files.
+    ActivityNet, THUMOS14, ELAN, BORIS, VIA, CVAT, Label Studio, FiftyOne and Google's CSV files.
     """
 
     src: Positional[Path]
-    """File of annotations, or a folder of them."""
+    """File of annotations, or a folder of them; with --to, a table of labels or of answers."""
     out: Positional[Path]
-    """CSV file for path, label, start, end (seconds), split."""
+    """CSV file for path, label, start, end (seconds), split, group; with --to, a new folder or JSON file."""
     videos: Path | None = None
-    """Folder, at any depth, that the videos are in; paths are as the source has them if left out."""
+    """Folder, at any depth, that the videos are in; paths are as the source has them if left out. With --to, folder
+    that paths start from, the table's if left out, or the video that a table of `tubelet stream` is of."""
     tier: tuple[str, ...] | None = None
-    """Names of ELAN's tiers, or of VIA's attributes; all if left out."""
+    """Names of ELAN's tiers, VIA's attributes, Label Studio's controls or FiftyOne's fields; all if left out."""
     from_: Annotated[str, NamesOf("tubelet.data.annotations.reading", "FORMATS")] | None = None
-    """activitynet, thumos14, elan, boris, via, cvat, label-studio or google; recognised if left out."""
+    """activitynet, thumos14, elan, boris, via, cvat, label-studio, fiftyone or google; recognised if left out."""
+    to: Annotated[str, NamesOf("tubelet.data.annotations.writing", "FORMATS")] | None = None
+    """The other way: write a table for fiftyone or label-studio."""
     json: bool = False
     """At the end, print what was written as one JSON object."""
 
 
 IN_ORDER: tuple[type, ...] = (
     *(Demo, Train, Check, Prepare, Eval, Predict, Explain, Stream, Compare, Pretrain, Export),
-    *(Embed, Search, Info, Bench, Convert, ConvertLabels),
+    *(Embed, Search, Suggest, Info, Bench, Convert, ConvertLabels),
 )
 COMMANDS = {re.sub(r"(?<!^)(?=[A-Z])", "-", command.__name__).lower(): command for command in IN_ORDER}

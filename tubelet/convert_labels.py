@@ -1,4 +1,4 @@
-"""Labels of other programs, as a table of segments in seconds."""
+"""Labels of other programs, as a table in seconds, and our tables for other programs."""
 
 import math
 from collections import Counter, defaultdict
@@ -9,6 +9,7 @@ from pathlib import Path
 from tubelet.data.annotations.labels import Annotation, Labels
 from tubelet.data.annotations.reading import read_labels
 from tubelet.data.annotations.videos import Videos
+from tubelet.data.annotations.writing import write_labelled_files
 from tubelet.data.problems import DataProblems, some
 from tubelet.data.table import COLUMNS, TABLES, Item, column_names, write_table
 from tubelet.media.reader import Index, MediaError, index
@@ -20,8 +21,8 @@ from tubelet.system.text import list_names, plural
 class Converted:
     """The table that was written: its path, the format it comes from, and how much is in it.
 
-    classes: segments of each, the most frequent first. seconds: of all segments whose end is told. notes: what was
-    left out or decided.
+    segments: or labels, of whole files. classes: segments of each, the most frequent first. seconds: of all segments
+    whose end is told. notes: what was left out or decided.
     """
 
     out: Path
@@ -71,7 +72,51 @@ def convert_labels(
     files = len({item.path for item in kept})
     made = Converted(out, found, files, len(kept), sum(lengths), dict(classes.most_common()), tuple(_notes(labels)))
     if show:
-        _report(made)
+        _report(made, "segment" if any(item.start_seconds is not None for item in kept) else "label")
+    return made
+
+
+@dataclass(frozen=True)
+class WrittenLabels:
+    """What was written for another program: the place, the format, and how much is in it.
+
+    labels: of people. answers: of a model. notes: what was left out or decided. advice: what to do in the program.
+    """
+
+    out: Path
+    format: str
+    files: int
+    labels: int
+    answers: int
+    notes: tuple[str, ...]
+    advice: str
+
+
+def convert_labels_back(
+    table: str | Path, out: str | Path, *, to: str, videos: str | Path | None = None, show: bool = True
+) -> WrittenLabels:
+    """Writes a table of labels or of answers as another program imports it; `out` is new.
+
+    to: a name in FORMATS of `tubelet/data/annotations/writing.py`. videos: folder that the paths of the table start
+    from, its own if None; of a table that `tubelet stream` wrote, the video.
+
+    Raises: DataProblems, a ValueError, with all that is wrong with the table and its files; nothing is written then.
+        ValueError where `out` is there, or cannot be written.
+    """
+    labelled, advice = write_labelled_files(
+        Path(table), Path(out), to=to, videos=None if videos is None else Path(videos)
+    )
+    every = [label for file in labelled.files for label in (*file.whole, *file.parts)]
+    answers = sum(label.is_answer for label in every)
+    notes = (*labelled.notes, *(f"left out: {what} ({many})" for what, many in labelled.left_out.items()))
+    made = WrittenLabels(Path(out), to, len(labelled.files), len(every) - answers, answers, notes, advice)
+    if show:
+        for note in made.notes:
+            say("note", note)
+        counts = f"{plural(made.labels, 'label')} and {plural(answers, 'answer')}"
+        say("labels", f"{counts} of {plural(made.files, 'file')}")
+        say("written", f"{made.out}, for {to}")
+        say("next", advice)
     return made
 
 
@@ -93,14 +138,15 @@ def _place(labels: Labels, videos: Videos | None, folder: Path) -> Iterator[Item
         labels.fault("times", framed[0], message)
         return
     if not videos and any(one.in_frames for one in labels.annotations):
-        labels.notes.add("frames become seconds by the frame rate that the source states: --videos DIR takes their times")
+        labels.notes.add("frames become seconds by the frame rate of the source; --videos DIR takes their own times")
     of_file: defaultdict[str, list[Annotation]] = defaultdict(list)
     for one in labels.annotations:
         of_file[one.file].append(one)
     for name, segments in of_file.items():
         where = f"{segments[0].where} ({plural(len(segments), 'segment')})"
         try:
-            file = videos.find(name) if videos else Path(name)
+            is_whole = all(one.start is None for one in segments)
+            file = videos.find(name, any_kind=is_whole) if videos else Path(name)
             found = index(file) if videos and any(one.in_frames for one in segments) else None
         except MediaError as error:
             labels.fault("unreadable", where, str(error))
@@ -150,10 +196,11 @@ def _notes(labels: Labels) -> list[str]:
     return [*sorted(labels.notes), *(f"left out: {what} ({many})" for what, many in labels.left_out.items() if many)]
 
 
-def _report(made: Converted) -> None:
+def _report(made: Converted, noun: str) -> None:
     for note in made.notes:
         say("note", note)
     counts = [f"{count} {name}" for name, count in made.classes.items()]
     say("classes", f"{len(made.classes)}: {list_names(counts)}")
-    say("segments", f"{plural(made.segments, 'segment')} of {plural(made.files, 'file')}, {clock(made.seconds)} in all")
+    lasting = f", {clock(made.seconds)} in all" if noun == "segment" else ""
+    say(f"{noun}s", f"{plural(made.segments, noun)} of {plural(made.files, 'file')}{lasting}")
     say("table", f"{made.out}, from {made.format}")

@@ -17,17 +17,18 @@ the split. Labels with a confidence are a model's: they are read only where thei
 
 What is written is a FiftyOneDataset without a version, whose fields any FiftyOne since 0.8 tells by the samples.
 
-Source: FiftyOne 1.22, docs.voxel51.com/user_guide/import_datasets.html; fiftyone/utils/data/importers.py and parsers.py,
-FiftyOneDatasetImporter, LegacyFiftyOneDatasetImporter, FiftyOneTemporalDetectionDatasetImporter.
+Source: FiftyOne 1.22, docs.voxel51.com/user_guide/import_datasets.html; FiftyOneDatasetImporter,
+LegacyFiftyOneDatasetImporter and FiftyOneTemporalDetectionDatasetImporter of fiftyone/utils/data/importers.py.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tubelet.data.annotations.document import Document
+from tubelet.data.annotations.labelled_files import Label, LabelledFile, list_classes, split_answers
 from tubelet.data.annotations.labels import SUBSETS, Labels, inside, number, shorten
-from tubelet.data.annotations.marks import LabelledFile, Mark, joined_labels
 from tubelet.data.problems import Problem
 from tubelet.system.text import dumps
 
@@ -76,12 +77,14 @@ def read(document: Document, labels: Labels) -> None:
 
 
 def _read_sample(where: str, sample: dict[str, Any], labels: Labels) -> None:
-    tags = sample.get("tags")
-    subsets = [tag for tag in tags if isinstance(tag, str) and SUBSETS.get(tag.lower())] if isinstance(tags, list) else []
+    found = sample.get("tags")
+    tags = [tag for tag in found if isinstance(tag, str)] if isinstance(found, list) else []
+    subsets = [tag for tag in tags if SUBSETS.get(tag.lower())]
     if len({SUBSETS[tag.lower()] for tag in subsets}) > 1:
         labels.fault("split", where, f"tags of more than one subset, {', '.join(subsets)}; leave only one")
         return
     rate = number(inside(sample, "metadata", "frame_rate"))
+    rate = rate if rate and 0 < rate < math.inf else None
     rest = {"subset": subsets[0] if subsets else "", "group": sample.get("group")}
     for name, field in sample.items():
         kind = str(inside(field, "_cls"))
@@ -109,24 +112,21 @@ def _read_field(
     where: str, file: Any, found: Sequence[dict[str, Any]], rate: float | None, rest: dict[str, Any], labels: Labels
 ) -> None:
     """A row for each segment; of labels of the whole file, one for all."""
-    whole = [one.get("label") for one in found if "support" not in one]
-    if whole:
+    parts = [one for one in found if "support" in one or one.get("_cls") == "TemporalDetection"]
+    if whole := [one.get("label") for one in found if one not in parts]:
         labels.add_whole(where, file, _join(whole), **rest)
-    for one in found:
-        if "support" in one:
-            _add_support(where, file, one, rate, rest, labels)
+    for one in parts:
+        _add_support(where, file, one, rate, rest, labels)
 
 
 def _add_support(
     where: str, file: Any, one: dict[str, Any], rate: float | None, rest: dict[str, Any], labels: Labels
 ) -> None:
-    support = one["support"]
+    support = one.get("support")
     first, last = support if isinstance(support, list) and len(support) == 2 else (None, None)
     first = number(first)
     start = None if first is None else first - 1  # from 1 to 0
-    labels.add(
-        where, file, one.get("label"), start, last, in_frames=True, frame_rate=rate if rate and rate > 0 else None, **rest
-    )
+    labels.add(where, file, one.get("label"), start, last, in_frames=True, frame_rate=rate, **rest)
 
 
 def _join(names: Sequence[Any]) -> str:
@@ -183,14 +183,15 @@ def find_faults(files: Sequence[LabelledFile]) -> Iterator[Problem]:
 
 
 def texts(files: Sequence[LabelledFile], out: Path) -> dict[Path, str]:
-    several = any(";" in mark.label for file in files for mark in file.whole)
+    several = any(len(labels) > 1 for file in files for labels in split_answers(file.whole))
     samples = [_sample(file, several=several) for file in files]
-    about = {"info": {"classes": joined_labels(files), "written_by": "tubelet"}}
+    classes = sorted({name for names in list_classes(files) for name in names})
+    about = {"info": {"classes": classes, "written_by": "tubelet"}}
     return {out / "samples.json": dumps({"samples": samples}, indent=1), out / "metadata.json": dumps(about, indent=1)}
 
 
-def advice(files: Sequence[LabelledFile], out: Path) -> list[str]:
-    return [f"in FiftyOne: fo.Dataset.from_dir({str(out)!r}, fo.types.FiftyOneDataset)"]
+def advice(files: Sequence[LabelledFile], out: Path) -> str:
+    return f"fo.Dataset.from_dir({str(out)!r}, fo.types.FiftyOneDataset)"
 
 
 def _sample(file: LabelledFile, *, several: bool) -> dict[str, Any]:
@@ -201,19 +202,17 @@ def _sample(file: LabelledFile, *, several: bool) -> dict[str, Any]:
         sizes = {"frame_width": file.width, "frame_height": file.height}
         counts = {"total_frame_count": file.frames, "frame_rate": file.frame_rate, "duration": file.seconds}
         sample["metadata"] = {"_cls": "VideoMetadata", **sizes, **counts}
-    for is_answer, whole, parts in ((False, LABEL, SEGMENTS), (True, PREDICTED, PREDICTED_SEGMENTS)):
-        marks = [mark for mark in file.whole if mark.is_answer == is_answer]
-        if marks and several:
-            sample[whole] = {"_cls": "Classifications", "classifications": [_label(one) for one in split_marks(marks)]}
-        elif marks:
-            sample[whole] = _label(marks[0])
-        if found := [_label(mark) for mark in file.parts if mark.is_answer == is_answer]:
-            sample[parts] = {"_cls": "TemporalDetections", "detections": found}
+    for field, labels in zip((LABEL, PREDICTED), split_answers(file.whole), strict=True):
+        if records := [_record(label) for label in labels]:
+            sample[field] = {"_cls": "Classifications", "classifications": records} if several else records[0]
+    for field, labels in zip((SEGMENTS, PREDICTED_SEGMENTS), split_answers(file.parts), strict=True):
+        if records := [_record(label) for label in labels]:
+            sample[field] = {"_cls": "TemporalDetections", "detections": records}
     return sample
 
 
-def _label(mark: Mark) -> dict[str, Any]:
-    label: dict[str, Any] = {"_cls": "Classification", "label": mark.label}
-    if mark.frames:
-        label |= {"_cls": "TemporalDetection", "support": list(mark.frames)}
-    return label if mark.score is None else {**label, "confidence": mark.score}
+def _record(label: Label) -> dict[str, Any]:
+    record: dict[str, Any] = {"_cls": "Classification", "label": label.name}
+    if label.frames:
+        record |= {"_cls": "TemporalDetection", "support": list(label.frames)}
+    return record if label.score is None else {**record, "confidence": label.score}

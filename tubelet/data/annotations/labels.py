@@ -78,12 +78,10 @@ class Labels:
             self.fault("times", where, f"its start {start} is not before its end {end}")
         elif len(self.problems) == before:
             last = None if to == math.inf else to
-            times = {"start": since, "end": last, "in_frames": in_frames, "frame_rate": frame_rate}
-            self.annotations.append(replace(whole, **times))
+            part = replace(whole, start=since, end=last, in_frames=in_frames, frame_rate=frame_rate)
+            self.annotations.append(part)
 
-    def add_whole(
-        self, where: str, file: object, label: object, *, subset: object = "", group: object = ""
-    ) -> None:
+    def add_whole(self, where: str, file: object, label: object, *, subset: object = "", group: object = "") -> None:
         """A label of a whole file as its source has it: an annotation, or all that is wrong with it."""
         before = len(self.problems)
         whole = self._whole(where, file, label, subset, group)

@@ -75,7 +75,7 @@ def read_labels(source: Path, *, from_format: str | None = None, tiers: Sequence
 def _leave_out_whole_files(labels: Labels) -> None:
     """Labels of whole files that stand beside segments are of another question, such as how good a video is."""
     segments = [one for one in labels.annotations if one.start is not None]
-    if segments:
+    if 0 < len(segments) < len(labels.annotations):
         labels.left_out["labels of whole files beside segments"] += len(labels.annotations) - len(segments)
         labels.annotations = segments
 

@@ -10,7 +10,6 @@ from urllib.parse import unquote
 from tubelet.data.walk import list_media
 from tubelet.media.formats import MEDIA_SUFFIXES, VIDEO_SUFFIXES
 
-
 LOCAL_FILES = "/data/local-files/?d="  # before the paths of files that Label Studio serves from a folder
 
 
@@ -22,16 +21,21 @@ class Videos:
         if not folder.is_dir():
             raise ValueError(f"--videos {folder}: no folder; name the one that the videos are in")
         self.folder, self.named = folder.absolute(), defaultdict[str, list[str]](list)
+        self.stems = defaultdict[str, list[str]](list)  # of images and sounds
         for path in list_media(folder).files:
             name = PurePosixPath(unicodedata.normalize("NFC", path))
             known = {name.name}
             if name.suffix.lower() in VIDEO_SUFFIXES:  # a name without a suffix is none of its sound or its picture
                 known |= {name.stem, name.stem.removeprefix("v_")}  # ActivityNet's files are v_ID.mp4
+            else:
+                self.stems[name.stem].append(path)
             for one in known:
                 self.named[one].append(path)
 
-    def find(self, name: str) -> Path:
-        """The file that a source names by a path or an address on some machine; a video also by its name alone.
+    def find(self, name: str, *, any_kind: bool = False) -> Path:
+        """The file that a source names by a path or an address on some machine; a video also without its suffix.
+
+        any_kind: an image or a sound, too, where no video has that name.
 
         Of several files of that name, it is the one that lies in most of the folders that the source names, too.
 
@@ -39,8 +43,10 @@ class Videos:
         """
         parts = path_parts(name)
         found = self.named.get(parts[-1], []) if parts else []
+        if any_kind and parts and not found:
+            found = self.stems.get(parts[-1], [])
         if len(found) > 1:
-            shared = [_count_shared(path_parts((self.folder / path).as_posix()), parts) for path in found]
+            shared = [_count_shared(path_parts((self.folder / path).as_posix())[:-1], parts[:-1]) for path in found]
             likest = [path for path, count in zip(found, shared, strict=True) if count == max(shared)]
             found = likest if len(likest) == 1 else found
         if not found:
