@@ -29,7 +29,7 @@ from tubelet.media.writer import write_video
 from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.relevance.explain import answer, explain
-from tubelet.relevance.hide import HOWS, hide
+from tubelet.relevance.hide import HOWS, hide, smooth
 from tubelet.synthetic.films import OBJECTS, Act, Film, act_masks, render_film
 from tubelet.synthetic.objects import CLASSES, CYCLES_PER_SECOND, HOMES, draw_object
 from tubelet.synthetic.scenes import FRAMES_PER_SECOND, draw_scene
@@ -178,7 +178,9 @@ def slopes(model: SpaceTimeTransformer, tokens: Tensor, grid: Grid, targets: Ten
     return found
 
 
-WAYS = {
+FIRST = "tubelet explain, smoothed"  # with which the others are compared
+WAYS: dict[str, Way] = {
+    FIRST: lambda *asked: smooth(explain(*asked)),
     "tubelet explain": explain,
     "integrated gradients, 16 steps": integrated_gradients,
     "gradient x input": gradient_times_input,
@@ -188,7 +190,7 @@ WAYS = {
     "occlusion, frozen": occlusion,
     "at random": at_random,
 }
-SLOW, FEW = ("occlusion, frozen",), 24  # clips of ways that take a forward pass for each tubelet
+SLOW, FEW = ("occlusion, frozen",), 12  # clips of ways that take a forward pass for each tubelet
 
 
 def load_test(folder: Path, run: Path, what: str) -> tuple[SpaceTimeTransformer, Tensor, Tensor, Tensor]:
@@ -310,7 +312,7 @@ def measure_cost(model: SpaceTimeTransformer, clips: Tensor, targets: Tensor) ->
 def judge(folder: Path, run: Path, what: str, *, curves: bool) -> None:
     model, clips, targets, truth = load_test(folder, run, what)
     print(json.dumps({"set": folder.name, "points at": what, "clips": len(clips)}), flush=True)
-    ours: dict[str, np.ndarray] = {}
+    first: dict[str, np.ndarray] = {}
     for name, way in WAYS.items():
         few = slice(FEW if name in SLOW else None)
         relevance = in_parts(way, model, clips[few], targets[few])
@@ -318,10 +320,10 @@ def judge(folder: Path, run: Path, what: str, *, curves: bool) -> None:
         row: dict[str, Any] = {"way": name} | {key: round(float(value.mean()), 3) for key, value in places.items()}
         for how in HOWS if curves else ():
             area = measure_curves(model, clips[few], targets[few], relevance, how)
-            ours.setdefault(how, area)
+            first.setdefault(how, area)
             row[f"insertion - deletion, {how}"] = round(float(area.mean()), 3)
-            if way is not explain:
-                row[f"ahead by, {how}"] = [round(value, 3) for value in compare(ours[how][few], area)]
+            if name != FIRST:
+                row[f"the first ahead by, {how}"] = [round(value, 3) for value in compare(first[how][few], area)]
         print(json.dumps(row), flush=True)
     if curves:
         print(json.dumps({"randomised from the head down": randomise(run, clips[:60], targets[:60])}), flush=True)

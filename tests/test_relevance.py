@@ -20,7 +20,7 @@ from tubelet.predict.predictor import Predictor
 from tubelet.relevance.draw import FOR, largest, tint, tint_clip
 from tubelet.relevance.explain import answer, explain
 from tubelet.relevance.files import choose_names
-from tubelet.relevance.hide import HOWS, hide, highest, last_seen, spread
+from tubelet.relevance.hide import HOWS, hide, highest, last_seen, smooth, spread
 from tubelet.relevance.linear_rules import LinearRules
 from tubelet.relevance.maps import FileMap, explain_file, find_box
 from tubelet.train import train_fn
@@ -190,6 +190,16 @@ def test_the_highest_are_as_many_as_asked_for_in_all_views_together() -> None:
     assert chosen.sum() == 30
     assert relevance[chosen].min() > relevance[~chosen].max()
     assert highest(relevance, 1e-9).sum() == 1
+
+
+def test_what_is_beside_a_relevant_place_counts_half_as_much() -> None:
+    relevance = torch.full((1, 3, 4, 5), -2.0)
+    relevance[0, 1, 2, 2] = 64
+    found = smooth(relevance)[0]
+    for t, h, w in np.ndindex(3, 4, 5):
+        apart = [abs(t - 1), abs(h - 2), abs(w - 2)]
+        assert found[t, h, w] == (64 * 0.125 * 0.5 ** sum(apart) if max(apart) < 2 else 0)
+    assert torch.equal(smooth(torch.ones(2, 1, 1, 3)), torch.ones(2, 1, 1, 3))
 
 
 # Files

@@ -54,6 +54,19 @@ def blur(clips: Tensor, cells: tuple[int, ...]) -> Tensor:
     return (blurred if clips.is_floating_point() else blurred.round()).to(clips.dtype)
 
 
+def smooth(relevance: Tensor) -> Tensor:
+    """What speaks for an answer in each tubelet and, half as much along each axis, beside it: (B, t, h, w) -> same.
+
+    A model reads a thing with what is around it: shown or hidden alone, the most relevant tubelets tell less.
+    """
+    found = relevance.clamp(min=0).unsqueeze(1)
+    for axis, padding in ((2, (0, 0, 0, 0, 1, 1)), (3, (0, 0, 1, 1, 0, 0)), (4, (1, 1, 0, 0, 0, 0))):
+        wide, length = F.pad(found, padding, mode="replicate"), found.shape[axis]
+        before, here, after = (wide.narrow(axis, first, length) for first in range(3))
+        found = (before + 2 * here + after) / 4
+    return found.squeeze(1)
+
+
 def highest(relevance: Tensor, share: float) -> Tensor:
     """The tubelets that are most relevant, (..., t, h, w) bool: a share of all, at least one, counted over all axes."""
     many = max(1, round(share * relevance.numel()))

@@ -16,7 +16,7 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import CLIPS, parse_views
 from tubelet.predict.predictor import Predictor
 from tubelet.relevance.explain import explain
-from tubelet.relevance.hide import hide, highest
+from tubelet.relevance.hide import hide, highest, smooth
 
 Box = tuple[float, float, float, float]  # top, left, height and width, as shares of a picture
 
@@ -114,7 +114,7 @@ def measure(predictor: Predictor, clips: Tensor, relevance: Tensor, number: int)
     Places of a video are frozen, those of an image or a sound blurred. The same draws each time.
     """
     how = "frozen" if relevance.shape[1] > 1 else "blurred"
-    chosen = highest(relevance, TRIED_SHARE)
+    chosen = highest(smooth(relevance), TRIED_SHARE)
     generator = torch.Generator().manual_seed(0)
     ways = [[int(torch.randint(side, (), generator=generator)) for side in chosen.shape] for _ in range(DRAWS)]
     sets = [chosen, *(chosen.roll(way, (0, 1, 2, 3)) for way in ways)]
