@@ -370,11 +370,11 @@ def suggest(command: Suggest) -> int:
 
     found = Embeddings.load(command.folder)
     suggestions, known = choose(found, command.labels, count=command.count, seed=command.seed)
+    if command.out:
+        write_suggestions(suggestions, command.out, folder=command.folder, settings=found.settings)
     added = append_rows(command.labels, suggestions) if command.labels else 0
     print_suggestions(suggestions, as_json=command.json)
     report(command.folder, command.labels, known, added)
-    if command.out:
-        write_suggestions(suggestions, command.out, folder=command.folder, settings=found.settings)
     return 0
 
 

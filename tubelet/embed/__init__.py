@@ -1,4 +1,4 @@
-"""`tubelet embed`: a vector for each file or window. `tubelet search`: which of them are alike."""
+"""`tubelet embed`: a vector for each file or window. `search`: which are alike. `suggest`: which to label."""
 
 from tubelet.embed.embeddings import Embeddings
 from tubelet.embed.writer import embed

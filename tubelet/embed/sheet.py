@@ -11,6 +11,7 @@ from tubelet.data.clips import item_range, load_views
 from tubelet.embed.duplicates import Copy
 from tubelet.embed.embeddings import Hit
 from tubelet.embed.search import describe_span
+from tubelet.embed.suggest import Suggestion
 from tubelet.media.reader import MediaError, read_frames
 from tubelet.report.plots import strip_uri
 from tubelet.report.templates import open_templates
@@ -51,6 +52,21 @@ def write_copies(sets: Sequence[Sequence[Copy]], file: Path, *, folder: Path, se
     about = f"{plural(len(sets), 'set')} in {folder}"
     note = "The number before each file is the likeness of its pictures to those of the one that it was found by."
     write_page(file, title="Copies", about=about, groups=groups, note=note, kind=spec.kind)
+
+
+def write_suggestions(suggestions: Sequence[Suggestion], file: Path, *, folder: Path, settings: dict[str, Any]) -> None:
+    """Writes a page of clips to label next."""
+    spec = ClipSpec.from_json(settings["clip_spec"])
+    figures = [
+        {"words": f"{rank}", "span": f"{one.why} {describe_span(one.hit)}".strip()}
+        | show(one.row.path, spec, *one.hit[1:3])
+        for rank, one in enumerate(suggestions, 1)
+    ]
+    about = f"{plural(len(figures), 'clip')} of {folder}"
+    note = f"The most telling first, by vectors of {settings['model']}, {settings['pooling']} ({settings['views']})."
+    write_page(
+        file, title="Label next", about=about, groups=[{"first": None, "figures": figures}], note=note, kind=spec.kind
+    )
 
 
 def write_page(file: Path, **filled: Any) -> None:
