@@ -2,9 +2,9 @@
 
 python benchmarks/pooling.py TABLE FOLDER [--minutes 1.5]
 
-TABLE is a data set with a test split of other groups. A model of each family is trained on it for a short time. For
-each test clip the five nearest others, by the cosine of their vectors, are looked at: how many are of its class. Those
-of its own group do not count.
+TABLE is a data set, best with a test split of other groups. A model of each family is trained on it for a short time.
+For each test clip the five nearest others, by the cosine of their vectors, are looked at: how many are of its class.
+Those of its own group do not count.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from tubelet.data.splits import assign_splits
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.weights.store import load, read_about
 
-FAMILIES = ("vivit1", "vivit2", "vivit3", "timesformer", "videomae", "swin2")
+FAMILIES = ("vivit1", "vivit3", "swin2", "vivit2", "timesformer", "videomae")
 NEAREST, PART = 5, 16
 
 POOLINGS: dict[str, Callable[[SpaceTimeTransformer, Tensor], Tensor]] = {
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.5)
     arguments = parser.parse_args()
     source = assign_splits(find_items(arguments.table))
-    items = [item for item in source.items if item.split == "test"]
+    items = [item for item in source.items if item.split != "train"]
     labels, groups = (np.array([getattr(item, name) for item in items]) for name in ("label", "group"))
     for family in FAMILIES:
         run = train(arguments.table, arguments.folder / family, family, arguments.minutes)
