@@ -128,7 +128,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a bad clip's place is taken by a copy of the next",
-        "tubelet/train/trainer.py",
+        "tubelet/data/epochs.py",
         " + ([skips] if skips else [])",
         "",
         "tests/test_bad_files.py",

@@ -41,8 +41,9 @@ def error_of(capsys: pytest.CaptureFixture[str], *values: object) -> None:
 
 
 def test_the_likest_are_printed_first_and_a_file_does_not_find_itself(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tubelet.system.console.console._width", None)  # whatever COLUMNS says
     asked = place / "clips" / "dark" / "0.mp4"
     capsys.readouterr()
     assert command("search", place / "embedded", asked, "--json", *CPU) == 0

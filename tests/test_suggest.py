@@ -172,7 +172,10 @@ def test_of_very_many_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- the folder and the table
 
 
-def test_nothing_is_written_without_a_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_written_without_a_table(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tubelet.system.console.console._width", None)  # whatever COLUMNS says
     before = sorted(tmp_path.rglob("*"))
     assert command("suggest", folder, "--count", "3") == 0
     lines = capsys.readouterr().out.splitlines()
