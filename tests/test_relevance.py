@@ -1,6 +1,7 @@
 """Explanations: the answer stays the same, its parts add up to it, and they point at what it rests on."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +280,7 @@ def test_files_are_written_where_people_look(run: Path, videos: Path, tmp_path: 
     with Image.open(tmp_path / "maps" / "dark-0.mp4.png") as picture:
         assert picture.size[0] > 1000
     assert command("explain", run, files[0], "--out", tmp_path / "maps") == 0
-    assert "dark" in capsys.readouterr().out
+    assert re.match(naming("dark", "points"), capsys.readouterr().out)
     assert command("explain", run, files[0], "--label", "cat", "--out", tmp_path / "other") == 2
     assert not (tmp_path / "other").exists()
 
