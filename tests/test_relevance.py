@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tubelet.relevance.files import choose_names
 from tubelet.relevance.hide import HOWS, hide, highest, last_seen, smooth, spread
 from tubelet.relevance.linear_rules import LinearRules
 from tubelet.relevance.maps import FileMap, explain_file, find_box
+from tubelet.system.text import percent
 from tubelet.train import train_fn
 
 FAMILIES = [
@@ -224,6 +226,7 @@ def test_a_file_is_explained_for_the_models_answer_or_a_label(run: Path, videos:
     assert abs(found.answer - said.probability) < 1e-5
     other = explain_file(predictor, file, label="bright" if said.label == "dark" else "dark")
     assert abs(other.answer - (1 - found.answer)) < 1e-5
+    assert found.say(0.93) == percent(0.93) != replace(found, is_probability=False).say(0.93) == "0.93"
     assert found.relevance.shape[1:] == (1, 2, 2)
     assert found.times_seconds.shape == found.relevance.shape[:2]
     with pytest.raises(ValueError, match=naming("cat", "bright")):
@@ -234,8 +237,15 @@ def test_a_file_is_explained_for_the_models_answer_or_a_label(run: Path, videos:
 
 def test_a_map_is_between_its_steps_and_its_box_is_what_is_seen(videos: Path) -> None:
     values = np.arange(2 * 3 * 1 * 2, dtype=np.float32).reshape(2, 3, 1, 2)
-    given: dict[str, Any] = {"path": Path("a"), "kind": "video", "label": "a", "answer": 1.0, "without": 0.0}
-    given |= {"without_others": 0.0, "box": (0.0, 0.0, 1.0, 1.0)}
+    given: dict[str, Any] = {
+        "path": Path("a"),
+        "kind": "video",
+        "label": "a",
+        "answer": 1.0,
+        "without": 0.0,
+        "is_probability": True,
+    }
+    given |= {"without_others": 0.0, "box": (0.0, 0.0, 1.0, 1.0), "is_probability": True}
     found = FileMap(**given, relevance=values, starts_seconds=np.array([0.0, 3.0]), span_seconds=3.0)
     assert np.allclose(found.at(0.5), values[0, 0])
     assert np.allclose(found.at(1.0), (values[0, 0] + values[0, 1]) / 2)

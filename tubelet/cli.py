@@ -286,7 +286,7 @@ def explain(command: Explain) -> int:
     after = (lambda one: print_json(one.to_json())) if command.json else (lambda one: None)
     written = explain_files(predictor, files, **settings, after=after)
     if not command.json:
-        show_table(predictor, written, command.out)
+        show_table(written, command.out)
     return SOME_FAILED if any(one.found is None for one in written) else 0
 
 

@@ -16,7 +16,6 @@ from tubelet.media.sequential import frames_in_order
 from tubelet.media.writer import write_video
 from tubelet.relevance.maps import Box, FileMap
 from tubelet.stream.canvas import GRID, TEXT, drawing, place_axes, save_picture, tick_label, tick_seconds, write_title
-from tubelet.system.text import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,9 +113,8 @@ def write_picture(found: FileMap, spec: ClipSpec, out: Path) -> None:
 
 def describe(found: FileMap) -> list[str]:
     """The answer, and what becomes of it without its most relevant parts, in words."""
-    say = percent if 0 <= found.answer <= 1 else "{:.3g}".format
-    fall = f"{say(found.without)} without its most relevant fifth, {say(found.without_others)} without another"
-    return [say(found.answer), fall]
+    without, others = found.say(found.without), found.say(found.without_others)
+    return [found.say(found.answer), f"{without} without its most relevant fifth, {others} without another"]
 
 
 def draw_strip(found: FileMap) -> np.ndarray:

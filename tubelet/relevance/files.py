@@ -14,7 +14,6 @@ from tubelet.predict.predictor import Predictor
 from tubelet.relevance.draw import write_overlay, write_picture
 from tubelet.relevance.maps import FileMap, explain_file, save_map
 from tubelet.system.console import bar, console, say
-from tubelet.system.text import percent
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def find_peak(found: FileMap) -> tuple[float, float]:
     return start, start + step
 
 
-def show_table(predictor: Predictor, written: Sequence[Written], out: Path) -> None:
+def show_table(written: Sequence[Written], out: Path) -> None:
     """The answers, and what they fall to without what they rest on."""
     table = Table(box=None, pad_edge=False)
     for title in ("file", "label", "answer", "without top fifth", "without another", "most at"):
@@ -111,17 +110,15 @@ def show_table(predictor: Predictor, written: Sequence[Written], out: Path) -> N
             table.add_row(str(one.path), one.status)
             continue
         found = one.found
-        say_it = percent if predictor.task.gives_probabilities else "{:.3g}".format
         start, end = find_peak(found)
         when = f"{start:.1f} to {end:.1f} s" if found.kind == "video" else ""
-        answers = (say_it(value) for value in (found.answer, found.without, found.without_others))
+        answers = (found.say(value) for value in (found.answer, found.without, found.without_others))
         table.add_row(str(one.path), found.label, *answers, when)
     console.print(table)
     if good := [one.found for one in written if one.found]:
         there = sum(one.answer - one.without for one in good) / len(good)
         elsewhere = sum(one.answer - one.without_others for one in good) / len(good)
-        points = predictor.task.gives_probabilities
-        say_fall = (lambda fall: f"{100 * fall:.1f} points") if points else "{:.3g}".format
+        say_fall = (lambda fall: f"{100 * fall:.1f} points") if good[0].is_probability else "{:.3g}".format
         words = f"the answer falls by {say_fall(there)} in the mean; as much elsewhere: by {say_fall(elsewhere)}"
         say("hidden", f"what the maps show: {words}")
     say("maps", f"{out}: a picture of each file, the numbers (.npz), and the video with its map")

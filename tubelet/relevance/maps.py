@@ -17,6 +17,7 @@ from tubelet.predict.answer import CLIPS, parse_views
 from tubelet.predict.predictor import Predictor
 from tubelet.relevance.explain import explain
 from tubelet.relevance.hide import hide, highest, smooth
+from tubelet.system.text import percent
 
 Box = tuple[float, float, float, float]  # top, left, height and width, as shares of a picture
 
@@ -28,7 +29,7 @@ DRAWS = 5  # of as many tubelets elsewhere
 class FileMap:
     """The relevance of a file's parts for one of the outputs of a model.
 
-    label: the name of the output. answer: the model's, a probability, or for numbers the number. without,
+    label: the name of the output. answer: the model's: a probability (is_probability) or a number. without,
     without_others: the same without the most relevant fifth of the tubelets, and without others, in the mean.
     relevance: (V, t, h, w) float32, of each view, in units of the logit. starts_seconds: of the views, (V,).
     span_seconds: of one. box: what the views show of the picture, top, left, height and width as shares of it.
@@ -37,6 +38,7 @@ class FileMap:
     path: Path
     kind: str
     label: str
+    is_probability: bool
     answer: float
     without: float
     without_others: float
@@ -50,6 +52,10 @@ class FileMap:
         """The beginnings of the steps of all views, (V, t)."""
         steps = self.relevance.shape[1]
         return self.starts_seconds[:, None] + np.arange(steps) * self.span_seconds / steps
+
+    def say(self, answer: float) -> str:
+        """An answer in words: "93 %", or a number."""
+        return percent(answer) if self.is_probability else f"{answer:.3g}"
 
     def at(self, seconds: float) -> np.ndarray:
         """The relevance on screen at a time, (h, w), between the steps of a view; zero where no view looked."""
@@ -88,6 +94,7 @@ def explain_file(predictor: Predictor, path: str | Path, *, label: str | None = 
         path=Path(path),
         kind=spec.kind,
         label=task.names[number],
+        is_probability=task.gives_probabilities,
         answer=float(values[number]),
         without=without,
         without_others=at_random,
