@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from media_files import spoil_packets
 from naming import naming
@@ -729,6 +729,7 @@ def test_no_text_covers_another(seed: int, count: int, hop: float) -> None:
         assert len(inside) == 1
 
 
+@example(0.0, 86_400.0, 5)
 @given(st.floats(0, 1000), st.floats(0.5, 90_000), st.integers(5, 25))
 def test_ticks_are_round_different_and_no_more_than_fit(start: float, seconds: float, most: int) -> None:
     ticks = tick_seconds(start, start + seconds, most=most)
