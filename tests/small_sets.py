@@ -12,6 +12,7 @@ from media_files import spoil_packets, write_numbered, write_sound
 
 from tubelet.cli import main
 from tubelet.data import health_cache
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.media.reader import av
 from tubelet.media.workers import Workers
 from tubelet.media.writer import write_video
@@ -40,6 +41,21 @@ atexit.register(lambda: [end(child) for child in LastingWorkers.lasting])
 HEIGHT_PX, WIDTH_PX = 32, 40
 FRAMES, FRAMES_PER_SECOND = 8, 25
 LEVELS = {"bright": 190, "dark": 60}  # of grey; one look tells the classes apart
+
+# How small models see videos and sounds.
+VIDEO = ClipSpec(
+    frames=4, seconds_between_frames=0.08, resize=(32, 40), crop=(32, 32), mean=(0.4, 0.5, 0.6), std=(0.2,) * 3
+)
+SOUND = ClipSpec(
+    kind="sound",
+    channels="mel",
+    frames=1,
+    seconds_between_frames=0.01,
+    resize=(16, 32),
+    crop=(16, 32),
+    mean=(-10.0,),
+    std=(5.0,),
+)
 
 # A model of one layer of tokens in time, on clips of 4 frames: a step takes milliseconds.
 TINY: dict[str, Any] = {

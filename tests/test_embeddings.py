@@ -14,7 +14,7 @@ import pytest
 import torch
 from failing_disk import Disk, end, in_child
 from naming import naming
-from small_sets import command, pictures, spoil, write_images, write_sounds, write_videos
+from small_sets import SOUND, VIDEO, command, pictures, spoil, write_images, write_sounds, write_videos
 from tiny import tiny
 
 import tubelet
@@ -34,20 +34,7 @@ from tubelet.system.errors import EnvironmentTrouble
 from tubelet.system.exits import Stopped
 from tubelet.weights.store import save
 
-VIDEO = ClipSpec(
-    frames=4, seconds_between_frames=0.08, resize=(32, 40), crop=(32, 32), mean=(0.4, 0.5, 0.6), std=(0.2,) * 3
-)
 IMAGE = replace(VIDEO, kind="image", frames=1, seconds_between_frames=0.0)
-SOUND = ClipSpec(
-    kind="sound",
-    channels="mel",
-    frames=1,
-    seconds_between_frames=0.01,
-    resize=(16, 32),
-    crop=(16, 32),
-    mean=(-10.0,),
-    std=(5.0,),
-)
 CPU = ("--device", "cpu", "--workers", "1")
 
 

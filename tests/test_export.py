@@ -14,7 +14,7 @@ import onnx
 import pytest
 import torch
 from naming import naming
-from small_sets import command, spoil, write_sounds, write_videos
+from small_sets import SOUND, VIDEO, command, spoil, write_sounds, write_videos
 from tiny import tiny
 
 from tubelet import ClipSpec, Predictor, load, save
@@ -25,20 +25,6 @@ from tubelet.export.writer import export, read, synthetic
 from tubelet.predict.exported import Exported, read_exported
 from tubelet.predict.precision import choose_dtype
 from tubelet.system.extras import import_extra
-
-VIDEO = ClipSpec(
-    frames=4, seconds_between_frames=0.08, resize=(32, 40), crop=(32, 32), mean=(0.4, 0.5, 0.6), std=(0.2,) * 3
-)
-SOUND = ClipSpec(
-    kind="sound",
-    channels="mel",
-    frames=1,
-    seconds_between_frames=0.01,
-    resize=(16, 32),
-    crop=(16, 32),
-    mean=(-10.0,),
-    std=(5.0,),
-)
 
 
 def make_run(folder: Path, family: str, spec: ClipSpec, *, classes: list[str], **settings: Any) -> Path:

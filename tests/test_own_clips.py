@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from interrupted import go_on_to_the_end
 from naming import naming
 from small_sets import LEVELS, spoil, write_images, write_sounds, write_videos
 
@@ -251,21 +252,9 @@ def test_settings_of_clips_are_refused_without_any(given: dict[str, Any]) -> Non
 # All in all
 
 
-def test_it_goes_on_bit_for_bit(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_goes_on_bit_for_bit(videos: Path, tmp_path: Path) -> None:
     whole = pretrain.pretrain(settings(tmp_path / "whole", videos), show=False)
-    take_step, stop_at = Learner.take_step, [4]
-
-    def take_and_stop(self: Learner, batch: Any) -> dict[str, float]:
-        if self.step == stop_at[0]:
-            raise KeyboardInterrupt
-        return take_step(self, batch)
-
-    monkeypatch.setattr(Learner, "take_step", take_and_stop)
-    cut_short = settings(tmp_path / "cut", videos, save_minutes=1e-9, workers=2)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain.pretrain(cut_short, show=False)
-    stop_at[0] = -1
-    again = pretrain.pretrain(cut_short, show=False)
+    again = go_on_to_the_end(settings(tmp_path / "cut", videos, save_minutes=1e-9, workers=2), stops=(4,))
     assert (again.path / MODEL).read_bytes() == (whole.path / MODEL).read_bytes()
     about = read_about(again.path)[PRETRAINING]
     assert (about["kind"], about["files"], about["kept_out"], len(about[CONTENTS])) == ("video", 8, 2, 8)

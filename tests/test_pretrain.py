@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from interrupted import go_on_to_the_end
 from naming import naming
 from PIL import Image
 from small_sets import write_videos
@@ -164,25 +165,9 @@ def test_a_model_learns_a_crate(crate: Crate, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("few")
-def test_it_goes_on_bit_for_bit_and_writes_what_a_training_starts_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_goes_on_bit_for_bit_and_writes_what_a_training_starts_from(tmp_path: Path) -> None:
     whole = pretrain.pretrain(settings(tmp_path / "whole"), show=False)
-    take_step, stop_at = Learner.take_step, [3]
-
-    def take_and_stop(self: Learner, crate: Crate) -> dict[str, float]:
-        if self.step == stop_at[0]:
-            raise KeyboardInterrupt
-        return take_step(self, crate)
-
-    monkeypatch.setattr(Learner, "take_step", take_and_stop)
-    cut = settings(tmp_path / "cut", save_minutes=1e-9)
-    for stop in (3, 5):
-        stop_at[0] = stop
-        with pytest.raises(KeyboardInterrupt):
-            pretrain.pretrain(cut, show=False)
-    stop_at[0] = -1
-    again = pretrain.pretrain(cut, show=False)
+    again = go_on_to_the_end(settings(tmp_path / "cut", save_minutes=1e-9), stops=(3, 5))
     assert (again.path / MODEL).read_bytes() == (whole.path / MODEL).read_bytes()
     assert [one["step"] for one in again.metrics()] == [one["step"] for one in whole.metrics()]
     assert (again.path / CARD).is_file()

@@ -22,11 +22,13 @@ _LUMA = (299, 587, 114)  # thousandths; ITU-R BT.601
 class Views:
     """The views of an item. clips: (V, C, T, H, W), uint8 or for sound float32. seconds: how long the item is;
     seconds_seen: how much of it the clips stand for, each frame for the time until the next. Both are 0 for an image.
+    starts_seconds: in the file, of each time that is viewed.
     """
 
     clips: torch.Tensor
     seconds: float
     seconds_seen: float
+    starts_seconds: tuple[float, ...]
 
 
 def load_frames(
@@ -112,7 +114,7 @@ def load_views(
     starts = (start + view_starts(end - start, spec.span_seconds, count)).tolist()
     clips = load_clips(path, spec, starts_seconds=starts, end_seconds=end_seconds)
     found = torch.stack([crop(clip, spec.crop, position=position) for clip in clips for position in positions])
-    return Views(found, end - start, min(end - start, count * spec.span_seconds))
+    return Views(found, end - start, min(end - start, count * spec.span_seconds), tuple(starts))
 
 
 def crop(clip: torch.Tensor, size: tuple[int, int], *, position: float = 0.5) -> torch.Tensor:
@@ -122,15 +124,22 @@ def crop(clip: torch.Tensor, size: tuple[int, int], *, position: float = 0.5) ->
 
     Raises: ValueError where the clip is smaller than size, or the position is outside [0, 1].
     """
-    spare_h, spare_w = clip.shape[-2] - size[0], clip.shape[-1] - size[1]
+    height, width = clip.shape[-2:]
+    top, left = place_crop((height, width), size, position=position)
+    return clip[..., top : top + size[0], left : left + size[1]]
+
+
+def place_crop(frame: tuple[int, int], size: tuple[int, int], *, position: float = 0.5) -> tuple[int, int]:
+    """Top and left in px of the view that `crop` takes of frames of (H', W'). Raises ValueError as it does."""
+    spare_h, spare_w = frame[0] - size[0], frame[1] - size[1]
     if min(spare_h, spare_w) < 0 or not 0 <= position <= 1:
         raise ValueError(
-            f"crop: size={size}, position={position} from frames of {tuple(clip.shape[-2:])}; "
+            f"crop: size={size}, position={position} from frames of {frame}; "
             "expected a size that fits in and a position from 0 to 1"
         )
     top = int(spare_h * (position if spare_h > spare_w else 0.5))
     left = int(spare_w * (0.5 if spare_h > spare_w else position))
-    return clip[..., top : top + size[0], left : left + size[1]]
+    return top, left
 
 
 def check_kind(path: str | Path, kind: Kind) -> None:

@@ -10,6 +10,7 @@ from tubelet.data.clips import Views
 from tubelet.data.items import Item
 from tubelet.media.reader import MediaError
 from tubelet.media.sampling import view_starts, views_to_cover
+from tubelet.nn.encoder import make_features
 from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import encodes_steps_apart
@@ -47,14 +48,12 @@ def cut_steps(item: Item, steps: Tensor, model: SpaceTimeTransformer, spec: Clip
     start, end = find_range(item, steps, seconds)
     count = views_to_cover(end - start, spec.span_seconds) if temporal is None else temporal
     length = min((spec.frames - embed.patch[0]) // embed.stride[0] + 1, len(steps))
-    firsts = (start + view_starts(end - start, spec.span_seconds, count)) / seconds
-    clips = [steps[min(round(first), len(steps) - length) :][:length] for first in firsts.tolist()]
-    return Views(torch.stack(clips), end - start, min(end - start, count * spec.span_seconds))
+    starts = (start + view_starts(end - start, spec.span_seconds, count)).tolist()
+    clips = [steps[min(round(one / seconds), len(steps) - length) :][:length] for one in starts]
+    return Views(torch.stack(clips), end - start, min(end - start, count * spec.span_seconds), tuple(starts))
 
 
 def see_codes(model: SpaceTimeTransformer, steps: Tensor) -> Tensor:
     """The features of encoded steps, (V, t, D) -> (V, D'): those of the clips that they were made of."""
-    x, grid = steps.to(next(model.encoders[-1].parameters()).dtype), Grid(steps.shape[1], 1, 1)
-    for encoder in model.stack[1:]:
-        x, grid = encoder(x, grid)
-    return x.mean(1)
+    steps = steps.to(next(model.encoders[-1].parameters()).dtype)
+    return make_features(model.stack[1:], steps, Grid(steps.shape[1], 1, 1))

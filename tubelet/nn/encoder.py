@@ -84,6 +84,14 @@ class Encoder(nn.Module):
         return pooled.reshape(x.shape[0], sequences.size, -1), sequences
 
 
+def make_features(encoders: Sequence[AnyEncoder], x: Tensor, grid: Grid) -> Tensor:
+    """Tokens (B, N, D) on a grid -> what all encoders in turn make of them, (B, D'): the mean over the steps in time,
+    where no encoder puts them together."""
+    for encoder in encoders:
+        x, grid = encoder(x, grid)
+    return x.mean(1)
+
+
 def step_tokens(encoders: Sequence[AnyEncoder], x: Tensor, grid: Grid) -> Tensor:
     """Tokens (B, N, D) on a grid -> those of each step in time after all encoders, without prefix: (B, t, h, w, D')."""
     for encoder in encoders[:-1]:

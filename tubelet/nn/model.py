@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tubelet.nn.build import make_embed
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.embed import check_clip, normalise
-from tubelet.nn.encoder import AnyEncoder, Encoder, step_tokens
+from tubelet.nn.encoder import AnyEncoder, Encoder, make_features, step_tokens
 from tubelet.nn.grid import Grid, Size3, triple
 from tubelet.nn.init import init_weights
 from tubelet.nn.packing import each_size
@@ -31,8 +31,6 @@ class SpaceTimeTransformer(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         c = self.config = config
-        if c.num_classes < 0:
-            raise ValueError(f"got num_classes={c.num_classes}, expected at least 1, or 0 for a model without head")
         self.embed = make_embed(config)
         self.input_size: Size3 = c.clip
         self.regularisation: dict[str, Any] = {}  # what `regularise` has set
@@ -47,7 +45,7 @@ class SpaceTimeTransformer(nn.Module):
             encoder = SwinEncoder(stage, grid) if stage.kind == "windows" else Encoder(stage, grid)
             self.encoders.append(encoder)
             grid, width = grid.across(encoder.over), encoder.out_dim
-        self.head = nn.Linear(width, c.num_classes) if c.num_classes else nn.Identity()
+        self.head = make_head(width, c.num_classes)
         self.set_statistics(c.mean, c.std)
         init_weights(self, self.head)
 
@@ -100,10 +98,7 @@ class SpaceTimeTransformer(nn.Module):
         """(B, C, T, H, W) -> (B, D): what the head classifies. Or B clips (C, T, H, W), each of a size of its own."""
         if not isinstance(clip, Tensor):
             return each_size(self.features, clip)
-        x, grid = self.embed_clip(clip)
-        for encoder in self.encoders:
-            x, grid = encoder(x, grid)
-        return x.mean(1)  # over the steps in time, where no encoder puts them together
+        return make_features(self.stack, *self.embed_clip(clip))
 
     def step_features(self, clip: Tensor | Sequence[Tensor]) -> Tensor:
         """(B, C, T, H, W) -> (B, t, D): at each step in time what `features` is the mean of.
@@ -151,15 +146,14 @@ class SpaceTimeTransformer(nn.Module):
         return self.stack[-1].out_dim
 
     def reset_head(self, num_classes: int) -> None:
-        """A fresh head for other classes; 0 for none. Everything else stays as it is."""
-        config = replace(self.config, num_classes=num_classes)
-        with torch.device("meta"):
-            SpaceTimeTransformer(config)  # raises what a model of such a head would
-        like = next(self.parameters())
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        init_weights(self.head, self.head)
-        self.head.to(like)
-        self.config = config
+        """A fresh head for other classes; 0 for none. Everything else stays as it is.
+
+        Raises ValueError for fewer than 0.
+        """
+        head = make_head(self.num_features, num_classes)
+        init_weights(head, head)
+        self.head = head.to(next(self.parameters()))
+        self.config = replace(self.config, num_classes=num_classes)
 
     # timm's names for people who know it: beside our own, nothing more
 
@@ -185,6 +179,13 @@ class SpaceTimeTransformer(nn.Module):
         last = self.stack[-1]
         pooled = last.pool(tokens) if isinstance(last, Encoder) else tokens.mean(1, keepdim=True)
         return pooled.mean(1) if pre_logits else self.head(pooled.mean(1))
+
+
+def make_head(width: int, num_classes: int) -> nn.Module:
+    """The last layer, (B, width) -> (B, classes); of no classes, what it is given. Raises ValueError for fewer."""
+    if num_classes < 0:
+        raise ValueError(f"got num_classes={num_classes}, expected at least 1, or 0 for a model without head")
+    return nn.Linear(width, num_classes) if num_classes else nn.Identity()
 
 
 def find_blocks(count: int, blocks: Sequence[int] | None) -> list[int]:

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from tubelet.nn.encoder import AnyEncoder, step_tokens
+from tubelet.nn.encoder import AnyEncoder, make_features, step_tokens
 from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
 
@@ -50,10 +50,8 @@ class Rest(nn.Module):
         return "the temporal encoder and the head" if self.encoders else "the head"
 
     def forward(self, codes: Tensor) -> Tensor:
-        x, grid = codes, Grid(codes.shape[1], 1, 1)
-        for encoder in self.encoders.values():
-            x, grid = encoder(x, grid)
-        return self.head((x.mean(1) - self.mean) / self.std)
+        features = make_features(self.stack, codes, Grid(codes.shape[1], 1, 1))
+        return self.head((features - self.mean) / self.std)
 
     def standardise(self, features: Tensor) -> None:
         """Takes mean and deviation of each channel from features (N, t, D): a head alone learns sooner from such. Not

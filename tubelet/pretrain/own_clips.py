@@ -21,7 +21,7 @@ from tubelet.data.epochs import Epochs
 from tubelet.data.folder import KIND_OF_SUFFIX
 from tubelet.data.health_cache import MANY, find_healths
 from tubelet.data.items import Item, Source, find_items, fingerprint, is_labelled
-from tubelet.data.prefetch import prefetch
+from tubelet.data.prefetch import prefetch, processors
 from tubelet.data.problems import DataProblems, some
 from tubelet.data.segments import read_segments, split_recordings
 from tubelet.data.splits import assign_splits
@@ -37,8 +37,8 @@ from tubelet.system.text import plural, visible
 from tubelet.tasks import Classification, find_task
 from tubelet.train.clip_size import choose_spec
 from tubelet.train.config import TrainConfig
-from tubelet.train.init import CONTENTS, FRESH, Start, find_shipped, find_start
-from tubelet.train.plan import KEEP_SHARE, choose_model, count_workers, find_patch
+from tubelet.train.init import CONTENTS, FRESH, Start
+from tubelet.train.plan import KEEP_SHARE, choose_model, choose_start, find_patch
 from tubelet.train.preflight import Data, find_fault
 
 CLIPS = 32  # of a step
@@ -74,10 +74,11 @@ def find_clips(config: PretrainConfig, *, show: bool) -> Found:
     if not paths:
         raise ValueError(f"{data}: no files to learn from: all {len(files | held)} are held out to test on")
     notes += [f"{plural(copied, 'file')} left out: copies of others"] if copied else []
-    healths, trouble = find_healths(root, paths, workers=config.workers or 2, show=show and len(paths) >= MANY)
+    threads = config.workers or processors()
+    healths, trouble = find_healths(root, paths, workers=threads, show=show and len(paths) >= MANY)
     items = [Item(path, LABEL, split="train") for path in paths]
     faults = {item: fault for item in items if (fault := find_fault(item, healths[item.path], kind))}
-    bad = [f"{path}: {message}" for path, message in ((item.name, fault[1]) for item, fault in faults.items())]
+    bad = [f"{item.name}: {message}" for item, (_, message) in faults.items()]
     if len(bad) == len(items):
         raise ValueError(f"{data}: none of {plural(len(items), 'file')} can be read, the first: {visible(bad[0])}")
     notes += [f"{plural(len(bad), 'file')} left out, the first: {visible(bad[0])}"] if bad else []
@@ -162,8 +163,7 @@ def prepare(
     found = find_clips(config, show=show)
     data, kind = found.data, found.data.source.kind
     training = as_training(config, kind)
-    start = find_start(training, kind)
-    start = start or find_shipped(training, kind, name=config.model_name(kind), embed=config.embed_name)
+    start = choose_start(training, kind, device)
     patch = find_patch(training, kind, device, start)
     spec, notes = choose_spec(training, data, device, start, patch=patch)
     name, settings, more = choose_model(training, spec, 1, device, start)
@@ -220,7 +220,7 @@ class OwnClips:
             clips, _ = self.epochs.draw_batch(step * CLIPS, CLIPS)
             return self.mask(clips, np.random.default_rng([self.config.seed, step, *b"hidden"]))
 
-        threads = count_workers(as_training(self.config, self.spec.kind))
+        threads = self.config.workers or processors()
         return prefetch(make, range(first, steps), threads=threads, ahead=AHEAD)
 
     def mask(self, clips: Tensor, rng: np.random.Generator) -> Masked:

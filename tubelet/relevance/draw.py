@@ -19,6 +19,7 @@ from tubelet.stream.canvas import GRID, TEXT, drawing, place_axes, save_picture,
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FOR, AGAINST = (230, 97, 1), (94, 60, 153)  # orange and violet, which all eyes tell apart
 OPACITY = 0.75  # of what is most relevant
@@ -123,7 +124,8 @@ def draw_strip(found: FileMap) -> np.ndarray:
     count = STRIP if found.kind == "video" else 1
     times = start + (np.arange(count) + 0.5) * (end - start) / count
     scale = largest(found.relevance)
-    height, width = (side for side in (index(found.path).height, index(found.path).width))
+    shown = index(found.path)
+    height, width = shown.height, shown.width
     longest = STRIP_PX if count > 1 else 2 * STRIP_PX
     share = min(1.0, longest / max(height, width)) if count > 1 else longest / max(height, width)
     frames = read_frames(found.path, times, cover=(max(1, round(share * height)), max(1, round(share * width))))
@@ -152,11 +154,8 @@ def draw_course(found: FileMap, axes: "Axes") -> None:
     axes.set_ylabel("logit", color=TEXT)
 
 
-def write_scale(figure: object) -> None:
+def write_scale(figure: "Figure") -> None:
     """What the two colours say."""
-    from matplotlib.figure import Figure
-
-    assert isinstance(figure, Figure)
     width, height = figure.get_size_inches()
     for number, (words, colour) in enumerate((("speaks for it", FOR), ("speaks against it", AGAINST))):
         ink = [channel / 255 for channel in colour]

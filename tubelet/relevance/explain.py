@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tubelet.nn.encoder import make_features
 from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.relevance.linear_rules import LinearRules
@@ -32,7 +33,7 @@ def explain(model: SpaceTimeTransformer, clip: Tensor, target: Target = None) ->
     if not isinstance(model, SpaceTimeTransformer) or not model.config.num_classes:
         found = type(model).__name__ if not isinstance(model, SpaceTimeTransformer) else "a model without a head"
         raise ValueError(f"got {found}, expected a SpaceTimeTransformer with a head, not compiled or wrapped")
-    was_training, count = model.training, model.config.num_classes
+    was_training = model.training
     model.eval()
     try:
         with torch.inference_mode(False), torch.enable_grad():
@@ -40,7 +41,7 @@ def explain(model: SpaceTimeTransformer, clip: Tensor, target: Target = None) ->
             tokens = tokens.detach().requires_grad_()
             with LinearRules():
                 logits = answer(model, tokens, grid)
-            chosen = choose(logits.detach(), target, count)
+            chosen = choose(logits.detach(), target)
             (slopes,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), tokens)
     finally:
         model.train(was_training)
@@ -49,12 +50,10 @@ def explain(model: SpaceTimeTransformer, clip: Tensor, target: Target = None) ->
 
 def answer(model: SpaceTimeTransformer, tokens: Tensor, grid: Grid) -> Tensor:
     """Tokens before the first encoder, (B, N, D) -> logits (B, outputs)."""
-    for encoder in model.stack:
-        tokens, grid = encoder(tokens, grid)
-    return model.head(tokens.mean(1))
+    return model.head(make_features(model.stack, tokens, grid))
 
 
-def choose(logits: Tensor, target: Target, count: int) -> Tensor:
+def choose(logits: Tensor, target: Target) -> Tensor:
     """The number of an output for each clip, (B,)."""
     if target is None:
         return logits.argmax(1)
@@ -63,6 +62,6 @@ def choose(logits: Tensor, target: Target, count: int) -> Tensor:
         raise ValueError(f"got target={target!r}, expected the number of an output, or one for each clip")
     if chosen.ndim and len(chosen) != len(logits):
         raise ValueError(f"got target={target!r} for {len(logits)} clips, expected one for each, or one for all")
-    if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < count:
-        raise ValueError(f"got target={target!r}, the model has outputs 0 to {count - 1}")
+    if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < logits.shape[1]:
+        raise ValueError(f"got target={target!r}, the model has outputs 0 to {logits.shape[1] - 1}")
     return chosen.long().expand(len(logits))

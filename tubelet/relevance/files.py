@@ -12,7 +12,7 @@ from rich.table import Table
 from tubelet.media.reader import MediaError
 from tubelet.predict.predictor import Predictor
 from tubelet.relevance.draw import write_overlay, write_picture
-from tubelet.relevance.maps import FileMap, explain_file, save_map
+from tubelet.relevance.maps import FileMap, explain_file, find_output, save_map
 from tubelet.system.console import bar, console, say
 
 
@@ -53,8 +53,8 @@ def explain_files(
 
     Raises ValueError for a label that the model does not know, or an exported model.
     """
-    if label is not None and label not in predictor.task.names:
-        raise ValueError(f"no label {label!r}: the model knows {', '.join(predictor.task.names)}")
+    if label is not None:
+        find_output(predictor.task, label)  # before anything is written
     _ = predictor.model  # an exported one cannot be explained
     out.mkdir(parents=True, exist_ok=True)
     done = []

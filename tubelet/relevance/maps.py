@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tubelet.data.clips import item_range, load_views
+from tubelet.data.clips import load_views, place_crop
 from tubelet.media.geometry import cover_size
 from tubelet.media.reader import index
-from tubelet.media.sampling import TIME_ROUNDING_SECONDS, view_starts
+from tubelet.media.sampling import TIME_ROUNDING_SECONDS
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import CLIPS, parse_views
 from tubelet.predict.predictor import Predictor
 from tubelet.relevance.explain import explain
 from tubelet.relevance.hide import hide, highest, smooth
 from tubelet.system.text import percent
+from tubelet.tasks import Task
 
 Box = tuple[float, float, float, float]  # top, left, height and width, as shares of a picture
 
@@ -84,11 +85,10 @@ def explain_file(predictor: Predictor, path: str | Path, *, label: str | None = 
     with torch.inference_mode():
         logits = run(model, found.clips).mean(0)
     values = task.answer(logits[None])[0]
-    number = find_label(predictor, label, values)
+    likeliest = int(values.argmax()) if task.gives_probabilities else 0
+    number = likeliest if label is None else find_output(task, label)
     parts = found.clips.split(CLIPS)
     relevance = torch.cat([explain(model, part.to(predictor.device), number).float().cpu() for part in parts])
-    start, end = item_range(path, start_seconds=None, end_seconds=None)
-    starts = start + view_starts(end - start, spec.span_seconds, len(found.clips))
     without, at_random = measure(predictor, found.clips, relevance, number)
     return FileMap(
         path=Path(path),
@@ -99,20 +99,17 @@ def explain_file(predictor: Predictor, path: str | Path, *, label: str | None = 
         without=without,
         without_others=at_random,
         relevance=relevance.numpy(),
-        starts_seconds=np.asarray(starts, np.float64),
+        starts_seconds=np.array(found.starts_seconds),
         span_seconds=spec.span_seconds,
         box=find_box(path, spec.resize, spec.crop) if spec.kind != "sound" else (0.0, 0.0, 1.0, 1.0),
     )
 
 
-def find_label(predictor: Predictor, label: str | None, values: np.ndarray) -> int:
-    """The number of the output that is explained."""
-    names = list(predictor.task.names)
-    if label is None:
-        return int(values.argmax()) if predictor.task.gives_probabilities else 0
-    if label not in names:
-        raise ValueError(f"no label {label!r}: the model knows {', '.join(names)}")
-    return names.index(label)
+def find_output(task: Task, label: str) -> int:
+    """The number of the output of a label. Raises ValueError for one that the model does not know."""
+    if label not in task.names:
+        raise ValueError(f"no label {label!r}: the model knows {', '.join(task.names)}")
+    return task.names.index(label)
 
 
 def measure(predictor: Predictor, clips: Tensor, relevance: Tensor, number: int) -> tuple[float, float]:
@@ -143,7 +140,7 @@ def find_box(path: str | Path, resize: tuple[int, int], crop: tuple[int, int]) -
     """What the middle view shows of a file's picture: top, left, height and width as shares of it."""
     found = index(path)
     height, width = cover_size(found.height, found.width, resize)
-    top, left = int((height - crop[0]) * 0.5), int((width - crop[1]) * 0.5)
+    top, left = place_crop((height, width), crop)
     return top / height, left / width, crop[0] / height, crop[1] / width
 
 

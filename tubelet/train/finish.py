@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tubelet.predict.predictor import Predictor
 from tubelet.predict.tables import write_labelled
 from tubelet.relevance.draw import tint_clip
 from tubelet.relevance.explain import explain
+from tubelet.relevance.maps import find_output
 from tubelet.report.page import Finished, write_card, write_report
 from tubelet.runs.run import PREDICTIONS, RESULTS, Run, Tensors
 from tubelet.system.console import bar
@@ -172,16 +174,19 @@ def strip_maps(plan: Plan, run: Run) -> Callable[[str, str], np.ndarray | None]:
     """Name of an item and an answer -> what the model saw of it, (T, H, W, 3) uint8, tinted where that speaks for the
     answer or against it; None if unreadable."""
     items, spec = {item.name: item for item in plan.data.items(plan.data.held_out)}, plan.spec
-    predictor = Predictor.load(run.path)
+
+    @cache
+    def load() -> Predictor:  # not before something was answered wrong
+        return Predictor.load(run.path, device=plan.config.device)
 
     def maps(name: str, label: str) -> np.ndarray | None:
-        item = items[name]
+        item, predictor = items[name], load()
         path, start, end = plan.data.source.root / item.path, item.start_seconds, item.end_seconds
         try:
             clip = load_views(path, spec, start_seconds=start, end_seconds=end).clips[:1]
         except MediaError:
             return None
-        target = predictor.task.names.index(label)
+        target = find_output(predictor.task, label)
         relevance = explain(predictor.model, clip.to(predictor.device), target)[0].float().cpu().numpy()
         return tint_clip(clip[0], relevance, least_px=STRIP_PX)
 

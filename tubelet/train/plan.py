@@ -110,12 +110,17 @@ def look_at_data(
     source = assign_splits(found, val_share=config.val_share, seed=config.seed)
     learned = source.task.targets([item.label for item in source.items if item.split == "train"])
     source = replace(source, task=source.task.learn_from(learned))
-    start = find_start(config, source.kind) or find_shipped(
-        config, source.kind, name=choose_name(config, source.kind, device, None), embed=choose_embed(config, None)
-    )
+    start = choose_start(config, source.kind, device)
     data = look_at_files(source, most_bad=config.most_bad, workers=count_workers(config), show=show)
     patch = find_patch(config, source.kind, device, start)
     return data, start, *choose_spec(config, data, device, start, patch=patch)
+
+
+def choose_start(config: TrainConfig, kind: str, device: torch.device) -> Start | None:
+    """The weights that --init names, else those of the package for the model, where there are some."""
+    if named := find_start(config, kind):
+        return named
+    return find_shipped(config, kind, name=choose_name(config, kind, device, None), embed=choose_embed(config, None))
 
 
 def count_workers(config: TrainConfig) -> int:

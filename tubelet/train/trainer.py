@@ -110,8 +110,7 @@ class Fit:
         return prefetch(self.batch, firsts, threads=self.plan.workers, ahead=AHEAD)
 
     def batch(self, first: int) -> tuple[Tensor, Tensor]:
-        """Clips `first` and following: (B, C, T, H, W), targets (B, ...), or those of all their
-        steps, (B * t, ...)."""
+        """Clips `first` and following: (B, C, T, H, W), targets (B, ...), or those of all their steps, (B * t, ...)."""
         clips, labels = self.epochs.draw_batch(first, self.part)
         if (most := self.plan.config.stills) and not self.single_frame:
             seeds = ([self.plan.config.seed, first + number, *b"stills"] for number in range(self.part))
