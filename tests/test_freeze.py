@@ -20,7 +20,9 @@ from tiny import clip_for, tiny
 
 import tubelet
 from tubelet.data.bad_files import BadFiles
+from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import views
+from tubelet.nn import SpaceTimeTransformer, model_config
 from tubelet.nn.split import Rest, encode
 from tubelet.predict.predictor import Predictor
 from tubelet.runs.run import Run
@@ -32,6 +34,8 @@ from tubelet.train.feature_cache import Cache, Features, make_views
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.train import train_fn
 from tubelet.train.trainer import Fit
+from tubelet.weights import read_about
+from tubelet.weights.terms import Terms, read_terms, write_terms
 
 CPU = torch.device("cpu")
 ALONE = Team(0, 1, CPU)
@@ -423,7 +427,6 @@ def test_weights_of_ours_that_do_not_fit_are_refused(videos: Path, frozen_run: P
     run, free = str(frozen_run), {"size": None, "frames": None}
     for data, settings, values in (
         (images, {"init": run, **free}, ("'video'", "'image'")),
-        (videos, {"init": str(tmp_path / "still.safetensors"), **free}, ("'image'", "'video'")),
         (
             videos,
             {"init": run, "model": "vivit1-P/16x2"},
@@ -437,6 +440,93 @@ def test_weights_of_ours_that_do_not_fit_are_refused(videos: Path, frozen_run: P
     with pytest.raises(ValueError, match=naming(tmp_path / "grey.safetensors", "stages 1, not 2", "channels 1, not 3")):
         tubelet.weights.init.from_model.init_from_model(tubelet.load(frozen_run), tmp_path / "grey.safetensors")
     assert not (tmp_path / "run").exists()
+
+
+# ---- weights of today's encoders
+
+ENCODERS: dict[str, dict[str, Any]] = {
+    "vjepa21-P/16x2": {"clip": (4, 32, 48)},
+    "videoprism-P/16": {"clip": (4, 32, 48)},
+    "pe-P/16": {"clip": (1, 32, 48), "num_classes": 7},
+    "dinov3-S+/16": {"clip": (1, 32, 48)},
+    "siglip2-P/16": {"clip": (1, 32, 48)},
+    "vit-P/16": {"clip": (1, 32, 48), "pool": "mean"},
+}
+TERMS = Terms(weights="theirs", licence="a licence of their own", commercial=False, gated=True)
+
+
+def encoder(name: str, folder: Path) -> Path:
+    """An encoder as `tubelet convert` leaves it, of two blocks."""
+    settings = {"num_classes": 0, "mean": (0.4, 0.5, 0.6), **ENCODERS[name]}
+    config = model_config(name, **settings)
+    levels = (0, 1) if config.stages[0].levels else ()
+    heads = {"pool_heads": 3} if config.stages[0].pool_heads else {}
+    torch.manual_seed(0)
+    model = SpaceTimeTransformer(config.with_stage(0, depth=2, levels=levels, **heads))
+    kind, size = "image" if settings["clip"][0] == 1 else "video", settings["clip"]
+    spec = ClipSpec(
+        kind=kind,
+        frames=size[0],
+        seconds_between_frames=0.1 if kind == "video" else 0.0,
+        resize=size[1:],
+        crop=size[1:],
+        mean=settings["mean"],
+        std=(0.5, 0.5, 0.5),
+    )
+    return tubelet.save(model, folder, about={"clip_spec": spec.to_json(), **write_terms([TERMS])})
+
+
+@pytest.mark.parametrize("pool", [None, "attentive"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_converted_encoder_stays_as_it_is_and_what_reads_it_learns(
+    name: str, pool: str | None, videos: Path, tmp_path: Path
+) -> None:
+    """Videos, frame by frame where the encoder is one of pictures."""
+    weights = encoder(name, tmp_path / "theirs")
+    still = ENCODERS[name]["clip"][0] == 1
+    run = train(videos, tmp_path / "run", init=str(weights), pool=pool, size=None, frames=None)
+    theirs, ours = tubelet.load(weights), tubelet.load(run)
+    assert len(ours.config.stages) == len(theirs.config.stages) + still + (pool is not None)
+    taken = {key: value for key, value in theirs.state_dict().items() if not key.startswith("head.")}
+    own = ours.state_dict()
+    left = {key for key in taken if key not in own}
+    assert not left or (pool and all(".pool." in key or ".prefix" in key for key in left))
+    assert all(torch.equal(own[key], value) for key, value in taken.items() if key not in left)
+    result = Predictor.load(run).predict(next(videos.rglob("*.mp4")))
+    assert result.label in ("left", "right")
+    features = read_json(run / "features.json")
+    codes = next(Path(features["folder"]).glob("*.safetensors"))
+    assert load_file(codes)["codes"].shape[0] == 1 + FREEZE["freeze_views"]
+
+
+@pytest.mark.parametrize("name", ["pe-P/16", "dinov3-S+/16"])
+def test_a_frozen_encoder_of_pictures_sees_each_frame_as_a_picture(name: str, videos: Path, tmp_path: Path) -> None:
+    weights = encoder(name, tmp_path / "theirs")
+    run = train(videos, tmp_path / "run", init=str(weights), size=None, frames=4)
+    theirs, ours = tubelet.load(weights), tubelet.load(run)
+    clip = torch.randn(2, 3, 4, 32, 48)
+    with torch.inference_mode():
+        each = theirs.features(clip.transpose(1, 2).flatten(0, 1).unsqueeze(2)).unflatten(0, (2, 4))
+        torch.testing.assert_close(encode(ours, clip), each, atol=1e-5, rtol=0)
+
+
+def test_a_probe_reads_all_tokens(videos: Path, tmp_path: Path) -> None:
+    run = train(videos, tmp_path / "run", init=str(encoder("vjepa21-P/16x2", tmp_path / "theirs")), pool="attentive")
+    model = tubelet.load(run)
+    clip = torch.randn(2, 3, *model.input_size)
+    with torch.inference_mode():
+        torch.testing.assert_close(encode(model, clip), model.tokens(clip)[0])
+    assert "attentive probe" in (run / "README.md").read_text()
+
+
+def test_the_terms_of_weights_are_on_all_that_is_made_of_them(videos: Path, tmp_path: Path) -> None:
+    weights = encoder("siglip2-P/16", tmp_path / "theirs")
+    first = train(videos, tmp_path / "first", init=str(weights), size=None, frames=4)
+    second = train(videos, tmp_path / "second", init=str(first), freeze=False, size=None, frames=None)
+    for run in (first, second):
+        assert read_terms(read_about(run)) == (TERMS,)
+        assert TERMS.licence in (run / "README.md").read_text()
+        assert TERMS.licence in (run / "report.html").read_text()
 
 
 # ---- what cannot work

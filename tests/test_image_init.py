@@ -86,11 +86,21 @@ ONE_STEP = {
     "ast": ({"pool": "cls,dist"}, {}),
     "meta": ({"pool": "mean"}, {"position": "sincos", "norm": "none"}),
 }
+OF_THEIR_OWN = ("vjepa21", "videoprism", "pe", "dinov3", "siglip2")
 OTHER_POOLING = ("vivit2", "vjepa2", "ast")
 
 
 def test_no_family_is_left_out():
-    assert {*ONE_STEP, "vivit4", "swin2"} == set(FAMILIES)
+    assert {*ONE_STEP, "vivit4", "swin2", *OF_THEIR_OWN} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("family", OF_THEIR_OWN)
+def test_a_model_that_is_no_plain_vit_starts_from_weights_of_its_own(family):
+    model = tiny(family)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=naming(family, "tubelet convert")):
+        init_from_image(model, timm_state(tiny("vit")), image_grid=GRID)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("family", ONE_STEP)

@@ -14,8 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from tubelet.nn import (
     FAMILIES,
     IMAGE_FAMILIES,
-    SIZES,
-    SWIN_SIZES,
     Attention,
     DropPath,
     SpaceTimeTransformer,
@@ -24,6 +22,7 @@ from tubelet.nn import (
     model_config,
     regularise,
 )
+from tubelet.nn.create import format_name
 from tubelet.nn.model import pools_by_mean
 from tubelet.nn.regularise import drop_path_rates
 from tubelet.weights.settings import read_config
@@ -58,9 +57,11 @@ def test_every_listed_model_can_be_made():
     with torch.device("meta"):
         for name in list_models():
             family, size = name.split("-")
-            sizes = SWIN_SIZES if family == "swin2" else SIZES
             model = create_model(f"{name}/16", clip=(1 if family in IMAGE_FAMILIES else 2, 32, 48), num_classes=3)
-            assert model.config.stages[0].size == sizes[size]
+            dim, depth, heads, *own = FAMILIES[family].sizes[size]
+            assert model.config.stages[0].size == (dim, depth, heads)
+            assert all(getattr(model.config.stages[0], key) == value for key, value in dict(*own).items())
+            assert format_name(model.config) == f"{name}/16"
             assert model.config.family == family
     assert {name.split("-")[0] for name in list_models()} == set(FAMILIES)
     assert "vivit2-B" in list_models()
@@ -86,7 +87,8 @@ def test_tokens_features_and_logits_agree_in_shape_and_value(family):
     assert grid == ((4, 1, 2) if family == "swin2" else model.grid(model.input_size))
     dim = 48 if family == "swin2" else 24
     prefix = model.stack[0].prefix_size
-    assert prefix == {"vit": 1, "vivit1": 1, "vivit2": 1, "timesformer": 1, "vidtrans": 1, "ast": 2}.get(family, 0)
+    tokens_before = {"vit": 1, "vivit1": 1, "vivit2": 1, "timesformer": 1, "vidtrans": 1, "ast": 2}
+    assert prefix == (tokens_before | {"pe": 1, "dinov3": 5}).get(family, 0)
     assert tokens.shape == (2, prefix + grid.size, dim)
     assert model.features(clip).shape == (2, dim)
     assert_close(model(clip), model.head(model.features(clip)))
@@ -276,20 +278,24 @@ def test_a_fresh_model_is_undecided_and_every_parameter_has_a_gradient_from_the_
     model = fresh(family, **TOKENISERS[embed])
     clip = clip_for(model, batch=4)
     assert 0.01 < model(clip).std() < 0.3
-    lacking = without_gradient(model, clip)
+    kernels = {f"embed.{part}.proj.{kind}" for part in ("image", "video") for kind in ("weight", "bias")}
+    used = "image" if clip.shape[2] == 1 else "video"
+    unused = {name for name in kernels if used not in name} if model.config.embed.kind == "video-image" else set()
+    lacking = without_gradient(model, clip) - unused
     if family == "swin2":  # its norms start at weight 0, so that new blocks change nothing: these learn first
         blocks = [f"{name}.{part}." for name in blocks_of(model) for part in ("attn", "mlp")]
         assert lacking == {name for name, _ in model.named_parameters() if name.startswith(tuple(blocks))}
         torch.optim.AdamW(model.parameters(), lr=1e-2).step()
         # from the second step on all learn but what is added to all logits of a head alike: no softmax can tell
-        lacking = {name for name in without_gradient(model, clip) if not name.endswith("meta.fc2.bias")}
+        lacking = {name for name in without_gradient(model, clip) - unused if not name.endswith("meta.fc2.bias")}
     assert lacking == set()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_only_fixed_tables_do_not_learn(family):
+def test_only_fixed_tables_and_norms_beside_the_answer_do_not_learn(family):
     still = {name for name, parameter in fresh(family).named_parameters() if not parameter.requires_grad}
-    assert still == ({"encoders.0.position.tables.0"} if family == "videomae" else set())
+    beside = {f"encoders.0.level_norms.0.{part}" for part in ("weight", "bias")}
+    assert still == {"videomae": {"encoders.0.position.tables.0"}, "vjepa21": beside}.get(family, set())
 
 
 def test_queries_keys_and_values_start_each_as_a_layer_by_itself():
@@ -422,8 +428,13 @@ def test_a_model_that_cannot_be_is_refused(name, settings, values):
         ("vivit2", {"prefix": 0}, ("pool='cls'", "prefix=0", "prefix=1")),
         ("ast", {"prefix": 1}, ("pool='cls+dist'", "prefix=1", "prefix=2")),
         ("vivit1", {"heads": 5}, ("heads", 5, 24)),
-        ("vivit1", {"over": "t"}, ("over='t'", "(4, 2, 3)")),
-        ("vivit1", {"over": "h"}, ("over='h'", "(4, 2, 3)")),
+        ("vivit1", {"over": "h"}, ("over='h'", "thw", "hw", "t")),
+        ("vivit1", {"pool": "none", "prefix": 0}, ("pool='none'",)),
+        ("vivit1", {"levels": (1, 0)}, ("levels=(1, 0)", 1)),
+        ("vivit1", {"levels": (0,)}, ("levels=(0,)", 1)),
+        ("vivit1", {"mlp": "wide"}, ("mlp", "'wide'", "plain", "gated")),
+        ("vivit1", {"resampling": "area"}, ("resampling", "'area'", "bicubic", "bilinear-sharp")),
+        ("pe", {"pool_heads": 5}, (5, 24)),
         ("vivit1", {"norm": "rms"}, ("norm", "'rms'", "tokens", "pooled", "both", "none")),
         ("swin2", {"window": (1, 0, 4)}, ("window=(1, 0, 4)", "(t, h, w)")),
     ],

@@ -68,12 +68,12 @@ def test_sincos_tells_all_cells_apart_and_one_cell_is_zero():
 # ---- rotary
 
 
-def turned(x: torch.Tensor, cell: tuple[int, ...], axes: str, *, tiled: bool) -> torch.Tensor:
+def turned(x: torch.Tensor, cell: tuple[int, ...], axes: str, *, kind: str) -> torch.Tensor:
     """(d) -> (d): each pair of channels as a complex number, turned by the place of its token, written out."""
     pairs, out = len(x) // (2 * len(axes)), x.clone()
     for slot, axis in enumerate(axes):
         angles = [cell["thw".index(axis)] / 10_000 ** (i / pairs) for i in range(pairs)]
-        angles = angles * 2 if tiled else [angle for angle in angles for _ in range(2)]
+        angles = angles * 2 if kind == "rotary-tiled" else [angle for angle in angles for _ in range(2)]
         for i in range(0, 2 * pairs, 2):
             a, b = x[2 * pairs * slot + i].item(), x[2 * pairs * slot + i + 1].item()
             out[2 * pairs * slot + i] = a * math.cos(angles[i]) - b * math.sin(angles[i])
@@ -81,24 +81,24 @@ def turned(x: torch.Tensor, cell: tuple[int, ...], axes: str, *, tiled: bool) ->
     return out
 
 
-@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("kind", ["rotary", "rotary-tiled"])
 @pytest.mark.parametrize(("axes", "dim"), [("thw", 14), ("hw", 8), ("t", 6), ("thw", 6)])
 @pytest.mark.parametrize("prefix", [0, 2])
-def test_rotary_turns_each_pair_by_the_place_of_its_token_and_leaves_the_prefix(axes, dim, tiled, prefix):
+def test_rotary_turns_each_pair_by_the_place_of_its_token_and_leaves_the_prefix(axes, dim, kind, prefix):
     torch.manual_seed(0)
     grid = Grid(3, 2, 4)
     x = torch.randn(2, prefix + grid.size, 2, dim, dtype=torch.float64)
-    out = turn(x, RotaryPosition(dim, axes, tiled=tiled).turns(x, grid), prefix=prefix)
+    out = turn(x, RotaryPosition(dim, axes, kind=kind).turns(x, grid), prefix=prefix)
     assert torch.equal(out[:, :prefix], x[:, :prefix])
     for row, cell in enumerate(np.ndindex(grid)):
         for head in range(2):
-            expected = turned(x[0, prefix + row, head], cell, axes, tiled=tiled)
+            expected = turned(x[0, prefix + row, head], cell, axes, kind=kind)
             assert_close(out[0, prefix + row, head], expected, atol=1e-6, rtol=0)
 
 
-def products(q: torch.Tensor, k: torch.Tensor, grid: Grid, *, tiled: bool = False) -> torch.Tensor:
+def products(q: torch.Tensor, k: torch.Tensor, grid: Grid, *, kind: str = "rotary") -> torch.Tensor:
     """What one query and one key say to each other at all pairs of places, (t, h, w, t, h, w)."""
-    turns = [y.double() for y in rotary(grid, len(q), tiled=tiled)]
+    turns = [y.double() for y in rotary(grid, len(q), kind=kind)]
     q, k = (turn(y.expand(1, grid.size, 1, -1), turns)[0, :, 0] for y in (q, k))
     return (q @ k.T).view(*grid, *grid)
 
@@ -129,16 +129,16 @@ def test_the_tiled_layout_is_no_rotation():
     law above holds for it."""
     torch.manual_seed(0)
     q, k, grid = torch.randn(24).double(), torch.randn(24).double(), Grid(4, 1, 1)
-    assert not torch.allclose(products(q, k, grid), products(q, k, grid, tiled=True), atol=1e-2)
-    said = products(q, k, grid, tiled=True)[:, 0, 0, :, 0, 0]
+    assert not torch.allclose(products(q, k, grid), products(q, k, grid, kind="rotary-tiled"), atol=1e-2)
+    said = products(q, k, grid, kind="rotary-tiled")[:, 0, 0, :, 0, 0]
     assert not torch.allclose(said.diagonal(), said[0, 0].expand(4), atol=1e-3)
 
 
-@pytest.mark.parametrize("tiled", [False, True])
-def test_rotary_is_exact_at_any_grid(tiled):
+@pytest.mark.parametrize("kind", ["rotary", "rotary-tiled"])
+def test_rotary_is_exact_at_any_grid(kind):
     """Nothing is resampled: the turns of a place are the same in every grid that has it."""
-    whole = [y.view(5, 4, 1000, 24) for y in rotary(Grid(5, 4, 1000), 24, tiled=tiled)]
-    part = [y.view(2, 3, 7, 24) for y in rotary(Grid(2, 3, 7), 24, tiled=tiled)]
+    whole = [y.view(5, 4, 1000, 24) for y in rotary(Grid(5, 4, 1000), 24, kind=kind)]
+    part = [y.view(2, 3, 7, 24) for y in rotary(Grid(2, 3, 7), 24, kind=kind)]
     for all_of_them, some in zip(whole, part, strict=True):
         assert torch.equal(all_of_them[:2, :3, :7], some)
 

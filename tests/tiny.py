@@ -56,6 +56,14 @@ def configure(family: str, **settings: Any) -> ModelConfig:
         return config.with_stages(**{name: value for name, value in own.items() if name != "pool_depth"})
     own |= {"pool_eps": own.get("pool_eps", 1e-6)}
     config = config.with_stages(**own).with_stage(0, depth=depth)
+    first = config.stages[0]
+    assert first.kind == "blocks"
+    if first.levels and "levels" not in settings:
+        config = config.with_stage(0, levels=(0, depth - 1) if depth > 1 else (0,))
+    if first.pool_heads and "pool_heads" not in settings:
+        config = config.with_stage(0, pool_heads=first.heads)
+    if first.gives:
+        config = config.with_stage(0, gives=20).with_stage(1, takes=20, head_dim=8)
     if temporal_depth == 0:
         return replace(config, stages=config.stages[:1])
     return config if len(config.stages) == 1 else config.with_stage(1, depth=temporal_depth)

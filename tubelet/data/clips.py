@@ -1,6 +1,6 @@
 """From a file to the tensors a model sees, by its ClipSpec: the one way for training, evaluation and prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,12 +109,30 @@ def load_views(
             f"views: temporal={temporal}, spatial={spatial} for {spec.kind}; images have one time, sound one place"
         )
     start, end = item_range(path, start_seconds=start_seconds, end_seconds=end_seconds)
-    count = views_to_cover(end - start, spec.span_seconds) if temporal is None else temporal
+
+    def load(starts_seconds: list[float]) -> list[torch.Tensor]:
+        return load_clips(path, spec, starts_seconds=starts_seconds, end_seconds=end_seconds)
+
+    return make_views(load, spec, start, end, temporal=temporal, spatial=spatial)
+
+
+def make_views(
+    load: Callable[[list[float]], list[torch.Tensor]],
+    spec: ClipSpec,
+    start_seconds: float,
+    end_seconds: float,
+    *,
+    temporal: int | None,
+    spatial: int,
+) -> Views:
+    """The views of what lies between two times, as `load_views` has them; `load` gives the clips from their starts on,
+    not cropped."""
+    seconds = end_seconds - start_seconds
+    count = views_to_cover(seconds, spec.span_seconds) if temporal is None else temporal
     positions = (0.5,) if spatial == 1 else (0.0, 0.5, 1.0)
-    starts = (start + view_starts(end - start, spec.span_seconds, count)).tolist()
-    clips = load_clips(path, spec, starts_seconds=starts, end_seconds=end_seconds)
-    found = torch.stack([crop(clip, spec.crop, position=position) for clip in clips for position in positions])
-    return Views(found, end - start, min(end - start, count * spec.span_seconds), tuple(starts))
+    starts = (start_seconds + view_starts(seconds, spec.span_seconds, count)).tolist()
+    found = torch.stack([crop(clip, spec.crop, position=position) for clip in load(starts) for position in positions])
+    return Views(found, seconds, min(seconds, count * spec.span_seconds), tuple(starts))
 
 
 def crop(clip: torch.Tensor, size: tuple[int, int], *, position: float = 0.5) -> torch.Tensor:
@@ -186,18 +204,22 @@ def _load_spectrograms(
     path: str | Path, spec: ClipSpec, starts_seconds: Sequence[float], end_seconds: float | None, *, columns: int
 ) -> list[torch.Tensor]:
     """float32 (1, 1, mel, columns) from each start, normalised; columns past the end hold the value of silence."""
-    rate, hop_seconds = spec.sample_rate, spec.seconds_between_frames
-    # whole windows: the last one reaches past the last hop
-    most = round(((columns - 1) * hop_seconds + _WINDOW_HOPS * hop_seconds) * rate)
+    rate, most = spec.sample_rate, samples_within(spec, columns)
     firsts = [round(start * rate) for start in starts_seconds]
     ends = [first + most if end_seconds is None else round(end_seconds * rate) for first in firsts]
     counts = [min(most, max(end - first, 1)) for first, end in zip(firsts, ends, strict=True)]
     spans = [(first / rate, count / rate) for first, count in zip(firsts, counts, strict=True)]
-    return [_spectrogram(samples, spec, columns) for samples in read_sounds(path, sample_rate=rate, spans=spans)]
+    return [make_spectrogram(samples, spec, columns) for samples in read_sounds(path, sample_rate=rate, spans=spans)]
 
 
-def _spectrogram(samples: np.ndarray, spec: ClipSpec, columns: int) -> torch.Tensor:
-    """(samples,) -> float32 (1, 1, mel, columns), normalised."""
+def samples_within(spec: ClipSpec, columns: int) -> int:
+    """The number of samples that so many columns are made of: whole windows, the last reaches past the last hop."""
+    hop_seconds = spec.seconds_between_frames
+    return round(((columns - 1) * hop_seconds + _WINDOW_HOPS * hop_seconds) * spec.sample_rate)
+
+
+def make_spectrogram(samples: np.ndarray, spec: ClipSpec, columns: int) -> torch.Tensor:
+    """(samples,) -> float32 (1, 1, mel, columns), normalised; columns past the end hold the value of silence."""
     mel_bins, hop_seconds = spec.crop[0], spec.seconds_between_frames
     found = log_mel(
         samples if samples.size else np.zeros(1, np.float32),

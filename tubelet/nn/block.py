@@ -1,12 +1,19 @@
 """The transformer block, and what it is made of."""
 
+from functools import partial
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tubelet.nn.attention import Attention, Linear, Turns
 from tubelet.nn.config import Stage
 from tubelet.nn.grid import Grid
+
+MLPS = ("plain", "gated")
+NORM_KINDS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 
 
 class DropPath(nn.Module):
@@ -32,13 +39,48 @@ class DropPath(nn.Module):
 class Mlp(nn.Module):
     """(..., D) -> (..., D) through a hidden layer; `gelu` is "erf" (exact) or "tanh" (the approximation of JAX)."""
 
-    def __init__(self, dim: int, hidden: int, *, gelu: str = "erf"):
+    def __init__(self, dim: int, hidden: int, *, gelu: str = "erf", bias: bool = True):
         super().__init__()
-        self.fc1, self.fc2 = Linear(dim, hidden, gelu=gelu), Linear(hidden, dim)
+        self.fc1, self.fc2 = Linear(dim, hidden, gelu=gelu, bias=bias), Linear(hidden, dim, bias=bias)
         self.dropout = nn.Dropout(0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.fc2(self.dropout(self.fc1(x))))
+
+
+class GatedMlp(nn.Module):
+    """(..., D) -> (..., D) through a hidden layer, each channel of which a second one lets through: silu(gate) * value.
+
+    Source: arXiv 2002.05202, eq. 6 (SwiGLU).
+    """
+
+    def __init__(self, dim: int, hidden: int, *, bias: bool = True):
+        super().__init__()
+        self.gate, self.fc1 = Linear(dim, hidden, bias=bias), Linear(dim, hidden, bias=bias)
+        self.fc2 = Linear(hidden, dim, bias=bias)
+        self.dropout = nn.Dropout(0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.fc2(self.dropout(F.silu(self.gate(x)) * self.fc1(x))))
+
+
+def make_mlp(stage: Stage) -> Mlp | GatedMlp:
+    """The MLP of the blocks of a stage. Raises ValueError for an unknown kind."""
+    if stage.mlp not in MLPS:
+        raise ValueError(f"unknown mlp {stage.mlp!r}: expected one of {', '.join(MLPS)}")
+    if stage.mlp == "gated":
+        return GatedMlp(stage.dim, stage.mlp_dim, bias=stage.bias)
+    return Mlp(stage.dim, stage.mlp_dim, gelu=stage.gelu, bias=stage.bias)
+
+
+def make_norm(stage: Stage, dim: int | None = None, *, eps: float | None = None) -> nn.LayerNorm | nn.RMSNorm:
+    """A norm of the kind of a stage, of as many channels as its tokens unless `dim` says otherwise.
+
+    Raises ValueError for an unknown kind.
+    """
+    if stage.norm_kind not in NORM_KINDS:
+        raise ValueError(f"unknown norm_kind {stage.norm_kind!r}: expected one of {', '.join(NORM_KINDS)}")
+    return NORM_KINDS[stage.norm_kind](dim or stage.dim, eps=stage.eps if eps is None else eps)
 
 
 class Block(nn.Module):
@@ -50,12 +92,14 @@ class Block(nn.Module):
 
     def __init__(self, stage: Stage):
         super().__init__()
-        dim, steps = stage.dim, stage.attend.split(",")
+        steps = stage.attend.split(",")
         self.checkpointing = False
-        self.attn_norms = nn.ModuleList(nn.LayerNorm(dim, eps=stage.eps) for _ in steps)
-        self.attns = nn.ModuleList(Attention(dim, stage.heads, axes) for axes in steps)
-        self.mlp_norm = nn.LayerNorm(dim, eps=stage.eps)
-        self.mlp = Mlp(dim, stage.mlp_dim, gelu=stage.gelu)
+        self.attn_norms = nn.ModuleList(make_norm(stage) for _ in steps)
+        how: dict[str, Any] = {name: getattr(stage, name) for name in ("head_dim", "qkv_bias", "bias", "cap")}
+        how |= {"norm": partial(make_norm, stage) if stage.qk_norm else None}
+        self.attns = nn.ModuleList(Attention(stage.dim, stage.heads, axes, **how) for axes in steps)
+        self.mlp_norm = make_norm(stage)
+        self.mlp = make_mlp(stage)
         self.dropout, self.drop_path = nn.Dropout(0.0), DropPath()
 
     def forward(self, x: Tensor, grid: Grid, turns: Turns | None = None) -> Tensor:

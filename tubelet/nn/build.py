@@ -10,6 +10,7 @@ from tubelet.nn.embed import (
     Tokeniser,
     TubeletEmbed,
     UniformFrames,
+    VideoOrImageEmbed,
 )
 from tubelet.nn.resnet import ResNetEmbed
 from tubelet.nn.self_similarity import SelfSimilarityEmbed
@@ -21,6 +22,7 @@ EMBEDS: dict[str, Callable[[int, int, EmbedConfig, bool], Tokeniser]] = {
         if c.frames is None
         else UniformFrames(channels, dim, c.patch, frames=c.frames)
     ),
+    "video-image": lambda channels, dim, c, _: VideoOrImageEmbed(channels, dim, c.patch),
     "space-time": lambda channels, dim, c, _: SpaceThenTimeEmbed(channels, dim, c.patch, c.stride),
     "depthwise": lambda channels, dim, c, _: DepthwiseSeparableEmbed(channels, dim, c.patch, c.stride),
     "conv": lambda channels, dim, c, still: ConvStemEmbed(channels, dim, c.patch, still=still),
@@ -40,7 +42,7 @@ def make_embed(config: ModelConfig) -> Tokeniser:
         raise ValueError(f"unknown pad {c.pad!r}: expected 'mean', or None: a size must be whole tubelets")
     if c.frames is not None and (c.kind != "tubelet" or c.stride != c.patch):
         raise ValueError("uniform frame sampling (frames=...) goes with embed='tubelet' and no stride of its own")
-    embed = EMBEDS[c.kind](config.channels, config.stages[0].dim, c, config.clip[0] == 1)
+    embed = EMBEDS[c.kind](config.channels, config.stages[0].in_dim, c, config.clip[0] == 1)
     if embed.stride != tuple(c.stride):
         raise ValueError(f"embed={c.kind!r} steps by its patch {c.patch}, got stride={c.stride}: give both alike")
     embed.pad = c.pad == "mean"

@@ -28,22 +28,44 @@ class Stage:
     depth: int  # blocks
     heads: int  # of each attention
     mlp_dim: int  # hidden channels of each MLP
+    takes: int | None = None  # channels of the tokens that it is given, where they are not `dim`
+    gives: int | None = None  # channels that a last linear layer makes of what it pools
+    unit: bool = False  # what it gives is brought to length 1
+    head_dim: int | None = None  # channels of a head, where they are not `dim` / `heads`
     attend: str = "thw"  # steps of a block, each by the axes that it spans: "thw", "hw,t", "t|hw" (see `Block`)
     over: str = "thw"  # axes that one sequence spans; the others join the batch
     tables: tuple[str, ...] = ()  # position tables, each by the axes along which it varies
-    position: str = "learned"  # or "fixed" tables; or made for each grid: "sincos", "rotary", "rotary-tiled"
+    position: str = "learned"  # or "fixed" tables; or made for each grid: "sincos", or a name in `position.ROTARIES`
     keep_aspect: bool = False  # tables are resampled by the same factor along height and width
+    resampling: str = "bicubic"  # of tables, a name in `position.RESAMPLINGS`
     prefix: int = 1  # tokens before those of the grid: class token, registers
-    pool: str = "cls"  # how a sequence becomes one token: "mean", "cls+dist", "cls,dist" (see `Pool`), "attentive"
+    pool: str = "cls"  # how a sequence becomes one token, a name in `pool.KINDS`; "none": it does not
     pool_depth: int = 3  # blocks of attentive pooling before its query
+    pool_heads: int | None = None  # of the attention of pooling, where they are not `heads`
+    pool_dim: int | None = None  # channels of that attention, where they are not `dim`
+    pool_mlp_dim: int | None = None  # hidden channels of the MLP of pooling, where they are not 4 `dim`
+    norm_kind: str = "layer"  # of all norms, or "rms"
     norm: str = "tokens"  # the last norm: of all tokens, of the "pooled" one, "both" or "none"
+    norm_first: bool = False  # a norm before the first block too
+    levels: tuple[int, ...] = ()  # blocks whose tokens are an answer too, each but the last with a norm of its own
     eps: float = 1e-6  # of the norms
     pool_eps: float = 1e-6  # of a norm after pooling
+    qkv_bias: bool = True  # of queries, keys and values
+    bias: bool = True  # of the other linear layers of its blocks
+    qk_norm: bool = False  # a norm of queries and of keys, in each head
+    conv: bool = False  # two convolutions along the sequence, before the first block
+    cap: float = 0.0  # what scores of attention come near but never reach: cap * tanh(score / cap); 0: they may
+    mlp: str = "plain"  # or "gated"
     gelu: str = "erf"  # exact, or "tanh", the approximation of JAX
 
     @property
     def size(self) -> tuple[int, int, int]:
         return self.dim, self.depth, self.heads
+
+    @property
+    def in_dim(self) -> int:
+        """Channels of the tokens that it is given."""
+        return self.takes or self.dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +84,11 @@ class WindowStage:
     @property
     def size(self) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
         return self.dim, self.depths, self.heads
+
+    @property
+    def in_dim(self) -> int:
+        """Channels of the tokens that it is given."""
+        return self.dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +127,8 @@ class ModelConfig:
         first = self.stages[0]
         seen = {name: value for name, value in self.to_json().items() if name in ("embed", "channels", "mean", "std")}
         # the ratio of window to grid is that at `clip`; tables carry their grid in their shape
-        return {**seen, "stage": asdict(first), "clip": self.clip if first.kind == "windows" else None}
+        bound = first.kind == "windows" or first.position == "rotary-scaled"
+        return {**seen, "stage": asdict(first), "clip": self.clip if bound else None}
 
 
 def find_differences(found: Any, wanted: Any, name: str = "") -> list[str]:

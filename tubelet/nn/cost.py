@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tubelet.nn.config import Stage, WindowStage
 from tubelet.nn.create import create_model
+from tubelet.nn.encoder import grid_after
 from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.regularise import regularise
@@ -99,7 +100,7 @@ def list_parts(model: SpaceTimeTransformer, grid: Grid, work: Callable[[str], fl
     for i, (stage, encoder) in enumerate(zip(model.config.stages, model.stack, strict=True)):
         what = describe_windows(stage, encoder, grid) if stage.kind == "windows" else describe_sequences(stage, grid)
         found.append((f"encoders.{i}", what, model.encoders[i]))
-        grid = grid.across(encoder.over)
+        grid = grid_after(encoder, grid)
     if model.config.num_classes:
         found.append(("head", f"{model.config.num_classes} classes", model.head))
     return [

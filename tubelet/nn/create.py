@@ -9,7 +9,7 @@ from typing import Any
 
 from tubelet.nn.build import EMBEDS
 from tubelet.nn.config import EmbedConfig, ModelConfig, Stage, WindowStage
-from tubelet.nn.families import FAMILIES
+from tubelet.nn.families import FAMILIES, Size
 from tubelet.nn.grid import Grid, Size3, triple
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.pool import count_prefix
@@ -38,7 +38,7 @@ def create_model(
     clip: Sequence[int] | None = None,
     num_classes: int = 400,
     channels: int = 3,
-    embed: str = "tubelet",
+    embed: str | None = None,
     attend: str | None = None,
     position: str | None = None,
     pool: str | None = None,
@@ -68,7 +68,7 @@ def model_config(
     clip: Sequence[int] | None = None,
     num_classes: int = 400,
     channels: int = 3,
-    embed: str = "tubelet",
+    embed: str | None = None,
     attend: str | None = None,
     position: str | None = None,
     pool: str | None = None,
@@ -82,7 +82,7 @@ def model_config(
         clip: the (T, H, W) that position tables are made for; (16, 224, 224) or, for images, (1, 224, 224).
         num_classes: 0 for a model without head, which gives its features.
         channels: of a clip.
-        embed: tokeniser: one of `tubelet.nn.create.TOKENISERS`.
+        embed: tokeniser, the family's if left out: one of `tubelet.nn.create.TOKENISERS`.
         attend, pool: instead of the family's, e.g. attend="t,hw", pool="mean".
         position: instead of the family's: learned tables "joint", "space+time" or "t+h+w"; "fixed"; or made for each
             size anew: "sincos", "rotary".
@@ -94,10 +94,11 @@ def model_config(
     """
     family, numbers, patch = parse(name)
     line = FAMILIES[family]
-    made_for = triple((1 if line.image else 16, 224, 224) if clip is None else clip, "clip")
+    made_for = triple((1 if line.image or line.still else 16, 224, 224) if clip is None else clip, "clip")
     if line.image and made_for[0] > patch[0]:
         raise ValueError(f"{name!r} sees one frame, got clip={made_for}: use clip=(1, H, W), or a model for video")
     config = family_config(family, numbers, patch=patch, clip=made_for, num_classes=num_classes, channels=channels)
+    embed = embed or line.embed
     if embed not in TOKENISERS:
         raise ValueError(f"unknown tokeniser {embed!r}: expected one of {', '.join(TOKENISERS)}")
     stages = [override(stage, position, pool) for stage in config.stages]
@@ -107,7 +108,7 @@ def model_config(
 
 def family_config(
     family: str,
-    numbers: tuple[int, Any, Any],
+    numbers: Size,
     *,
     patch: Size3,
     stride: Size3 | None = None,
@@ -120,7 +121,7 @@ def family_config(
     grid = Grid(*(max(1, size // p) for size, p in zip(clip, patch, strict=True)))
     if stride is None:
         stride = (patch[0], max(1, patch[1] * line.eighths // 8), max(1, patch[2] * line.eighths // 8))
-    embed, stages = EmbedConfig(patch=patch, stride=stride), line.stages(numbers, grid)
+    embed, stages = EmbedConfig(kind=line.embed, patch=patch, stride=stride), line.stages(numbers, grid)
     return ModelConfig(family=family, embed=embed, stages=stages, clip=clip, num_classes=num_classes, channels=channels)
 
 
@@ -146,9 +147,9 @@ def override(stage: Stage | WindowStage, position: str | None, pool: str | None)
     return replace(stage, **changes)
 
 
-def parse(name: str) -> tuple[str, tuple[int, Any, Any], Size3]:
+def parse(name: str) -> tuple[str, Size, Size3]:
     """Family, its numbers and the patch (frames, px, px) that a name says."""
-    match = re.fullmatch(r"([a-z0-9]+)-([A-Za-z]+)/(\d+)(?:x(\d+))?", name)
+    match = re.fullmatch(r"([a-z0-9]+)-([A-Za-z0-9]+\+?)/(\d+)(?:x(\d+))?", name)
     if not match or match[1] not in FAMILIES or match[2] not in FAMILIES[match[1]].sizes:
         near = difflib.get_close_matches(name.split("/")[0], list_models(), n=3, cutoff=0.4)
         patch = name.split("/")[1] if "/" in name else "16x2"
@@ -166,8 +167,12 @@ def format_name(config: ModelConfig) -> str:
     """The inverse of `parse`: family-size/patch where there is such a name, else the numbers."""
     t, h, w = config.embed.patch
     patch = (f"{h}x{w}" if h != w else f"{h}") + (f"x{t}" if t > 1 else "")
-    numbers = dim, depth, heads = config.stages[0].size
+    first = config.stages[0]
+    dim, depth, heads = first.size
     known = FAMILIES[config.family].sizes if config.family in FAMILIES else {}
-    if size := next((size for size, its_numbers in known.items() if its_numbers == numbers), None):
-        return f"{config.family}-{size}/{patch}"
+    special = {key for values in known.values() for own in values[3:] for key in own}
+    for size, values in known.items():
+        made = FAMILIES[config.family].stages(values, Grid(1, 1, 1))[0]
+        if made.size == first.size and all(getattr(made, key) == getattr(first, key) for key in special):
+            return f"{config.family}-{size}/{patch}"
     return f"{config.family}/{patch} of width {dim}, {depth} layers, {heads} heads"

@@ -31,9 +31,11 @@ class Tokeniser(nn.Module):
     patch, stride: what a token sees, and from one token to the next, in (frames, px, px)
     pad: clips that whole tubelets do not fill get the mean colour, 0, at the end of each axis; else they are an error
     steps_apart: a step of the grid is made of its own frames alone, whatever the other frames of the clip are
+    all_used: each clip needs all the weights, whatever its size
     """
 
     steps_apart = True
+    all_used = True
 
     def __init__(self, channels: int, patch: Sequence[int], stride: Sequence[int] | None = None):
         super().__init__()
@@ -116,6 +118,39 @@ class TubeletEmbed(Tokeniser):
         pixels = pixels.permute(order).to(dtype, memory_format=torch.contiguous_format).contiguous()
         weight = weight.permute(0, 2, 3, 4, 1) if last else weight
         return linear(pixels.flatten(4).flatten(1, 3), weight.flatten(1), bias)
+
+
+class VideoOrImageEmbed(Tokeniser):
+    """Tubelets of a video; of a clip of one frame patches, by a kernel of their own.
+
+    (B, C, T, H, W) -> (B, N, D), Grid(T / t, ...); (B, C, 1, H, W) -> the same with Grid(1, ...).
+    Source: arXiv 2603.14482 (V-JEPA 2.1).
+    """
+
+    all_used = False
+
+    def __init__(self, channels: int, dim: int, patch: Sequence[int]):
+        super().__init__(channels, patch)
+        self.video = TubeletEmbed(channels, dim, patch)
+        self.image = TubeletEmbed(channels, dim, (1, *self.patch[1:]))
+
+    def filled_size(self, size: Sequence[int]) -> Size3:
+        return (1, *super().filled_size(size)[1:]) if size[0] == 1 else super().filled_size(size)
+
+    def part(self, size: Sequence[int]) -> TubeletEmbed:
+        """The tokeniser of clips of (T, H, W)."""
+        return self.image if size[0] == 1 else self.video
+
+    def grid(self, size: Sequence[int]) -> Grid:
+        return self.part(size).grid(self.filled_size(size))
+
+    def embed_bytes(self, clip: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Grid]:
+        part, size = self.part(clip.shape[2:]), clip.shape[2:]
+        whole = self.filled_size(size) == tuple(size)
+        return part.embed_bytes(clip, mean, std) if whole else super().embed_bytes(clip, mean, std)
+
+    def tokens(self, clip: Tensor) -> Tensor:
+        return self.part(clip.shape[2:]).tokens(clip)
 
 
 class UniformFrames(Tokeniser):

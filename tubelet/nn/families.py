@@ -7,7 +7,9 @@ from tubelet.nn.config import Stage, WindowStage
 from tubelet.nn.grid import Grid
 from tubelet.nn.pool import count_prefix
 
-# Width, depth, heads. Ti to L: arXiv 2106.04560, table 2; P and N (pico, nano) are ours, for laptops and small data.
+Size = tuple[Any, ...]  # width, depth, heads, and, where a size of a family differs in more, that as fields of Stage
+
+# Ti to L: arXiv 2106.04560, table 2; P and N (pico, nano) are ours, for laptops and small data.
 SIZES = {
     "P": (96, 4, 3),
     "N": (128, 4, 4),
@@ -24,6 +26,27 @@ SWIN_SIZES = {
     "B": (128, (2, 2, 18, 2), (4, 8, 16, 32)),
     "L": (192, (2, 2, 18, 2), (6, 12, 24, 48)),
 }
+# Width, depth, heads, and what else is not as in a ViT of that width, from the published weights.
+VJEPA21_SIZES: dict[str, Size] = {
+    **SIZES,
+    "g": (1408, 40, 22, {"mlp_dim": 6144}),
+    "G": (1664, 48, 26, {"mlp_dim": 8192}),
+}
+DINOV3_SIZES: dict[str, Size] = {
+    **SIZES,
+    "S+": (384, 12, 6, {"mlp": "gated"}),
+    "H+": (1280, 32, 20, {"mlp": "gated"}),
+    "7B": (4096, 40, 32, {"mlp": "gated", "mlp_dim": 8192, "qkv_bias": False}),
+}
+PE_SIZES: dict[str, Size] = {**SIZES, "G": (1536, 50, 16, {"mlp_dim": 8960, "prefix": 0})}
+SIGLIP2_SIZES: dict[str, Size] = {
+    **SIZES,
+    "So": (1152, 27, 16, {"mlp_dim": 4304, "pool_mlp_dim": 4304}),
+    "g": (1536, 40, 16),
+}
+PE: dict[str, Any] = {"resampling": "bilinear-sharp", "prefix": 1, "pool": "map", "pool_heads": 8}
+PE_TRUNK: dict[str, Any] = {"tables": ("hw",), "position": "rotary-one", "norm_first": True, "eps": 1e-5} | PE
+EMBEDDING = 1024  # channels of the embeddings of Perception Encoder's B and L
 EVEN_SIZES = {name: size for name, size in SIZES.items() if size[2] % 2 == 0}  # heads can be shared out in two
 
 
@@ -31,24 +54,46 @@ class Family(NamedTuple):
     """A kind of model.
 
     stages: its encoders, for a size and the grid of whole patches in the clip that the model is made for
-    sizes: (width, depth, heads) by name
+    sizes: by name
     image: clips are of one tubelet in time
+    still: clips are of one frame unless more are asked for
     eighths: of a patch, from one patch to the next in space
+    embed: its tokeniser
     """
 
     stages: Callable[[Any, Grid], tuple[Stage | WindowStage, ...]]
-    sizes: Mapping[str, tuple[int, Any, Any]] = SIZES
+    sizes: Mapping[str, Size] = SIZES
     image: bool = False
+    still: bool = False
     eighths: int = 8
+    embed: str = "tubelet"
 
 
-def blocks(size: tuple[int, int, int], **settings: Any) -> Stage:
+def blocks(size: Size, **settings: Any) -> Stage:
     """A stage of a size; it has the prefix tokens that its pooling needs."""
-    dim, depth, heads = size
+    dim, depth, heads, *own = size
     if not isinstance(heads, int):
         raise ValueError(f"got heads={heads!r}, expected one number")
     numbers = {"dim": dim, "depth": depth, "heads": heads, "mlp_dim": 4 * dim}
-    return Stage(**numbers | {"prefix": count_prefix(settings.get("pool", "cls"))} | settings)
+    return Stage(**numbers | {"prefix": count_prefix(settings.get("pool", "cls"))} | settings | dict(*own))
+
+
+def find_levels(depth: int) -> tuple[int, ...]:
+    """The blocks whose tokens V-JEPA 2.1 gives out: the last of each quarter, but for the third of the largest."""
+    return (11, 23, 37, 47) if depth == 48 else tuple(depth * (i + 1) // 4 - 1 for i in range(4))
+
+
+def in_space(size: Size, **settings: Any) -> Stage:
+    """A stage that sees each frame by itself, as an image."""
+    return blocks(size, over="hw", **settings)
+
+
+def over_frames(size: Size) -> Stage:
+    """A stage over the embeddings of frames, of blocks as language models have them; size L is as published."""
+    dim = size[0] * 7 // 4
+    numbers = {"head_dim": 128, "mlp_dim": -(-8 * dim // 192) * 64, "takes": EMBEDDING}
+    kind = {"norm_kind": "rms", "mlp": "gated", "qkv_bias": False, "bias": False, "qk_norm": True, "conv": True}
+    return blocks((dim, 6, max(1, dim // 128)), over="t", position="rotary-slow", eps=1e-5, **numbers, **kind)
 
 
 def windows(size: tuple[int, tuple[int, ...], tuple[int, ...]], grid: Grid) -> WindowStage:
@@ -79,6 +124,37 @@ FAMILIES = {
         lambda s, _: (blocks(s, tables=("hw",), pool="cls+dist", norm="both", eps=1e-12, pool_eps=1e-12),),
         image=True,
         eighths=5,
+    ),
+    # V-JEPA 2.1, arXiv 2603.14482
+    "vjepa21": Family(
+        lambda s, _: (blocks(s, position="rotary-span", pool="mean", levels=find_levels(s[1])),),
+        sizes=VJEPA21_SIZES,
+        embed="video-image",
+    ),
+    # VideoPrism, arXiv 2402.13217: in space, then along the time of each place
+    "videoprism": Family(
+        lambda s, _: (
+            in_space(s, tables=("hw",), pool="none", cap=50.0, resampling="bilinear"),
+            blocks(s, tables=("t",), over="t", depth=4, pool="mean", cap=50.0, resampling="bilinear"),
+        ),
+    ),
+    # Perception Encoder, arXiv 2504.13181: images; of a video the mean over its frames
+    "pe": Family(
+        lambda s, _: (in_space(s, **PE_TRUNK),),
+        sizes=PE_SIZES,
+        still=True,
+    ),
+    # the video encoder of PE-AV: Perception Encoder's embedding of each frame, then along time
+    "pevideo": Family(lambda s, _: (in_space(s, **PE_TRUNK, gives=EMBEDDING, unit=True), over_frames(s))),
+    # DINOv3, arXiv 2508.10104: likewise
+    "dinov3": Family(
+        lambda s, _: (in_space(s, position="rotary-centred", prefix=5, eps=1e-5),), sizes=DINOV3_SIZES, still=True
+    ),
+    # SigLIP 2, arXiv 2502.14786: likewise
+    "siglip2": Family(
+        lambda s, _: (in_space(s, tables=("hw",), resampling="bicubic-sharp", pool="map", gelu="tanh"),),
+        sizes=SIGLIP2_SIZES,
+        still=True,
     ),
     # Swin v2, arXiv 2111.09883, in the form of timm's swinv2_cr; in space-time windows on video
     "swin2": Family(lambda s, grid: (windows(s, grid),), sizes=SWIN_SIZES),

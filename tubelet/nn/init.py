@@ -17,7 +17,7 @@ def init_weights(model: nn.Module, head: nn.Module) -> None:
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv3d):
+        elif isinstance(module, nn.Conv1d | nn.Conv3d):
             bound = (6 / (module.weight[0].numel() + module.weight.shape[0])) ** 0.5
             nn.init.uniform_(module.weight, -bound, bound)
             if module.bias is not None:

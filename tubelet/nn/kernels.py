@@ -25,14 +25,21 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: str | None =
     return F.gelu(x, approximate=GELUS[gelu]) if gelu else x
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tensor:
-    """Softmax attention of each row and head by itself, (rows, length, n, d) -> the same shape as `q`."""
+def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0, cap: float = 0.0) -> Tensor:
+    """Softmax attention of each row and head by itself, (rows, length, n, d) -> the same shape as `q`.
+
+    cap: scores come near it and never reach it, cap * tanh(score / cap); 0: they are as they are.
+    """
     if not torch.compiler.is_compiling():  # a program for any batch size would be bound to the limit
         for axis in (0, 2):
             if q.shape[axis] > MOST_SEQUENCES:
                 parts = zip(*(x.split(MOST_SEQUENCES, axis) for x in (q, k, v)), strict=True)
-                return torch.cat([attention(*part, dropout=dropout) for part in parts], axis)
+                return torch.cat([attention(*part, dropout=dropout, cap=cap) for part in parts], axis)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if cap:  # no fused kernel knows it
+        if can_fuse(q, k):
+            return multiply_in_pieces(q, k, v, cap=cap).transpose(1, 2)
+        return multiply_at_once(q, k, v, cap=cap, dropout=dropout).transpose(1, 2)
     eager = q.device.type == "cpu" and not torch.compiler.is_compiling()
     if eager and not dropout and products_beat_attention(q.dtype):
         if can_fuse(q, k):
@@ -42,26 +49,30 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tenso
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2)
 
 
-def multiply_in_pieces(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def multiply_in_pieces(q: Tensor, k: Tensor, v: Tensor, *, cap: float = 0.0) -> Tensor:
     """Attention from plain products, a cacheful of scores at a time, nothing kept. All (rows, n, length, d)."""
     (rows, n, length, d), seen = q.shape, k.shape[2]
     queries = min(length, max(1, MOST_SCORES // seen))
     heads = min(n, max(1, MOST_SCORES // (seen * queries)))
     height = max(1, MOST_SCORES // (seen * queries * heads))
-    q, k = q * d**-0.5, centre_keys(k).transpose(2, 3).contiguous()
+    q, k = q * d**-0.5, (k if cap else centre_keys(k)).transpose(2, 3).contiguous()
     out = q.new_empty(rows, length, n, d).transpose(1, 2)
     for row in range(0, rows, height):
         for head in range(0, n, heads):
             here = slice(row, row + height), slice(head, head + heads)
             for part, into in zip(q[here].split(queries, 2), out[here].split(queries, 2), strict=True):
-                into.copy_((part @ k[here]).softmax(-1) @ v[here])
+                scores = part @ k[here]
+                scores = scores.div_(cap).tanh_().mul_(cap) if cap else scores
+                into.copy_(scores.softmax(-1) @ v[here])
     return out
 
 
-def multiply_at_once(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def multiply_at_once(q: Tensor, k: Tensor, v: Tensor, *, cap: float = 0.0, dropout: float = 0.0) -> Tensor:
     """Attention from plain products, all scores kept for the backward pass. All (rows, n, length, d)."""
     with torch.autocast("cpu", enabled=False):  # it would have the softmax in float32
-        return ((q * q.shape[-1] ** -0.5) @ centre_keys(k).transpose(2, 3)).softmax(-1) @ v
+        scores = (q * q.shape[-1] ** -0.5) @ (k if cap else centre_keys(k)).transpose(2, 3)
+        scores = cap * (scores / cap).tanh() if cap else scores
+        return F.dropout(scores.softmax(-1), dropout) @ v
 
 
 def centre_keys(k: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tubelet.nn.build import make_embed
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.embed import check_clip, normalise
-from tubelet.nn.encoder import AnyEncoder, Encoder, make_features, step_tokens
+from tubelet.nn.encoder import AnyEncoder, Encoder, grid_after, make_features, step_tokens
 from tubelet.nn.grid import Grid, Size3, triple
 from tubelet.nn.init import init_weights
 from tubelet.nn.packing import each_size
@@ -35,16 +35,18 @@ class SpaceTimeTransformer(nn.Module):
         self.input_size: Size3 = c.clip
         self.regularisation: dict[str, Any] = {}  # what `regularise` has set
         self.encoders = nn.ModuleList()
-        grid, width = self.grid(c.clip), c.stages[0].dim
+        grid, width = self.grid(c.clip), c.stages[0].in_dim
         for i, stage in enumerate(c.stages):
-            if stage.dim != width:
+            if stage.in_dim != width:
                 raise ValueError(
-                    f"the encoder before stage {i} gives tokens of width {width}, stage {i} takes {stage.dim}: make "
+                    f"the encoder before stage {i} gives tokens of width {width}, stage {i} takes {stage.in_dim}: make "
                     f"them equal (pool='cls,dist' makes two tokens of one)"
                 )
             encoder = SwinEncoder(stage, grid) if stage.kind == "windows" else Encoder(stage, grid)
             self.encoders.append(encoder)
-            grid, width = grid.across(encoder.over), encoder.out_dim
+            grid, width = grid_after(self.stack[i], grid), encoder.out_dim
+        if not self.stack[-1].pools:
+            raise ValueError("the last encoder has pool='none', and its tokens are what is classified: choose another")
         self.head = make_head(width, c.num_classes)
         self.set_statistics(c.mean, c.std)
         init_weights(self, self.head)
@@ -88,11 +90,16 @@ class SpaceTimeTransformer(nn.Module):
         return self.embed(self.normalise(clip))
 
     def tokens(self, clip: Tensor) -> tuple[Tensor, Grid]:
-        """Space-time tokens of the first encoder, (B, P + N, D), Grid; prefix tokens first, then t-, h-, w-major.
+        """Space-time tokens of the first encoder that pools, (B, P + N, D), Grid; prefix tokens first, then t-, h-,
+        w-major.
 
         Swin's are those of its last level, on the grid of that level.
         """
-        return self.stack[0].tokens(*self.embed_clip(clip))
+        *before, last = self.stack[: self.first_pooled + 1]
+        x, grid = self.embed_clip(clip)
+        for encoder in before:
+            x, grid = encoder(x, grid)
+        return last.tokens(x, grid)
 
     def features(self, clip: Tensor | Sequence[Tensor]) -> Tensor:
         """(B, C, T, H, W) -> (B, D): what the head classifies. Or B clips (C, T, H, W), each of a size of its own."""
@@ -140,6 +147,23 @@ class SpaceTimeTransformer(nn.Module):
                 hook.remove()
         return [made[number].reshape(len(clip), -1, *made[number].shape[2:]) for number in chosen]
 
+    def level_features(self, clip: Tensor) -> list[Tensor]:
+        """What the levels of the first encoder make of a clip, the earliest first, each normed: (B, t, h, w, D).
+
+        Of a model without `levels`, that of its last block.
+        Source: arXiv 2603.14482 (V-JEPA 2.1).
+        """
+        encoder = self.stack[0]
+        if not isinstance(encoder, Encoder):
+            raise ValueError(f"a {self.config.family} model has no levels that are answers: take block_features")
+        norms, levels = [*encoder.level_norms, encoder.norm], encoder.levels or (-1,)
+        return [norm(x) for norm, x in zip(norms, self.block_features(clip, levels), strict=True)]
+
+    @property
+    def first_pooled(self) -> int:
+        """The number of the first encoder that makes one token of each sequence."""
+        return next(i for i, encoder in enumerate(self.stack) if encoder.pools)
+
     @property
     def num_features(self) -> int:
         """The width of `features`."""
@@ -164,14 +188,14 @@ class SpaceTimeTransformer(nn.Module):
     def forward_features(self, clip: Tensor) -> Tensor:
         """The tokens of the last encoder, (B, P + N, D): what `forward_head` pools.
 
-        Raises ValueError for a model whose last encoder looks at each step in time by itself.
+        Raises ValueError for a model whose last encoder looks at parts of the clip, such as its frames, one by one.
         """
         tokens, grid = self.embed_clip(clip)
         for encoder in self.stack[:-1]:
             tokens, grid = encoder(tokens, grid)
         last = self.stack[-1]
         if grid.across(last.over).size > 1:
-            raise ValueError("the last encoder sees each step in time by itself: take `features`, their mean")
+            raise ValueError("the last encoder sees parts of the clip one by one: take `features`, the mean over them")
         return last.tokens(tokens, grid)[0]
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:

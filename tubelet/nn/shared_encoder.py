@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from tubelet.nn.config import ModelConfig, find_differences
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.position import BOUND, KINDS
 
-ANY_GRID = ("sincos", "rotary", "rotary-tiled")  # positions that are made for each grid
+ANY_GRID = tuple(kind for kind in KINDS if kind not in BOUND)  # positions that are made for each grid
 
 
 class SharedEncoder(nn.Module):

@@ -16,13 +16,23 @@ LEAST_STD = 0.01  # of the mean deviation: a channel that hardly varies is not b
 @torch.no_grad()
 def encode(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
     """The codes of clips, (B, C, T, H, W) -> (B, t, D): those of each step in time where a second encoder follows that
-    puts them together (vivit2), else one, t = 1: what the head classifies."""
-    codes, _ = model.encoders[0](*model.embed_clip(clip))
-    return codes if len(model.encoders) > 1 else codes.mean(1, keepdim=True)
+    puts them together (vivit2), all tokens where a probe does, else one, t = 1: what the head classifies."""
+    codes, grid = model.embed_clip(clip)
+    first = count_first(model)
+    for encoder in model.stack[:first]:
+        codes, grid = encoder(codes, grid)
+    return codes if first < len(model.encoders) else codes.mean(1, keepdim=True)
+
+
+def count_first(model: SpaceTimeTransformer) -> int:
+    """The number of encoders that make the codes of a clip: up to the first that pools, but for one without blocks
+    after others, which is a probe and learns."""
+    pools = model.first_pooled
+    return pools if pools and not model.stack[pools].blocks else pools + 1
 
 
 class Rest(nn.Module):
-    """The model after its first encoder: codes (B, t, D) -> logits (B, classes).
+    """The model after those encoders that make codes: (B, t, D) -> logits (B, classes).
 
     Its parameters are those of the model, under the same names. The head sees features standardised, once they were
     measured (`standardise`); `fold_statistics` gives its weights for features as they are.
@@ -34,7 +44,8 @@ class Rest(nn.Module):
     def __init__(self, model: SpaceTimeTransformer):
         super().__init__()
         self.config = model.config
-        self.encoders = nn.ModuleDict({str(i): encoder for i, encoder in enumerate(model.encoders) if i > 0})
+        after = count_first(model)
+        self.encoders = nn.ModuleDict({str(after + i): one for i, one in enumerate(model.encoders[after:])})
         self.head = model.head
         self.register_buffer("mean", torch.zeros(1), persistent=False)
         self.register_buffer("std", torch.ones(1), persistent=False)
@@ -47,7 +58,9 @@ class Rest(nn.Module):
     @property
     def what(self) -> str:
         """The layers that learn, in words."""
-        return "the temporal encoder and the head" if self.encoders else "the head"
+        if any(encoder.blocks for encoder in self.stack):
+            return "the temporal encoder and the head"
+        return "the attentive probe and the head" if self.encoders else "the head"
 
     def forward(self, codes: Tensor) -> Tensor:
         features = make_features(self.stack, codes, Grid(codes.shape[1], 1, 1))
@@ -72,7 +85,8 @@ class Rest(nn.Module):
 
 def encodes_steps_apart(model: SpaceTimeTransformer) -> bool:
     """Whether the first encoder sees each step in time by itself, so that a step's code is right in every window."""
-    return model.stack[0].over == "hw" and model.embed.steps_apart
+    first = model.stack[0]
+    return first.over == "hw" and first.pools and model.embed.steps_apart
 
 
 @torch.no_grad()

@@ -240,7 +240,7 @@ class SwinEncoder(nn.Module):
         super().__init__()
         check_levels(stage)
         self.dim, self.window, self.grid = stage.dim, stage.window, grid
-        self.over, self.prefix_size = "thw", 0
+        self.over, self.prefix_size, self.pools = "thw", 0, True
         self.out_dim = stage.dim * 2 ** (len(stage.depths) - 1)
         self.embed_norm = nn.LayerNorm(stage.dim, eps=stage.eps)
         self.stages = nn.ModuleList(SwinLevel(stage, level) for level in range(len(stage.depths)))

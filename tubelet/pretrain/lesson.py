@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tubelet.nn.create import format_name
 from tubelet.nn.encoder import Encoder
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.weights.terms import Terms
 
 
 class Movable(Protocol):
@@ -47,6 +48,10 @@ class Lesson(Protocol[Batch]):
 
     def begun_with(self) -> dict[str, Any]:
         """What must be the same where a pre-training goes on, beside its settings, as JSON."""
+
+    @property
+    def terms(self) -> tuple[Terms, ...]:
+        """Under which the weights that it begins with were published, where they are known."""
 
     def about(self) -> dict[str, Any]:
         """What else is to be said of the weights, as JSON."""

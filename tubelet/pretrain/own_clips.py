@@ -40,6 +40,7 @@ from tubelet.train.config import TrainConfig
 from tubelet.train.init import CONTENTS, FRESH, Start
 from tubelet.train.plan import KEEP_SHARE, choose_model, choose_start, find_patch
 from tubelet.train.preflight import Data, find_fault
+from tubelet.weights.terms import Terms
 
 CLIPS = 32  # of a step
 LOOKED_AT = (0.05, 64)  # share of the files, and how many at most, that are looked at and never learned from
@@ -242,6 +243,10 @@ class OwnClips:
         begun_from = str(self.start) if self.start else FRESH
         return {"files": len(source.items), "fingerprint": fingerprint(source), "begun_from": begun_from}
 
+    @property
+    def terms(self) -> tuple[Terms, ...]:
+        return self.start.terms if self.start else ()
+
     def about(self) -> dict[str, Any]:
         source, before = self.found.data.source, self.start.pretraining if self.start else {}
         contents = {mark_content(source.root / item.path) for item in source.items}
@@ -266,4 +271,4 @@ Explained in clips that it did not learn from, where 0 % is no better than {self
 
 {plural(about["kept_out"], "file")} kept out, copies included: a training with the same data and the same --seed is
 tested on what they show. `tubelet train` says where it is tested on files that these weights have seen.
-"""
+{"".join(f"{chr(10)}{one}.{chr(10)}" for one in self.terms)}"""

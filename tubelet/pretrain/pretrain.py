@@ -24,6 +24,7 @@ from tubelet.system.device import find_device
 from tubelet.system.exits import Stopped
 from tubelet.system.signals import signals
 from tubelet.weights.store import PRETRAINING, save
+from tubelet.weights.terms import write_terms
 
 LOOKS = 20  # at batches that are never learned from
 WARMUP = 0.03  # of the steps
@@ -226,6 +227,6 @@ def finish(learner: Learner, run: Run) -> None:
     lesson, looks = learner.lesson, [record for record in run.metrics() if record["kind"] == "val"]
     known = {name: looks[-1][name] for name in lesson.explained}
     about = {**run.config["pretrain"], **lesson.about(), "explained": known}
-    save(learner.model.half(), run.path / MODEL, about={PRETRAINING: about})
+    save(learner.model.half(), run.path / MODEL, about={PRETRAINING: about} | write_terms(lesson.terms))
     run.write_text(CARD, lesson.write_card(about))
     run.remove_checkpoints()

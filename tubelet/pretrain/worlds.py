@@ -17,6 +17,7 @@ from tubelet.pretrain.config import PretrainConfig
 from tubelet.pretrain.crates import FRAMES, GRIDS, SURFACES, WORLDS, Crate, draw_textures, make_crate
 from tubelet.pretrain.motion import EXPLAINED, WEIGHTS, MotionHead
 from tubelet.system.console import bar
+from tubelet.weights.terms import Terms
 
 AGAIN = 4  # times that each crate is learned from, every time otherwise
 APART = 8  # crates between
@@ -82,6 +83,10 @@ class Worlds:
 
     def begun_with(self) -> dict[str, Any]:
         return {}
+
+    @property
+    def terms(self) -> tuple[Terms, ...]:
+        return ()
 
     def about(self) -> dict[str, Any]:
         return {"worlds": WORLDS * count_crates(self.config.count)}

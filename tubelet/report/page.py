@@ -20,6 +20,7 @@ from tubelet.runs.run import BAD_FILES, CARD, CONFIG, METRICS, MODEL, PREDICTION
 from tubelet.system.files import write_whole
 from tubelet.system.text import percent, plural
 from tubelet.tasks import Results, Task
+from tubelet.weights.terms import read_terms
 
 MISTAKES_SHOWN = 12
 BY_HEART = 0.25  # more of the training clips than of new ones are right, from which on it is said
@@ -298,6 +299,7 @@ def find_warnings(run: FinishedRun) -> list[str]:
             f"Only {frozen['learned']} learned, on features of an encoder that stayed as it was; "
             f"training all weights from the same start {gap}."
         )
+    warnings += [f"{one}." for one in read_terms(run.config) if one.binding]
     return [*warnings, *summary.warnings()]
 
 
@@ -472,6 +474,7 @@ def render(template: str, run: FinishedRun, **names: Any) -> str:
         "summary": run.summary,
         "sentence": say_verdict(run),
         "warnings": find_warnings(run),
+        "terms": read_terms(run.config),
         "facts": [(name, value) for name, value in run.summary.facts() if name not in told],
         "failed_shown": FAILED_SHOWN,
         "settings": list_settings(run),

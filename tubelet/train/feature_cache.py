@@ -28,7 +28,7 @@ from tubelet.data.prefetch import prefetch
 from tubelet.features.store import FORMAT, feature_file, feature_folder, hash_encoder, read_features, write_features
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.nn.split import encode
+from tubelet.nn.split import count_first, encode
 from tubelet.runs.run import FEATURES, Run
 from tubelet.system.console import bar, clock, say, size
 from tubelet.system.exits import Stopped
@@ -79,7 +79,7 @@ class Cache:
         self.model, self.plan, self.run, self.bad = model.eval().to(team.device), plan, run, bad
         self.device = team.device
         inputs = input_settings(model, plan)
-        self.key = hash_encoder(model, **inputs)
+        self.key = hash_encoder(model, encoders=count_first(model), **inputs)
         self.folder = feature_folder(plan.config.cache, run.path, self.key)
         check_same_key(run, self.folder.name, plan)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -201,7 +201,7 @@ def input_settings(model: SpaceTimeTransformer, plan: Plan) -> dict[str, Any]:
         "augmentation": asdict(augmentation) if augmentation else None,
         "dtype": "bfloat16" if plan.bfloat16 else "float32",
         "seed": plan.config.seed,
-        "steps": len(model.encoders) > 1,  # see `encode`: a code for each step in time, or one
+        "steps": len(model.encoders) > count_first(model),  # see `encode`: several codes, or one
     }
 
 

@@ -34,6 +34,7 @@ from tubelet.train.show import print_results
 from tubelet.train.trainer import Fit
 from tubelet.version import __version__
 from tubelet.weights.store import load_strict, save
+from tubelet.weights.terms import read_terms, write_terms
 
 STRIP_PX = (96, 96)  # at least, of a frame in the report
 SOUND_SECONDS = 10.0  # at most, of a sound in the report
@@ -54,7 +55,8 @@ def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) ->
     load_strict(model, weights, what="trained weights")
     settled = settle_task(model, plan, team, show=show)
     task, beside = settled.task, settled.distance.to_tensors() if settled.distance else {}
-    about = {"clip_spec": plan.spec.to_json(), "task": task.to_json(), "tubelet": __version__}
+    about: dict[str, Any] = {"clip_spec": plan.spec.to_json(), "task": task.to_json(), "tubelet": __version__}
+    about |= write_terms(read_terms(run.config))
     save(model, run.path, about=about, beside=beside)
     evaluation, seconds = evaluate_split(model, settled, plan, team, show=show)
     bad.announce(BadFile(one.path, one.code, one.note, plan.data.held_out) for one in evaluation.failed)

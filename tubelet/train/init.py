@@ -12,14 +12,16 @@ from tubelet.data.items import Source
 from tubelet.data.problems import some
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.create import format_name
-from tubelet.nn.families import IMAGE_FAMILIES, SIZES
+from tubelet.nn.families import SIZES
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.system.text import plural
 from tubelet.train.config import TrainConfig
 from tubelet.weights.init.from_image import init_from_image
 from tubelet.weights.init.from_model import init_from_model
+from tubelet.weights.init.grow import add_probe, see_frames
 from tubelet.weights.init.image_weights import image_config, image_shape
 from tubelet.weights.store import PRETRAINING, open_model
+from tubelet.weights.terms import Terms, read_terms
 
 FRESH = "none"  # of --init
 CONTENTS = "contents"  # marks of the files that a pre-training has seen, in what is said of its weights
@@ -31,7 +33,8 @@ class Start:
     """Weights to start from: of an image ViT, or of a model of ours (`model`), whose input may be known (`spec`).
 
     name: of the model that they start. mean, std: of the pixels that they know. pretraining: what is said of weights of
-    `tubelet pretrain`, which are for clips of any size and learn as quickly as fresh ones; nothing of others.
+    `tubelet pretrain`, which are for clips of any size and learn as quickly as fresh ones; nothing of others. terms:
+    under which they were published, where they are known. grown: what their model is the first part of, in words.
     """
 
     init: str
@@ -41,6 +44,8 @@ class Start:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pretraining: Mapping[str, Any] = field(default_factory=dict)
+    terms: tuple[Terms, ...] = ()
+    grown: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """In a few words: a file name, or that they are the package's."""
@@ -68,7 +73,7 @@ class Start:
         return init_from_model(model, self.init) if self.model else init_from_image(model, self.init)
 
 
-def find_shipped(config: TrainConfig, kind: str, *, name: str, embed: str) -> Start | None:
+def find_shipped(config: TrainConfig, kind: str, *, name: str, embed: str | None) -> Start | None:
     """The weights in the package for a model and its tokeniser; None where there are none, or others are asked for."""
     file = STARTS / f"{name.replace('/', '-')}-{embed}.safetensors"
     if config.init or config.pool or kind != "video" or not file.is_file():
@@ -95,18 +100,35 @@ def find_start(config: TrainConfig, kind: str) -> Start | None:
         image = image_config(config.init)
         mean, std = (tuple(image.get(key, (0.5, 0.5, 0.5))) for key in ("mean", "std"))
         return Start(init=config.init, name=config.model or image_model(config.init, kind), mean=mean, std=std)
-    model, spec = file.config(), file.about.get("clip_spec")
+    theirs, said = file.config(), file.about.get("clip_spec")
+    spec = ClipSpec.from_json(said) if said else None
+    pictures = spec.kind == "image" if spec else theirs.clip[0] == theirs.embed.patch[0] == 1 and theirs.channels == 3
+    model, grown = theirs, []
+    if kind == "video" and pictures:
+        model = see_frames(model)
+        grown.append("frame by frame, and a fresh encoder along time")
+    if config.pool == "attentive" != pool_of(model):
+        model = add_probe(model)
+        grown.append("and a fresh attentive probe that looks at all its tokens")
     start = Start(
         init=config.init,
-        name=format_name(model),
+        name=format_name(theirs),
         model=model,
-        spec=ClipSpec.from_json(spec) if spec else None,
+        spec=None if kind == "video" and pictures else spec,
         mean=model.mean * (model.channels // len(model.mean)),
         std=model.std * (model.channels // len(model.std)),
         pretraining=file.about.get(PRETRAINING, {}),
+        terms=read_terms(file.about),
+        grown=tuple(grown),
     )
     check_fits(start, config, kind)
     return start
+
+
+def pool_of(model: ModelConfig) -> str:
+    """The kind of pooling of the last stage; windows are pooled by their mean."""
+    last = model.stages[-1]
+    return last.pool if last.kind == "blocks" else "mean"
 
 
 def note_seen(start: Start | None, source: Source) -> list[str]:
@@ -123,7 +145,7 @@ def note_seen(start: Start | None, source: Source) -> list[str]:
 def check_fits(start: Start, config: TrainConfig, kind: str) -> None:
     """Raises ValueError where the weights of a model of ours are for other files, or another model is asked for."""
     assert start.model is not None
-    takes = start.spec.kind if start.spec else "image" if start.model.family in IMAGE_FAMILIES else "video"
+    takes = start.spec.kind if start.spec else "image" if start.model.clip[0] == 1 else "video"
     if takes != kind and (start.spec or kind == "video"):
         raise ValueError(f"{start.init}: its model takes files of kind {takes!r}, the data are of kind {kind!r}")
     if start.spec is None and start.model.channels != (channels := 1 if kind == "sound" else 3):

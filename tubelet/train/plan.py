@@ -28,7 +28,7 @@ from tubelet.system.text import plural
 from tubelet.tasks import MultiLabel, find_task
 from tubelet.train.clip_size import choose_spec
 from tubelet.train.config import TrainConfig
-from tubelet.train.init import Start, choose_rates, find_shipped, find_start, note_seen
+from tubelet.train.init import Start, choose_rates, find_shipped, find_start, note_seen, pool_of
 from tubelet.train.preflight import Data, look_at_files
 
 NEAR_SHARE = 0.05  # of the time budget, in which held-out clips are compared with training clips
@@ -213,8 +213,8 @@ def choose_name(config: TrainConfig, kind: str, device: torch.device, start: Sta
     return "vit-S/16" if device.type == "cuda" else "vit-N/12"
 
 
-def choose_embed(config: TrainConfig, start: Start | None) -> str:
-    return config.embed or ("tubelet" if start or config.model else "conv")
+def choose_embed(config: TrainConfig, start: Start | None) -> str | None:
+    return config.embed or (None if start or config.model else "conv")
 
 
 def choose_model(
@@ -225,9 +225,9 @@ def choose_model(
     settings: dict[str, Any] = {"clip": spec.clip_size, "num_classes": num_classes}
     settings |= {"mean": spec.mean, "std": spec.std}
     if start and start.model:
-        if config.pool:
+        if config.pool not in (None, pool_of(start.model)):
             raise ValueError(f"--pool {config.pool}: the model is as in --init {config.init}: leave --pool out")
-        note = f"model {name} as in --init"
+        note = f"model {name} as in --init" + "".join(f", {more}" for more in start.grown)
         if start.in_package:
             note = f"model {name} starts from weights of the package that know motion; --init none starts fresh"
         with torch.device("meta"):
@@ -236,7 +236,7 @@ def choose_model(
     with torch.device("meta"):
         model = create_model(name, channels=spec.num_channels, embed=embed, pool=config.pool, **settings)
     why = "is the image model's size" if start else f"is the default for {device.type}"
-    notes = [] if config.model else [f"model {name} with {embed} tokens {why}; choose with --model"]
+    notes = [] if config.model else [f"model {name} with {model.config.embed.kind} tokens {why}; choose with --model"]
     return name, model.config, notes
 
 

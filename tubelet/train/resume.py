@@ -14,6 +14,7 @@ from tubelet.train.plan import Plan
 from tubelet.train.show import count_learned, describe_config, plan_rows
 from tubelet.version import __version__
 from tubelet.weights.settings import read_config
+from tubelet.weights.terms import write_terms
 
 
 def find_run(config: TrainConfig) -> Run:
@@ -122,6 +123,7 @@ def collect_settings(plan: Plan) -> dict[str, Any]:
         "clip_spec": plan.spec.to_json(),
         "task": plan.data.source.task.to_json(),
         "train": plan.config.to_json(),
+        **write_terms(plan.start.terms if plan.start else ()),
         "label_swaps": [plan.changes.flipped, plan.changes.reversed] if plan.config.label_swaps else None,
         "data": {
             "root": str(plan.data.source.root),

@@ -63,6 +63,7 @@ from tubelet.train.step_cache import Seen, StepCache
 from tubelet.train.weak import locate_labels
 from tubelet.version import __version__
 from tubelet.weights.store import save
+from tubelet.weights.terms import read_terms, write_terms
 
 WEAK_SHARES = 0.6, 0.45  # of the time that is left for encoders, of each that only says when labels hold
 LATER_RATE = 5e-4  # of learning, for an encoder that goes on where another ended
@@ -125,13 +126,14 @@ def train(training: Training) -> None:
     learned, chosen = by_split["train"], by_split["val"] if data.held_out == "test" else []
     learned += vary(steps, [one for one, _ in learned], config, data)
     segmenter, losses = train_head(predictor, learned, chosen, seed=config.seed, count=STEPS, show=show)
-    about = {"clip_spec": predictor.spec.to_json(), "task": predictor.task.to_json(), "tubelet": __version__}
+    terms = write_terms(read_terms(Run(encoder).config))
+    about = {"clip_spec": predictor.spec.to_json(), "task": predictor.task.to_json(), "tubelet": __version__, **terms}
     beside = segmenter.tensors() | (predictor.distance.to_tensors() if predictor.distance else {})
     save(predictor.model, run.path, about={**about, ABOUT: segmenter.to_json()}, beside=beside)
     failed |= data.unreadable
     evaluation = evaluate_held_out(training, predictor, segmenter, by_split[data.held_out], failed)
     results = {**evaluation.results.to_json(), "seconds_total": time.monotonic() - training.begun}
-    seeing = {name: Run(encoder).config[name] for name in ("model_name", "model", "clip_spec")}
+    seeing = {name: Run(encoder).config[name] for name in ("model_name", "model", "clip_spec")} | terms
     finished = FinishedSegments(run.path, run.config | seeing, data.names, evaluation, results, losses)
     write_segments(evaluation.found, run.path / PREDICTIONS)
     run.write_json(RESULTS, results)

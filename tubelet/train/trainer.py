@@ -315,7 +315,9 @@ def wrap(model: SpaceTimeTransformer | Rest, team: Team, shard: str) -> nn.Modul
         return model
     if team.size > 1:
         return nn.parallel.DistributedDataParallel(
-            model, device_ids=[team.device] if team.device.type == "cuda" else None
+            model,
+            device_ids=[team.device] if team.device.type == "cuda" else None,
+            find_unused_parameters=isinstance(model, SpaceTimeTransformer) and not model.embed.all_used,
         )
     return model
 

@@ -23,7 +23,7 @@ from torch.torch_version import TorchVersion
 from tubelet.weights.formats.safetensors_file import DTYPES, MOST_TENSORS
 
 OLDEST_TORCH = "2.10"  # older ones can be made to write where they must not (CVE-2026-24747)
-MOST_BYTES = 16 * 2**30
+MOST_BYTES = 64 * 2**30  # the largest that was published has 28 GB, most of them of a trainer
 MOST_PROGRAM_BYTES = 2 * 2**20  # of the pickle itself, whose tensors are stored beside it: some 12,000 of them
 MOST_ENTRIES = 2 * MOST_TENSORS
 
@@ -42,8 +42,8 @@ NAMING = ("GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4")  # opcodes t
 
 # Where trainers put the weights of a model, those first that are looked at first.
 WRAPPERS = (
-    *("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network"),
-    *("model_ema", "state_dict_ema", "ema", "target_encoder", "encoder", "student", "teacher"),
+    *("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights"),
+    *("model_ema", "state_dict_ema", "ema", "ema_encoder", "target_encoder", "encoder", "student", "teacher"),
 )
 DEEPEST = 4  # wrappers in one another
 

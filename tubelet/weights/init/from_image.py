@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.pool import POOLS
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.timm import NAMES
 from tubelet.weights.dialects.vit import ENCODER, block, first_stage
@@ -28,6 +29,15 @@ Parity = Literal["scenic"]
 TEMPORAL: dict[str | None, tuple[Temporal, ...]] = {
     None: ("copy-attention-zero-projection", "copy", "fresh"),
     "scenic": ("copy", "zero", "fresh"),
+}
+# what a plain image ViT has weights for, or needs none
+PLAIN = {
+    "position": ("learned", "fixed", "sincos", "rotary", "rotary-tiled"),
+    "pool": (*POOLS, "attentive"),
+    "norm_first": (False,),
+    "qkv_bias": (True,),
+    "cap": (0.0,),
+    "mlp": ("plain",),
 }
 SCENIC = ("vivit1", "vivit2", "vivit3", "vivit4")
 
@@ -79,6 +89,13 @@ def check_start(model: SpaceTimeTransformer, kernel: Kernel, temporal: Temporal 
             raise ValueError(f"unknown {what} {value!r}{by}: expected one of {', '.join(known)}")
     if model.config.stages[0].kind == "windows":
         raise ValueError("an image ViT has no windows, so no Swin model starts from one: choose another family")
+    first = first_stage(model.config)
+    if strange := [name for name, plain in PLAIN.items() if getattr(first, name) not in plain]:
+        found = ", ".join(f"{name}={getattr(first, name)!r}" for name in strange)
+        raise ValueError(
+            f"a {model.config.family} model is not made like a plain image ViT ({found}): start it from weights of its "
+            f"own kind, by `tubelet convert`"
+        )
     if parity == "scenic" and model.config.family not in SCENIC:
         raise ValueError(f"scenic has no {model.config.family!r}, only {', '.join(SCENIC)}: leave parity out")
 

@@ -1,11 +1,14 @@
-"""Starts a model from weights of ours: the same model, trained before, for other classes or another size of clip."""
+"""Starts a model from weights of ours: the same model, trained before, for other classes or another size of clip, or
+one that it is the first part of."""
 
 import os
+from typing import Any
 
-from tubelet.nn.config import find_differences
+from tubelet.nn.config import ModelConfig, find_differences
 from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.nn.position import resample
+from tubelet.nn.position import LearnedPosition
+from tubelet.weights.init.grow import list_grown
 from tubelet.weights.store import load_strict, open_model
 
 KEPT = ("embed", "stages", "channels")  # what a model has in common with the one it starts from
@@ -17,21 +20,31 @@ def init_from_model(model: SpaceTimeTransformer, path: str | os.PathLike[str]) -
     Raises:
         ValueError: no weights of ours, or those of another kind of model; the model is then unchanged.
     """
-    file = open_model(path)
-    theirs, ours = ({key: config.to_json()[key] for key in KEPT} for config in (file.config(), model.config))
-    if others := find_differences(theirs, ours):
+    file, ours = open_model(path), pick_kept(model.config)
+    theirs = file.config()
+    grown = ours in map(pick_kept, list_grown(theirs))
+    if not grown and (others := find_differences(pick_kept(theirs), ours)):
         raise ValueError(f"{path}: weights of another model ({'; '.join(others)}): expected weights of the same")
     own = model.state_dict()
     state = {name: value for name, value in file.tensors().items() if not name.startswith("head.")}
-    report = [f"{len(state)} tensors: taken"]
+    left = sorted(state.keys() - own.keys()) if grown else []
+    state = {name: value for name, value in state.items() if name not in left}
+    report = [f"{len(state)} tensors: taken", *(f"{name}: left, a probe is in its place" for name in left)]
     for name in [name for name in state if ".position.tables." in name and name in own]:
         if state[name].ndim != own[name].ndim:
             continue  # `load_strict` says so
         was, now = Grid(*state[name].shape[:3]), Grid(*own[name].shape[:3])
         if was != now and 0 not in was:
             position = model.get_submodule(name.rpartition(".tables.")[0])
-            state[name] = resample(state[name], now, keep_aspect=bool(position.keep_aspect)).expand(own[name].shape)
+            assert isinstance(position, LearnedPosition)
+            state[name] = position.resample(state[name], now).expand(own[name].shape)
             report.append(f"{name}: resampled from {was.t} x {was.h} x {was.w} to {now.t} x {now.h} x {now.w}")
-    state |= {name: value for name, value in own.items() if name.startswith("head.")}
+    fresh = {name: own[name] for name in own if name not in state} if grown else {}
+    report += [f"{name}: left fresh" for name in fresh if not name.startswith("head.")]
+    state |= fresh | {name: value for name, value in own.items() if name.startswith("head.")}
     load_strict(model, state, what=str(path))
     return [*report, "head: left fresh"]
+
+
+def pick_kept(config: ModelConfig) -> dict[str, Any]:
+    return {key: value for key, value in config.to_json().items() if key in KEPT}

@@ -35,7 +35,11 @@ def fill_positions(
     how = f"taken, {grid.h} x {grid.w}"
     if grid != source:
         how = f"resampled from {source.h} x {source.w} to {grid.h} x {grid.w}"
-        table = corner_on_corner(table, grid) if as_scenic else resample(table, grid, keep_aspect=stage.keep_aspect)
+        table = (
+            corner_on_corner(table, grid)
+            if as_scenic
+            else resample(table, grid, keep_aspect=stage.keep_aspect, rule=stage.resampling)
+        )
     own, report = model.state_dict(), []
     for i, axes in enumerate(stage.tables):
         name = f"{ENCODER}.position.tables.{i}"
