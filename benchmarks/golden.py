@@ -111,6 +111,10 @@ GOLDEN: dict[str, Golden] = {
             vit, no_embed_class=True, reg_tokens=4, class_token=False, global_pool="avg", init_values=1e-5
         ),
         "timm_dinov2_features": partial(vit, num_classes=0, init_values=1e-5),
+        "timm_vit_siglip_gap": partial(
+            vit, class_token=False, global_pool="avg", fc_norm=False, num_classes=0, act_layer="gelu_tanh"
+        ),
+        "timm_vit_siglip_head": partial(vit, class_token=False, global_pool="map"),
     }.items()
 } | {
     "timm_vit_avg_fc_norm": (

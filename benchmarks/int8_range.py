@@ -18,10 +18,8 @@ from statistics import median
 import numpy as np
 import torch
 
-from tubelet.export.int8 import write_onnx_int8, write_openvino_int8
-from tubelet.export.onnx import write_onnx
-from tubelet.export.writer import RUNTIMES, Model, compute_logits, measure_agreement, open_exported, read, write_float32
-from tubelet.predict.exported import FILES
+from tubelet.export.formats import FORMATS
+from tubelet.export.writer import Model, compute_logits, measure_agreement, open_exported, read
 from tubelet.predict.predictor import Predictor
 from tubelet.system.timing import time_in_turns
 
@@ -45,25 +43,25 @@ def main() -> None:
 
 def measure(run: Path, data: Path, place: Path, *, clips: int, seconds: float) -> None:
     predictor = Predictor.load(run, device="cpu")
-    given = read(data, predictor.spec, clips, False, "onnx")
+    given = read(data, predictor.spec, clips, calibrate=False)
     every = max(1, len(given.compared) // CALIBRATION)
     calibration = given.compared[::every]
     compared = [clip for i, clip in enumerate(given.compared) if i % every]
     reference = compute_logits(predictor.model, compared)
     ways: dict[str, Model] = {"torch, float32": predictor.model}
-    for form, name in RUNTIMES.items():
-        (place / form).mkdir()
-        plain = place / form / "plain.onnx"
-        write_onnx(predictor.model, plain, clip=compared[0])
-        ways[f"{name}, float32"] = open_exported(write_float32(plain, form), form)
+    for form, kind in FORMATS.items():
+        if kind.int8 is None:
+            continue
+        name, file = kind.runtime.name, kind.runtime.file
+        for part in ("float32", "8", "7"):
+            (place / form / part).mkdir(parents=True)
+        plain, _ = kind.prepare(predictor.model, place / form, compared[0])
+        kind.write(plain, place / form / "float32" / file)
+        ways[f"{name}, float32"] = open_exported(place / form / "float32", kind)
         for bits in (8, 7):
             folder = place / form / str(bits)
-            folder.mkdir()
-            if form == "onnx":
-                write_onnx_int8(plain, folder / FILES[form], full_range=bits == 8)
-            else:
-                write_openvino_int8(plain, folder / FILES[form], calibration=calibration, full_range=bits == 8)
-            ways[f"{name}, {bits} bits"] = open_exported(folder, form, int8=True)
+            kind.int8.write(plain, folder / file, calibration=calibration, full_range=bits == 8)
+            ways[f"{name}, {bits} bits"] = open_exported(folder, kind, int8=True)
     logits = {name: compute_logits(way, compared) for name, way in ways.items()}
     clip = compared[0]
     took = time_in_turns({name: lambda way=way: way(clip) for name, way in ways.items()}, seconds=seconds)
@@ -92,7 +90,7 @@ def answered_without_vnni(folder: Path, clips: Path) -> torch.Tensor:
 
 
 def answer(folder: Path, clips: Path) -> None:
-    way = open_exported(folder, "openvino", int8=True)
+    way = open_exported(folder, FORMATS["openvino"], int8=True)
     np.save(folder / "logits.npy", compute_logits(way, torch.from_numpy(np.load(clips)).split(1)).numpy())
 
 

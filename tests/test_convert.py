@@ -275,7 +275,8 @@ def test_a_model_without_head_has_no_classes(tmp_path: Path, capsys: pytest.Capt
     assert "classes" not in read_about(tmp_path / "b")
     shown = capsys.readouterr().out
     assert "none: features" in shown
-    assert "model.features(clip)" in shown
+    assert "tubelet embed" in shown
+    assert "recordings/" in shown
 
 
 # ---- what is printed
@@ -317,6 +318,14 @@ def test_rows_of_the_account() -> None:
     moves += [Move(f"m.{i}.a.weight", f"e.0.b.{i}.a.weight", "taken", "3 x 4") for i in (12, 13)]
     moves += [Move("cls + pos_cls", "e.0.prefix", "folded", "1 x 1 x 2"), Move("gone.x", "", "left: for training", "9")]
     moves += [Move(f"more.{i}", "", "left: for training", str(i)) for i in range(3)]
+    moves += [
+        Move(
+            "s/kernel + s/bias",
+            " + ".join(f"b.{i}.{x}" for i in range(24) for x in "wc"),
+            "taken",
+            "2 x 2 + 2" + " + 2 x 2 + 2" * 23,
+        )
+    ]
     moves += [Move(f"T/encoderblock_{i}/Norm_0/scale", f"b.{i}.n.weight", "taken", "2") for i in range(3)]
     assert account_rows(moves) == [
         ("m.0.a.weight", "e.0.b.0.a.weight", "3 x 2", "taken, 12 times"),
@@ -325,6 +334,7 @@ def test_rows_of_the_account() -> None:
         ("cls + pos_cls", "e.0.prefix", "1 x 1 x 2", "folded"),
         ("gone.x", "", "9", "left: for training"),
         ("more.0", "", "0", "left: for training, 3 times"),
+        ("s/kernel + s/bias", "b.0.w + b.0.c", "2 x 2 + 2", "taken, 24 times"),
         ("T/encoderblock_0/Norm_0/scale", "b.0.n.weight", "2", "taken, 3 times"),
     ]
 
@@ -359,7 +369,8 @@ def test_the_name_of_a_model(settings: dict[str, Any], expected: str) -> None:
         ("hf_videomae", {"layer_norm_eps": 0.1}, ("layer_norm_eps", 0.1, 1e-12)),
         ("hf_vivit", {"id2label": {"0": "a", "1": "b"}}, (2, 7, "--classes FILE")),
         ("hf_vivit", {"id2label": {"1": "a"}}, ("class names",)),
-        ("timm_vit", {"architecture": "vit_so400m_patch14"}, ("vit_so400m_patch14", "GELU")),
+        ("timm_vit", {"architecture": "vit_x_quickgelu_224"}, ("vit_x_quickgelu_224", "GELU")),
+        ("timm_vit", {"model_args": {"num_heads": 4, "act_layer": "relu"}}, ("'relu'", "'erf'")),
         ("timm_vit", {"model_args": 3}, ("model_args = 3",)),
         ("timm_vit", {"model_args": {}}, ("heads", 3, 32)),
     ],

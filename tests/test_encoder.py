@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tubelet.nn import Block, DropPath, Encoder, Grid, Mlp, Stage
+from tubelet.nn.convolution import ConvMix
 
 GRID = Grid(3, 2, 4)
 CONFIG = Stage(dim=12, depth=2, heads=2, mlp_dim=20)
@@ -42,6 +43,54 @@ def test_a_block_is_a_residual_attention_for_each_step_then_an_mlp(attend):
     hidden = F.gelu(norm(y, block.mlp_norm) @ block.mlp.fc1.weight.T + block.mlp.fc1.bias)
     y = y + hidden @ block.mlp.fc2.weight.T + block.mlp.fc2.bias
     assert_close(block(x, GRID), y, atol=1e-5, rtol=1e-5)
+
+
+def rms(x: Tensor, weight: Tensor) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+
+
+def test_a_block_as_language_models_have_it():
+    """Heads of a width of their own, queries and keys normed, a gated MLP, root mean squares and no bias."""
+    torch.manual_seed(0)
+    kind = {"head_dim": 5, "qk_norm": True, "norm_kind": "rms", "mlp": "gated", "qkv_bias": False, "bias": False}
+    block = shaken(Block(replace(CONFIG, **kind)))
+    assert not any(name.endswith("bias") for name, _ in block.named_parameters())
+    x, attn, mlp = torch.randn(2, GRID.size, 12), block.attns[0], block.mlp
+    seen = rms(x, block.attn_norms[0].weight) @ attn.qkv.weight.T
+    q, k, v = seen.view(2, GRID.size, 3, 2, 5).unbind(2)
+    q, k = rms(q, attn.q_norm.weight), rms(k, attn.k_norm.weight)
+    scores = torch.einsum("bqnd,bknd->bnqk", q, k) / 5**0.5
+    y = x + torch.einsum("bnqk,bknd->bqnd", scores.softmax(-1), v).flatten(2) @ attn.proj.weight.T
+    seen = rms(y, block.mlp_norm.weight)
+    gate = seen @ mlp.gate.weight.T
+    y = y + (gate * gate.sigmoid() * (seen @ mlp.fc1.weight.T)) @ mlp.fc2.weight.T
+    assert_close(block(x, GRID), y, atol=1e-5, rtol=1e-5)
+
+
+def test_two_convolutions_see_the_neighbours_in_a_sequence():
+    torch.manual_seed(0)
+    mix = shaken(ConvMix(12, eps=1e-6)).double()
+    x = y = torch.randn(2, 5, 12, dtype=torch.float64)
+    for layer, conv in zip(mix.norms, mix.convs, strict=True):
+        y = y - y.mean((1, 2), keepdim=True)  # one group: all of a sequence
+        y = y / (y.square().mean((1, 2), keepdim=True) + 1e-6).sqrt() * layer.weight + layer.bias
+        y = F.pad(y * y.sigmoid(), (0, 0, 1, 1))
+        y = sum(y[:, i : i + 5] @ conv.weight[:, :, i].T for i in range(3)) + conv.bias
+    assert_close(mix(x), x + y)
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_tokens_of_another_width_are_taken_and_what_is_pooled_is_given(unit):
+    encoder, plain = encoder_of(takes=7, gives=5, unit=unit, prefix=1), encoder_of(prefix=1)
+    plain.load_state_dict(
+        {name.replace("pool.pool", "pool"): value for name, value in encoder.state_dict().items()}, False
+    )
+    x = torch.randn(2, GRID.size, 7)
+    token, _ = plain(x @ encoder.take.weight.T + encoder.take.bias, GRID)
+    expected = token @ encoder.pool.proj.weight.T + encoder.pool.proj.bias
+    expected = expected / expected.square().sum(-1, keepdim=True).sqrt() if unit else expected
+    assert_close(encoder(x, GRID)[0], expected, atol=1e-5, rtol=1e-5)
+    assert encoder.out_dim == 5
 
 
 def test_the_two_gelus_differ():

@@ -1,13 +1,21 @@
 """An exported folder answers as the run it was made from; its report is true; nothing is overwritten unasked."""
 
 import json
+import os
+import pickle
 import re
 import shutil
+import socket
+import subprocess
 import sys
+import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
 
 import numpy as np
 import onnx
@@ -21,7 +29,12 @@ from tubelet import ClipSpec, Predictor, load, save
 from tubelet.data.clips import views
 from tubelet.export.int8 import roundings
 from tubelet.export.onnx import write_onnx
+from tubelet.export.program import resample, write_program
 from tubelet.export.writer import export, read, synthetic
+from tubelet.media.writer import write_video
+from tubelet.nn import position
+from tubelet.nn.grid import Grid
+from tubelet.nn.position import RESAMPLINGS
 from tubelet.predict.exported import Exported, read_exported
 from tubelet.predict.precision import choose_dtype
 from tubelet.system.extras import import_extra
@@ -59,7 +72,7 @@ def plain(place: Path, run: Path) -> Path:
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch, plain: Path) -> None:
-    monkeypatch.setattr("tubelet.export.writer.write_onnx", lambda model, file, clip: shutil.copyfile(plain, file))
+    monkeypatch.setattr("tubelet.export.formats.write_onnx", lambda model, file, clip: shutil.copyfile(plain, file))
 
 
 Make = Callable[..., tuple[Path, dict[str, Any]]]
@@ -75,7 +88,7 @@ def make(place: Path, run: Path, data: Path, plain: Path) -> Make:
         if name not in made:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(
-                    "tubelet.export.writer.write_onnx", lambda model, file, clip: shutil.copyfile(plain, file)
+                    "tubelet.export.formats.write_onnx", lambda model, file, clip: shutil.copyfile(plain, file)
                 )
                 patch.setattr("tubelet.export.writer.ENOUGH", 0.0)  # then all products are in int8 on every machine
                 flags: dict[str, Any] = {"int8": int8, "full_range": full_range, "data": data, "clips": 8}
@@ -91,22 +104,24 @@ def bytes_like(spec: ClipSpec, batch: int) -> torch.Tensor:
     return torch.randint(0, 256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-KINDS = [("onnx", False), ("onnx", True), ("openvino", False), ("openvino", True)]
+KINDS = [("onnx", False), ("onnx", True), ("openvino", False), ("openvino", True), ("torch-export", False)]
+TRUST = {"trusted": True}
 
 
 # ---- answers
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
-@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@pytest.mark.parametrize("form", ["onnx", "openvino", "torch-export"])
 @torch.inference_mode()
 def test_an_exported_model_answers_as_its_run(make: Make, run: Path, form: str, batch: int) -> None:
     folder, about = make(form)
     clips = bytes_like(VIDEO, batch)
-    torch.testing.assert_close(Exported(folder)(clips), load(run)(clips), atol=2e-5, rtol=0)
+    torch.testing.assert_close(Exported(folder, **TRUST)(clips), load(run)(clips), atol=2e-5, rtol=0)
     assert about == read_exported(folder)
     assert (about["family"], about["format"], about["int8"]) == ("vivit2", form, False)
-    assert about["input"] == {"name": "clip", "dtype": "uint8", "shape": [None, 3, 4, 32, 32]}
+    size = [None] * 3 if form == "torch-export" else [4, 32, 32]
+    assert about["input"] == {"name": "clip", "dtype": "uint8", "shape": [None, 3, *size]}
     assert ClipSpec.from_json(about["clip_spec"]) == VIDEO
     assert about["versions"]["torch"] == torch.__version__
 
@@ -130,14 +145,16 @@ def test_predictions_need_the_folder_alone(
     folder = shutil.copytree(make(form, int8=int8)[0], tmp_path / "elsewhere")
     files = sorted(data.rglob("*.mp4"))
     exact = Predictor.load(run, device="cpu").predict_files(files, views="2x3")
-    found = Predictor.load(folder).predict_files(files, views="2x3")
+    found = Predictor.load(folder, **TRUST).predict_files(files, views="2x3")
     for a, b in zip(exact, found, strict=True):
         assert b.status == "ok"
         for name in ("bright", "dark", "neither"):
             assert b.probabilities[name] == pytest.approx(a.probabilities[name], abs=0.1 if int8 else 1e-4)
-    assert command("predict", folder, files[0], "--json", "--dtype", "float32") == 0
+    assert command("predict", folder, files[0], "--json", "--dtype", "float32", "--trusted") == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["label"] == Predictor.load(folder).predict(files[0]).label
+    assert shown["label"] == Predictor.load(folder, **TRUST).predict(files[0]).label
+    assert command("eval", folder, data, "--json", "--trusted") == 0
+    assert json.loads(capsys.readouterr().out)["clips"] == 10
 
 
 def test_sound_windows_and_masks(place: Path) -> None:
@@ -225,6 +242,125 @@ def test_exports_from_before_there_was_a_choice_are_of_the_full_range(make: Make
     assert "VNNI" in Predictor.load(folder).precision
 
 
+# ---- programs of torch.export
+
+
+@pytest.mark.parametrize("size", [(4, 32, 32), (2, 32, 48), (8, 64, 32), (6, 48, 80)])
+@torch.inference_mode()
+def test_a_program_takes_clips_of_any_size(make: Make, run: Path, size: tuple[int, int, int]) -> None:
+    """All that whole tubelets fill, two along each axis; positions are resampled as the model does."""
+    folder, _ = make("torch-export")
+    clips = torch.randint(0, 256, (3, 3, *(max(a, 2 * b) for a, b in zip(size, (2, 16, 16)))), dtype=torch.uint8)
+    expected = load(run)(clips)
+    torch.testing.assert_close(Exported(folder, **TRUST)(clips), expected, atol=2e-5, rtol=0)
+    alone = torch.export.load(folder / "model.pt2").module()
+    torch.testing.assert_close(alone(clips), expected, atol=2e-5, rtol=0)
+    with pytest.raises(ValueError, match=naming(tuple(clips.shape[1:]), "(B, 3, T, H, W)")):
+        Exported(folder, **TRUST)(clips[0])
+
+
+@torch.inference_mode()
+def test_windows_are_bound_to_a_size_and_no_package_is_needed(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
+        monkeypatch.setitem(sys.modules, package, None)
+    settings: dict[str, Any] = {"patch": (2, 4, 4), "depths": (1,), "heads": (2,), "window": (1, 2, 4)}
+    run = make_run(place / "windows", "swin2", VIDEO, classes=["a", "b"], **settings)
+    about = export(run, place / "windows-exported", format="torch-export", clips=2, show=False)
+    assert about["input"]["shape"] == [None, 3, 4, 32, 32]
+    for batch in (1, 3):
+        clips = bytes_like(VIDEO, batch)
+        found = Exported(place / "windows-exported", **TRUST)(clips)
+        torch.testing.assert_close(found, load(run)(clips), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("rule", RESAMPLINGS)
+@pytest.mark.parametrize("source", [(3, 4, 5), (1, 4, 5), (3, 1, 1), (1, 4, 1), (1, 1, 1)])
+def test_tables_are_resampled_as_the_model_does(rule: str, source: tuple[int, int, int]) -> None:
+    table = torch.randn(*source, 6)
+    for grid in (Grid(3, 4, 5), Grid(2, 7, 3), Grid(6, 4, 10)):
+        assert torch.equal(resample(table, grid, rule), position.resample(table, grid, rule=rule))
+
+
+def test_a_model_that_is_off_at_other_sizes_is_bound_to_its_own(
+    monkeypatch: pytest.MonkeyPatch, run: Path, tmp_path: Path
+) -> None:
+    clip = bytes_like(VIDEO, 1)
+    monkeypatch.setattr("tubelet.export.program.FREE", ("HW", ""))
+    monkeypatch.setattr("tubelet.export.program.resample", lambda table, grid, rule: table.mean((0, 1, 2), True))
+    assert write_program(load(run), tmp_path / "a.pt2", clip=clip) == ""
+    monkeypatch.setattr("tubelet.export.program.resample_always", lambda model: model)
+    assert write_program(load(run), tmp_path / "b.pt2", clip=clip) == ""
+    for name in ("a", "b"):
+        found = torch.export.load(tmp_path / f"{name}.pt2").module()(clip)
+        torch.testing.assert_close(found, load(run)(clip), atol=2e-5, rtol=0)
+
+
+def test_a_program_is_not_opened_without_trust(
+    make: Make, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For torch unpickles what a stranger put in."""
+    folder, hacked = shutil.copytree(make("torch-export")[0], tmp_path / "out"), tmp_path / "hacked"
+    with zipfile.ZipFile(folder / "model.pt2") as archive:
+        inside = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(folder / "model.pt2", "w") as archive:
+        for name, content in inside.items():
+            evil = name.endswith("sample_inputs/model.pt")
+            archive.writestr(name, pickle.dumps(Touch(str(hacked))) if evil else content)
+    for ask in (lambda: Predictor.load(folder), lambda: Exported(folder)):
+        with pytest.raises(ValueError, match=naming(folder / "model.pt2", "--trusted", "trusted=True", "onnx")):
+            ask()
+    assert command("predict", folder, data / "dark" / "0.mp4") == 2
+    assert "--trusted" in capsys.readouterr().err
+    assert not hacked.exists()
+
+
+class Touch:
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.path,)
+
+
+# ---- serving
+
+
+def test_the_server_of_the_docs_answers_as_predict_does_without_tubelet(make: Make, tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "export.md").read_text()
+    (script,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "serve.py FOLDER" in block)
+    (tmp_path / "serve.py").write_text(script)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    alone = "import runpy, sys; sys.modules['tubelet'] = None; runpy.run_path('serve.py', run_name='__main__')"
+    folder, file = make("onnx")[0], tmp_path / "large.mp4"
+    frames = np.random.default_rng(0).integers(0, 256, (21, 9, 13, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
+    write_video(file, frames, frames_per_second=25)
+    server = subprocess.Popen([sys.executable, "-c", alone, folder, str(port)], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        found = post(port, file.read_bytes())
+        expected = Predictor.load(folder).predict(file, views="1x1").probabilities
+        assert found == pytest.approx(expected, abs=1e-4)
+        with pytest.raises(HTTPError, match="400"):
+            post(port, b"no video")
+    finally:
+        server.kill()
+        server.wait()
+
+
+def post(port: int, body: bytes) -> Any:
+    for _ in range(600):
+        try:
+            with urlopen(f"http://127.0.0.1:{port}", data=body, timeout=30) as said:
+                return json.loads(said.read())
+        except HTTPError as error:
+            error.close()
+            raise
+        except URLError:  # not yet there
+            time.sleep(0.05)
+    raise AssertionError("no server")
+
+
 # ---- the report
 
 
@@ -237,10 +373,10 @@ def test_the_report_is_right(make: Make, run: Path, data: Path, form: str, int8:
     if form == "openvino" and int8:
         chosen = [file for i, file in enumerate(chosen) if i % 4]
     clips = torch.cat([views(file, VIDEO) for file in chosen])
-    exact, found = load(run)(clips), torch.cat([Exported(folder)(clip) for clip in clips.split(1)])
+    exact, found = load(run)(clips), torch.cat([Exported(folder, **TRUST)(clip) for clip in clips.split(1)])
     first, *_, last = (row for row in about["report"]["rows"] if "bfloat16" not in row["name"])
     assert (first["name"], first["agreement"], first["largest_logit_error"]) == ("torch, float32", 1.0, 0.0)
-    runtime = {"onnx": "onnxruntime", "openvino": "OpenVINO"}[form]
+    runtime = {"onnx": "onnxruntime", "openvino": "OpenVINO", "torch-export": "torch.export"}[form]
     assert last["name"] == f"{runtime}, {'int8' if int8 else 'float32'}"
     assert last["agreement"] == (found.argmax(1) == exact.argmax(1)).float().mean().item()
     assert last["largest_logit_error"] == pytest.approx((found - exact).abs().max().item(), abs=1e-5)
@@ -334,7 +470,7 @@ def test_a_table_names_files_and_parts_of_them(
 ) -> None:
     table = data.with_name("table.csv")
     table.write_text("\n".join([header, rows]).replace("bright/", f"{data.name}/bright/"))
-    given = read(table, VIDEO, 8, False, "onnx")
+    given = read(table, VIDEO, 8, calibrate=False)
     expected = [
         views(data / "bright" / f"{name}.mp4", VIDEO, start_seconds=start, end_seconds=end)
         for name, start, end in parts
@@ -348,7 +484,7 @@ def test_data_without_media(tmp_path: Path) -> None:
     for name in ("nothing", "empty"):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(ValueError, match=naming(tmp_path / name)):
-            read(tmp_path / name, VIDEO, 8, False, "onnx")
+            read(tmp_path / name, VIDEO, 8, calibrate=False)
 
 
 # ---- faults
@@ -381,7 +517,8 @@ def test_only_exported_folders_are_overwritten(run: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("settings", "values"),
     [
-        ({"format": "coreml"}, ("'coreml'", "onnx", "openvino")),
+        ({"format": "coreml"}, ("'coreml'", "onnx", "openvino", "torch-export")),
+        ({"int8": True, "format": "torch-export"}, ("int8", "torch-export", "onnx", "openvino")),
         ({"full_range": True}, ("--int8", "--full-range")),
         ({"clips": 1}, ("clips=1", 2)),
         ({"int8": True, "format": "openvino"}, ("int8", "OpenVINO", "--data")),
@@ -428,20 +565,24 @@ def test_an_exported_folder_is_no_run(make: Make, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=naming("exported", "run")):
         _ = Predictor.load(folder).model
     with pytest.raises(ValueError, match=naming("exported", "run")):
+        Predictor.load(folder).features("clip.mp4")
+    with pytest.raises(ValueError, match=naming("exported", "run")):
         export(folder, tmp_path / "again")
     with pytest.raises(ValueError, match=naming(folder, "device")):
         Predictor.load(folder, device="cuda")
-    with pytest.raises(ValueError, match=naming("onnxruntime", "float32", "dtype='bfloat16'", "OpenVINO")):
-        Predictor.load(folder, dtype="bfloat16")
+    for form, runtime in (("onnx", "onnxruntime"), ("torch-export", "torch.export")):
+        with pytest.raises(ValueError, match=naming(runtime, "float32", "dtype='bfloat16'", "OpenVINO")):
+            Predictor.load(make(form)[0], dtype="bfloat16", **TRUST)
 
 
 def test_precision_of_each_runtime(make: Make) -> None:
-    said = [Predictor.load(make(form, int8=int8)[0], dtype="auto").precision for form, int8 in KINDS]
+    said = [Predictor.load(make(form, int8=int8)[0], dtype="auto", **TRUST).precision for form, int8 in KINDS]
     assert said == [
         "float32: as exported for onnxruntime",
         "int8, else float32: as exported for onnxruntime",
         choose_dtype("auto", torch.device("cpu"))[1],
         "int8, else float32",
+        "float32: as exported by torch.export",
     ]
 
 
@@ -450,6 +591,10 @@ def test_damaged_folders(make: Make, tmp_path: Path) -> None:
     (folder / "model.onnx").unlink()
     with pytest.raises(ValueError, match=naming(folder / "model.onnx")):
         Predictor.load(folder)
+    torn = shutil.copytree(make("torch-export")[0], tmp_path / "torn") / "model.pt2"
+    torn.write_bytes(torn.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=naming(torn)):
+        Predictor.load(torn.parent, **TRUST)
     (folder / "tubelet.json").write_text('{"classes": []}')
     with pytest.raises(ValueError, match=naming(folder / "tubelet.json", "`tubelet export`")):
         Predictor.load(folder)

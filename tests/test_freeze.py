@@ -491,7 +491,7 @@ def test_a_converted_encoder_stays_as_it_is_and_what_reads_it_learns(
     own = ours.state_dict()
     left = {key for key in taken if key not in own}
     assert not left or (pool and all(".pool." in key or ".prefix" in key for key in left))
-    assert all(torch.equal(own[key], value) for key, value in taken.items() if key not in left)
+    assert all(torch.equal(own[key], value) for key, value in taken.items() if key not in left and ".tables." not in key)
     result = Predictor.load(run).predict(next(videos.rglob("*.mp4")))
     assert result.label in ("left", "right")
     features = read_json(run / "features.json")
@@ -502,7 +502,7 @@ def test_a_converted_encoder_stays_as_it_is_and_what_reads_it_learns(
 @pytest.mark.parametrize("name", ["pe-P/16", "dinov3-S+/16"])
 def test_a_frozen_encoder_of_pictures_sees_each_frame_as_a_picture(name: str, videos: Path, tmp_path: Path) -> None:
     weights = encoder(name, tmp_path / "theirs")
-    run = train(videos, tmp_path / "run", init=str(weights), size=None, frames=4)
+    run = train(videos, tmp_path / "run", init=str(weights), size=(32, 48), frames=4)
     theirs, ours = tubelet.load(weights), tubelet.load(run)
     clip = torch.randn(2, 3, 4, 32, 48)
     with torch.inference_mode():

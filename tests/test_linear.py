@@ -15,6 +15,7 @@ from tubelet.nn import Grid, attend, kernels
 from tubelet.nn.attention import Linear
 from tubelet.nn.kernels import (
     BFLOAT16,
+    attention,
     bfloat16_instructions,
     can_fuse,
     linear,
@@ -224,3 +225,16 @@ def test_keys_that_are_all_far_off_cost_no_precision(learns, monkeypatch):
     out = attend(q.requires_grad_(learns), k, v, grid, "thw")
     assert out.requires_grad == learns
     assert (out - wanted).abs().mean() < 0.02 * wanted.abs().mean()
+
+
+@pytest.mark.parametrize("learns", [True, False])
+@pytest.mark.parametrize("scale", [0.3, 3.0, 100.0])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-12), (torch.float32, 4e-6), (torch.bfloat16, 0.03)])
+def test_scores_come_near_their_cap_and_never_reach_it(dtype, error, scale, learns):
+    q, k, v = (x.transpose(1, 2).to(dtype) for x in random_qkv())
+    q, cap = q * scale, 50.0
+    scores = torch.einsum("rqhd,rkhd->rhqk", q.double(), k.double()) / 2
+    wanted = torch.einsum("rhqk,rkhd->rqhd", (cap * (scores / cap).tanh()).softmax(-1), v.double())
+    found = attention(q.requires_grad_(learns), k, v, cap=cap)
+    assert found.requires_grad == learns
+    assert (found - wanted).norm() < error * wanted.norm()

@@ -88,7 +88,7 @@ def test_tokens_features_and_logits_agree_in_shape_and_value(family):
     dim = 48 if family == "swin2" else 24
     prefix = model.stack[0].prefix_size
     tokens_before = {"vit": 1, "vivit1": 1, "vivit2": 1, "timesformer": 1, "vidtrans": 1, "ast": 2}
-    assert prefix == (tokens_before | {"pe": 1, "dinov3": 5}).get(family, 0)
+    assert prefix == (tokens_before | {"pe": 1, "pevideo": 1, "dinov3": 5}).get(family, 0)
     assert tokens.shape == (2, prefix + grid.size, dim)
     assert model.features(clip).shape == (2, dim)
     assert_close(model(clip), model.head(model.features(clip)))
@@ -435,6 +435,11 @@ def test_a_model_that_cannot_be_is_refused(name, settings, values):
         ("vivit1", {"mlp": "wide"}, ("mlp", "'wide'", "plain", "gated")),
         ("vivit1", {"resampling": "area"}, ("resampling", "'area'", "bicubic", "bilinear-sharp")),
         ("pe", {"pool_heads": 5}, (5, 24)),
+        ("vivit1", {"norm_kind": "group"}, ("norm_kind", "'group'", "layer", "rms")),
+        ("vivit1", {"conv": True}, ("conv", "over='thw'")),
+        ("vivit1", {"unit": True}, ("unit=True", "gives=None")),
+        ("videoprism", {"gives": 5}, ("gives=20", "pool='none'")),
+        ("vivit2", {"takes": 20}, (20, 24)),
         ("vivit1", {"norm": "rms"}, ("norm", "'rms'", "tokens", "pooled", "both", "none")),
         ("swin2", {"window": (1, 0, 4)}, ("window=(1, 0, 4)", "(t, h, w)")),
     ],

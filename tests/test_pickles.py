@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from goldens import CASES, loaded
+from goldens import CASES, FOLDER, entries, loaded
 from naming import naming
 from small_sets import command
 from test_strangers import bounded, plant, refused
@@ -149,6 +149,18 @@ def test_timesformers_own_file_converts(tmp_path: Path, capsys: pytest.CaptureFi
         assert_close(
             tubelet.load(tmp_path / "ours")(torch.as_tensor(pixels)), torch.as_tensor(expected), atol=1e-5, rtol=0
         )
+
+
+def test_a_checkpoint_of_vjepa_is_its_averaged_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    src, given = FOLDER / "vjepa21_checkpoint.pt", entries("vjepa21_checkpoint_answer")
+    flags = ("--unsafe-pickle", "--heads", "1", "--clip", "4", "32", "48")
+    assert command("convert", src, tmp_path / "ours", *flags) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert all(word in printed for word in ("'ema_encoder'", "vjepa21", "predictor", "MIT"))
+    with torch.inference_mode():
+        tokens, _ = tubelet.load(tmp_path / "ours").tokens(given["input"])
+    assert_close(tokens, given["logits"], atol=1e-5, rtol=0)
+    assert not torch.allclose(tokens, given["logits_of_encoder"], atol=1e-2)
 
 
 @pytest.mark.parametrize("wrapper", ["module", "model"])

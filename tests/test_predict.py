@@ -26,8 +26,8 @@ from tubelet.media.workers import Workers
 from tubelet.media.writer import write_video
 from tubelet.nn import create_model
 from tubelet.predict.answer import CLIPS, Answer, answer, parse_views
-from tubelet.predict.exported import open_file
 from tubelet.predict.predictor import Predictor, find_files
+from tubelet.predict.runtimes import OnnxRuntime
 from tubelet.predict.tables import keep_rows, write_labelled, write_table
 from tubelet.tasks import Classification
 from tubelet.train.train import train_fn
@@ -326,9 +326,9 @@ def test_in_int8_for_onnxruntime_the_company_of_a_clip_does_not_matter(
 ) -> None:
     """Its scales are those of the batch: here the largest value of it stands for them."""
     monkeypatch.setattr(
-        "tubelet.predict.exported.open_onnx", lambda file: lambda clips: np.full((len(clips), 2), clips.max())
+        "tubelet.predict.runtimes.open_onnx", lambda file: lambda clips: np.full((len(clips), 2), clips.max())
     )
-    _, run = open_file(Path("model.onnx"), "onnx", int8=int8)
+    _, run = OnnxRuntime().open(Path("model.onnx"), int8=int8, dtype="float32")
     clips = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1, 1)
     assert run(clips)[:, 0].tolist() == ([0, 1, 2] if int8 else [2, 2, 2])
 

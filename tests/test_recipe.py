@@ -51,7 +51,9 @@ def test_depth_grows_from_the_tokeniser_to_the_head(family: str) -> None:
     depths = layer_depths(model)
     assert set(depths) == {name for name, _ in model.named_parameters()}
     blocks = list(blocks_of(model))
-    assert len(blocks) == {"vivit2": 3 + 1, "vjepa2": 3 + 3, "swin2": 3 + 2}.get(family, 3)
+    assert len(blocks) == {"vivit2": 3 + 1, "videoprism": 3 + 1, "pevideo": 3 + 1, "vjepa2": 3 + 3, "swin2": 3 + 2}.get(
+        family, 3
+    )
     assert {depths[name] for name in depths if name.startswith("embed.")} == {0}
     assert {depths[name] for name in depths if name.startswith("head.")} == {len(blocks) + 1}
     assert set(depths.values()) == set(range(len(blocks) + 2))
@@ -103,7 +105,9 @@ def test_only_matrices_decay(family: str) -> None:
     optimizer = make_optimizer(model, weight_decay=0.05, layer_decay=1.0)
     decaying = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     matrices = {
-        id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv3d)
+        id(module.weight)
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv3d)
     }
     assert decaying == matrices
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))

@@ -106,6 +106,9 @@ def made_for(model: SpaceTimeTransformer, size: tuple[int, int, int]) -> SpaceTi
             state[name] = by_hand(state[name], grid, keep_aspect=first.keep_aspect, rule=first.resampling)
     fresh = SpaceTimeTransformer(config).double().eval()
     fresh.load_state_dict(state)
+    for was, now in zip(model.encoders, fresh.encoders, strict=True):
+        if first.kind == "blocks" and first.position == "rotary-scaled" and was.over == "hw":
+            now.position.turning.source = was.position.turning.source  # places stay those of the first grid, stretched
     return fresh
 
 

@@ -37,7 +37,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 CACHING = {
     name
     for name, (family, settings) in MODELS.items()
-    if family == "vivit2" and tiny(family, **settings).embed.steps_apart
+    if family in ("vivit2", "pe", "pevideo", "dinov3", "siglip2") and tiny(family, **settings).embed.steps_apart
 }
 
 

@@ -10,6 +10,10 @@ from tubelet.nn import SpaceTimeTransformer, create_model
 from tubelet.weights import from_reference, recognise, to_reference
 
 VIVIT = {"gelu": "tanh"}
+PE = {"patch": (1, 4, 4), "clip": (1, 8, 12), "heads": 2, "eps": 1e-5}
+TIMM_PE = PE | {"position": "rotary-scaled", "tables": ("hw",), "resampling": "bicubic"}
+DINOV3 = {"patch": (1, 4, 4), "clip": (1, 8, 12), "heads": 2, "eps": 1e-5, "num_classes": 0}
+SIGLIP2 = {"patch": (1, 4, 4), "clip": (1, 12, 12), "num_classes": 0}
 STILL = {"patch": (1, 4, 4), "clip": (3, 8, 12)}
 OURS = {
     "vit": ("timm", "vit", {}),
@@ -46,6 +50,30 @@ OURS = {
     "vjepa2": ("hf-vjepa2", "vjepa2", {"pool_depth": 1}),
     "vjepa2, no head": ("hf-vjepa2", "vjepa2", {"num_classes": 0}),
     "vjepa2, mean": ("hf-vjepa2", "vjepa2", {"num_classes": 0, "pool": "mean"}),
+    "pe, no head": ("pe-core", "pe", PE | {"num_classes": 0}),
+    "pe, no class token": ("pe-core", "pe", PE | {"num_classes": 0, "prefix": 0}),
+    "pe, no pooling": ("pe-core", "pe", PE | {"num_classes": 0, "pool": "mean", "norm": "none", "prefix": 0}),
+    "pe for timm": ("timm", "pe", TIMM_PE),
+    "pe for timm, no class token": ("timm", "pe", TIMM_PE | {"prefix": 0}),
+    "pe for timm, no pooling": (
+        "timm",
+        "pe",
+        TIMM_PE | {"num_classes": 0, "pool": "mean", "norm": "none", "prefix": 1},
+    ),
+    "dinov3": ("hf-dinov3", "dinov3", DINOV3),
+    "dinov3, gated": ("hf-dinov3", "dinov3", DINOV3 | {"mlp": "gated"}),
+    "dinov3, no biases, no registers": ("hf-dinov3", "dinov3", DINOV3 | {"qkv_bias": False, "prefix": 1}),
+    "dinov3 for timm": ("timm", "dinov3", DINOV3 | {"qkv_bias": False}),
+    "dinov3 for timm, gated, no registers": (
+        "timm",
+        "dinov3",
+        DINOV3 | {"qkv_bias": False, "mlp": "gated", "prefix": 1},
+    ),
+    "siglip2": ("hf-siglip2", "siglip2", SIGLIP2),
+    "siglip2, NaFlex": ("hf-siglip2", "siglip2", SIGLIP2 | {"resampling": "bilinear", "pool_mlp_dim": 40}),
+    "siglip2 for timm": ("timm", "siglip2", SIGLIP2 | {"resampling": "bicubic", "clip": (1, 8, 12), "num_classes": 5}),
+    "siglip2 for timm, exact": ("timm", "siglip2", SIGLIP2 | {"resampling": "bicubic", "gelu": "erf"}),
+    "siglip2 for timm, no pooling": ("timm", "vit", {"pool": "mean", "gelu": "tanh"}),
     "ast": ("hf-ast", "ast", {"channels": 1, "stride": (1, 3, 2), "eps": 1e-12, "pool_eps": 1e-12}),
     "ast, no head": ("hf-ast", "ast", {"channels": 1, "num_classes": 0, "eps": 1e-12, "pool_eps": 1e-12}),
 }
@@ -70,6 +98,10 @@ def told_for(model: SpaceTimeTransformer, dialect: str) -> dict[str, object]:
     told: dict[str, object] = {"frames": c.embed.frames, "window": getattr(first, "window", None)}
     if dialect == "scenic" and c.family in ("vivit1", "vivit4") and first.pool != "cls":
         told["family"] = c.family
+    if c.family == "pe" and first.pool == "map":
+        told["heads"] = first.heads, first.pool_heads
+    if dialect == "timm" and c.family != "swin2":
+        told["gelu"] = first.gelu
     if c.family == "vivit3":
         told["attend"] = first.attend
     return told | ({"stride": c.embed.stride} if c.family == "ast" else {})
@@ -83,12 +115,16 @@ def told_for(model: SpaceTimeTransformer, dialect: str) -> dict[str, object]:
         ("timesformer-P/8", "timesformer", {"clip": (4, 16, 24)}),
         ("timesformer-P/8", "hf-timesformer", {"clip": (4, 16, 24)}),
         ("vjepa2-P/8x2", "hf-vjepa2", {"clip": (4, 16, 24)}),
+        ("pe-P/8", "pe-core", {"clip": (1, 16, 24)}),
+        ("dinov3-P/8", "hf-dinov3", {"clip": (1, 16, 24), "num_classes": 0}),
+        ("dinov3-S+/8", "timm", {"clip": (1, 16, 24), "num_classes": 0}),
+        ("siglip2-P/8", "hf-siglip2", {"clip": (1, 16, 16), "num_classes": 0}),
         ("ast-P/8", "hf-ast", {"clip": (1, 16, 40), "channels": 1}),
         ("meta-P/8x2", "metatransformer", {"clip": (4, 16, 24)}),
     ],
 )
 def test_a_fresh_model_made_by_name_can_be_written(name, dialect, settings):
-    model = create_model(name, num_classes=5, **settings)
+    model = create_model(name, **{"num_classes": 5, **settings})
     assert recognise(to_reference(model, dialect)) == dialect
 
 
@@ -141,6 +177,17 @@ def refused(model: SpaceTimeTransformer, dialect: str, *values: object) -> None:
         ("hf-videomae", "videomae", {"norm": "tokens"}, r"norm='tokens' \(it knows 'pooled'\)"),
         ("hf-vjepa2", "vjepa2", {"pool": "mean"}, r"pool='mean' \(it knows 'attentive'\)"),
         ("hf-vjepa2", "vjepa2", {"position": "rotary"}, r"position='rotary' \(it knows 'rotary-tiled'\)"),
+        ("timm", "pe", PE, r"position='rotary-one' \(it knows 'rotary-scaled'\); resampling='bilinear-sharp'"),
+        ("pe-core", "pe", TIMM_PE, r"position='rotary-scaled' \(it knows 'rotary-one'\); resampling='bicubic'"),
+        ("pe-core", "pe", PE | {"pool": "mean"}, r"norm='tokens' \(it knows 'none'\)"),
+        ("pe-core", "pe", PE | {"mlp": "gated", "cap": 9.0}, r"mlp='gated' \(it knows 'plain'\); cap=9.0"),
+        ("hf-dinov3", "dinov3", DINOV3 | {"num_classes": 5}, r"num_classes=5 \(it knows 0\)"),
+        ("timm", "dinov3", DINOV3 | {"pool": "mean"}, r"pool='mean' \(it knows 'cls'\)"),
+        ("timm", "dinov3", DINOV3 | {"position": "rotary"}, r"position='rotary' \(it knows 'rotary-centred'\)"),
+        ("hf-siglip2", "siglip2", SIGLIP2 | {"clip": (1, 8, 12)}, r"clip=\(1, 8, 12\) \(it knows \(1, 8, 8\)\)"),
+        ("hf-siglip2", "siglip2", SIGLIP2 | {"gelu": "erf"}, r"gelu='erf' \(it knows 'tanh'\)"),
+        ("hf-siglip2", "siglip2", SIGLIP2 | {"num_classes": 5}, r"num_classes=5 \(it knows 0\)"),
+        ("timm", "siglip2", SIGLIP2, r"resampling='bicubic-sharp' \(it knows 'bicubic'\)"),
         ("hf-ast", "ast", {}, r"channels=3 \(it knows 1\)"),
         ("hf-ast", "ast", {"channels": 1, "norm": "tokens"}, r"norm='tokens' \(it knows 'both'\)"),
         ("metatransformer", "meta", {}, r"eps=1e-06 \(it knows 1e-05\)"),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tubelet.data.clip_spec import ClipSpec
     from tubelet.embed.embeddings import Embeddings
     from tubelet.nn.config import ModelConfig
-    from tubelet.nn.create import create_model, list_models, model_config
+    from tubelet.nn.create import list_models, model_config
     from tubelet.nn.model import SpaceTimeTransformer
     from tubelet.nn.streamer import Streamer
     from tubelet.predict.predictor import Prediction, Predictor
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tubelet.train.config import TrainConfig
     from tubelet.train.train import train_fn
     from tubelet.weights.init.from_image import init_from_image
+    from tubelet.weights.pretrained import create_model
     from tubelet.weights.store import load, save
 
 # public name -> the file it lives in
@@ -35,7 +36,7 @@ HOMES = {
     "SpaceTimeTransformer": "tubelet.nn.model",
     "Streamer": "tubelet.nn.streamer",
     "TrainConfig": "tubelet.train.config",
-    "create_model": "tubelet.nn.create",
+    "create_model": "tubelet.weights.pretrained",
     "explain": "tubelet.relevance.explain",
     "init_from_image": "tubelet.weights.init.from_image",
     "list_models": "tubelet.nn.create",

@@ -33,6 +33,7 @@ from tubelet.commands import (
     Stream,
     Suggest,
     Train,
+    Weights,
 )
 from tubelet.pretrain.config import PretrainConfig
 from tubelet.system.exits import SOME_FAILED, WRONG, Stopped, catch_sigterm, report_error
@@ -253,7 +254,7 @@ def evaluate_clips(command: Eval) -> int:
     from tubelet.predict.tables import check_table
 
     check_table(command.csv)
-    settings = fields_but(command, "run", "device", "dtype", "csv", "json")
+    settings = fields_but(command, "run", "device", "dtype", "trusted", "csv", "json")
     found = measure(load_predictor(command), **settings, csv_file=command.csv)
     failures = [{"path": one.path, "code": one.code, "message": one.status} for one in found.failed]
     if command.json:
@@ -268,7 +269,7 @@ def predict(command: Predict) -> int:
 
     check_table(command.csv)
     files = find_files(command.files)
-    settings = fields_but(command, "run", "files", "device", "dtype", "abstain")
+    settings = fields_but(command, "run", "files", "device", "dtype", "trusted", "abstain")
     predictor = load_predictor(command)
     if not command.abstain:
         predictor.distance = None
@@ -293,7 +294,8 @@ def explain(command: Explain) -> int:
 def load_predictor(command: Eval | Predict) -> "Predictor":
     from tubelet.predict.predictor import Predictor
 
-    predictor = Predictor.load(command.run, device=command.device, dtype=command.dtype)
+    device, dtype, trusted = command.device, command.dtype, command.trusted
+    predictor = Predictor.load(command.run, device=device, dtype=dtype, trusted=trusted)
     print(f"tubelet: in {predictor.precision}", file=sys.stderr)
     return predictor
 
@@ -375,6 +377,14 @@ def suggest(command: Suggest) -> int:
     added = append_rows(command.labels, suggestions) if command.labels else 0
     print_suggestions(suggestions, as_json=command.json)
     report(command.folder, command.labels, known, added)
+    return 0
+
+
+def weights(command: Weights) -> int:
+    from tubelet.weights.listing import choose, describe, print_weights
+
+    lines = choose(command.pattern)
+    print_json({"weights": [describe(line) for line in lines]}) if command.json else print_weights(lines)
     return 0
 
 
@@ -473,6 +483,7 @@ ACTIONS: dict[type, Callable[..., int]] = {
     Search: search,
     Suggest: suggest,
     Info: info,
+    Weights: weights,
     Bench: bench,
     Compare: compare,
     Pretrain: pretrain,

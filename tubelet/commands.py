@@ -125,6 +125,8 @@ class Eval:
     """cpu, cuda, mps or auto."""
     dtype: str = "float32"
     """float32, bfloat16, float16 (on a GPU) or auto."""
+    trusted: bool = False
+    """Also open a model.pt2, which can run any program: for folders that you, or people you trust, exported."""
     workers: int = 2
     """Threads that read files."""
     json: bool = False
@@ -173,6 +175,8 @@ class Predict:
     """cpu, cuda, mps or auto."""
     dtype: str = "auto"
     """auto: bfloat16 where the device is fast in it, else float32."""
+    trusted: bool = False
+    """Also open a model.pt2, which can run any program: for folders that you, or people you trust, exported."""
     workers: int = 2
     """Threads that read files."""
 
@@ -189,14 +193,14 @@ class Stream(StreamConfig):
 
 @dataclass(frozen=True)
 class Export:
-    """Write a folder for onnxruntime or OpenVINO, and compare it with its run."""
+    """Write a folder for onnxruntime, OpenVINO or torch.export, and compare it with its run."""
 
     run: Positional[Path]
     """Run directory or model.safetensors."""
     out: Positional[Path]
     """New folder; predict and eval take it like a run."""
-    format: Literal["onnx", "openvino"] = "onnx"
-    """onnx runs nearly everywhere; openvino is the fastest on processors."""
+    format: Literal["onnx", "openvino", "torch-export"] = "onnx"
+    """onnx runs nearly everywhere; openvino is the fastest on processors; torch-export is for programs of torch."""
     int8: bool = False
     """Products in int8: faster; look at how many answers stay the same."""
     full_range: bool = False
@@ -294,10 +298,20 @@ class Info:
     """Classes to tell apart."""
     channels: int | None = None
     """Channels of a clip; 3 if left out, 1 for a spectrogram."""
-    embed: Annotated[str, NamesOf("tubelet.nn.create", "TOKENISERS")] = "tubelet"
-    """Tokeniser, as for training."""
+    embed: Annotated[str, NamesOf("tubelet.nn.create", "TOKENISERS")] | None = None
+    """Tokeniser, as for training; left out, that of the family."""
     temporal_depth: int = 4
     """Blocks of vivit2's temporal encoder."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Published weights that can be read: what they are, how large, under which licence. The network is not asked."""
+
+    pattern: Positional[str] = "*"
+    """Part of a name, a model or a kind, such as '*dinov3*' or video."""
     json: bool = False
     """Print one JSON object instead of a table."""
 
@@ -372,7 +386,7 @@ class Convert:
     dialect: str | None = None
     """Whose names the tensors have, such as timm or hf-vivit; recognised if left out."""
     heads: tuple[int, ...] | None = None
-    """Attention heads; for Swin, those of each stage."""
+    """Attention heads; for Swin, those of each stage; for Perception Encoder, those of blocks and of pooling."""
     clip: ClipSize | None = None
     """Frames, height and width that the weights are made for; sound: 1, mel bins, columns."""
     family: str | None = None
@@ -385,6 +399,8 @@ class Convert:
     """Frames and px between patches, where they overlap."""
     window: ClipSize | None = None
     """Swin's windows, in tokens."""
+    gelu: Literal["erf", "tanh"] | None = None
+    """Exact, or JAX's, where the weights of a SigLIP cannot tell."""
     classes: Path | None = None
     """Text file of class names, one a line, in the order of the outputs."""
     seconds_between_frames: float | None = None
@@ -424,6 +440,6 @@ class ConvertLabels:
 
 IN_ORDER: tuple[type, ...] = (
     *(Demo, Train, Check, Prepare, Eval, Predict, Explain, Stream, Compare, Pretrain, Export),
-    *(Embed, Search, Suggest, Info, Bench, Convert, ConvertLabels),
+    *(Embed, Search, Suggest, Info, Weights, Bench, Convert, ConvertLabels),
 )
 COMMANDS = {re.sub(r"(?<!^)(?=[A-Z])", "-", command.__name__).lower(): command for command in IN_ORDER}

@@ -4,7 +4,7 @@ from rich.table import Table
 
 from tubelet.nn.cost import Info
 from tubelet.nn.create import list_models
-from tubelet.nn.families import IMAGE_FAMILIES
+from tubelet.nn.families import FAMILIES
 from tubelet.system.console import console
 
 
@@ -14,9 +14,9 @@ def list_names() -> list[str]:
 
 
 def usual_patch(family: str) -> str:
-    if family == "swin2":
-        return "4x2"
-    return "16" if family in (*IMAGE_FAMILIES, "timesformer") else "16x2"
+    own = {"swin2": "4x2", "videoprism": "18", "timesformer": "16"}
+    line = FAMILIES[family]
+    return own.get(family, "16" if line.image or line.still else "16x2")
 
 
 def usual_input(name: str) -> tuple[tuple[int, int, int] | None, int]:

@@ -1,9 +1,9 @@
 """Weights of other programs to ours, ready to predict with, and ours to theirs."""
 
 import os
+import re
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ from tubelet.nn.create import format_name
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.system.console import facts, say
 from tubelet.system.files import write_aside
-from tubelet.weights.dialects.reference import Source, find_dialect, read_reference, recognise, to_reference
-from tubelet.weights.dialects.settings import Given, labels
-from tubelet.weights.formats.open import Foreign, read_foreign
+from tubelet.weights.dialects.dialect import Dialect
+from tubelet.weights.dialects.reference import read_reference, recognise, to_reference
+from tubelet.weights.dialects.resolve import resolve
+from tubelet.weights.formats.open import read_foreign
 from tubelet.weights.formats.pickle_file import WARNING
 from tubelet.weights.store import FILE, load, open_model, save
+from tubelet.weights.terms import Terms, write_terms
 
 EXAMPLES = {"video": "clip.mp4", "image": "picture.jpg", "sound": "sound.wav"}
-WORDS = {"heads": "the number of attention heads", "clip": "the size of clip they are made for"}
+FOLDERS = {"video": "recordings/", "image": "pictures/", "sound": "recordings/"}
+NON_COMMERCIAL = r"non-?commercial|\bnc\b|research"  # in the name of a licence
 
 
 def convert(
@@ -52,7 +55,7 @@ def convert(
         unsafe_pickle: also read a pickle of torch (.pt, .pth, .pyth, .bin, .ckpt), by a restricted unpickler. That
             lowers the risk and does not remove it: only for a file whose origin you trust.
         show: print what was taken, what was left, and what it is.
-        given: heads, clip, family, attend, frames, stride, window, as for `tubelet.weights.from_reference`.
+        given: heads, clip, family, attend, frames, stride, window, gelu, as for `tubelet.weights.from_reference`.
 
     Raises:
         ValueError: weights that cannot be read, do not fit, or need a setting that stands nowhere.
@@ -75,12 +78,15 @@ def convert(
     dialect = source.dialect.name
     about: dict[str, Any] = {"converted": {"file": foreign.file.name, "dialect": dialect}}
     about |= ({"classes": list(names)} if names else {}) | ({"clip_spec": spec.to_json()} if spec else {})
+    terms = terms_of(source.dialect.piece(model.config.family), source.settings.licence)
+    about |= write_terms(terms)
     file = save(model, dst, about=about)
     if show:
         if foreign.within:
             say("weights", f"taken from {foreign.within!r} in {foreign.file.name}")
         show_account(f"{len(foreign.state)} tensors of {dialect} weights", conversion.moves, foreign.dropped)
-        show_model(model, file, spec, names, notes)
+        notes += [str(one) for one in terms] or ["their licence: see where you had them from"]
+        show_model(model, file, spec, names, notes, gives=source.dialect.piece(model.config.family).gives)
     return file
 
 
@@ -104,10 +110,24 @@ def convert_back(src: str | os.PathLike[str], dst: str | os.PathLike[str], *, di
         save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, temporary, {"format": "pt"})
     if show:
         config = model.config
-        said = f"heads {config.stages[0].heads}, clip {model.input_size}, mean {config.mean}, std {config.std}"
+        first = config.stages[0]
+        gelu = f", gelu {first.gelu}" if first.kind == "blocks" else ""
+        pooled = first.pool_heads if first.kind == "blocks" else None
+        heads = f"{first.heads} of blocks, {pooled} of pooling" if pooled else first.heads
+        said = f"heads {heads}, clip {model.input_size}, mean {config.mean}, std {config.std}{gelu}"
         rows = [("file", str(file)), ("note", f"weights alone, without a config.json; they do not say: {said}")]
         facts(f"{len(state)} tensors in the names of {dialect}", rows)
     return file
+
+
+def terms_of(dialect: Dialect, said: str | None = None) -> list[Terms]:
+    """The terms under which weights were published: as `said` beside them, else those of all weights of their dialect,
+    where it is one for all."""
+    if not (said or dialect.licence):
+        return []
+    commercial = dialect.commercial if said is None else not re.search(NON_COMMERCIAL, said.lower())
+    limits = {"commercial": commercial, "gated": dialect.gated}
+    return [Terms(weights=f"{dialect.name} weights", licence=said or dialect.licence, **limits)]
 
 
 def check_free(dst: str | os.PathLike[str]) -> None:
@@ -128,51 +148,16 @@ def refuse_ours(src: str | os.PathLike[str]) -> None:
     raise ValueError(f"{src}: weights of tubelet itself: add --to DIALECT to write them for another program")
 
 
-def resolve(foreign: Foreign, dialect: str, classes: Sequence[str] | Path | None, given: Mapping[str, Any]) -> Source:
-    """The weights of a file with all that must be known: what is given, else what the settings beside them say, else
-    what the tensors do.
-
-    Raises:
-        ValueError: the heads or the clip stand nowhere, or something is of the wrong kind.
-    """
-    spoken = find_dialect(dialect)
-    settings = spoken.read_settings(foreign.config, foreign.preprocessor)
-    values: dict[str, Any] = {
-        **{name: getattr(settings, name) for name in ("heads", "clip", "stride", "window")},
-        **{name: value for name, value in given.items() if value is not None},
-    }
-    if not values["heads"]:  # flax's query kernels are (D, heads, D / heads)
-        kernels = [x.shape for name, x in foreign.state.items() if name.endswith("/query/kernel") and x.ndim == 3]
-        values["heads"] = kernels[0][1] if kernels else None
-    for name, flag in (("heads", "--heads N"), ("clip", "--clip T H W")):
-        if values[name] is None:
-            beside = "says it neither" if foreign.config else "is not there"
-            raise ValueError(
-                f"{foreign.file}: {dialect} weights do not tell {WORDS[name]}, and config.json beside them {beside}: "
-                f"add {flag} ({name}= in Python)"
-            )
-    if isinstance(values["heads"], Sequence) and len(values["heads"]) == 1:
-        values["heads"] = values["heads"][0]
-    if classes is not None:
-        names = read_classes(classes) if isinstance(classes, Path) else list(classes)
-        settings = replace(settings, classes=labels(names))
-    return Source(state=foreign.state, dialect=spoken, given=Given(**values), settings=settings)
-
-
-def read_classes(file: Path) -> list[str]:
-    """Class names, one a line. Raises ValueError: no such file, or none in it."""
-    try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").rstrip().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not readable as text ({error}): expected class names, one a line") from error
-    if not names or not all(names):
-        raise ValueError(f"{file}: empty lines, expected class names, one a line")
-    return names
-
-
 def show_model(
-    model: SpaceTimeTransformer, file: Path, spec: ClipSpec | None, names: Sequence[str] | None, notes: Sequence[str]
+    model: SpaceTimeTransformer,
+    file: Path,
+    spec: ClipSpec | None,
+    names: Sequence[str] | None,
+    notes: Sequence[str],
+    *,
+    gives: str = "",
 ) -> None:
+    """Prints what a model is; `gives`: what its head gives, if no classes."""
     config = model.config
     t, h, w = model.input_size
     size = f"{h} mel bins x {w} columns" if spec and spec.kind == "sound" else f"{h}x{w} px"
@@ -181,15 +166,26 @@ def show_model(
     rows = [
         ("model", f"{format_name(config)}, {count_parameters(model):,} parameters"),
         ("input", f"{t} frames of {size}{apart}" if t > 1 else size),
-        ("classes", f"{config.num_classes}: {shown or 'without names'}" if config.num_classes else "none: features"),
+        ("classes", describe_head(config.num_classes, shown, gives)),
         ("file", str(file)),
         *(("note", note) for note in notes),
-        ("next", next_step(file, config, spec, names)),
+        ("next", next_step(file, config, spec, names, embeds=bool(gives) or not config.num_classes)),
     ]
     facts("What it is", rows)
 
 
-def next_step(file: Path, config: ModelConfig, spec: ClipSpec | None, names: Sequence[str] | None) -> str:
+def describe_head(outputs: int, shown: str, gives: str) -> str:
+    """What a head gives, in words; `shown`: names of classes, if there are."""
+    if gives and outputs and not shown:
+        return f"none: the head gives {outputs} numbers, {gives}; features are what it is given"
+    return f"{outputs}: {shown or 'without names'}" if outputs else "none: features"
+
+
+def next_step(
+    file: Path, config: ModelConfig, spec: ClipSpec | None, names: Sequence[str] | None, *, embeds: bool
+) -> str:
+    if embeds and spec and not names:
+        return f"tubelet embed {shlex.quote(str(file))} {FOLDERS[spec.kind]}"
     if config.num_classes and spec and not names:
         return "to predict, convert to another place with --classes FILE, class names, one a line"
     if spec and names:

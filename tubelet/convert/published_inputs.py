@@ -5,6 +5,7 @@ from functools import partial
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.nn.config import ModelConfig
 from tubelet.weights.dialects.reference import Source
+from tubelet.weights.dialects.vit import IMAGENET_MEAN
 
 HOP_SECONDS = 0.010
 SAMPLE_RATE = 16_000
@@ -18,12 +19,12 @@ def clip_spec(
 
     seconds_between_frames: instead of the convention; of sound, between columns.
     """
-    dialect, settings, channels = source.dialect, source.settings, config.channels
+    dialect, settings, channels = source.dialect.piece(config.family), source.settings, config.channels
     frames, crop = config.clip[0], config.clip[1:]
     mean, std = (tuple(values) * (channels if len(values) == 1 else 1) for values in (config.mean, config.std))
-    make = partial(ClipSpec, kind=dialect.kind, crop=crop, mean=mean, std=std)
     notes = [dialect.note] if dialect.note else []
     video, seconds = dialect.video(frames), seconds_between_frames
+    make = partial(ClipSpec, kind="video" if video else dialect.kind, crop=crop, mean=mean, std=std)
     if dialect.kind == "sound":
         if config.num_classes == MULTI_LABEL:
             notes.append("several of AudioSet's classes hold at once: read the probabilities as an order only")
@@ -33,7 +34,7 @@ def clip_spec(
         unknown = f"no ClipSpec: how clips of {channels} channels were made for {dialect.name} is not known"
         return None, [unknown, *notes]
     if not video:
-        if not settings.mean:
+        if not settings.mean and config.mean == IMAGENET_MEAN:
             notes.append("mean and std are ImageNet's, for nothing beside the weights says others")
         share = settings.crop_share or 1.0
         return make(frames=1, seconds_between_frames=0.0, resize=(int(crop[0] / share), int(crop[1] / share))), notes

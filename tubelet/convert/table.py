@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.table import Table
 
@@ -28,6 +29,7 @@ def show_account(title: str, moves: Sequence[Move], dropped: Sequence[str]) -> N
 def account_rows(moves: Sequence[Move]) -> list[Row]:
     """A row for all tensors that differ in the number of a layer alone, and for all that were left for one reason: the
     first of them, and how many they are."""
+    moves = [part for move in moves for part in split_layers(move)]
     groups: dict[tuple[str, str, str], list[Move]] = {}
     for move in moves:
         kind = NUMBER.sub("*", move.theirs) if move.ours else re.split("[./_]", move.theirs)[0]
@@ -37,3 +39,12 @@ def account_rows(moves: Sequence[Move]) -> list[Row]:
         for (_, how, _), group in groups.items()
         for first in group[:1]
     ]
+
+
+def split_layers(move: Move) -> list[Move]:
+    """A move for each layer, where one tensor holds a layer's of all layers."""
+    ours, shapes = move.ours.split(" + "), move.shape.split(" + ")
+    kinds = dict.fromkeys(NUMBER.sub("*", name) for name in ours)
+    layers = range(0, len(ours), len(kinds))
+    parts = [slice(start, start + len(kinds)) for start in layers] if move.ours else [slice(None)]
+    return [replace(move, ours=" + ".join(ours[part]), shape=" + ".join(shapes[part])) for part in parts]

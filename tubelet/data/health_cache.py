@@ -1,6 +1,5 @@
 """The health of the files of a data set, kept on disk between commands: no file is looked through twice."""
 
-import errno
 import json
 import os
 from collections.abc import Generator, Sequence
@@ -16,7 +15,7 @@ from tubelet.data.prefetch import prefetch
 from tubelet.media.health import Health, parse_health
 from tubelet.media.workers import DEADLY, Workers, refuse_deadly
 from tubelet.system.console import bar
-from tubelet.system.files import write_whole
+from tubelet.system.files import cache_folder, write_whole
 
 # What was found is found again only by the same rules and the same decoder: raise the number when the rules change.
 RULES = f"4, av {version('av')}"
@@ -166,9 +165,5 @@ def index_file(root: str | Path) -> Path:
 
     Raises: OSError where the user has no home.
     """
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError as error:
-        raise FileNotFoundError(errno.ENOENT, "there is no home folder: set XDG_CACHE_HOME", "~/.cache") from error
     name = sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:16]
-    return folder / "tubelet" / "checked" / f"{name}.jsonl"
+    return cache_folder() / "checked" / f"{name}.jsonl"

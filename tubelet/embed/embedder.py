@@ -17,7 +17,7 @@ from tubelet.embed.codes import check_codes, cut_steps, find_range, holds_codes,
 from tubelet.features.store import hash_encoder
 from tubelet.nn.create import format_name
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.predict.answer import CLIPS, parse_views
+from tubelet.predict.answer import mean_features, parse_views
 from tubelet.predict.exported import is_exported
 from tubelet.predict.precision import cast_encoders, choose_dtype
 from tubelet.stream.codes import hash_steps
@@ -115,13 +115,10 @@ class Embedder:
     def embed(self, clips: Tensor) -> np.ndarray:
         """Clips (V, C, T, H, W) of one item, or their steps (V, t, D) -> its vector (D,) float32.
 
-        No clip of another item is seen with them: a vector is the same to the bit whatever else is embedded.
-
         Raises ValueError where it is not finite.
         """
         see = self.model.features if clips.ndim == 5 else partial(see_codes, self.model)
-        pieces = [see(piece.to(self.device)).float().cpu() for piece in clips.split(CLIPS)]
-        vector = torch.cat(pieces).mean(0).numpy()
+        vector = mean_features(lambda piece: see(piece.to(self.device)), clips).numpy()
         if not np.isfinite(vector).all():
             raise ValueError(
                 f"{self.run}: features that are not finite, in {self.dtype}: take another --dtype, or other weights"

@@ -19,8 +19,16 @@ from tubelet.system.extras import import_extra
 SMOOTH = 0.5  # how much of a channel's range moves to the weights: a third less error than NNCF's 0.95 on a real ViT
 
 
-def write_onnx_int8(source: Path, target: Path, *, leave: Sequence[str] = (), full_range: bool = False) -> None:
-    """Weights get a scale for each output channel; what they are multiplied with is scaled anew in each batch.
+def write_onnx_int8(
+    source: Path,
+    target: Path,
+    *,
+    calibration: Sequence[Tensor] = (),
+    leave: Sequence[str] = (),
+    full_range: bool = False,
+) -> None:
+    """Weights get a scale for each output channel; what they are multiplied with is scaled anew in each batch: no clips
+    are needed for calibration.
 
     Attention's own products and those named in `leave` stay in float32.
     """

@@ -1,4 +1,4 @@
-"""From a run to a folder that onnxruntime or OpenVINO runs, with a report of what that costs and gains."""
+"""From a run to a folder that another runtime answers from, with a report of what that costs and gains."""
 
 import json
 import os
@@ -21,11 +21,11 @@ from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import views
 from tubelet.data.table import TABLES, Item, read_table
 from tubelet.data.walk import list_media
-from tubelet.export.int8 import first_and_last_product, write_onnx_int8, write_openvino_int8
-from tubelet.export.onnx import write_onnx
+from tubelet.export.formats import FORMATS, Format, Int8
+from tubelet.export.int8 import first_and_last_product
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.predict.exported import ABOUT, FILES, is_exported, open_file
+from tubelet.predict.exported import ABOUT, is_exported
 from tubelet.predict.precision import has_bfloat16
 from tubelet.predict.predictor import Predictor
 from tubelet.system.console import console, say
@@ -38,9 +38,7 @@ CLOSE = 0.05  # logits of numbers, which are in deviations of the training clips
 ENOUGH = 0.995  # share of the clips that int8 must answer as float32 does
 TIMING_SECONDS = 1.0
 BUSY = 0.5  # programs for each processor, before we begin, from which times cannot be trusted
-CALIBRATE_EVERY = 4  # of the clips of --data, for OpenVINO's int8; the others are compared
-RUNTIMES = {"onnx": "onnxruntime", "openvino": "OpenVINO"}
-NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "onnxruntime", "openvino")}
+CALIBRATE_EVERY = 4  # of the clips of --data, for an int8 that calibrates; the others are compared
 
 Model = Callable[[Tensor], Tensor]
 
@@ -68,7 +66,8 @@ def export(
 ) -> dict[str, Any]:
     """Writes `out`, a folder with the model's file and tubelet.json, which `Predictor.load` takes like a run.
 
-    The file takes uint8 clips (B, C, T, H, W) of any number, normalises them and gives logits (B, classes). Answers and
+    format: a name in `FORMATS`. The file takes uint8 clips (B, C, T, H, W) of any number, of any size too where the
+    format and the model allow it, normalises them and gives logits (B, classes). Answers and
     speed are compared with float32 torch on `clips` clips of `data`, a folder or a table, or, left out, on synthetic
     ones. int8 weights lie within seven bits, which is right on every processor; in the `full_range` of eight bits they
     are right only on processors with VNNI.
@@ -76,20 +75,22 @@ def export(
     Returns: what tubelet.json holds.
 
     Raises:
-        ValueError: no run, a folder that is there already, a missing package, int8 for OpenVINO without `data`, or
-            `full_range` without int8.
+        ValueError: no run, a folder that is there already, a missing package, int8 for OpenVINO without `data`, or for
+            torch.export, or `full_range` without int8.
     """
     folder, load = Path(out), os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
     check(folder, format, int8=int8, full_range=full_range, data=data, clips=clips, overwrite=overwrite)
-    predictor = Predictor.load(run, device="cpu")
-    given = synthetic(predictor.spec, clips) if data is None else read(Path(data), predictor.spec, clips, int8, format)
+    predictor, kind = Predictor.load(run, device="cpu"), FORMATS[format]
+    calibrate = int8 and kind.int8 is not None and kind.int8.calibrates
+    spec = predictor.spec
+    given = synthetic(spec, clips) if data is None else read(Path(data), spec, clips, calibrate=calibrate)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
-        made, report = write(predictor, Path(place), format, int8=int8, full_range=full_range, given=given)
+        made, report, free = write(predictor, Path(place), kind, int8=int8, full_range=full_range, given=given)
         report |= {"load": load}
         if predictor.distance:
             report["notes"].append('an exported model never says "none of these": it gives no features')
-        about = describe(predictor, format, int8=int8, full_range=full_range)
+        about = describe(predictor, format, free=free, int8=int8, full_range=full_range)
         about |= {"run": os.path.realpath(run), "report": report}
         (made / ABOUT).write_text(json.dumps(about, indent=1))
         if folder.exists():
@@ -102,24 +103,28 @@ def export(
 
 def check(folder: Path, form: str, *, int8: bool, full_range: bool, data: object, clips: int, overwrite: bool) -> None:
     """Raises ValueError, before anything is computed, where the work could not be finished."""
-    if form not in FILES:
-        raise ValueError(f"unknown format {form!r}: expected {' or '.join(FILES)}")
+    if form not in FORMATS:
+        raise ValueError(f"unknown format {form!r}: expected one of {', '.join(FORMATS)}")
+    kind = FORMATS[form]
     if clips < 2:
         raise ValueError(f"got clips={clips}, expected at least 2 to compare answers on")
     if full_range and not int8:
         raise ValueError("the full range is one of int8 weights: add --int8, or leave --full-range out")
-    if int8 and form == "openvino" and data is None:
-        raise ValueError("int8 for OpenVINO is calibrated on real clips: give --data FOLDER with some like yours")
+    if int8 and kind.int8 is None:
+        raise ValueError(f"there is no int8 for {form}: leave --int8 out, or export to onnx or openvino")
+    if int8 and kind.int8 and kind.int8.calibrates and data is None:
+        name = kind.runtime.name
+        raise ValueError(f"int8 for {name} is calibrated on real clips: give --data FOLDER with some like yours")
     if (folder.exists() and not folder.is_dir()) or (folder.is_dir() and any(folder.iterdir())):
         if not overwrite:
             raise ValueError(f"{folder} is there already: name a new folder, or add --overwrite")
         if not is_exported(folder):
             raise ValueError(f"{folder} is no exported model: it is not overwritten, name a new folder")
-    for package in (*NEEDED[form], *(["nncf"] if int8 and form == "openvino" else [])):
+    for package in (*kind.needed, *(kind.int8.needed if int8 and kind.int8 else ())):
         import_extra(package)
 
 
-def read(data: Path, spec: ClipSpec, clips: int, int8: bool, form: str) -> Clips:
+def read(data: Path, spec: ClipSpec, clips: int, *, calibrate: bool) -> Clips:
     """Clips spread evenly over the media files of a folder, or over the parts of files that a table names; one that
     cannot be read is left out.
 
@@ -141,7 +146,7 @@ def read(data: Path, spec: ClipSpec, clips: int, int8: bool, form: str) -> Clips
             faults.append(str(error))
     if len(found) < 2:
         raise ValueError(f"{data}: {len(found)} of {len(chosen)} clips can be read, expected at least 2: {faults[:1]}")
-    calibration = found[::CALIBRATE_EVERY] if int8 and form == "openvino" else []
+    calibration = found[::CALIBRATE_EVERY] if calibrate else []
     compared = [clip for clip in found if not any(clip is other for other in calibration)]
     what = f"{len(compared)} clips from {data}"
     if calibration:
@@ -159,32 +164,35 @@ def synthetic(spec: ClipSpec, clips: int) -> Clips:
 
 
 def write(
-    predictor: Predictor, place: Path, form: str, *, int8: bool, full_range: bool, given: Clips
-) -> tuple[Path, dict[str, Any]]:
-    """Writes the model into a folder in `place`, int8 or not; returns the folder and how it compares with float32."""
-    model, task, plain, runtime = predictor.model, predictor.task, place / "plain.onnx", RUNTIMES[form]
-    write_onnx(model, plain, clip=given.compared[0])
-    folder, notes = write_float32(plain, form), list[str]()
-    ways: dict[str, Model] = {"torch, float32": model, f"{runtime}, float32": open_exported(folder, form)}
-    if form == "openvino" and has_bfloat16(torch.device("cpu"))[0]:
-        ways[f"{runtime}, bfloat16"] = open_exported(folder, form, dtype="bfloat16")
-    if int8:
-        folder, notes = write_int8(model, task, plain, form, given, full_range=full_range)
-        ways[f"{runtime}, int8"] = open_exported(folder, form, int8=True)
-    return folder, {"clips": given.what, "notes": notes} | compare(ways, given.compared, task)
+    predictor: Predictor, place: Path, kind: Format, *, int8: bool, full_range: bool, given: Clips
+) -> tuple[Path, dict[str, Any], str]:
+    """Writes the model into a folder in `place`, int8 or not; returns the folder, how it compares with float32, and the
+    axes, of "THW", along which clips may have any size."""
+    model, task, name = predictor.model, predictor.task, kind.runtime.name
+    plain, free = kind.prepare(model, place, given.compared[0])
+    folder, notes = place / "float32", list[str]()
+    folder.mkdir()
+    kind.write(plain, folder / kind.runtime.file)
+    ways: dict[str, Model] = {"torch, float32": model, f"{name}, float32": open_exported(folder, kind)}
+    if has_bfloat16(torch.device("cpu"))[0]:
+        ways |= {f"{name}, {dtype}": open_exported(folder, kind, dtype=dtype) for dtype in kind.dtypes}
+    if int8 and kind.int8:
+        folder, notes = write_int8(model, task, plain, kind, kind.int8, given, full_range=full_range)
+        ways[f"{name}, int8"] = open_exported(folder, kind, int8=True)
+    return folder, {"clips": given.what, "notes": notes} | compare(ways, given.compared, task), free
 
 
 def write_int8(
-    model: SpaceTimeTransformer, task: Task, plain: Path, form: str, given: Clips, *, full_range: bool
+    model: SpaceTimeTransformer, task: Task, plain: Path, kind: Format, int8: Int8, given: Clips, *, full_range: bool
 ) -> tuple[Path, list[str]]:
     """Writes the model in int8: all its products, or, where that keeps more answers, all but tokeniser and head."""
     reference, notes, tried = compute_logits(model, given.compared), [], []
     for part, leave in (("all products", []), ("all but tokeniser and head", first_and_last_product(plain))):
         folder = plain.with_name(part)
         folder.mkdir()
-        quantise = write_onnx_int8 if form == "onnx" else partial(write_openvino_int8, calibration=given.calibration)
-        quantise(plain, folder / FILES[form], leave=leave, full_range=full_range)
-        logits = compute_logits(open_exported(folder, form, int8=True), given.compared)
+        how = {"calibration": given.calibration, "leave": leave, "full_range": full_range}
+        int8.write(plain, folder / kind.runtime.file, **how)
+        logits = compute_logits(open_exported(folder, kind, int8=True), given.compared)
         agreement = measure_agreement(logits, reference, task)
         tried.append((agreement, folder))
         if agreement >= ENOUGH:
@@ -193,20 +201,8 @@ def write_int8(
     return max(tried, key=lambda one: one[0])[1], notes
 
 
-def write_float32(plain: Path, form: str) -> Path:
-    """A folder with what an ONNX file holds, in the format that was asked for."""
-    folder = plain.with_name("float32")
-    folder.mkdir()
-    if form == "onnx":
-        shutil.copyfile(plain, folder / FILES[form])
-    else:
-        openvino = import_extra("openvino")
-        openvino.save_model(openvino.Core().read_model(plain), folder / FILES[form], compress_to_fp16=False)
-    return folder
-
-
-def open_exported(folder: Path, form: str, *, int8: bool = False, dtype: str = "float32") -> Model:
-    _, run = open_file(folder / FILES[form], form, int8=int8, dtype=dtype)
+def open_exported(folder: Path, kind: Format, *, int8: bool = False, dtype: str = "float32") -> Model:
+    _, run = kind.runtime.open(folder / kind.runtime.file, int8=int8, dtype=dtype)
     return lambda clip: torch.from_numpy(run(clip.numpy()))
 
 
@@ -242,8 +238,9 @@ def compare(ways: dict[str, Model], clips: Sequence[Tensor], task: Task) -> dict
     return {"threads": torch.get_num_threads(), "largest_logit": logits[0].abs().max().item(), "rows": rows}
 
 
-def describe(predictor: Predictor, form: str, *, int8: bool, full_range: bool) -> dict[str, Any]:
+def describe(predictor: Predictor, form: str, *, free: str, int8: bool, full_range: bool) -> dict[str, Any]:
     spec, model = predictor.spec, predictor.model
+    size = [None if axis in free else size for axis, size in zip("THW", spec.clip_size, strict=True)]
     return {
         "tubelet": __version__,
         "family": model.config.family,
@@ -257,10 +254,10 @@ def describe(predictor: Predictor, form: str, *, int8: bool, full_range: bool) -
         "input": {
             "name": "clip",
             "dtype": "float32" if spec.kind == "sound" else "uint8",
-            "shape": [None, spec.num_channels, *spec.clip_size],
+            "shape": [None, spec.num_channels, *size],
         },
         "output": {"name": "logits", "dtype": "float32", "shape": [None, len(predictor.classes)]},
-        "versions": {name: version(name) for name in ("torch", *NEEDED[form])},
+        "versions": {name: version(name) for name in ("torch", *FORMATS[form].needed)},
     }
 
 

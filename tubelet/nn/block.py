@@ -13,7 +13,6 @@ from tubelet.nn.config import Stage
 from tubelet.nn.grid import Grid
 
 MLPS = ("plain", "gated")
-NORM_KINDS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 
 
 class DropPath(nn.Module):
@@ -73,7 +72,21 @@ def make_mlp(stage: Stage) -> Mlp | GatedMlp:
     return Mlp(stage.dim, stage.mlp_dim, gelu=stage.gelu, bias=stage.bias)
 
 
-def make_norm(stage: Stage, dim: int | None = None, *, eps: float | None = None) -> nn.LayerNorm | nn.RMSNorm:
+class RmsNorm(nn.RMSNorm):
+    """(..., D) -> same: tokens divided by the root of the mean of their squares, in their own dtype, also in autocast.
+
+    Source: arXiv 1910.07467, eq. 4.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.weight is not None
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+NORM_KINDS = {"layer": nn.LayerNorm, "rms": RmsNorm}
+
+
+def make_norm(stage: Stage, dim: int | None = None, *, eps: float | None = None) -> nn.LayerNorm | RmsNorm:
     """A norm of the kind of a stage, of as many channels as its tokens unless `dim` says otherwise.
 
     Raises ValueError for an unknown kind.

@@ -44,8 +44,7 @@ SIGLIP2_SIZES: dict[str, Size] = {
     "So": (1152, 27, 16, {"mlp_dim": 4304, "pool_mlp_dim": 4304}),
     "g": (1536, 40, 16),
 }
-PE: dict[str, Any] = {"resampling": "bilinear-sharp", "prefix": 1, "pool": "map", "pool_heads": 8}
-PE_TRUNK: dict[str, Any] = {"tables": ("hw",), "position": "rotary-one", "norm_first": True, "eps": 1e-5} | PE
+PE: dict[str, Any] = {"tables": ("hw",), "prefix": 1, "norm_first": True, "pool": "map", "pool_heads": 8, "eps": 1e-5}
 EMBEDDING = 1024  # channels of the embeddings of Perception Encoder's B and L
 EVEN_SIZES = {name: size for name, size in SIZES.items() if size[2] % 2 == 0}  # heads can be shared out in two
 
@@ -140,12 +139,14 @@ FAMILIES = {
     ),
     # Perception Encoder, arXiv 2504.13181: images; of a video the mean over its frames
     "pe": Family(
-        lambda s, _: (in_space(s, **PE_TRUNK),),
+        lambda s, _: (in_space(s, position="rotary-one", resampling="bilinear-sharp", **PE),),
         sizes=PE_SIZES,
         still=True,
     ),
-    # the video encoder of PE-AV: Perception Encoder's embedding of each frame, then along time
-    "pevideo": Family(lambda s, _: (in_space(s, **PE_TRUNK, gives=EMBEDDING, unit=True), over_frames(s))),
+    # the video encoder of PE-AV, as in transformers: an embedding of each frame as timm's PE gives it, then along time
+    "pevideo": Family(
+        lambda s, _: (in_space(s, position="rotary-scaled", gives=EMBEDDING, unit=True, **PE), over_frames(s))
+    ),
     # DINOv3, arXiv 2508.10104: likewise
     "dinov3": Family(
         lambda s, _: (in_space(s, position="rotary-centred", prefix=5, eps=1e-5),), sizes=DINOV3_SIZES, still=True

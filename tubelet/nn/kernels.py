@@ -62,9 +62,17 @@ def multiply_in_pieces(q: Tensor, k: Tensor, v: Tensor, *, cap: float = 0.0) -> 
             here = slice(row, row + height), slice(head, head + heads)
             for part, into in zip(q[here].split(queries, 2), out[here].split(queries, 2), strict=True):
                 scores = part @ k[here]
-                scores = scores.div_(cap).tanh_().mul_(cap) if cap else scores
+                scores = cap_scores(scores, cap) if cap else scores
                 into.copy_(scores.softmax(-1) @ v[here])
     return out
+
+
+def cap_scores(scores: Tensor, cap: float) -> Tensor:
+    """cap * tanh(score / cap), in the memory of `scores`, and less `cap` where that costs no precision: no softmax sees
+    a number that is added to all, and torch's tanh takes longer."""
+    if scores.dtype == torch.bfloat16:
+        return scores.div_(cap).tanh_().mul_(cap)
+    return scores.mul_(-2 / cap).sigmoid_().mul_(-2 * cap)
 
 
 def multiply_at_once(q: Tensor, k: Tensor, v: Tensor, *, cap: float = 0.0, dropout: float = 0.0) -> Tensor:

@@ -147,6 +147,11 @@ def make_pool(stage: Stage) -> Pool | AttentivePool | QueryPool | NoPool | Proje
     """The pooling of a stage. Raises ValueError for an unknown kind, or too few prefix tokens for it."""
     if stage.pool not in KINDS:
         raise ValueError(f"unknown pooling {stage.pool!r}: expected one of {', '.join(KINDS)}")
+    if (stage.unit and not stage.gives) or (stage.gives and stage.pool == "none"):
+        raise ValueError(
+            f"got gives={stage.gives}, unit={stage.unit} with pool={stage.pool!r}: only a pooled token goes through a "
+            f"last layer, and only what this gives is brought to length 1"
+        )
     if stage.pool == "none":
         return NoPool(stage)
     pool = make_one_token(stage)

@@ -124,25 +124,33 @@ def resample(table: Tensor, grid: Grid, *, keep_aspect: bool = False, rule: str 
     scales height and width alike, just so far that the table covers the grid, and takes the middle.
     Source for keep_aspect: timm's NaFlexViT, which takes the corner.
     """
-    mode, smooth = RESAMPLINGS[rule]
-    dtype, fine = table.dtype, torch.promote_types(table.dtype, torch.float32)
     t0, h0, w0, _ = table.shape
     h, w = (grid.h if h0 > 1 else 1), (grid.w if w0 > 1 else 1)
     if (h0, w0) != (h, w):
         scale = max(now / source for now, source in ((h, h0), (w, w0)) if source > 1)
         size = (math.ceil(h0 * scale - 1e-6), math.ceil(w0 * scale - 1e-6)) if keep_aspect else (h, w)
         size = (size[0] if h0 > 1 else 1, size[1] if w0 > 1 else 1)
-        maps = F.interpolate(table.to(fine).permute(0, 3, 1, 2), size, mode=mode, antialias=smooth)
         top, left = (size[0] - h) // 2, (size[1] - w) // 2
-        table = maps[:, :, top : top + h, left : left + w].permute(0, 2, 3, 1).to(dtype)
-    if t0 > 1 and t0 != grid.t:
-        lines = table.to(fine).permute(1, 2, 3, 0).flatten(0, 1)
-        if rule == "bilinear":  # what smooths takes maps alone, here of (D, t)
-            lines = F.interpolate(lines[None], (lines.shape[1], grid.t), mode=mode, antialias=smooth)[0]
-        else:
-            lines = F.interpolate(lines, grid.t, mode="linear")
-        table = lines.unflatten(0, table.shape[1:3]).permute(3, 0, 1, 2).to(dtype)
-    return table
+        table = resample_space(table, size, rule)[:, top : top + h, left : left + w]
+    return resample_time(table, grid.t, rule) if t0 not in (1, grid.t) else table
+
+
+def resample_space(table: Tensor, size: tuple[int, int], rule: str) -> Tensor:
+    """Table (t, h0, w0, D) -> (t, h, w, D)."""
+    mode, smooth = RESAMPLINGS[rule]
+    maps = table.to(torch.promote_types(table.dtype, torch.float32)).permute(0, 3, 1, 2)
+    return F.interpolate(maps, size, mode=mode, antialias=smooth).permute(0, 2, 3, 1).to(table.dtype)
+
+
+def resample_time(table: Tensor, steps: int, rule: str) -> Tensor:
+    """Table (t0, h, w, D) -> (t, h, w, D)."""
+    mode, smooth = RESAMPLINGS[rule]
+    lines = table.to(torch.promote_types(table.dtype, torch.float32)).permute(1, 2, 3, 0).flatten(0, 1)
+    if rule == "bilinear":  # what smooths takes maps alone, here of (D, t)
+        lines = F.interpolate(lines[None], (lines.shape[1], steps), mode=mode, antialias=smooth)[0]
+    else:
+        lines = F.interpolate(lines, steps, mode="linear")
+    return lines.unflatten(0, table.shape[1:3]).permute(3, 0, 1, 2).to(table.dtype)
 
 
 class LearnedPosition(nn.Module):

@@ -19,8 +19,10 @@ from tubelet.features.distance import Distance
 from tubelet.media.reader import MediaError, index
 from tubelet.media.sampling import MOST_VIEWS
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.predict.frames import Frames
 from tubelet.tasks import Task
 
+IN_MEMORY = Item("", "")  # stands for frames, which have no name
 CLIPS = 16  # that the model answers at once, of one file or of several
 
 
@@ -57,7 +59,7 @@ class Prediction:
 
     status to seconds_seen: as in `Answer`; the others are None and empty where the file could not be read. Of several
     classes that hold at once `label` is "a;b", and of numbers "1.5;2", with `values` by name in the place of
-    probabilities; both have no `probability`.
+    probabilities; both have no `probability`. `path` is empty for frames in the place of a file.
     """
 
     path: str
@@ -116,7 +118,7 @@ def answer(
     spec: ClipSpec,
     task: Task,
     root: Path,
-    items: Iterable[Item],
+    items: Iterable[Item | Frames],
     *,
     views_text: str = "auto",
     single_frame: bool = False,
@@ -126,7 +128,7 @@ def answer(
 ) -> list[Answer]:
     """Answers for items, in their order: the mean of the logits over the views of each, as the task reads them.
 
-    features: also those, which a model that was exported does not have.
+    items: taken a few ahead of the answers. features: also those, which a model that was exported does not have.
 
     A file that cannot be read keeps its place, without values: nothing is replaced by another clip. `after` gets
     each answer as soon as the clips it is made of are answered, `CLIPS` of them at once.
@@ -135,36 +137,38 @@ def answer(
     device = next((weights.device for weights in model.parameters()), torch.device("cpu"))  # none where exported
     model.eval()
 
-    def read(item: Item) -> tuple[Item, Views | MediaError]:
-        where = {"start_seconds": item.start_seconds, "end_seconds": item.end_seconds}
+    def read(given: Item | Frames) -> tuple[Item, Views | MediaError, str]:
+        item = given if isinstance(given, Item) else IN_MEMORY
         try:
-            found = load_views(root / item.path, spec, temporal=temporal, spatial=spatial, **where)
+            found = read_views(given, spec, root=root, temporal=temporal, spatial=spatial)
         except MediaError as error:
-            return item, error
-        return item, replace(found, clips=found.clips[:, :, [spec.frames // 2]]) if single_frame else found
+            return item, error, ""
+        found = replace(found, clips=found.clips[:, :, [spec.frames // 2]]) if single_frame else found
+        return item, found, cut_note(root / item.path) if given is item else ""
 
     # as many files as fill two batches, if they are short; few where each may have many clips
     ahead = max(2 * workers, 2 * CLIPS // ((temporal or MOST_VIEWS) * spatial))
     files = prefetch(read, items, threads=workers, ahead=ahead)
-    waiting: deque[tuple[Item, MediaError | Views, int]] = deque()  # files whose clips are not all answered
+    waiting: deque[tuple[Item, Views | MediaError, str, int]] = deque()  # files whose clips are not all answered
     logits: deque[torch.Tensor] = deque()  # (classes,) of each clip, of files that wait
     codes: deque[torch.Tensor] = deque()  # (D,) of the same, where features are asked for
     answers: list[Answer] = []
 
     def clips() -> Iterator[torch.Tensor]:
-        for item, found in files:
-            waiting.append((item, found, 0 if isinstance(found, MediaError) else len(found.clips)))
-            yield from () if isinstance(found, MediaError) else found.clips
+        for item, found, note in files:
+            seen = () if isinstance(found, MediaError) else found.clips
+            waiting.append((item, found, note, len(seen)))
+            yield from seen
 
     def answer_files() -> None:
-        while waiting and len(logits) >= waiting[0][2]:
-            item, found, count = waiting.popleft()
+        while waiting and len(logits) >= waiting[0][3]:
+            item, found, note, count = waiting.popleft()
             if isinstance(found, MediaError):
                 given = Answer(item, None, str(found), found.code, found.message)
             else:
                 mean = torch.stack([logits.popleft() for _ in range(count)]).mean(0)
                 code = torch.stack([codes.popleft() for _ in range(count)]).mean(0).numpy() if features else None
-                note, seconds = cut_note(root / item.path), (found.seconds, found.seconds_seen)
+                seconds = found.seconds, found.seconds_seen
                 given = Answer(item, task.answer(mean[None])[0], "ok", "ok", note, *seconds, code)
             answers.append(given)
             after(given)
@@ -183,6 +187,24 @@ def answer(
         answer_files()
     answer_files()  # of the last files, those that could not be read
     return answers
+
+
+def read_views(
+    given: Item | Frames, spec: ClipSpec, *, root: Path | None = None, temporal: int | None, spatial: int
+) -> Views:
+    """The views of an item, or of frames in its place. Raises MediaError where a file cannot be read."""
+    if isinstance(given, Frames):
+        return given.load_views(temporal=temporal, spatial=spatial)
+    where = {"start_seconds": given.start_seconds, "end_seconds": given.end_seconds}
+    return load_views((root or Path()) / given.path, spec, temporal=temporal, spatial=spatial, **where)
+
+
+def mean_features(see: Callable[[torch.Tensor], torch.Tensor], clips: torch.Tensor) -> torch.Tensor:
+    """The features (D,) of one item, float32: the mean over its views (V, ...), of which `see` makes features (V, D).
+
+    No view of another item is seen with them: they are the same to the bit whatever else is asked for.
+    """
+    return torch.cat([see(piece).float().cpu() for piece in clips.split(CLIPS)]).mean(0)
 
 
 def cut_note(path: Path) -> str:

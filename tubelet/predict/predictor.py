@@ -4,20 +4,30 @@ import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast, overload
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.health_cache import MANY, HealthCache
 from tubelet.data.items import Item
+from tubelet.data.prefetch import prefetch
 from tubelet.data.walk import walk
 from tubelet.features.distance import DISTANCE, Distance
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.predict.answer import Answer, Prediction, answer, predict_item
+from tubelet.predict.answer import Answer, Prediction, answer, mean_features, parse_views, predict_item, read_views
 from tubelet.predict.exported import Exported, is_exported
+from tubelet.predict.frames import Clip, Frames, is_one, take
 from tubelet.predict.precision import cast_encoders, choose_dtype
 from tubelet.system.device import find_device
 from tubelet.tasks import Task, task_from_json
 from tubelet.weights.store import ModelFile, open_model
+
+WORKERS = 2  # threads that read files, unless told otherwise
+AHEAD = 128  # files of an iterator that are looked at together, before the first of them is read
+Given = TypeVar("Given", bound=Item | Frames)
 
 
 class Predictor:
@@ -43,21 +53,24 @@ class Predictor:
         self.precision = "float32"  # in words
 
     @classmethod
-    def load(cls, run: str | os.PathLike[str], *, device: str = "auto", dtype: str = "float32") -> "Predictor":
+    def load(
+        cls, run: str | os.PathLike[str], *, device: str = "auto", dtype: str = "float32", trusted: bool = False
+    ) -> "Predictor":
         """Loads a run directory, a model.safetensors file, or the folder of an exported model.
 
         dtype: "float32", "bfloat16", "float16" (on a GPU), or "auto": what the device is fast in.
+        trusted: you know who exported the folder: a model.pt2, which torch runs as a program, is not opened without.
 
         Raises:
             ValueError: no checkpoint there, or one without class names (weights that were not trained by tubelet), or
-                a dtype that the device or the exported model does not have.
+                a dtype that the device or the exported model does not have, or a model.pt2 that is not trusted.
         """
         model: SpaceTimeTransformer | Exported
         file, distance = None, None
         if is_exported(run):
             if device not in ("auto", "cpu"):
                 raise ValueError(f"{run}: an exported model runs on the processor, as it is: leave device out")
-            model, device = Exported(run, dtype=dtype), "cpu"
+            model, device = Exported(run, dtype=dtype, trusted=trusted), "cpu"
             about, precision = model.about, model.precision
         else:
             file = open_model(run)
@@ -84,48 +97,109 @@ class Predictor:
             raise ValueError("an exported model only answers whole clips: give the run that it was made from")
         return self.answers
 
-    def predict(self, path: str | os.PathLike[str], *, views: str = "auto") -> Prediction:
-        """The answer for one file.
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str, too
+        self, clip: str | os.PathLike[str], *, views: str = "auto", frames_per_second: float | None = None
+    ) -> Prediction: ...
 
+    @overload  # one, or a list for a batch: which, the shape says
+    def predict(
+        self, clip: np.ndarray | Tensor, *, views: str = "auto", frames_per_second: float | None = None
+    ) -> Any: ...
+
+    @overload
+    def predict(
+        self, clip: Iterable[Clip], *, views: str = "auto", frames_per_second: float | None = None
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self, clip: Clip | Iterable[Clip], *, views: str = "auto", frames_per_second: float | None = None
+    ) -> Prediction | list[Prediction]:
+        """The answer for one clip: a file, or frames, a picture or sound in its place; the answers for a batch.
+
+        clip: a path; or, as an array of numpy, (T, H, W, 3) uint8 RGB, for a model of images (H, W, 3), for one of
+            sound (samples,) float; or a tensor of torch with the channels first. With one axis more, or as an iterable
+            of clips, many: answered as by `predict_files`, in a list.
         views: temporal x spatial views, such as 4x3; "auto": as many clips as show all of the file, 32 at most.
+        frames_per_second: of frames in memory; left out, they lie as far apart as the ClipSpec says.
 
         Raises:
-            ValueError: the file cannot be read; says why.
+            ValueError: the file cannot be read, or the array is none of these; says why.
         """
-        prediction = self.predict_files([path], views=views)[0]
+        if not is_one(clip, self.spec):
+            return self.predict_files(cast(Iterable[Clip], clip), views=views, frames_per_second=frames_per_second)
+        prediction = self.predict_files([cast(Clip, clip)], views=views, frames_per_second=frames_per_second)[0]
         if prediction.label is None:
             raise ValueError(prediction.status)
         return prediction
 
     def predict_files(
         self,
-        paths: Iterable[str | os.PathLike[str]],
+        paths: Iterable[Clip],
         *,
         views: str = "auto",
-        workers: int = 2,
+        frames_per_second: float | None = None,
+        workers: int = WORKERS,
         after: Callable[[Prediction], None] = lambda prediction: None,
     ) -> list[Prediction]:
         """Answers for many files, in their order; one that cannot be read keeps its place and says why.
+
+        paths: also of clips in memory, as `predict` takes them. What is no list is asked for its next ones as they are
+            needed, a hundred ahead at most.
 
         Where there are several, processes of their own look at the start of each first: one of which the decoder dies
         cannot be read either.
 
         Raises:
+            ValueError: a clip in memory that is none.
             OSError: such a process cannot be started.
         """
-        items = [Item(str(path), "") for path in paths]
         given: list[Prediction] = []
 
-        def take(one: Answer) -> None:
+        def keep(one: Answer) -> None:
             given.append(predict_item(one, self.task, self.distance))
             after(given[-1])
 
-        self.answer_items(items, views=views, workers=workers, after=take)
+        clips = self.take_clips(paths, frames_per_second)
+        self.answer_items(clips, views=views, workers=workers, after=keep)
         return given
+
+    @torch.no_grad()
+    def features(
+        self, clip: Clip | Iterable[Clip], *, views: str = "auto", frames_per_second: float | None = None
+    ) -> Tensor:
+        """What the head classifies, the mean over the views of one clip, (D,) float32; of many, (N, D).
+
+        It takes what `predict` takes; of a file it is the vector that `tubelet embed` writes.
+
+        Raises:
+            ValueError: a file cannot be read, an array is no clip, features are not finite, or the model was exported,
+                which has none.
+        """
+        model, (temporal, spatial) = self.model, parse_views(views, self.spec.kind)
+        many = [cast(Clip, clip)] if is_one(clip, self.spec) else cast(Iterable[Clip], clip)
+
+        def read(item: Item | Frames) -> Tensor:
+            return read_views(item, self.spec, temporal=temporal, spatial=spatial).clips
+
+        with (
+            closing(check_first(self.take_clips(many, frames_per_second), workers=WORKERS)) as ready,
+            closing(prefetch(read, ready, threads=WORKERS, ahead=2 * WORKERS)) as clips,
+        ):
+            rows = [mean_features(lambda piece: model.features(piece.to(self.device)), one) for one in clips]
+        if not all(row.isfinite().all() for row in rows):
+            raise ValueError(f"features that are not finite, in {self.precision}: take another dtype, or other weights")
+        found = torch.stack(rows) if rows else torch.empty(0, model.stack[-1].out_dim)
+        return found[0] if many is not clip else found
+
+    def take_clips(self, clips: Iterable[Clip], frames_per_second: float | None) -> Iterable[Item | Frames]:
+        """Items of files, and frames; a list of a list, else one by one as they are asked for."""
+        taken = (take(clip, self.spec, frames_per_second=frames_per_second) for clip in clips)
+        return list(taken) if isinstance(clips, Sequence) else taken
 
     def answer_items(
         self,
-        items: Sequence[Item],
+        items: Iterable[Item | Frames],
         *,
         root: Path | None = None,
         views: str,
@@ -139,23 +213,38 @@ class Predictor:
             return answer(self.answers, self.spec, self.task, root or Path(), ready, **settings)
 
 
-def check_first(items: Sequence[Item], *, root: Path | None = None, workers: int) -> Generator[Item, None, None]:
+def check_first(items: Iterable[Given], *, root: Path | None = None, workers: int) -> Generator[Given, None, None]:
     """The items, in order, each when children have looked at its file, and this process will not open it if they died.
 
     root: of the data set; None: the paths are as the user could open them. A file alone is not looked at: a process
-    takes longer to start than the answer.
+    takes longer to start than the answer. A list is looked at as a whole, of anything else `AHEAD` files at a time.
     """
-    if len(items) < 2:
+    if isinstance(items, Sequence):
+        yield from check_list(items, root, workers)
+        return
+    piece = list[Given]()
+    for item in items:
+        piece.append(item)
+        if len(piece) == AHEAD or isinstance(item, Frames):  # these are large, and nothing to look at
+            yield from check_list(piece, root, workers)
+            piece = []
+    yield from check_list(piece, root, workers)
+
+
+def check_list(items: Sequence[Given], root: Path | None, workers: int) -> Generator[Given, None, None]:
+    paths = [item.path for item in items if isinstance(item, Item)]
+    if len(paths) < 2:
         yield from items
         return
-    paths = [item.path for item in items]
     checked = HealthCache.open(root) if root else HealthCache.open_above(paths)
     if root is None:
         paths = [Path(os.path.relpath(os.path.abspath(path), checked.root)).as_posix() for path in paths]
     with closing(checked.look(paths, threads=workers)) as looks:
-        for item, _ in zip(items, looks, strict=True):
+        for item in items:
+            if isinstance(item, Item):
+                next(looks)
             yield item
-    if len(items) >= MANY:
+    if len(paths) >= MANY:
         checked.save()  # where it cannot, all is looked at again
 
 

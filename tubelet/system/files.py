@@ -46,3 +46,11 @@ def flush_folder(folder: Path) -> None:
             raise
     finally:
         os.close(number)
+
+
+def cache_folder() -> Path:
+    """The folder of what can be made again. Raises OSError where the user has no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tubelet"
+    except RuntimeError as error:
+        raise FileNotFoundError(errno.ENOENT, "there is no home folder: set XDG_CACHE_HOME", "~/.cache") from error

@@ -42,7 +42,7 @@ def choose_spec(
         return like(start.spec, config), []
     if start and start.is_pretrained:
         start = None  # it leaves the clips to the data, as fresh weights do
-    if start and start.model:
+    if start and start.model and not start.still:
         t, h, w = start.model.clip
         config = replace(config, frames=config.frames or t, size=config.size or (h, w))
     source, train = data.source, data.items("train")

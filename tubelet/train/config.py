@@ -31,9 +31,9 @@ class TrainConfig:
     pool: Annotated[str, NamesOf("tubelet.nn.pool", "KINDS")] | None = None
     """What becomes of the tokens: cls, mean, attentive, ...; the family's own if left out."""
     init: str | None = None
-    """Weights to start from: a run of tubelet or its model.safetensors; or an image ViT: a .safetensors file with
-    timm's names, or a timm name on the Hugging Face hub (or hf-hub:owner/name). none: fresh ones; left out: those of
-    the package that know motion, where there are some for the model."""
+    """Weights to start from: a run of tubelet or its model.safetensors; those of another program, by a file or folder,
+    or by a name on Hugging Face's hub, as `tubelet weights` lists them. auto: those that serve most people best; none:
+    fresh ones; left out: those of the package that know motion, where there are some for the model."""
     freeze: bool = False
     """Leave the encoder of --init as it is: its features are computed once and kept, the rest learns from them."""
     freeze_views: int = 4

@@ -1,29 +1,38 @@
 """The weights that a training starts from, with the model and the input that they are for."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import tubelet.weights
+from tubelet.convert.once import convert_once
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.duplicates import mark_content
 from tubelet.data.items import Source
 from tubelet.data.problems import some
 from tubelet.nn.config import ModelConfig
+from tubelet.nn.cost import describe
 from tubelet.nn.create import format_name
 from tubelet.nn.families import SIZES
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.system.console import clock, size
 from tubelet.system.text import plural
 from tubelet.train.config import TrainConfig
 from tubelet.weights.init.from_image import init_from_image
 from tubelet.weights.init.from_model import init_from_model
 from tubelet.weights.init.grow import add_probe, see_frames
 from tubelet.weights.init.image_weights import image_config, image_shape
+from tubelet.weights.pretrained import find_weights
+from tubelet.weights.published import BEST, find_published
 from tubelet.weights.store import PRETRAINING, open_model
 from tubelet.weights.terms import Terms, read_terms
 
-FRESH = "none"  # of --init
+FRESH, AUTO = "none", "auto"  # of --init
+FEW = 1000  # clips, that are better seen by an encoder that has seen more
+# Multiply-adds of two processors, in 10^9: said with "about". Not measured here: it must not hang on a moment.
+GMACS_A_SECOND = 60.0
 CONTENTS = "contents"  # marks of the files that a pre-training has seen, in what is said of its weights
 STARTS = Path(tubelet.weights.__file__).parent / "starts"  # weights in the package
 
@@ -35,6 +44,7 @@ class Start:
     name: of the model that they start. mean, std: of the pixels that they know. pretraining: what is said of weights of
     `tubelet pretrain`, which are for clips of any size and learn as quickly as fresh ones; nothing of others. terms:
     under which they were published, where they are known. grown: what their model is the first part of, in words.
+    file: of weights of ours, where these were made of them. still: their model sees the frames of a video one by one.
     """
 
     init: str
@@ -46,6 +56,8 @@ class Start:
     pretraining: Mapping[str, Any] = field(default_factory=dict)
     terms: tuple[Terms, ...] = ()
     grown: tuple[str, ...] = ()
+    file: str = ""
+    still: bool = False
 
     def __str__(self) -> str:
         """In a few words: a file name, or that they are the package's."""
@@ -70,7 +82,8 @@ class Start:
         Raises:
             ValueError: they do not fit; the model is then unchanged.
         """
-        return init_from_model(model, self.init) if self.model else init_from_image(model, self.init)
+        file = self.file or self.init
+        return init_from_model(model, file) if self.model else init_from_image(model, file)
 
 
 def find_shipped(config: TrainConfig, kind: str, *, name: str, embed: str | None) -> Start | None:
@@ -90,16 +103,21 @@ def find_start(config: TrainConfig, kind: str) -> Start | None:
     if config.init in (None, FRESH):
         if config.freeze:
             raise ValueError(
-                "--freeze learns from the features of an encoder that was trained before: name it with --init, "
-                "a run of tubelet or an image ViT (a .safetensors file with timm's names, or a timm name)"
+                "--freeze learns from the features of an encoder that was trained before: name it with --init, a run, "
+                "weights of another program, or what `tubelet weights` lists"
             )
         return None
+    place: str | Path | None = config.init
     try:
-        file = open_model(config.init)
+        open_model(config.init)
     except ValueError:  # no weights of ours
-        image = image_config(config.init)
+        place = convert_once(config.init)
+    if place is None:
+        image, line = image_config(config.init), find_published(config.init)
         mean, std = (tuple(image.get(key, (0.5, 0.5, 0.5))) for key in ("mean", "std"))
-        return Start(init=config.init, name=config.model or image_model(config.init, kind), mean=mean, std=std)
+        name, terms = config.model or image_model(config.init, kind), (line.terms,) if line else ()
+        return Start(init=config.init, name=name, mean=mean, std=std, terms=terms)
+    file = open_model(place)
     theirs, said = file.config(), file.about.get("clip_spec")
     spec = ClipSpec.from_json(said) if said else None
     pictures = spec.kind == "image" if spec else theirs.clip[0] == theirs.embed.patch[0] == 1 and theirs.channels == 3
@@ -112,6 +130,8 @@ def find_start(config: TrainConfig, kind: str) -> Start | None:
         grown.append("and a fresh attentive probe that looks at all its tokens")
     start = Start(
         init=config.init,
+        file=str(place),
+        still=kind == "video" and pictures,
         name=format_name(theirs),
         model=model,
         spec=None if kind == "video" and pictures else spec,
@@ -123,6 +143,38 @@ def find_start(config: TrainConfig, kind: str) -> Start | None:
     )
     check_fits(start, config, kind)
     return start
+
+
+def settle_auto(config: TrainConfig, kind: str) -> tuple[TrainConfig, list[str]]:
+    """The settings with weights in the place of --init auto: the published ones that serve best, from the cache or the
+    hub; where neither has them, those of the package, or fresh ones. And a note on which.
+
+    Raises ValueError with --freeze, where they are not to be had.
+    """
+    if config.init != AUTO:
+        return config, []
+    best = BEST[kind]
+    line = find_published(best)
+    try:
+        find_weights(best)
+    except ValueError as error:
+        if config.freeze:
+            raise
+        return replace(config, init=None), [f"--init auto: {error}; so it starts as without --init"]
+    return replace(config, init=best), [f"--init auto: {line.terms if line else best}"]
+
+
+def suggest_start(config: TrainConfig, kind: str, data: str, clips: int) -> list[str]:
+    """A note where clips are few and no weights are named: those that would serve best, and what they take."""
+    line = find_published(BEST[kind])
+    if config.init or config.freeze or clips >= FEW or line is None:
+        return []
+    model = image_name(line.model, kind) if line.family == "vit" else line.model
+    info = describe(model, clip=(8, 112, 112) if kind == "video" else (1, 112, 112) if kind == "image" else line.clip)
+    seconds = info.gmacs * clips * (1 + config.freeze_views) / GMACS_A_SECOND
+    command = f"tubelet train {shlex.quote(data)} --init {line.name} --freeze"
+    what = f"{size(4 * info.parameters)} from Hugging Face's hub, {line.licence}, about {clock(seconds)} here"
+    return [f"{plural(clips, 'clip')} to train on are few; where what is seen tells them apart, try {command} ({what})"]
 
 
 def pool_of(model: ModelConfig) -> str:
@@ -159,6 +211,11 @@ def check_fits(start: Start, config: TrainConfig, kind: str) -> None:
         )
 
 
+def image_name(name: str, kind: str) -> str:
+    """The model that starts from an image ViT, by its name: "vit-S/14" -> "vivit2-S/14x2" for videos."""
+    return f"{name.replace('vit-', 'vivit2-')}x2" if kind == "video" else name
+
+
 def image_model(init: str, kind: str) -> str:
     """The name of the model that starts from an image ViT: its size, its patch, a factorised encoder for video."""
     dim, depth, patch = image_shape(init)
@@ -168,7 +225,7 @@ def image_model(init: str, kind: str) -> str:
         raise ValueError(
             f"{init}: width {dim}, {depth} layers is none of our sizes ({known}): choose another image ViT"
         )
-    return f"vivit2-{size}/{patch}x2" if kind == "video" else f"vit-{size}/{patch}"
+    return image_name(f"vit-{size}/{patch}", kind)
 
 
 def choose_rates(config: TrainConfig, model: ModelConfig, start: Start | None) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """The plan of a training: all that the settings left open, settled by the data and the machine."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,16 @@ from tubelet.system.text import plural
 from tubelet.tasks import MultiLabel, find_task
 from tubelet.train.clip_size import choose_spec
 from tubelet.train.config import TrainConfig
-from tubelet.train.init import Start, choose_rates, find_shipped, find_start, note_seen, pool_of
+from tubelet.train.init import (
+    Start,
+    choose_rates,
+    find_shipped,
+    find_start,
+    note_seen,
+    pool_of,
+    settle_auto,
+    suggest_start,
+)
 from tubelet.train.preflight import Data, look_at_files
 
 NEAR_SHARE = 0.05  # of the time budget, in which held-out clips are compared with training clips
@@ -101,8 +111,9 @@ class Plan:
 
 def look_at_data(
     config: TrainConfig, device: torch.device, *, show: bool = False
-) -> tuple[Data, Start | None, ClipSpec, list[str]]:
-    """The data of a training, the weights to start from, and the clips that suit both, with notes on these.
+) -> tuple[TrainConfig, Data, Start | None, ClipSpec, list[str]]:
+    """The settings, with weights in the place of --init auto; the data of a training, the weights to start from, and
+    the clips that suit both, with notes on these.
 
     Raises as `make_plan`.
     """
@@ -110,10 +121,12 @@ def look_at_data(
     source = assign_splits(found, val_share=config.val_share, seed=config.seed)
     learned = source.task.targets([item.label for item in source.items if item.split == "train"])
     source = replace(source, task=source.task.learn_from(learned))
+    config, notes = settle_auto(config, source.kind)
     start = choose_start(config, source.kind, device)
     data = look_at_files(source, most_bad=config.most_bad, workers=count_workers(config), show=show)
     patch = find_patch(config, source.kind, device, start)
-    return data, start, *choose_spec(config, data, device, start, patch=patch)
+    spec, more = choose_spec(config, data, device, start, patch=patch)
+    return config, data, start, spec, [*notes, *more]
 
 
 def choose_start(config: TrainConfig, kind: str, device: torch.device) -> Start | None:
@@ -133,7 +146,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
 
     Raises ValueError for data or settings that cannot work; MediaError is one.
     """
-    data, start, spec, spec_notes = look_at_data(config, device, show=show)
+    config, data, start, spec, spec_notes = look_at_data(config, device, show=show)
     source, workers = data.source, count_workers(config)
     parse_views(config.views, spec.kind)  # raises for views that the kind does not have
     name, model, model_notes = choose_model(config, spec, len(source.task.names), device, start)
@@ -151,6 +164,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
         *spec_notes,
         *uneven,
         *note_cuts(data),
+        *suggest_start(config, source.kind, str(config.data), len(data.items("train"))),
         *change_notes,
         f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}",
     ]
@@ -200,7 +214,10 @@ def note_cuts(data: Data) -> list[str]:
 
 
 def find_patch(config: TrainConfig, kind: str, device: torch.device, start: Start | None) -> tuple[int, int]:
-    """Tubelet length and patch side, from the model's name."""
+    """Tubelet length and patch side of a model, from its name or from the weights that it starts from."""
+    if start and start.model:
+        t, h, w = start.model.embed.patch
+        return t, math.lcm(h, w)
     match = re.search(r"/(\d+)(?:x(\d+))?$", choose_name(config, kind, device, start))
     return (max(1, int(match[2] or 1)), max(1, int(match[1]))) if match else (1, 1)  # create_model refuses the others
 

@@ -52,7 +52,7 @@ from tubelet.train.clips import train_clips
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.finish import STRIP_PX
-from tubelet.train.init import Start, find_start
+from tubelet.train.init import Start, find_start, settle_auto
 from tubelet.train.pace import REPORT_SECONDS
 from tubelet.train.plan import choose_changes, count_workers, look_at_data
 from tubelet.train.pyramid import STEPS
@@ -201,6 +201,7 @@ def train_encoder(
     config, data, run, show = training.config, training.data, training.run, training.show
     if before:
         config = replace(config, init=str(before), model=None, embed=None, lr=config.lr or LATER_RATE, layer_decay=1.0)
+    config, _ = settle_auto(config, "video")
     start = find_start(config, "video")
     frames, seconds = choose_frames(config, start, data)
     learning = config if start else replace(config, pool=config.pool or "mean")
@@ -245,7 +246,7 @@ def encoder_minutes(training: Training, learning: TrainConfig) -> float:
     learning: the settings of an encoder. Not measured here: it must not hang on how busy the machine is at this moment.
     """
     config, data = training.config, training.data
-    _, _, spec, _ = look_at_data(learning, training.team.device)
+    _, _, _, spec, _ = look_at_data(learning, training.team.device)
     again = sum(one.seconds for one in data.of_split(data.held_out))  # in windows
     again += count_views(config, data) * sum(one.seconds for one in data.of_split("train"))
     again += sum(one.seconds for one in data.recordings if one.unknown)

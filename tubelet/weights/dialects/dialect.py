@@ -29,6 +29,9 @@ class Dialect:
     kind: what its models look at.
     fresh: beginnings of the names of our tensors that its weights do not have.
     note: what must be said of the input of its models.
+    gives: what the head of its published models gives, where that is not a class each.
+    licence: of its published weights, where it is one; commercial: it allows commercial use; gated: who wants them
+        must ask for them.
     """
 
     name: str
@@ -36,6 +39,10 @@ class Dialect:
     kind: Kind = "video"
     fresh: tuple[str, ...] = ()
     note: str = ""
+    gives: str = ""
+    licence: str = ""
+    commercial: bool = True
+    gated: bool = False
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
         """The model that weights are for."""
@@ -51,6 +58,14 @@ class Dialect:
 
     def read_settings(self, config: Json, preprocessor: Json) -> Settings:
         """The settings that config.json and preprocessor_config.json beside the weights say."""
+        return Settings()
+
+    def piece(self, family: str) -> "Dialect":
+        """What is so of models of one family: a part of this dialect where it has parts."""
+        return self
+
+    def published(self, theirs: ForeignState) -> Settings:
+        """The settings of the published weights of exactly these sizes, where no file beside them says any."""
         return Settings()
 
     def video(self, frames: int) -> Video | None:

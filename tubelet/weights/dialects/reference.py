@@ -10,14 +10,21 @@ from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.weights.dialects.audiomae import AUDIOMAE
 from tubelet.weights.dialects.dialect import Dialect
+from tubelet.weights.dialects.dinov3 import HF_DINOV3
+from tubelet.weights.dialects.hf_videoprism import HF_VIDEOPRISM
 from tubelet.weights.dialects.huggingface import HF_AST, HF_VIDEOMAE, HF_VIVIT
 from tubelet.weights.dialects.metatransformer import METATRANSFORMER
+from tubelet.weights.dialects.pe import PE_CORE
+from tubelet.weights.dialects.pe_video import HF_PE_VIDEO
 from tubelet.weights.dialects.rename import Array, ForeignState, Link, Move, find_wrapper
 from tubelet.weights.dialects.scenic import SCENIC
-from tubelet.weights.dialects.settings import Given, Settings
+from tubelet.weights.dialects.settings import Given, Settings, check_published
+from tubelet.weights.dialects.siglip2 import HF_SIGLIP2
 from tubelet.weights.dialects.timesformer import HF_TIMESFORMER, TIMESFORMER
 from tubelet.weights.dialects.timm import TIMM
+from tubelet.weights.dialects.videoprism import VIDEOPRISM
 from tubelet.weights.dialects.vjepa2 import HF_VJEPA2
+from tubelet.weights.dialects.vjepa21 import VJEPA21
 from tubelet.weights.store import load_strict
 
 # In the order in which `recognise` looks. Hugging Face's models without a head have no prefix before their names; those
@@ -25,8 +32,9 @@ from tubelet.weights.store import load_strict
 DIALECTS = {
     dialect.name: dialect
     for dialect in (
-        *(SCENIC, TIMESFORMER, HF_TIMESFORMER, HF_AST, HF_VIVIT, HF_VIDEOMAE, HF_VJEPA2),
-        *(TIMM, METATRANSFORMER, AUDIOMAE),
+        *(SCENIC, TIMESFORMER, HF_TIMESFORMER, HF_AST, HF_DINOV3, HF_VIVIT, HF_VIDEOMAE, HF_VJEPA2, VJEPA21),
+        *(VIDEOPRISM, HF_VIDEOPRISM, HF_SIGLIP2),
+        *(PE_CORE, HF_PE_VIDEO, TIMM, METATRANSFORMER, AUDIOMAE),
     )
 }
 
@@ -70,27 +78,32 @@ def from_reference(
     frames: int | None = None,
     stride: Sequence[int] | None = None,
     window: Sequence[int] | None = None,
+    gelu: str | None = None,
 ) -> SpaceTimeTransformer:
     """Our model with the weights of a reference program, ready to run (eval mode).
 
     Args:
         state: name -> tensor or array, as the original stores it.
-        dialect: "timm" (ViT, DeiT, DINOv2, registers, hybrids, Swin v2 CR), "scenic" (ViViT 1 to 4), "timesformer" (the
-            original's), "hf-vivit", "hf-timesformer", "hf-videomae", "hf-vjepa2", "hf-ast" (Hugging Face's),
+        dialect: "timm" (ViT, DeiT, DINOv2, registers, hybrids, Swin v2 CR, DINOv3, SigLIP 2), "scenic" (ViViT 1 to 4),
+            "timesformer" (the original's), "hf-vivit", "hf-timesformer", "hf-videomae", "hf-vjepa2", "hf-ast",
+            "hf-videoprism", "hf-dinov3", "hf-siglip2" (Hugging Face's), "vjepa21" (Meta's), "videoprism" (DeepMind's),
+            "pe-core" (Meta's Perception Encoder; timm's is "timm"), "hf-pe-video" (PE-AV's video encoder),
             "metatransformer", or "audiomae" (timm's names; its rows are time, ours mel).
-        heads: attention heads, which weights cannot tell; for Swin, those of each stage.
+        heads: attention heads, which weights cannot tell; for Swin, those of each stage; for Perception Encoder also
+            those of the blocks, then of pooling, where these are not 8.
         clip: the (T, H, W) the weights are made for, (1, mel, time) for sound.
         family: for scenic without class token, whose Models 1 and 4 look alike: "vivit1" or "vivit4".
         attend: order of scenic's Model 3, "hw,t" (the paper's) or "t,hw".
         frames: uniform frame sampling: frames embedded of each clip.
         stride: (frames, px, px) between patches, where they overlap.
         window: Swin's, (1, h, w) in tokens.
+        gelu: of timm's SigLIPs of sizes that are not published: "erf" (exact), or "tanh" (JAX's).
 
     Raises:
         ValueError: unknown dialect; a tensor that is missing, left over, or of a shape that does not fit.
     """
     sizes: dict[str, Any] = {"heads": heads, "clip": clip, "stride": stride, "window": window}
-    given = Given(family=family, attend=attend, frames=frames, **sizes)
+    given = Given(family=family, attend=attend, frames=frames, gelu=gelu, **sizes)
     return read_reference(Source(state=state, dialect=find_dialect(dialect), given=given)).model
 
 
@@ -102,7 +115,7 @@ def read_reference(source: Source) -> Conversion:
     """
     dialect, settings, theirs = source.dialect, source.settings, ForeignState(source.state)
     config = dialect.config(theirs, source.given)
-    check_layers(config, settings)
+    check_layers(config, settings, source.given)
     if settings.mean and settings.std:
         config = replace(config, mean=settings.mean, std=settings.std)
     link = Link(theirs.tensors, reading=True)
@@ -114,16 +127,13 @@ def read_reference(source: Source) -> Conversion:
     return Conversion(model.eval(), link.moves)
 
 
-def check_layers(config: ModelConfig, settings: Settings) -> None:
-    """Raises ValueError where the layers of a model are not those that its settings ask for."""
+def check_layers(config: ModelConfig, settings: Settings, given: Given) -> None:
+    """Raises ValueError where the layers of a model are not those that its settings ask for, or a person."""
     first = config.stages[0]
     gelu = first.gelu if first.kind == "blocks" else "erf"
-    for what, said, ours in (("layer_norm_eps", settings.eps, first.eps), ("hidden_act", settings.gelu, gelu)):
-        if said not in (None, ours):
-            raise ValueError(
-                f"config.json beside the weights: {what} is {said!r}, and {ours!r} in all published models of this "
-                f"kind, the only ones that tubelet takes"
-            )
+    check_published("layer_norm_eps", settings.eps, first.eps)
+    check_published("hidden_act", settings.gelu, gelu)
+    given.agree(gelu=gelu)
 
 
 def to_reference(model: SpaceTimeTransformer, dialect: str) -> dict[str, Tensor]:

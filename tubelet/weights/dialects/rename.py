@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,16 @@ Array = Tensor | np.ndarray[Any, Any]
 Ways = Callable[..., Sequence[Tensor]]
 
 WRAPPERS = ("optimizer/target/", "opt/target/", "params/", "param/", "module.", "model.", "_orig_mod.")
+
+
+class Rows(NamedTuple):
+    """Another order of the rows of packed queries, keys and values: theirs -> ours, and ours -> theirs."""
+
+    forth: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor], Tensor]
+
+
+AS_THEY_ARE = Rows(lambda x: x, lambda x: x)
 
 
 @dataclass(frozen=True)
@@ -126,11 +136,36 @@ class Link:
             self.same(*weight)
         self.same(f"{theirs}.bias", f"{ours}.bias")
 
-    def packed(self, theirs: Sequence[str], ours: str) -> None:
-        """Query, key and value as layers of their own with them, one packed layer with us."""
-        for part in ("weight", "bias"):
-            names = [f"{name}.{part}" for name in theirs]
-            self.tie(names, [f"{ours}.{part}"], lambda *x: [torch.cat(x)], lambda x: x.chunk(len(theirs)))
+    def packed(
+        self, theirs: Sequence[str], ours: str, rows: Rows = AS_THEY_ARE, biases: Sequence[str] | None = None
+    ) -> None:
+        """Query, key and value as layers of their own with them, or one and two, or packed in one, as with us; `rows`
+        in another order. `biases`: see `biases` of this class, where they do not lie beside the weights."""
+        shares = [(3,), (1, 2), (1, 1, 1)][len(theirs) - 1]
+        if biases is not None:
+            self.biases(biases, f"{ours}.bias", rows)
+        for part in ("weight", "bias") if biases is None else ("weight",):
+            self.tie(
+                [part_name(layer, part) for layer in theirs],
+                [f"{ours}.{part}"],
+                lambda *x: [rows.forth(torch.cat(x))],
+                lambda x: rows.back(x).split([len(x) // 3 * share for share in shares]),
+            )
+
+    def biases(self, theirs: Sequence[str], ours: str, rows: Rows) -> None:
+        """Biases of query, key and value, "" where they have none: one of zeros with us, and with none at all none."""
+        there = [i for i, name in enumerate(theirs) if name]
+
+        def forth(*x: Tensor) -> list[Tensor]:
+            found = dict(zip(there, x, strict=True))
+            return [rows.forth(torch.cat([found.get(i, torch.zeros_like(x[0])) for i in range(3)]))]
+
+        def back(packed: Tensor) -> list[Tensor]:
+            return [rows.back(packed).chunk(3)[i] for i in there]
+
+        if there:
+            how = "taken" if len(there) == 3 else "taken, zeros where there is none"
+            self.tie([theirs[i] for i in there], [ours], forth, back, how)
 
     def position(self, theirs: str, ours: str, grid: Grid) -> None:
         """A flat table (1, N, D) without prefix rows, ours (t, h, w, D)."""
@@ -173,6 +208,23 @@ class Link:
             place = f"our {what} model, nothing was loaded" if self.reading else f"{what} weights, nothing was written"
             raise ValueError(f"{len(self.source)} tensors have no place in {place}:\n{names}")
         return self.result
+
+
+def order_heads(heads: int, order: Sequence[int]) -> Rows:
+    """Rows of queries and keys of which channel `order[i]` of each head is channel i with us, which no attention sees;
+    values stay."""
+    back = sorted(range(len(order)), key=order.__getitem__)
+
+    def reorder(packed: Tensor, order: Sequence[int]) -> Tensor:
+        parts = packed.unflatten(0, (3, heads, -1))
+        return torch.cat([parts[:2, :, order], parts[2:]]).flatten(0, 2)
+
+    return Rows(lambda x: reorder(x, order), lambda x: reorder(x, back))
+
+
+def part_name(layer: str, part: str) -> str:
+    """The name of a weight or bias; those of torch's own packed attention are in_proj_weight and in_proj_bias."""
+    return f"{layer}{'_' if layer.endswith('in_proj') else '.'}{part}"
 
 
 def sizes(tensor: Tensor) -> str:

@@ -10,7 +10,8 @@ from tubelet.system.text import is_count, is_number
 
 Json = dict[str, Any]
 
-GELU = {"gelu": "erf", "gelu_fast": "tanh", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+GELU = {"gelu": "erf", "gelu_python": "erf"}
+GELU |= dict.fromkeys(("gelu_fast", "gelu_new", "gelu_pytorch_tanh", "gelu_tanh"), "tanh")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Given:
     frames: int | None = None
     stride: Size3 | None = None
     window: Size3 | None = None
+    gelu: str | None = None
 
     def __post_init__(self) -> None:
         """Makes tuples of other sequences. Raises ValueError unless clip, stride and window are sizes (T, H, W)."""
@@ -51,6 +53,7 @@ class Settings:
     crop_share: side of the crop for each side of the resized picture.
     sample_rate: samples of sound per second.
     eps, gelu: of the layers; gelu as we call it.
+    licence: of these weights.
     """
 
     heads: int | tuple[int, ...] | None = None
@@ -64,6 +67,7 @@ class Settings:
     sample_rate: int | None = None
     eps: float | None = None
     gelu: str | None = None
+    licence: str | None = None
 
 
 def video_settings(
@@ -77,6 +81,16 @@ def video_settings(
     return replace(
         layer_settings(model_type, config),
         clip=join(count(config, frames), *pair(config, size)),
+        mean=numbers(preprocessor, "image_mean"),
+        std=numbers(preprocessor, "image_std"),
+    )
+
+
+def image_settings(model_type: str, config: Json, preprocessor: Json) -> Settings:
+    """Settings of an image model. Raises ValueError as `video_settings`."""
+    return replace(
+        layer_settings(model_type, config),
+        clip=join(1, *pair(config, "image_size")),
         mean=numbers(preprocessor, "image_mean"),
         std=numbers(preprocessor, "image_std"),
     )
@@ -110,14 +124,26 @@ def layer_settings(model_type: str, config: Json) -> Settings:
     )
 
 
+def check_published(what: str, said: object, published: object) -> None:
+    """Raises ValueError where config.json says something else than it says of all published models of a kind."""
+    if said not in (None, published):
+        raise ValueError(
+            f"config.json beside the weights: {what} is {said!r}, and {published!r} in all published models of this "
+            f"kind, the only ones that tubelet takes"
+        )
+
+
 # ---- in the words of timm
 
 # Heads of timm's plain and hybrid ViTs, and of the first of four stages of its swinv2_cr, by the size in their names.
 VIT_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16, "giant": 16, "gigantic": 16}
 HEADS_OF_SOME = {r"vit_base_patch16_gap_": 16, r"vit_base_patch\d+_plus_": 14, r"vit_giant_.*(dinov2|tipsv2|radio)": 24}
+HEADS_OF_SOME |= {"vit_(so400m|giantopt)_": 16}
 SWIN_HEADS = {"tiny": 3, "small": 3, "base": 4, "large": 6, "giant": 16}
 SWIN_WINDOW_RATIO = 8  # the grid is so many windows high and wide
-OTHER_GELU = r"so400m|giantopt|quickgelu|patch32_siglip|large_patch16_siglip.*_512"
+OTHER_GELU = "quickgelu"
+# SigLIPs whose GELU is JAX's; the others', and that of timm's other ViTs, is exact
+TANH_GELU = r"(so400m_patch16|giantopt_patch16|base_patch32)_siglip_|large_patch16_siglip_(gap_)?512"
 
 
 def timm_settings(config: Json) -> Settings:
@@ -129,17 +155,38 @@ def timm_settings(config: Json) -> Settings:
     size = settings.get("input_size")
     side = pair({"input_size": size[1:]} if isinstance(size, list) else {}, "input_size")
     clip = join(1, *(pair(args, "img_size") if "img_size" in args else side))
+    check_positions(architecture, args, clip)
+    heads, pool_heads = heads_of_timm(architecture, args), count(args, "attn_pool_num_heads")
+    by_name = ("tanh" if re.search(TANH_GELU, architecture) else "erf") if "_siglip_" in architecture else None
+    act = args.get("act_layer")
     per_window = SWIN_WINDOW_RATIO * (count(args, "patch_size") or 4)
     with_windows = clip is not None and architecture.startswith("swinv2_cr")
     return Settings(
-        heads=heads_of_timm(architecture, args),
+        heads=(heads, pool_heads) if pool_heads and isinstance(heads, int) else heads,
         clip=clip,
         window=(1, clip[1] // per_window, clip[2] // per_window) if clip and with_windows else None,
         classes=labels(config.get("label_names") or settings.get("label_names")),
         mean=numbers(settings, "mean"),
         std=numbers(settings, "std"),
         crop_share=number(settings, "crop_pct"),
+        gelu=by_name if act is None else GELU.get(str(act), str(act)),
+        licence=read_checked(settings, "license", lambda text: isinstance(text, str), "a text"),
     )
+
+
+def check_positions(architecture: str, args: Json, clip: Size3 | None) -> None:
+    """Raises ValueError for a Perception Encoder that learned on at another size: its positions stay those of the first
+    size, stretched, which its tensors do not tell."""
+    named = re.match(r"vit_pe_.*_patch(\d+)_(\d+)", architecture)
+    if not named or not clip:
+        return
+    patch, side = count(args, "patch_size") or int(named[1]), int(named[2])
+    first = pair(args, "ref_feat_shape") if "ref_feat_shape" in args else (side // patch, side // patch)
+    if first != (clip[1] // patch, clip[2] // patch):
+        raise ValueError(
+            f"config.json: {architecture} of {clip[1]} x {clip[2]} px, with the positions of a grid of {first[0]} x "
+            f"{first[1]} patches: take the weights at the size that they were first made for"
+        )
 
 
 def heads_of_timm(architecture: str, args: Json) -> int | tuple[int, ...] | None:
@@ -153,7 +200,7 @@ def heads_of_timm(architecture: str, args: Json) -> int | tuple[int, ...] | None
         return first and tuple(first * 2**stage for stage in range(4))
     if exception := next((found for name, found in HEADS_OF_SOME.items() if re.match(name, architecture)), None):
         return exception
-    found = re.match(r"(?:vit|deit3?)_([a-z]+)_(?:distilled_)?(?:patch\d+|r\d*)_", architecture)
+    found = re.match(r"(?:vit|deit3?)_(?:pe_[a-z]+_)?([a-z]+)_(?:distilled_)?(?:patch\d+|r\d*)_", architecture)
     return VIT_HEADS.get(found[1]) if found else None
 
 

@@ -1,14 +1,18 @@
 """Weights of timm's ViT: also DeiT, DINOv2 and registers, and the hybrids on a ResNet."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.pool import count_prefix
-from tubelet.weights.dialects.dialect import Allowed, Kind
+from tubelet.weights.dialects.dialect import Allowed, Dialect, Kind
+from tubelet.weights.dialects.dinov3 import TIMM_DINOV3
+from tubelet.weights.dialects.pe import TIMM_PE
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given, Json, Settings, timm_settings
+from tubelet.weights.dialects.siglip2 import TIMM_SIGLIP2, find_published
 from tubelet.weights.dialects.timm_swin import SWIN
 from tubelet.weights.dialects.vit import ENCODER, PREFIX, TABLE, Names, VitDialect, first_stage, position_grid
 
@@ -36,6 +40,7 @@ class Vit(VitDialect):
             pool=by_token if "cls_token" in theirs and not after_pooling else "mean",
             prefix=sum(theirs.shape(name, 3)[1] for name in TOKENS if name in theirs),
             norm="pooled" if after_pooling else "tokens",
+            gelu=given.gelu or (find_published(theirs).gelu if "cls_token" not in theirs else None) or "erf",
         )
 
     def allowed(self, config: ModelConfig) -> Allowed:
@@ -46,6 +51,8 @@ class Vit(VitDialect):
             "norm": ("tokens", "pooled") if stage.pool == "mean" else ("tokens",),
             "pool_eps": (1e-6,) if stage.norm == "pooled" else (stage.pool_eps,),
             "tables": (("hw",),),
+            # SigLIPs without their pooling
+            "gelu": ("erf", "tanh") if (stage.pool, stage.prefix, stage.norm) == ("mean", 0, "tokens") else ("erf",),
         }
         return super().allowed(config) | own
 
@@ -82,19 +89,39 @@ class Vit(VitDialect):
         return timm_settings(config)
 
 
-class Timm(Vit):
-    """ViT or Swin."""
+class Timm(Dialect):
+    """All of timm's models: each family is a piece with a fingerprint of its own, ViT what has none of these."""
 
-    fingerprint = ("patch_embed.proj.weight",)
+    name, fingerprint = "timm", ("patch_embed.proj.weight",)
+    kind: Kind = "image"
+    pieces: Mapping[str, Dialect] = {  # by our family, in the order in which they are looked for
+        "pe": TIMM_PE,
+        "dinov3": TIMM_DINOV3,
+        "siglip2": TIMM_SIGLIP2,
+        "swin2": SWIN,
+    }
+
+    def piece(self, family: str) -> Dialect:
+        return self.pieces.get(family, VIT)
+
+    def piece_of(self, theirs: ForeignState) -> Dialect:
+        marked = (one for one in self.pieces.values() if any(mark in theirs for mark in one.fingerprint))
+        return next(marked, VIT)
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
-        return SWIN.config(theirs, given) if theirs.root("stages.") else super().config(theirs, given)
+        return self.piece_of(theirs).config(theirs, given)
 
-    def allowed(self, config: ModelConfig) -> Allowed:
-        return SWIN.allowed(config) if config.family == "swin2" else super().allowed(config)
+    def published(self, theirs: ForeignState) -> Settings:
+        return self.piece_of(theirs).published(theirs)
+
+    def check_supported(self, config: ModelConfig) -> None:
+        self.piece(config.family).check_supported(config)
 
     def map_tensors(self, link: Link, config: ModelConfig) -> None:
-        return SWIN.map_tensors(link, config) if config.family == "swin2" else super().map_tensors(link, config)
+        self.piece(config.family).map_tensors(link, config)
+
+    def read_settings(self, config: Json, preprocessor: Json) -> Settings:
+        return timm_settings(config)
 
 
 def hybrid(theirs: ForeignState, found: ModelConfig) -> ModelConfig:
@@ -146,4 +173,4 @@ def map_resnet(link: Link, layers: tuple[int, ...]) -> None:
                     link.same(f"{BACKBONE}{layer}.{part}", f"embed.backbone.{layer}.{part}")
 
 
-TIMM = Timm()
+VIT, TIMM = Vit(), Timm()

@@ -12,6 +12,7 @@ from tubelet.weights.dialects.vit import ENCODER, IMAGENET_MEAN, IMAGENET_STD
 
 class TimmSwin(Dialect):
     name, kind = "timm", "image"
+    fingerprint = ("stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.norm1.bias")
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
         given.agree(family="swin2", attend="windows", frames=None, stride=None)

@@ -9,7 +9,7 @@ from tubelet.nn.config import ModelConfig, Stage
 from tubelet.nn.create import family_config
 from tubelet.nn.grid import Grid
 from tubelet.weights.dialects.dialect import Allowed, Dialect
-from tubelet.weights.dialects.rename import ForeignState, Link
+from tubelet.weights.dialects.rename import AS_THEY_ARE, ForeignState, Link, Rows
 from tubelet.weights.dialects.settings import Given
 
 ENCODER = "encoders.0"
@@ -21,7 +21,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 @dataclass(frozen=True)
 class Names:
     """The names of a block's layers in a dialect, timm's words if left out: `qkv` is one packed layer, or three;
-    `scales` are LayerScales."""
+    `scales` are LayerScales; `biases` those of query, key and value, "" for none, where they do not lie beside the
+    weights; `gate` lets the hidden channels of a gated MLP through."""
 
     norm1: str = "norm1"
     qkv: tuple[str, ...] = ("attn.qkv",)
@@ -30,6 +31,21 @@ class Names:
     fc1: str = "mlp.fc1"
     fc2: str = "mlp.fc2"
     scales: tuple[str, ...] = ()
+    biases: tuple[str, ...] | None = None
+    gate: str = ""
+
+
+@dataclass(frozen=True)
+class PoolNames:
+    """The names of the layers of pooling by one query, timm's words if left out; `qkv` as in `Names`, or query, then
+    key and value in one."""
+
+    query: str = "latent"
+    qkv: tuple[str, ...] = ("q", "kv")
+    proj: str = "proj"
+    norm: str = "norm"
+    fc1: str = "mlp.fc1"
+    fc2: str = "mlp.fc2"
 
 
 class VitDialect(Dialect):
@@ -100,13 +116,16 @@ class VitDialect(Dialect):
 
     def map_tensors(self, link: Link, config: ModelConfig) -> None:
         root, (layers, names) = self.root_in(link, config), self.wording(link)
-        link.kernel(root + self.kernel, "embed.proj", flat=self.flat)
+        self.map_kernel(link, config, root)
         self.map_positions(link, config, root)
         for i in range(first_stage(config).depth):
             self.map_block(link, config, names, root + layers.format(i), f"{ENCODER}.blocks.{i}")
         self.map_norms(link, config, root)
         if config.num_classes:
             self.map_head(link, config)
+
+    def map_kernel(self, link: Link, config: ModelConfig, root: str) -> None:
+        link.kernel(root + self.kernel, "embed.proj", flat=self.flat)
 
     def map_positions(self, link: Link, config: ModelConfig, root: str) -> None:
         grid = position_grid(config).along(first_stage(config).tables[0])
@@ -123,19 +142,42 @@ class VitDialect(Dialect):
         link.linear(self.head, "head")
 
 
-def block(link: Link, names: Names, theirs: str, ours: str, *, step: int = 0) -> None:
-    """A ViT block; its attention is attention step `step` of ours.
+def block(
+    link: Link,
+    names: Names,
+    theirs: str,
+    ours: str,
+    *,
+    step: int = 0,
+    rows: Rows = AS_THEY_ARE,
+    scaled: bool = False,
+) -> None:
+    """A ViT block; its attention is attention step `step` of ours, its queries and keys have their `rows` in another
+    order.
 
-    A LayerScale is folded into the linear layer before it; weights have them all or none.
+    A LayerScale is folded into the linear layer before it; weights have them all or none. `scaled`: they have.
     """
-    scaled = any(name.endswith(names.scales) for name in link.names)
+    scaled = scaled or any(name.endswith(names.scales) for name in link.names)
     gammas = [f"{theirs}{gamma}" for gamma in names.scales] if scaled else ["", ""]
     link.linear(f"{theirs}{names.norm1}", f"{ours}.attn_norms.{step}")
-    link.packed([f"{theirs}{name}" for name in names.qkv], f"{ours}.attns.{step}.qkv")
+    biases = names.biases and [name and f"{theirs}{name}" for name in names.biases]
+    link.packed([f"{theirs}{name}" for name in names.qkv], f"{ours}.attns.{step}.qkv", rows, biases)
     last_linear(link, f"{theirs}{names.proj}", gammas[0], f"{ours}.attns.{step}.proj")
     link.linear(f"{theirs}{names.norm2}", f"{ours}.mlp_norm")
+    if names.gate:
+        link.linear(f"{theirs}{names.gate}", f"{ours}.mlp.gate")
     link.linear(f"{theirs}{names.fc1}", f"{ours}.mlp.fc1")
     last_linear(link, f"{theirs}{names.fc2}", gammas[1], f"{ours}.mlp.fc2")
+
+
+def query_pool(link: Link, names: PoolNames, theirs: str, ours: str = f"{ENCODER}.pool") -> None:
+    """Pooling by one learned query and an MLP."""
+    link.same(f"{theirs}{names.query}", f"{ours}.query")
+    link.packed([f"{theirs}{name}" for name in names.qkv], f"{ours}.qkv")
+    for layer in ("proj", "norm"):
+        link.linear(f"{theirs}{getattr(names, layer)}", f"{ours}.{layer}")
+    for layer in ("fc1", "fc2"):
+        link.linear(f"{theirs}{getattr(names, layer)}", f"{ours}.mlp.{layer}")
 
 
 def last_linear(link: Link, theirs: str, gamma: str, ours: str) -> None:

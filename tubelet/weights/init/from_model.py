@@ -2,7 +2,10 @@
 one that it is the first part of."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from tubelet.nn.config import ModelConfig, find_differences
 from tubelet.nn.grid import Grid
@@ -20,13 +23,20 @@ def init_from_model(model: SpaceTimeTransformer, path: str | os.PathLike[str]) -
     Raises:
         ValueError: no weights of ours, or those of another kind of model; the model is then unchanged.
     """
-    file, ours = open_model(path), pick_kept(model.config)
-    theirs = file.config()
+    file = open_model(path)
+    return fill(model, file.config(), file.tensors(), what=str(path))
+
+
+def fill(
+    model: SpaceTimeTransformer, theirs: ModelConfig, tensors: Mapping[str, Tensor], *, what: str, head: bool = False
+) -> list[str]:
+    """As `init_from_model`, from the tensors of a model in memory; `head`: that is taken, too."""
+    ours = pick_kept(model.config)
     grown = ours in map(pick_kept, list_grown(theirs))
     if not grown and (others := find_differences(pick_kept(theirs), ours)):
-        raise ValueError(f"{path}: weights of another model ({'; '.join(others)}): expected weights of the same")
+        raise ValueError(f"{what}: weights of another model ({'; '.join(others)}): expected weights of the same")
     own = model.state_dict()
-    state = {name: value for name, value in file.tensors().items() if not name.startswith("head.")}
+    state = {name: value for name, value in tensors.items() if head or not name.startswith("head.")}
     left = sorted(state.keys() - own.keys()) if grown else []
     state = {name: value for name, value in state.items() if name not in left}
     report = [f"{len(state)} tensors: taken", *(f"{name}: left, a probe is in its place" for name in left)]
@@ -41,8 +51,11 @@ def init_from_model(model: SpaceTimeTransformer, path: str | os.PathLike[str]) -
             report.append(f"{name}: resampled from {was.t} x {was.h} x {was.w} to {now.t} x {now.h} x {now.w}")
     fresh = {name: own[name] for name in own if name not in state} if grown else {}
     report += [f"{name}: left fresh" for name in fresh if not name.startswith("head.")]
+    if head:
+        load_strict(model, fresh | state, what=what)
+        return report
     state |= fresh | {name: value for name, value in own.items() if name.startswith("head.")}
-    load_strict(model, state, what=str(path))
+    load_strict(model, state, what=what)
     return [*report, "head: left fresh"]
 
 

@@ -1,9 +1,6 @@
 """Weights of an image ViT in timm's names: a file, its folder, a name on the hub, or a state dict."""
 
-import errno
-import logging
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +10,11 @@ from torch import Tensor
 from tubelet.weights.dialects.rename import ForeignState
 from tubelet.weights.formats.open import PICKLED, read_json
 from tubelet.weights.formats.safetensors_file import load_tensors
+from tubelet.weights.hub import download, is_on_hub
+from tubelet.weights.published import HUB
 from tubelet.weights.store import FILE
 
 ImageWeights = str | os.PathLike[str] | Mapping[str, Tensor]
-
-HUB = "hf-hub:"  # before the name of a repository, as timm writes it
-OF_TIMM = r"(vit|deit3?|flexivit)_\w+(\.[\w-]+)?"  # names that stand for a repository of timm's by themselves
-
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def read(weights: ImageWeights) -> ForeignState:
@@ -53,43 +47,12 @@ def local(weights: str | os.PathLike[str]) -> Path | None:
             f"{path}: expected a .safetensors file, tubelet opens no pickled weights: where you trust the origin of "
             f"this file, load it in Python and write it with safetensors.torch.save_file, or give the state dict"
         )
-    repository = rf"{HUB}\w[\w.-]*/\w[\w.-]*"
-    if path.suffix == ".safetensors" or not re.fullmatch(f"{repository}|{OF_TIMM}", str(weights)):
+    if path.suffix == ".safetensors" or not is_on_hub(str(weights)):
         raise ValueError(
             f"{path}: no such file: expected a .safetensors file, a folder with {FILE}, one of timm's names such as "
             f"vit_small_patch16_224.augreg_in21k, or {HUB}owner/name"
         )
     return None
-
-
-def download(name: str, file: str) -> Path:
-    """A file of a repository of the hub, in its cache. Raises ValueError where it is not to be had."""
-    from huggingface_hub import constants, hf_hub_download  # only a download needs it
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    repository = name.removeprefix(HUB) if name.startswith(HUB) else f"timm/{name}"
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # nothing of what it tries again: in the end one message says it
-    try:
-        return Path(hf_hub_download(repository, file))
-    except Exception as error:  # each version of the hub client raises the errors of another HTTP library
-        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
-            raise
-        why = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
-        said = f"{type(why).__name__}: {next(iter(str(why).strip().splitlines()), '')}"
-        if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
-            raise ValueError(
-                f"{name!r} is no file here, and the hub does not hand out {file} of {repository!r} ({said}): check the "
-                f"name, or give a .safetensors file"
-            ) from error
-        raise ValueError(
-            f"{name!r} is no file here, and the hub could not be reached for {file} of {repository!r} ({said}): give "
-            f"a .safetensors file, or bring what another machine downloaded into {constants.HF_HUB_CACHE} and set "
-            f"HF_HUB_OFFLINE=1"
-        ) from error
-    finally:
-        logger.setLevel(level)
 
 
 def image_config(weights: ImageWeights) -> dict[str, Any]:
