@@ -328,3 +328,15 @@ def test_a_square_table_needs_no_config(tmp_path: Path) -> None:
     save_file(golden("hf_siglip2")[0], tmp_path / "model.safetensors")
     assert command("convert", tmp_path / "model.safetensors", tmp_path / "ours", "--heads", "4") == 0
     assert tubelet.load(tmp_path / "ours").config.clip == (1, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["hf_dinov3", "timm_siglip2"])
+def test_of_a_video_each_frame_is_seen_and_the_mean_is_the_answer(name: str, tmp_path: Path) -> None:
+    flags = ("--clip", "4", "24", "40")
+    assert command("convert", publish(name, tmp_path / "theirs"), tmp_path / "ours", *flags) == 0
+    spec = read_about(tmp_path / "ours" / "model.safetensors")["clip_spec"]
+    assert (spec["kind"], spec["frames"], spec["seconds_between_frames"]) == ("video", 4, 2.5)
+    model, clip = tubelet.load(tmp_path / "ours"), torch.randn(1, 3, 4, 24, 40)
+    with torch.no_grad():
+        frames = model.features(clip[0].transpose(0, 1)[:, :, None])
+        assert_close(model.features(clip)[0], frames.mean(0), atol=1e-5, rtol=0)

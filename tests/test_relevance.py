@@ -30,7 +30,8 @@ from tubelet.train import train_fn
 
 FAMILIES = [
     *("vivit1-P/16x2", "vivit2-P/16x2", "vivit3-P/16x2", "vivit4-N/16x2", "timesformer-P/16x2", "vidtrans-P/16x2"),
-    *("videomae-P/16x2", "vjepa2-P/16x2", "swin2-P/4x2", "vit-P/16"),
+    *("videomae-P/16x2", "vjepa2-P/16x2", "swin2-P/4x2", "vit-P/16", "vjepa21-P/16x2", "videoprism-P/16"),
+    *("pe-P/16", "pevideo-P/16", "dinov3-P/16", "dinov3-S+/16", "siglip2-P/16"),
 ]
 EMBEDS = ["conv", "similarity", "depthwise", "space-time", "resnet26"]
 # What adds to an answer beside the tokens, and belongs to no place.
@@ -54,9 +55,9 @@ def make(name: str, **settings: Any) -> tuple[SpaceTimeTransformer, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("name", "embed"), [*((n, "tubelet") for n in FAMILIES), *(("vivit1-P/32x2", e) for e in EMBEDS)]
+    ("name", "embed"), [*((n, None) for n in FAMILIES), *(("vivit1-P/32x2", e) for e in EMBEDS)]
 )
-def test_the_parts_of_an_answer_add_up_to_it(name: str, embed: str) -> None:
+def test_the_parts_of_an_answer_add_up_to_it(name: str, embed: str | None) -> None:
     model, clips = make(name, embed=embed)
     model, clips = model.double(), clips.double() / 64 - 2
     relevance = explain(model, clips)

@@ -102,6 +102,7 @@ SHAPES = "|".join(
         "smaller than",
         "embeds single frames, got a tubelet of 2",
         "are taken of each frame",
+        "counted in patches of 16 px",
     ]
 )
 

@@ -8,13 +8,13 @@ adds, such as labels. Vectors of two files may be compared where their keys are 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tubelet.nn.config import settings_of
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.weights.store import read_tensors, write_tensors
 
@@ -32,7 +32,7 @@ def hash_encoder(model: SpaceTimeTransformer, *, encoders: int = 1, **inputs: An
     about = {"format": FORMAT, "encoder": model.config.encoder_settings(), **inputs}
     more = [(f"encoder {number}", model.encoders[number]) for number in range(1, encoders)]
     if more:
-        about["stages"] = [asdict(stage) for stage in model.config.stages[1:encoders]]
+        about["stages"] = [settings_of(stage) for stage in model.config.stages[1:encoders]]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for part, module in (("embed", model.embed), ("encoder", model.encoders[0]), *more):
         for name, value in sorted(module.state_dict().items()):

@@ -60,7 +60,8 @@ class GatedMlp(nn.Module):
         self.dropout = nn.Dropout(0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.fc2(self.dropout(F.silu(self.gate(x)) * self.fc1(x))))
+        hidden = torch.multiply(F.silu(self.gate(x)), self.fc1(x))  # by its name, as `relevance` looks for it
+        return self.dropout(self.fc2(self.dropout(hidden)))
 
 
 def make_mlp(stage: Stage) -> Mlp | GatedMlp:

@@ -1,6 +1,6 @@
 """A model as a line of data: all that it is made from, and what a checkpoint stores. How it is trained is no part."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from tubelet.nn.grid import Size3
@@ -68,6 +68,17 @@ class Stage:
         return self.takes or self.dim
 
 
+LATER = {
+    field.name: field.default
+    for field in fields(Stage)
+    if field.name
+    in (
+        *("takes", "gives", "unit", "head_dim", "resampling", "pool_heads", "pool_dim", "pool_mlp_dim", "norm_kind"),
+        *("norm_first", "levels", "qkv_bias", "bias", "qk_norm", "conv", "cap", "mlp"),
+    )
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class WindowStage:
     """One encoder of Swin blocks, in levels of falling resolution; each halves h and w and doubles the channels."""
@@ -128,7 +139,12 @@ class ModelConfig:
         seen = {name: value for name, value in self.to_json().items() if name in ("embed", "channels", "mean", "std")}
         # the ratio of window to grid is that at `clip`; tables carry their grid in their shape
         bound = first.kind == "windows" or first.position == "rotary-scaled"
-        return {**seen, "stage": asdict(first), "clip": self.clip if bound else None}
+        return {**seen, "stage": settings_of(first), "clip": self.clip if bound else None}
+
+
+def settings_of(stage: Stage | WindowStage) -> dict[str, Any]:
+    """As JSON, without what came after 0.1.0 and is as it was then: features that were kept stay good."""
+    return {name: value for name, value in asdict(stage).items() if LATER.get(name, ...) != value}
 
 
 def find_differences(found: Any, wanted: Any, name: str = "") -> list[str]:

@@ -18,6 +18,9 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.regularise import regularise
 
 
+QUERIES = ("attentive", "map", "query")  # kinds of pooling
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """The tokeniser, one encoder or the head: what it is, its parameters, its share of the work."""
@@ -114,8 +117,11 @@ def describe_sequences(stage: Stage, grid: Grid) -> str:
     one = grid.along(stage.over)
     single = [axis for axis, size in one._asdict().items() if size == 1]
     steps = "".join(letter for letter in stage.attend if letter not in single)
-    what = f"{stage.depth} x {steps}, {grid.size // one.size} x {one.size + stage.prefix} tokens"
-    return what + (f", then {stage.pool_depth} blocks and a query" if stage.pool == "attentive" else "")
+    blocks = f"{stage.depth} x {steps}, " if stage.depth else ""
+    what = f"{blocks}{grid.size // one.size} x {one.size + stage.prefix} tokens"
+    if stage.pool == "attentive" and stage.pool_depth:
+        what += f", then {stage.pool_depth} blocks"
+    return what + (" and a query" if stage.pool in QUERIES else "")
 
 
 def describe_windows(stage: WindowStage, encoder: Any, grid: Grid) -> str:

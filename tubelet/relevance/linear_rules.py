@@ -37,10 +37,51 @@ def hold_slope(x: Tensor, *, approximate: str = "none") -> Tensor:
     return x * share
 
 
+def hold_root(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    """RMS norm whose root is held."""
+    axes = tuple(range(-len(shape), 0))
+    fine = torch.finfo(x.dtype).eps if eps is None else eps
+    x = x / (x.detach().square().mean(axes, keepdim=True) + fine).sqrt()
+    return x if weight is None else x * weight
+
+
+def hold_group(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Group norm whose deviation is held, (B, D, N) -> same."""
+    parts = x.unflatten(1, (groups, -1))
+    return hold_deviation(parts, parts.shape[2:], eps=eps).flatten(1, 2) * weight[:, None] + bias[:, None]
+
+
+def hold_sigmoid(x: Tensor, *, inplace: bool = False) -> Tensor:
+    """SiLU as the share of its input that it lets through, held."""
+    return x * x.detach().sigmoid()
+
+
+def hold_gate(gate: Tensor, value: Tensor) -> Tensor:
+    """A gate that is held lets through what moves."""
+    return gate.detach() * value
+
+
+def hold_weights(scores: Tensor, *how: Any) -> Tensor:
+    """Softmax, whose results weigh something and are held."""
+    return scores.detach().softmax(*how)
+
+
+def hold_length(x: Tensor, **how: Any) -> Tensor:
+    """Vectors brought to length 1, by a length that is held."""
+    dim, least = how.get("dim", 1), how.get("eps", 1e-12)
+    return x / x.detach().norm(dim=dim, keepdim=True).clamp(min=least)
+
+
 RULES: Mapping[Any, Callable[..., Tensor]] = {
     F.scaled_dot_product_attention: hold_attention,
+    torch.Tensor.softmax: hold_weights,
     F.layer_norm: hold_deviation,
+    F.rms_norm: hold_root,
+    F.group_norm: hold_group,
     F.gelu: hold_slope,
+    F.silu: hold_sigmoid,
+    F.normalize: hold_length,
+    torch.multiply: hold_gate,
 }
 
 

@@ -83,7 +83,7 @@ PUBLISHED = [
         kind="video",
         data="video with and without text",
         made_for="features",
-        licence="Apache-2.0",
+        licence="CC-BY-4.0",
     ),
     *lines(
         [

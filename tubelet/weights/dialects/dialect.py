@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from tubelet.nn.config import ModelConfig
+from tubelet.nn.config import LATER, ModelConfig
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given, Json, Settings
 
@@ -88,6 +88,7 @@ def require(config: ModelConfig, dialect: str, allowed: Allowed) -> None:
         "gelu": ("erf",),
         "eps": (1e-6,),
         "stages": (1,),
+        **{name: (value,) for name, value in LATER.items()},
     }
     found = asdict(config) | asdict(config.embed) | asdict(config.stages[0])
     found |= {"embed": config.embed.kind, "stages": len(config.stages)}

@@ -52,7 +52,7 @@ class Dinov3(VitDialect):
     def allowed(self, config: ModelConfig) -> Allowed:
         stage = first_stage(config)
         own: Allowed = {"position": ("rotary-centred",), "tables": ((),), "over": ("hw",), "eps": (1e-5,)}
-        own |= {"pool": ("cls",), "norm": ("tokens",), "norm_first": (False,), "cap": (0.0,), "levels": ((),)}
+        own |= {"pool": ("cls",), "norm": ("tokens",), "qkv_bias": (True, False)}
         own |= {"mlp": ("plain", "gated"), "gelu": ("erf",) if stage.mlp == "plain" else (stage.gelu,)}
         return super().allowed(config) | own | {"num_classes": (0,)}
 

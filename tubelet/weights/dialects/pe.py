@@ -89,11 +89,11 @@ class PerceptionEncoder(VitDialect):
         )
 
     def allowed(self, config: ModelConfig) -> Allowed:
-        pool = first_stage(config).pool
+        stage, pool = first_stage(config), first_stage(config).pool
         own: Allowed = {"position": (self.position,), "resampling": (self.resampling,), "tables": (("hw",),)}
         own |= {"pool": ("map", "mean"), "norm": ("tokens",) if pool == "map" else ("none",), "prefix": (0, 1)}
         own |= {"norm_first": (True,), "over": ("hw",), "eps": (1e-5,), "keep_aspect": (False,)}
-        own |= {"qkv_bias": (True,), "mlp": ("plain",), "cap": (0.0,), "levels": ((),)}
+        own |= {"pool_heads": (stage.pool_heads,), "pool_mlp_dim": (stage.pool_mlp_dim,)}
         return super().allowed(config) | own
 
     def published(self, theirs: ForeignState) -> Settings:

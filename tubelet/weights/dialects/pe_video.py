@@ -79,8 +79,8 @@ class PeVideo(Dialect):
     def check_supported(self, config: ModelConfig) -> None:
         super().check_supported(config)
         time = replace(config, stages=config.stages[1:])
-        made = vars(over_frames(first_stage(config).size))
-        allowed: Allowed = {name: (value,) for name, value in made.items() if name not in SIZES}
+        made, own = vars(over_frames(first_stage(config).size)), vars(config.stages[1])
+        allowed: Allowed = {name: (own[name] if name in SIZES else value,) for name, value in made.items()}
         require(time, self.name, allowed | {"family": ("pevideo",)})
 
     def map_tensors(self, link: Link, config: ModelConfig) -> None:

@@ -54,9 +54,9 @@ class Siglip2(VitDialect):
     def allowed(self, config: ModelConfig) -> Allowed:
         stage = first_stage(config)
         own: Allowed = {"tables": (("hw",),), "over": ("hw",), "keep_aspect": (False,), "resampling": self.resampling}
-        own |= {"pool": ("map",), "norm": ("tokens",), "prefix": (0,), "norm_first": (False,), "cap": (0.0,)}
-        own |= {"pool_heads": (None, stage.heads), "pool_dim": (None, stage.dim), "mlp": ("plain",)}
-        return super().allowed(config) | own | {"qkv_bias": (True,), "levels": ((),), "gelu": ("tanh",)}
+        own |= {"pool": ("map",), "norm": ("tokens",), "prefix": (0,), "pool_mlp_dim": (stage.pool_mlp_dim,)}
+        own |= {"pool_heads": (None, stage.heads), "pool_dim": (None, stage.dim), "gelu": ("tanh",)}
+        return super().allowed(config) | own
 
     def video(self, frames: int) -> Video | None:
         return None if frames == 1 else Video(10, frames, 224, "a guess, for it learned from pictures: ten seconds")

@@ -87,9 +87,8 @@ class VideoPrism(Dialect):
 
     def allowed(self, config: ModelConfig) -> Allowed:
         own: Allowed = {"family": ("videoprism",), "stages": (2, 3), "patch": ((1, *config.embed.patch[1:]),)}
-        own |= {"cap": (CAP,), "resampling": ("bilinear",), "keep_aspect": (False,), "prefix": (0,), "mlp": ("plain",)}
-        own |= {"qkv_bias": (True,), "norm": ("tokens",), "norm_first": (False,), "levels": ((),)}
-        return own | {"over": ("hw",), "tables": (("hw",),), "pool": ("none",)}
+        own |= {"cap": (CAP,), "resampling": ("bilinear",), "keep_aspect": (False,), "prefix": (0,)}
+        return own | {"norm": ("tokens",), "over": ("hw",), "tables": (("hw",),), "pool": ("none",)}
 
     def check_supported(self, config: ModelConfig) -> None:
         super().check_supported(config)
