@@ -100,6 +100,7 @@ def test_no_command_unpickles_connects_or_starts_a_program(tmp_path: Path) -> No
     lines: list[tuple[int, list[str]]] = [
         (0, ["--help"]),
         (0, ["info", "vivit2-P/16x2"]),
+        (0, ["weights", "video"]),
         (0, ["check", "data"]),
         (130, train),
         (0, train),  # goes on from a checkpoint

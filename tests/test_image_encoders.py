@@ -19,6 +19,7 @@ import tubelet
 from tubelet.nn import create_model
 from tubelet.nn.cost import count_parameters
 from tubelet.weights import from_reference, recognise, to_reference
+from tubelet.weights.dialects.dinov3 import HF_DINOV3, TIMM_DINOV3
 from tubelet.weights.dialects.rename import ForeignState
 from tubelet.weights.dialects.settings import timm_settings
 from tubelet.weights.dialects.siglip2 import PUBLISHED, find_published
@@ -109,6 +110,20 @@ def test_heads_that_positions_cannot_turn_are_refused(heads: int) -> None:
         if 32 % heads or 32 // heads % 4:
             with pytest.raises(ValueError, match=naming(f"heads={heads}", 32)):
                 from_reference(golden(name)[0], CASES[name].dialect, heads=heads, clip=(1, 24, 40))
+
+
+@pytest.mark.parametrize(
+    ("dim", "depth", "heads"),
+    [(192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24, 16), (1280, 32, 20), (4096, 40, 32), (96, 4, None)],
+)
+def test_heads_of_published_sizes_are_known(dim: int, depth: int, heads: int | None) -> None:
+    for dialect, kernel, layer, px in (
+        (HF_DINOV3, "embeddings.patch_embeddings", "layer.{}.norm1.bias", 224),
+        (TIMM_DINOV3, "patch_embed.proj", "blocks.{}.norm1.bias", 256),
+    ):
+        state = {layer.format(i): torch.empty(0) for i in range(depth)} | {f"{kernel}.bias": torch.empty(dim)}
+        found = dialect.published(ForeignState(state))
+        assert (found.heads, found.clip) == (heads, (1, px, px) if heads else None)
 
 
 # ---- the GELU of SigLIP in timm

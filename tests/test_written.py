@@ -13,7 +13,7 @@ VIVIT = {"gelu": "tanh"}
 PE = {"patch": (1, 4, 4), "clip": (1, 8, 12), "heads": 2, "eps": 1e-5}
 TIMM_PE = PE | {"position": "rotary-scaled", "tables": ("hw",), "resampling": "bicubic"}
 DINOV3 = {"patch": (1, 4, 4), "clip": (1, 8, 12), "heads": 2, "eps": 1e-5, "num_classes": 0}
-SIGLIP2 = {"patch": (1, 4, 4), "clip": (1, 12, 12), "num_classes": 0}
+SIGLIP2 = {"patch": (1, 4, 4), "clip": (1, 12, 12), "num_classes": 0, "pool_mlp_dim": 40}
 STILL = {"patch": (1, 4, 4), "clip": (3, 8, 12)}
 OURS = {
     "vit": ("timm", "vit", {}),
@@ -70,7 +70,11 @@ OURS = {
         DINOV3 | {"qkv_bias": False, "mlp": "gated", "prefix": 1},
     ),
     "siglip2": ("hf-siglip2", "siglip2", SIGLIP2),
-    "siglip2, NaFlex": ("hf-siglip2", "siglip2", SIGLIP2 | {"resampling": "bilinear", "pool_mlp_dim": 40}),
+    "siglip2, NaFlex": (
+        "hf-siglip2",
+        "siglip2",
+        SIGLIP2 | {"resampling": "bilinear", "mlp_dim": 96, "pool_mlp_dim": None},
+    ),
     "siglip2 for timm": ("timm", "siglip2", SIGLIP2 | {"resampling": "bicubic", "clip": (1, 8, 12), "num_classes": 5}),
     "siglip2 for timm, exact": ("timm", "siglip2", SIGLIP2 | {"resampling": "bicubic", "gelu": "erf"}),
     "siglip2 for timm, no pooling": ("timm", "vit", {"pool": "mean", "gelu": "tanh"}),
@@ -180,7 +184,12 @@ def refused(model: SpaceTimeTransformer, dialect: str, *values: object) -> None:
         ("timm", "pe", PE, r"position='rotary-one' \(it knows 'rotary-scaled'\); resampling='bilinear-sharp'"),
         ("pe-core", "pe", TIMM_PE, r"position='rotary-scaled' \(it knows 'rotary-one'\); resampling='bicubic'"),
         ("pe-core", "pe", PE | {"pool": "mean"}, r"norm='tokens' \(it knows 'none'\)"),
-        ("pe-core", "pe", PE | {"mlp": "gated", "cap": 9.0}, r"cap=9.0 \(it knows 0.0\); mlp='gated' \(it knows 'plain'\)"),
+        (
+            "pe-core",
+            "pe",
+            PE | {"mlp": "gated", "cap": 9.0},
+            r"cap=9.0 \(it knows 0.0\); mlp='gated' \(it knows 'plain'\)",
+        ),
         ("timm", "vit", {"cap": 50.0, "patch": (1, 4, 4)}, r"cap=50.0 \(it knows 0.0\)"),
         ("hf-dinov3", "dinov3", DINOV3 | {"num_classes": 5}, r"num_classes=5 \(it knows 0\)"),
         ("timm", "dinov3", DINOV3 | {"pool": "mean"}, r"pool='mean' \(it knows 'cls'\)"),
@@ -188,6 +197,7 @@ def refused(model: SpaceTimeTransformer, dialect: str, *values: object) -> None:
         ("hf-siglip2", "siglip2", SIGLIP2 | {"clip": (1, 8, 12)}, r"clip=\(1, 8, 12\) \(it knows \(1, 8, 8\)\)"),
         ("hf-siglip2", "siglip2", SIGLIP2 | {"gelu": "erf"}, r"gelu='erf' \(it knows 'tanh'\)"),
         ("hf-siglip2", "siglip2", SIGLIP2 | {"num_classes": 5}, r"num_classes=5 \(it knows 0\)"),
+        ("hf-siglip2", "siglip2", SIGLIP2 | {"pool_mlp_dim": None}, r"pool_mlp_dim=None \(it knows 40\)"),
         ("timm", "siglip2", SIGLIP2, r"resampling='bicubic-sharp' \(it knows 'bicubic'\)"),
         ("hf-ast", "ast", {}, r"channels=3 \(it knows 1\)"),
         ("hf-ast", "ast", {"channels": 1, "norm": "tokens"}, r"norm='tokens' \(it knows 'both'\)"),

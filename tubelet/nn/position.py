@@ -82,8 +82,11 @@ def sincos(grid: Grid, dim: int, *, axes: str | None = None, temperature: float 
     Source: arXiv 1706.03762, section 3.5, for each axis.
     """
     axes = "".join(axis for axis in "thw" if (getattr(grid, axis) > 1 if axes is None else axis in axes))
-    places = [torch.arange(getattr(grid, axis)) for axis in axes]
-    return lay_out(grid, dim, axes, places, lambda angle: torch.cat([angle.sin(), angle.cos()], 1), temperature)
+
+    def count(axis: str) -> Tensor:
+        return torch.arange(getattr(grid, axis))
+
+    return lay_out(grid, dim, axes, count, lambda angle: torch.cat([angle.sin(), angle.cos()], 1), temperature)
 
 
 def rotary(grid: Grid, dim: int, *, axes: str = "thw", kind: str = "rotary", source: Grid | None = None) -> Turns:
@@ -94,14 +97,22 @@ def rotary(grid: Grid, dim: int, *, axes: str = "thw", kind: str = "rotary", sou
     Source: arXiv 2104.09864, eq. 34, for each axis.
     """
     made = ROTARIES[kind]
-    places = [made.places(axis, getattr(grid, axis), getattr(source or grid, axis)) for axis in axes]
+
+    def places(axis: str) -> Tensor:
+        return made.places(axis, getattr(grid, axis), getattr(source or grid, axis))
+
     pairs = (lambda angle: angle.repeat(1, 2)) if made.tiled else (lambda angle: angle.repeat_interleave(2, 1))
     angles = lay_out(grid, dim, axes, places, pairs, made.temperature)
     return angles.flatten(0, 2).cos(), angles.flatten(0, 2).sin()
 
 
 def lay_out(
-    grid: Grid, dim: int, axes: str, places: Sequence[Tensor], wave: Callable[[Tensor], Tensor], temperature: float
+    grid: Grid,
+    dim: int,
+    axes: str,
+    places: Callable[[str], Tensor],
+    wave: Callable[[Tensor], Tensor],
+    temperature: float,
 ) -> Tensor:
     """Table (t, h, w, D) whose channels are shared out among `axes`: the `wave`, (n, p) -> (n, 2 p), of angles that
     grow with the `places` along the axis, each slower than the one before; channels left over are zero."""
@@ -110,7 +121,7 @@ def lay_out(
         return table
     pairs = dim // (2 * max(1, len(axes)))
     for slot, axis in enumerate(axes):
-        angle = places[slot][:, None] * temperature ** -(torch.arange(pairs) / pairs)
+        angle = places(axis)[:, None] * temperature ** -(torch.arange(pairs) / pairs)
         share = slice(slot * 2 * pairs, (slot + 1) * 2 * pairs)
         table[..., share] = wave(angle).view(*grid.along(axis), 2 * pairs)
     return table

@@ -16,6 +16,7 @@ KERNEL = "embed.proj.weight"
 
 
 class AudioMae(Vit):
+    licence, commercial = "CC-BY-NC-4.0", False
     name, kind = "audiomae", "sound"  # without a fingerprint: its names are timm's
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:

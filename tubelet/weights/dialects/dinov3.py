@@ -11,6 +11,8 @@ from tubelet.weights.dialects.rename import ForeignState, Link, Rows, order_head
 from tubelet.weights.dialects.settings import Given, Json, Settings, check_published, image_settings, number
 from tubelet.weights.dialects.vit import PREFIX, Names, VitDialect, block, first_stage
 
+UNPUBLISHED = ("P", "N")  # sizes of ours
+
 
 class Dinov3(VitDialect):
     """Base of both dialects. Query and value have biases or not, MLPs a gate or not.
@@ -58,7 +60,8 @@ class Dinov3(VitDialect):
 
     def published(self, theirs: ForeignState) -> Settings:
         size = theirs.shape(f"{self.kernel}.bias", 1)[0], theirs.count(self.wording(theirs)[0])
-        heads = next((heads for dim, depth, heads, *_ in DINOV3_SIZES.values() if (dim, depth) == size), None)
+        known = [numbers for name, numbers in DINOV3_SIZES.items() if name not in UNPUBLISHED]
+        heads = next((heads for dim, depth, heads, *_ in known if (dim, depth) == size), None)
         return Settings(heads=heads, clip=(1, self.px, self.px) if heads else None)
 
     def wording(self, names: ForeignState | Link) -> tuple[str, Names]:

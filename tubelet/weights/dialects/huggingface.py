@@ -48,6 +48,7 @@ class Vivit(HuggingFace):
     name, family, root = "hf-vivit", "vivit1", "vivit."
     fingerprint = ("vivit.embeddings.cls_token", "embeddings.cls_token")
     mean, std = (0.5,), (0.5,)
+    licence = "MIT"
     note = "pixels in [-1, 1], as ViViT was trained; transformers' processor would normalise them twice"
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
@@ -71,6 +72,7 @@ class Vivit(HuggingFace):
 
 class VideoMae(HuggingFace):
     name, family, root = "hf-videomae", "videomae", "videomae."
+    licence, commercial = "CC-BY-NC-4.0", False
     fingerprint = tuple(f"{root}embeddings.patch_embeddings.projection.weight" for root in ("videomae.", ""))
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
@@ -148,6 +150,7 @@ class Ast(HuggingFace):
     flat, overlapping = True, True
     tokens = ("embeddings.cls_token", "embeddings.distillation_token")
     head = "classifier.dense"
+    licence = "BSD-3-Clause"
     mean, std = AUDIOSET_MEAN, AUDIOSET_STD
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:

@@ -12,6 +12,7 @@ from tubelet.weights.dialects.vit import ENCODER, block, first_stage
 
 
 class MetaTransformer(Dialect):
+    licence = "Apache-2.0"
     name, fingerprint, fresh = "metatransformer", ("0.attn.qkv.weight",), ("embed.",)
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:

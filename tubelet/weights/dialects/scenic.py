@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
 
 
 class Scenic(Dialect):
-    name, fingerprint = "scenic", ("embedding/kernel",)
+    name, fingerprint, licence = "scenic", ("embedding/kernel",), "Apache-2.0"
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:
         kernel = theirs.shape("embedding/kernel")  # ([t,] p, p, C, D)

@@ -54,8 +54,10 @@ class Siglip2(VitDialect):
     def allowed(self, config: ModelConfig) -> Allowed:
         stage = first_stage(config)
         own: Allowed = {"tables": (("hw",),), "over": ("hw",), "keep_aspect": (False,), "resampling": self.resampling}
-        own |= {"pool": ("map",), "norm": ("tokens",), "prefix": (0,), "pool_mlp_dim": (stage.pool_mlp_dim,)}
-        own |= {"pool_heads": (None, stage.heads), "pool_dim": (None, stage.dim), "gelu": ("tanh",)}
+        own |= {"pool": ("map",), "norm": ("tokens",), "prefix": (0,), "gelu": ("tanh",)}
+        own |= {"pool_heads": (None, stage.heads), "pool_dim": (None, stage.dim)}
+        # the MLP of pooling is as wide as those of the blocks
+        own |= {"pool_mlp_dim": (stage.mlp_dim, None) if stage.mlp_dim == 4 * stage.dim else (stage.mlp_dim,)}
         return super().allowed(config) | own
 
     def video(self, frames: int) -> Video | None:

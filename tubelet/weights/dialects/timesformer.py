@@ -35,6 +35,7 @@ class HfTimesformer(HuggingFace):
     block = replace(ON_DISK, qkv=("attention.attention.qkv",))
     time_norm, time_qkv = "temporal_layernorm", "temporal_attention.attention.qkv"
     time_proj, after_time = "temporal_attention.output.dense", "temporal_dense"
+    licence, commercial = "CC-BY-NC-4.0", False
     mean, std = (0.45,), (0.225,)  # of the original; Hugging Face's class says ImageNet's
 
     def config(self, theirs: ForeignState, given: Given) -> ModelConfig:

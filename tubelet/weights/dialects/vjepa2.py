@@ -12,6 +12,7 @@ POOLER = Names("layer_norm1", POOLER_QKV, "self_attn.out_proj", "layer_norm2")
 
 class Vjepa2(VitDialect):
     name, family, root = "hf-vjepa2", "vjepa2", "vjepa2."
+    licence = "MIT"
     fingerprint = tuple(f"{root}encoder.embeddings.patch_embeddings.proj.weight" for root in ("vjepa2.", ""))
     kernel, layers, norm = "encoder.embeddings.patch_embeddings.proj", "encoder.layer.{}.", "encoder.layernorm"
     block = Names(qkv=tuple(f"attention.{part}" for part in ("query", "key", "value")), proj="attention.proj")
