@@ -11,6 +11,7 @@ from tubelet.convert.published_inputs import clip_spec
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.weights.dialects.reference import Source, find_dialect
 from tubelet.weights.dialects.settings import Given, Settings
+from tubelet.weights.dialects.vit import IMAGENET_MEAN, IMAGENET_STD
 
 
 def spec(
@@ -63,7 +64,7 @@ def test_pictures() -> None:
     assert found is not None
     assert (found.kind, found.crop, found.resize, found.frames) == ("image", (224, 112), (256, 128), 1)
     assert notes == []
-    found, notes = spec("timm", (1, 224, 112))
+    found, notes = spec("timm", (1, 224, 112), mean=IMAGENET_MEAN, std=IMAGENET_STD)
     assert found is not None
     assert found.resize == (224, 112)
     assert "ImageNet" in notes[0]

@@ -17,7 +17,6 @@ from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.regularise import regularise
 
-
 QUERIES = ("attentive", "map", "query")  # kinds of pooling
 
 

@@ -79,7 +79,8 @@ def model_config(
 
     Args:
         name: family and size as in `list_models()`, patch side in px, tubelet length in frames (1 if left out).
-        clip: the (T, H, W) that position tables are made for; (16, 224, 224) or, for images, (1, 224, 224).
+        clip: the (T, H, W) that position tables are made for; (16, 224, 224) or, for images, (1, 224, 224); of
+            VideoPrism (16, 288, 288).
         num_classes: 0 for a model without head, which gives its features.
         channels: of a clip.
         embed: tokeniser, the family's if left out: one of `tubelet.nn.create.TOKENISERS`.
@@ -94,7 +95,7 @@ def model_config(
     """
     family, numbers, patch = parse(name)
     line = FAMILIES[family]
-    made_for = triple((1 if line.image or line.still else 16, 224, 224) if clip is None else clip, "clip")
+    made_for = triple((1 if line.image or line.still else 16, line.side, line.side) if clip is None else clip, "clip")
     if line.image and made_for[0] > patch[0]:
         raise ValueError(f"{name!r} sees one frame, got clip={made_for}: use clip=(1, H, W), or a model for video")
     config = family_config(family, numbers, patch=patch, clip=made_for, num_classes=num_classes, channels=channels)
@@ -170,7 +171,7 @@ def format_name(config: ModelConfig) -> str:
     first = config.stages[0]
     dim, depth, heads = first.size
     known = FAMILIES[config.family].sizes if config.family in FAMILIES else {}
-    special = {key for values in known.values() for own in values[3:] for key in own}
+    special = {key for values in known.values() for own in values[3:] for key in own} - {"qkv_bias"}  # or zeros
     for size, values in known.items():
         made = FAMILIES[config.family].stages(values, Grid(1, 1, 1))[0]
         if made.size == first.size and all(getattr(made, key) == getattr(first, key) for key in special):

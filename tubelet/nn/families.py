@@ -56,6 +56,7 @@ class Family(NamedTuple):
     sizes: by name
     image: clips are of one tubelet in time
     still: clips are of one frame unless more are asked for
+    side: of a clip, in px, unless another is asked for
     eighths: of a patch, from one patch to the next in space
     embed: its tokeniser
     """
@@ -64,6 +65,7 @@ class Family(NamedTuple):
     sizes: Mapping[str, Size] = SIZES
     image: bool = False
     still: bool = False
+    side: int = 224
     eighths: int = 8
     embed: str = "tubelet"
 
@@ -136,6 +138,7 @@ FAMILIES = {
             in_space(s, tables=("hw",), pool="none", cap=50.0, resampling="bilinear"),
             blocks(s, tables=("t",), over="t", depth=4, pool="mean", cap=50.0, resampling="bilinear"),
         ),
+        side=288,
     ),
     # Perception Encoder, arXiv 2504.13181: images; of a video the mean over its frames
     "pe": Family(

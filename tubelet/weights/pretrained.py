@@ -17,7 +17,7 @@ from tubelet.weights.formats.open import read_foreign
 from tubelet.weights.hub import fetch, is_on_hub
 from tubelet.weights.init.from_image import init_from_image
 from tubelet.weights.init.from_model import fill
-from tubelet.weights.published import find_published
+from tubelet.weights.published import HUB, find_published
 from tubelet.weights.store import open_model
 
 
@@ -90,8 +90,13 @@ def create_model(
 def find_weights(pretrained: str | os.PathLike[str]) -> Path:
     """The file or folder of weights. Raises ValueError for what is none, and what the hub does not give."""
     path, line = Path(pretrained), find_published(str(pretrained))
-    if path.exists() or (line is None and not is_on_hub(str(pretrained))):
+    if path.exists():
         return path
+    if line is None and not is_on_hub(str(pretrained)):
+        raise ValueError(
+            f"{pretrained}: no such file, and no name of published weights: expected a file or folder, "
+            f"{HUB}owner/name, or one of those that `tubelet weights` lists"
+        )
     if line and not line.on_hub:
         raise ValueError(f"{pretrained}: a pickle, not on the hub: download it, then `tubelet convert --unsafe-pickle`")
     return fetch(str(pretrained))

@@ -50,7 +50,8 @@ def fill(
             state[name] = position.resample(state[name], now).expand(own[name].shape)
             report.append(f"{name}: resampled from {was.t} x {was.h} x {was.w} to {now.t} x {now.h} x {now.w}")
     fresh = {name: own[name] for name in own if name not in state} if grown else {}
-    report += [f"{name}: left fresh" for name in fresh if not name.startswith("head.")]
+    parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in fresh if not name.startswith("head."))
+    report += [f"{part}: left fresh" for part in parts]
     if head:
         load_strict(model, fresh | state, what=what)
         return report
