@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 # each in one process of its own, two at a time, the longest first
 ALONE := lint exports kernels-avx2 kernels-plain exports-no-vnni snippets
 
-.PHONY: demo test $(ALONE) soak peers docs format clean
+.PHONY: demo test $(ALONE) soak peers tour docs format clean
 
 demo: $(STAMP)
 	$(BIN)/tubelet demo
@@ -60,7 +60,6 @@ soak: $(DEV_STAMP)
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-# the API reference, as pages in site/
 # the examples of docs/own-loop.md that need other libraries, in an environment of their own
 PEERS ?= .peers
 peers:
@@ -68,6 +67,11 @@ peers:
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . transformers accelerate lightning
 	$(PEERS)/bin/python tests/own_loop_peers.py
 
+# runs docs/tour.ipynb and stores what its cells show
+tour: $(DEV_STAMP)
+	$(BIN)/python docs/tour.py
+
+# the API reference, as pages in site/
 docs: $(DEV_STAMP)
 	$(BIN)/python docs/reference.py site
 

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("agg")  # before pyplot, which would open a window
-
 import matplotlib.pyplot as plt
+
+from tubelet.system.openmp import wait_briefly
 
 TOUR = Path(__file__).with_name("tour.ipynb")
 
 
 def run_notebook(notebook: dict[str, Any]) -> None:
     """Runs the cells in one namespace, in a folder of their own, and puts what they show into the notebook."""
+    wait_briefly()  # before torch is imported, by a cell
+    matplotlib.use("agg")  # no window
     names: dict[str, Any] = {"__name__": "__main__"}
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     before = tempfile.tempdir
@@ -44,7 +45,7 @@ def run_cell(source: str, number: int, names: dict[str, Any]) -> list[dict[str, 
     outputs: list[dict[str, Any]] = [{"name": "stdout", "output_type": "stream", "text": text}] if text else []
     for figure in figures:
         file = io.BytesIO()
-        plt.figure(figure).savefig(file, format="jpeg", dpi=100, bbox_inches="tight", pil_kwargs={"quality": 80})
+        plt.figure(figure).savefig(file, format="jpeg", dpi=90, bbox_inches="tight", pil_kwargs={"quality": 75})
         picture = base64.b64encode(file.getvalue()).decode()
         outputs.append({"data": {"image/jpeg": picture}, "metadata": {}, "output_type": "display_data"})
     plt.close("all")
