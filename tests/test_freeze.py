@@ -491,7 +491,8 @@ def test_a_converted_encoder_stays_as_it_is_and_what_reads_it_learns(
     own = ours.state_dict()
     left = {key for key in taken if key not in own}
     assert not left or (pool and all(".pool." in key or ".prefix" in key for key in left))
-    assert all(torch.equal(own[key], value) for key, value in taken.items() if key not in left and ".tables." not in key)
+    same = [key for key in taken if key not in left and ".tables." not in key]  # tables are resampled
+    assert all(torch.equal(own[key], taken[key]) for key in same)
     result = Predictor.load(run).predict(next(videos.rglob("*.mp4")))
     assert result.label in ("left", "right")
     features = read_json(run / "features.json")

@@ -86,7 +86,7 @@ ONE_STEP = {
     "ast": ({"pool": "cls,dist"}, {}),
     "meta": ({"pool": "mean"}, {"position": "sincos", "norm": "none"}),
 }
-OF_THEIR_OWN = ("vjepa21", "videoprism", "pe", "dinov3", "siglip2")
+OF_THEIR_OWN = ("vjepa21", "videoprism", "pe", "pevideo", "dinov3", "siglip2")
 OTHER_POOLING = ("vivit2", "vjepa2", "ast")
 
 

@@ -54,9 +54,7 @@ def make(name: str, **settings: Any) -> tuple[SpaceTimeTransformer, Tensor]:
     return model, clips
 
 
-@pytest.mark.parametrize(
-    ("name", "embed"), [*((n, None) for n in FAMILIES), *(("vivit1-P/32x2", e) for e in EMBEDS)]
-)
+@pytest.mark.parametrize(("name", "embed"), [*((n, None) for n in FAMILIES), *(("vivit1-P/32x2", e) for e in EMBEDS)])
 def test_the_parts_of_an_answer_add_up_to_it(name: str, embed: str | None) -> None:
     model, clips = make(name, embed=embed)
     model, clips = model.double(), clips.double() / 64 - 2

@@ -13,9 +13,9 @@ from tubelet.weights.formats.open import read_foreign
 from tubelet.weights.pretrained import find_weights
 
 
-def convert_once(weights: str) -> Path | None:
+def convert_once(weights: str, *, plain: bool = False) -> Path | None:
     """The file of ours made of foreign weights, by a path or a name on the hub; None for a plain image ViT in timm's
-    names, which a model of any family may start from.
+    names, which a model of any family may start from: that is converted where `plain`, too.
 
     Raises:
         ValueError: weights that are not to be had, or that no dialect reads.
@@ -26,7 +26,7 @@ def convert_once(weights: str) -> Path | None:
         dialect = recognise(foreign.state)
     except ValueError as error:
         raise ValueError(f"{foreign.file}: {error}") from error
-    if dialect == TIMM.name and TIMM.piece_of(ForeignState(foreign.state)) is VIT:
+    if not plain and dialect == TIMM.name and TIMM.piece_of(ForeignState(foreign.state)) is VIT:
         return None
     stat = foreign.file.stat()
     known = [os.path.realpath(foreign.file), stat.st_size, stat.st_mtime_ns]

@@ -45,6 +45,8 @@ class Rest(nn.Module):
         super().__init__()
         self.config = model.config
         after = count_first(model)
+        # of codes that are all tokens of a clip; else one of each step in time
+        self.grid = None if model.stack[after - 1].pools else model.grid(model.config.clip)
         self.encoders = nn.ModuleDict({str(after + i): one for i, one in enumerate(model.encoders[after:])})
         self.head = model.head
         self.register_buffer("mean", torch.zeros(1), persistent=False)
@@ -58,12 +60,11 @@ class Rest(nn.Module):
     @property
     def what(self) -> str:
         """The layers that learn, in words."""
-        if any(encoder.blocks for encoder in self.stack):
-            return "the temporal encoder and the head"
-        return "the attentive probe and the head" if self.encoders else "the head"
+        names = ["the temporal encoder" if encoder.blocks else "the attentive probe" for encoder in self.stack]
+        return ", ".join([*names, "the head"]) if len(names) > 1 else " and ".join([*names, "the head"])
 
     def forward(self, codes: Tensor) -> Tensor:
-        features = make_features(self.stack, codes, Grid(codes.shape[1], 1, 1))
+        features = make_features(self.stack, codes, self.grid or Grid(codes.shape[1], 1, 1))
         return self.head((features - self.mean) / self.std)
 
     def standardise(self, features: Tensor) -> None:

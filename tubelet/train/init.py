@@ -12,10 +12,10 @@ from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.duplicates import mark_content
 from tubelet.data.items import Source
 from tubelet.data.problems import some
-from tubelet.nn.config import ModelConfig
+from tubelet.nn.config import ModelConfig, Stage, WindowStage
 from tubelet.nn.cost import describe
 from tubelet.nn.create import format_name
-from tubelet.nn.families import SIZES
+from tubelet.nn.families import FAMILIES, SIZES
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.system.console import clock, size
 from tubelet.system.text import plural
@@ -88,6 +88,8 @@ class Start:
 
 def find_shipped(config: TrainConfig, kind: str, *, name: str, embed: str | None) -> Start | None:
     """The weights in the package for a model and its tokeniser; None where there are none, or others are asked for."""
+    family = FAMILIES.get(name.split("-")[0])
+    embed = embed or (family.embed if family else None)
     file = STARTS / f"{name.replace('/', '-')}-{embed}.safetensors"
     if config.init or config.pool or kind != "video" or not file.is_file():
         return None
@@ -111,7 +113,7 @@ def find_start(config: TrainConfig, kind: str) -> Start | None:
     try:
         open_model(config.init)
     except ValueError:  # no weights of ours
-        place = convert_once(config.init)
+        place = convert_once(config.init, plain=config.pool == "attentive")
     if place is None:
         image, line = image_config(config.init), find_published(config.init)
         mean, std = (tuple(image.get(key, (0.5, 0.5, 0.5))) for key in ("mean", "std"))
@@ -125,9 +127,9 @@ def find_start(config: TrainConfig, kind: str) -> Start | None:
     if kind == "video" and pictures:
         model = see_frames(model)
         grown.append("frame by frame, and a fresh encoder along time")
-    if config.pool == "attentive" != pool_of(model):
+    if config.pool == "attentive" and not is_probe(model.stages[-1]):
         model = add_probe(model)
-        grown.append("and a fresh attentive probe that looks at all its tokens")
+        grown.append("a fresh attentive probe looks at all its tokens")
     start = Start(
         init=config.init,
         file=str(place),
@@ -177,10 +179,15 @@ def suggest_start(config: TrainConfig, kind: str, data: str, clips: int) -> list
     return [f"{plural(clips, 'clip')} to train on are few; where what is seen tells them apart, try {command} ({what})"]
 
 
-def pool_of(model: ModelConfig) -> str:
-    """The kind of pooling of the last stage; windows are pooled by their mean."""
-    last = model.stages[-1]
-    return last.pool if last.kind == "blocks" else "mean"
+def is_probe(stage: Stage | WindowStage) -> bool:
+    """Whether a stage only pools, by attention."""
+    return stage.kind == "blocks" and not stage.depth and stage.pool == "attentive"
+
+
+def pools_as(model: ModelConfig, pool: str | None) -> bool:
+    """Whether a model pools in the way that is asked for, be it in the first of its stages or in the last; None: any.
+    Windows are pooled by their mean."""
+    return pool in (None, *(stage.pool if stage.kind == "blocks" else "mean" for stage in model.stages))
 
 
 def note_seen(start: Start | None, source: Source) -> list[str]:

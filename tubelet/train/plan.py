@@ -35,7 +35,7 @@ from tubelet.train.init import (
     find_shipped,
     find_start,
     note_seen,
-    pool_of,
+    pools_as,
     settle_auto,
     suggest_start,
 )
@@ -242,7 +242,7 @@ def choose_model(
     settings: dict[str, Any] = {"clip": spec.clip_size, "num_classes": num_classes}
     settings |= {"mean": spec.mean, "std": spec.std}
     if start and start.model:
-        if config.pool not in (None, pool_of(start.model)):
+        if not pools_as(start.model, config.pool):
             raise ValueError(f"--pool {config.pool}: the model is as in --init {config.init}: leave --pool out")
         note = f"model {name} as in --init" + "".join(f", {more}" for more in start.grown)
         if start.in_package:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import isqrt
 
 import torch
 
 from tubelet.nn.config import ModelConfig
+from tubelet.nn.families import SIZES
 from tubelet.nn.pool import count_prefix
 from tubelet.weights.dialects.dialect import Allowed, Dialect, Kind
 from tubelet.weights.dialects.dinov3 import TIMM_DINOV3
@@ -19,6 +21,7 @@ from tubelet.weights.dialects.vit import ENCODER, PREFIX, TABLE, Names, VitDiale
 NAMES = Names(scales=("ls1.gamma", "ls2.gamma"))
 TOKENS = ("cls_token", "dist_token", "reg_token")
 BACKBONE = "patch_embed.backbone."
+TIMMS = ("Ti", "S", "B", "L")  # sizes that timm has, and with these heads
 
 
 class Vit(VitDialect):
@@ -42,6 +45,17 @@ class Vit(VitDialect):
             norm="pooled" if after_pooling else "tokens",
             gelu=given.gelu or (find_published(theirs).gelu if "cls_token" not in theirs else None) or "erf",
         )
+
+    def published(self, theirs: ForeignState) -> Settings:
+        """Heads by width and depth, of a ViT with a class token; the size where its table is square."""
+        if "cls_token" not in theirs or theirs.root(BACKBONE):
+            return Settings()
+        (dim, _, _, patch), rows = theirs.shape(f"{self.kernel}.weight", 4), theirs.shape(self.positions, 3)[1]
+        size = dim, theirs.count(self.layers)
+        heads = next((heads for name, (*known, heads) in SIZES.items() if tuple(known) == size and name in TIMMS), None)
+        side = isqrt(rows - 1) if not any(name in theirs for name in TOKENS[1:]) else 0
+        square = side > 0 and side**2 == rows - 1
+        return Settings(heads=heads, clip=(1, side * patch, side * patch) if square else None)
 
     def allowed(self, config: ModelConfig) -> Allowed:
         stage = first_stage(config)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from tubelet.nn.config import ModelConfig, Stage
 
@@ -30,30 +31,23 @@ def see_frames(config: ModelConfig) -> ModelConfig:
     return replace(config, stages=(first, last), clip=(FRAMES, *config.clip[1:]))
 
 
-def add_probe(config: ModelConfig, *, blocks: int = 0) -> ModelConfig:
-    """All tokens of the last stage are looked at by an attentive probe, a fresh one, in the place of its pooling.
+def add_probe(config: ModelConfig) -> ModelConfig:
+    """In the place of the first pooling a fresh attentive probe looks at all the tokens; what comes after it stays.
 
-    blocks: of joint attention before the query.
     Source: arXiv 2404.08471, section 3.2 (V-JEPA).
 
-    Raises ValueError for an encoder in windows.
+    Raises ValueError for an encoder in windows, or where the first pooling is such a probe already.
     """
-    *before, last = config.stages
-    if last.kind == "windows":
-        raise ValueError(f"a {config.family} model gives a probe no tokens: leave --pool out")
-    norm = "none" if last.norm == "pooled" else "tokens" if last.norm == "both" else last.norm
-    probe = Stage(
-        dim=last.dim,
-        depth=0,
-        heads=last.heads,
-        mlp_dim=4 * last.dim,
-        prefix=0,
-        pool="attentive",
-        pool_depth=blocks,
-        norm="none",
-        eps=last.eps,
-    )
-    return replace(config, stages=(*before, replace(last, pool="none", norm=norm), probe))
+    number = next(i for i, stage in enumerate(config.stages) if stage.kind == "windows" or stage.pool != "none")
+    stage = config.stages[number]
+    if stage.kind == "windows" or (stage.pool == "attentive" and not stage.depth):
+        raise ValueError(f"a {config.family} model gives a fresh probe no tokens: leave --pool out")
+    after = config.stages[number + 1 :]
+    over = "hw" if stage.over == "hw" and after else "thw"
+    same: dict[str, Any] = {"dim": stage.dim, "heads": stage.heads, "mlp_dim": 4 * stage.dim, "eps": stage.eps}
+    probe = Stage(**same, depth=0, over=over, prefix=0, pool="attentive", pool_depth=0, norm="none")
+    norm = {"pooled": "none", "both": "tokens"}.get(stage.norm, stage.norm)
+    return replace(config, stages=(*config.stages[:number], replace(stage, pool="none", norm=norm), probe, *after))
 
 
 def list_grown(config: ModelConfig) -> list[ModelConfig]:

@@ -63,8 +63,10 @@ def with_patch(model: SpaceTimeTransformer, patch: Sequence[int]) -> SpaceTimeTr
             several frames for a model with uniform frame sampling.
     """
     c, new = model.config.embed, triple(patch, "patch")
-    if c.kind != "tubelet":
-        raise ValueError(f"only the kernel of embed='tubelet' can be resized, the model has embed={c.kind!r}")
+    if c.kind not in ("tubelet", "video-image"):
+        raise ValueError(
+            f"only the kernels of embed='tubelet' or 'video-image' can be resized, the model has embed={c.kind!r}"
+        )
     if c.frames is not None and new[0] != 1:
         raise ValueError(f"uniform frame sampling embeds single frames, got patch={new}: give (1, {new[1]}, {new[2]})")
     stride = scale_stride(c.stride, c.patch, new)
@@ -78,9 +80,12 @@ def with_patch(model: SpaceTimeTransformer, patch: Sequence[int]) -> SpaceTimeTr
     resized = SpaceTimeTransformer(replace(config, clip=same_grid(config.clip)))
     resized.set_input_size(same_grid(model.input_size))
     tensors = model.state_dict()
-    name = "embed.embed.proj.weight" if c.frames else "embed.proj.weight"
-    tensors[name] = resize_kernel(tensors[name], new)
-    resized.to(tensors[name])
+    kernels = {"embed.embed" if c.frames else "embed": new}
+    if c.kind == "video-image":
+        kernels = {"embed.video": new, "embed.image": (1, *new[1:])}
+    for name, size in kernels.items():
+        tensors[f"{name}.proj.weight"] = resize_kernel(tensors[f"{name}.proj.weight"], size)
+    resized.to(model.mean)
     load_strict(resized, tensors, what="the model with another patch")
     return resized.train(model.training)
 
