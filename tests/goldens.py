@@ -78,7 +78,8 @@ def masked(model: Model, clip: Tensor) -> Tensor:
     """The tokens that a mask keeps, each at its place in the whole grid, as V-JEPA is pre-trained."""
     kept, encoder = entries("vjepa21_encoder")["mask"][0], model.encoders[0]
     x, grid = model.embed_clip(clip)
-    turns = [turn[kept] for turn in encoder.position.turns(x, grid)]
+    turns = encoder.position.turns(x, grid)
+    turns = turns._replace(cos=turns.cos[kept], sin=turns.sin[kept])
     x = x[:, kept]
     for block in encoder.blocks:
         x = block(x, Grid(1, 1, len(kept)), turns)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tubelet.nn import FAMILIES, IMAGE_FAMILIES, Attention, Grid, SpaceTimeTransformer, position, rotary
+from tubelet.nn.attention import Turns
 from tubelet.nn.grid import fill, token_grid
 from tubelet.train.optim import make_optimizer
 from tubelet.weights import load, save
@@ -210,9 +211,9 @@ def test_rotary_attention_does_not_know_where_its_grid_begins(axes):
     large, grid = Grid(9, 8, 11), Grid(3, 2, 4)
     attention = Attention(24, 2, axes).double()
     x = torch.randn(2, grid.size, 24).double()
-    turns = [y.double().view(*large, 12) for y in rotary(large, 12)]
+    turns = [y.double().view(*large, 12) for y in rotary(large, 12)[:2]]
     at = [
-        tuple(y[t : t + 3, h : h + 2, w : w + 4].reshape(-1, 12) for y in turns)
+        Turns(*(y[t : t + 3, h : h + 2, w : w + 4].reshape(-1, 12) for y in turns))
         for t, h, w in ((0, 0, 0), (6, 6, 7), (2, 0, 5))
     ]
     here, *there = (attention(x, grid, place) for place in at)

@@ -2,15 +2,22 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tubelet.nn.grid import AXES, Grid
-from tubelet.nn.kernels import GELUS, attention, linear
+from tubelet.nn.kernels import GELUS, attention, can_fuse, linear
 
-Turns = tuple[Tensor, Tensor]
+
+class Turns(NamedTuple):
+    """Cosines and sines (N, d) that turn pairs of channels; `alike`: both channels of a pair by the same angle."""
+
+    cos: Tensor
+    sin: Tensor
+    alike: bool = True
 
 
 def attend(
@@ -49,10 +56,14 @@ def attend(
 
 def turn(x: Tensor, turns: Turns, *, prefix: int = 0) -> Tensor:
     """Turns the pairs of neighbouring channels of grid tokens, (B, P + N, n, d) -> same. Source: arXiv 2104.09864."""
-    cos, sin = (angle[:, None] for angle in turns)
-    first, second = x[:, prefix:].unflatten(-1, (-1, 2)).unbind(-1)
-    across = torch.stack([-second, first], -1).flatten(-2)
-    return torch.cat([x[:, :prefix], x[:, prefix:] * cos + across * sin], 1)
+    pairs = x[:, prefix:].unflatten(-1, (-1, 2))
+    if turns.alike and x.dtype in (torch.float32, torch.float64) and can_fuse(x, turns.cos):  # one pass
+        numbers = torch.complex(turns.cos[:, None, ::2], turns.sin[:, None, ::2])
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * numbers)
+    else:
+        cos, sin = (angle[:, None].unflatten(-1, (-1, 2)) for angle in turns[:2])
+        turned = pairs * cos + torch.stack([-pairs[..., 1], pairs[..., 0]], -1) * sin
+    return torch.cat([x[:, :prefix], turned.flatten(-2)], 1) if prefix else turned.flatten(-2)
 
 
 def project_heads(layer: nn.Linear, heads: int, *seen: Tensor) -> list[Tensor]:

@@ -103,7 +103,7 @@ def rotary(grid: Grid, dim: int, *, axes: str = "thw", kind: str = "rotary", sou
 
     pairs = (lambda angle: angle.repeat(1, 2)) if made.tiled else (lambda angle: angle.repeat_interleave(2, 1))
     angles = lay_out(grid, dim, axes, places, pairs, made.temperature)
-    return angles.flatten(0, 2).cos(), angles.flatten(0, 2).sin()
+    return Turns(angles.flatten(0, 2).cos(), angles.flatten(0, 2).sin(), alike=not made.tiled)
 
 
 def lay_out(
@@ -260,8 +260,8 @@ class RotaryPosition(nn.Module):
         return x
 
     def turns(self, x: Tensor, grid: Grid) -> Turns:
-        cos, sin = rotary(grid, self.head_dim, axes=self.axes, kind=self.kind, source=self.source)
-        return cos.to(x), sin.to(x)
+        cos, sin, alike = rotary(grid, self.head_dim, axes=self.axes, kind=self.kind, source=self.source)
+        return Turns(cos.to(x), sin.to(x), alike)
 
 
 def make_position(stage: Stage, grid: Grid) -> LearnedPosition | SinCosPosition | RotaryPosition:
