@@ -38,6 +38,7 @@ except RuntimeError:  # made for another build of torch; transformers does with 
         torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 import transformers
+from kernels import count_kernels
 
 from tubelet.system import timing
 from tubelet.weights import from_reference
@@ -108,7 +109,8 @@ def run_peer(model: nn.Module, pixels: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def compare(name: str, runs: int) -> dict[str, Any]:
-    """Seconds of both sides in turns, the ratio of their medians, and how far the answers are apart."""
+    """Seconds of both sides in turns, the ratio of their medians, what it would be if our kernels alone took time, and
+    how far the answers are apart."""
     encoder, pixels = ENCODERS[name], ENCODERS[name].pixels()
     peer = encoder.peer()
     ours = encoder.ours(peer.state_dict())
@@ -120,10 +122,14 @@ def compare(name: str, runs: int) -> dict[str, Any]:
         "theirs": lambda: run_peer(peer, theirs),
         "ours": lambda: ours.tokens(pixels),
     }
+    kernels = count_kernels(lambda: ours.tokens(pixels))
+    jobs |= {f"kernel {i}": kernel.job() for i, kernel in enumerate(kernels)}
     took = timing.time_in_turns(jobs, runs=runs)
+    alone = sum(count * median(took.pop(f"kernel {i}")) for i, count in enumerate(kernels.values()))
     pairs = [their / our for their, our in zip(took["theirs"], took["ours"], strict=True)]
     ratio = median(took["theirs"]) / median(took["ours"])
-    return {"name": name, "ratio": ratio, "pairs": median(pairs), "off": off, **took}
+    limit = median(took["theirs"]) / alone
+    return {"name": name, "ratio": ratio, "pairs": median(pairs), "limit": limit, "off": off, **took}
 
 
 @torch.inference_mode()
@@ -168,16 +174,15 @@ def main() -> None:
     if given.cpu_time:
         timing.now = time.process_time
     print(f"transformers {transformers.__version__}, torch {torch.__version__}, {given.threads} threads\n")
-    print("| | theirs / ours, medians | in pairs | memory, theirs | ours | answers apart |")
-    print("|---|---:|---:|---:|---:|---:|")
+    print("| | theirs / ours, medians | in pairs | limit | memory, theirs | ours | answers apart |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
     found = []
     for name in given.only:
         result = compare(name, given.runs)
         result |= {"memory": {side: ask(name, side) for side in ("theirs", "ours")}}
         memory = " | ".join(f"{result['memory'][side]:.0f} MB" for side in ("theirs", "ours"))
-        print(
-            f"| {name} | {result['ratio']:.2f} | {result['pairs']:.2f} | {memory} | {result['off']:.0e} |", flush=True
-        )
+        ratios = " | ".join(f"{result[part]:.2f}" for part in ("ratio", "pairs", "limit"))
+        print(f"| {name} | {ratios} | {memory} | {result['off']:.0e} |", flush=True)
         found.append(result)
     if given.json:
         given.json.write_text(json.dumps(found, indent=1))

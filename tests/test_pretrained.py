@@ -1,6 +1,7 @@
 """Published weights by name: what is listed, what is loaded, and what the network is asked for: nothing but them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -233,4 +234,5 @@ def test_few_clips_are_told_of_weights_that_may_serve_better(kind: str, videos: 
     (note,) = suggest_start(config, kind, "my clips", 100)
     assert all(word in note for word in (BEST[kind], "--freeze", "'my clips'", "about"))
     assert suggest_start(config, kind, "my clips", FEW) == []
+    assert suggest_start(replace(config, minutes=0.01), kind, "my clips", 100) == []
     assert suggest_start(tiny_config(videos, tmp_path / "run", init="none"), kind, "my clips", 10) == []

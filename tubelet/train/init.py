@@ -167,13 +167,16 @@ def settle_auto(config: TrainConfig, kind: str) -> tuple[TrainConfig, list[str]]
 
 
 def suggest_start(config: TrainConfig, kind: str, data: str, clips: int) -> list[str]:
-    """A note where clips are few and no weights are named: those that would serve best, and what they take."""
+    """A note where clips are few and no weights are named: those that would serve best, and what they take; none where
+    they would take longer than the training may."""
     line = find_published(BEST[kind])
     if config.init or config.freeze or clips >= FEW or line is None:
         return []
     model = image_name(line.model, kind) if line.family == "vit" else line.model
     info = describe(model, clip=(8, 112, 112) if kind == "video" else (1, 112, 112) if kind == "image" else line.clip)
     seconds = info.gmacs * clips * (1 + config.freeze_views) / GMACS_A_SECOND
+    if seconds > 60 * config.minutes:
+        return []
     command = f"tubelet train {shlex.quote(data)} --init {line.name} --freeze"
     what = f"{size(4 * info.parameters)} from Hugging Face's hub, {line.licence}, about {clock(seconds)} here"
     return [f"{plural(clips, 'clip')} to train on are few; where what is seen tells them apart, try {command} ({what})"]
