@@ -24,6 +24,7 @@ from tubelet.weights.init.from_image import init_from_image
 from tubelet.weights.init.from_model import init_from_model
 from tubelet.weights.init.grow import add_probe, see_frames
 from tubelet.weights.init.image_weights import image_config, image_shape
+from tubelet.weights.listing import describe as describe_line
 from tubelet.weights.pretrained import find_weights
 from tubelet.weights.published import BEST, find_published
 from tubelet.weights.store import PRETRAINING, open_model
@@ -178,7 +179,7 @@ def suggest_start(config: TrainConfig, kind: str, data: str, clips: int) -> list
     if seconds > 60 * config.minutes:
         return []
     command = f"tubelet train {shlex.quote(data)} --init {line.name} --freeze"
-    what = f"{size(4 * info.parameters)} from Hugging Face's hub, {line.licence}, about {clock(seconds)} here"
+    what = f"{size(describe_line(line)['bytes'])} from Hugging Face's hub, {line.licence}, about {clock(seconds)} here"
     return [f"{plural(clips, 'clip')} to train on are few; where what is seen tells them apart, try {command} ({what})"]
 
 

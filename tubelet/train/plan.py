@@ -146,6 +146,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
 
     Raises ValueError for data or settings that cannot work; MediaError is one.
     """
+    asked = config
     config, data, start, spec, spec_notes = look_at_data(config, device, show=show)
     source, workers = data.source, count_workers(config)
     parse_views(config.views, spec.kind)  # raises for views that the kind does not have
@@ -164,7 +165,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
         *spec_notes,
         *uneven,
         *note_cuts(data),
-        *suggest_start(config, source.kind, str(config.data), len(data.items("train"))),
+        *suggest_start(asked, source.kind, str(config.data), len(data.items("train"))),
         *change_notes,
         f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}",
     ]
