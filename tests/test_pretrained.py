@@ -22,7 +22,7 @@ import tubelet
 from tubelet.nn import model_config
 from tubelet.nn.cost import count_parameters
 from tubelet.runs.run import Run
-from tubelet.train.init import AUTO, FEW, settle_auto, suggest_start
+from tubelet.train.published_start import AUTO, FEW, settle_auto, suggest_start
 from tubelet.train.train import train_fn
 from tubelet.weights.dialects.reference import DIALECTS
 from tubelet.weights.hub import OTHER_FILES, fetch, is_on_hub, repository_of
@@ -231,8 +231,8 @@ def test_auto_says_what_it_takes_and_goes_on_without(offline: Path, videos: Path
 @pytest.mark.parametrize("kind", ["video", "image", "sound"])
 def test_few_clips_are_told_of_weights_that_may_serve_better(kind: str, videos: Path, tmp_path: Path) -> None:
     config = tiny_config(videos, tmp_path / "run", init=None)
-    (note,) = suggest_start(config, kind, "my clips", 100)
+    (note,) = suggest_start(config, kind, "my clips", 20)
     assert all(word in note for word in (BEST[kind], "--freeze", "'my clips'", "about"))
     assert suggest_start(config, kind, "my clips", FEW) == []
-    assert suggest_start(replace(config, minutes=0.01), kind, "my clips", 100) == []
+    assert suggest_start(replace(config, minutes=0.01), kind, "my clips", 20) == []
     assert suggest_start(tiny_config(videos, tmp_path / "run", init="none"), kind, "my clips", 10) == []

@@ -36,10 +36,9 @@ from tubelet.train.init import (
     find_start,
     note_seen,
     pools_as,
-    settle_auto,
-    suggest_start,
 )
 from tubelet.train.preflight import Data, look_at_files
+from tubelet.train.published_start import settle_auto, suggest_start
 
 NEAR_SHARE = 0.05  # of the time budget, in which held-out clips are compared with training clips
 UNEVEN = 3  # times as many clips as another class has, from which on it is said

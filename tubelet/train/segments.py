@@ -52,9 +52,10 @@ from tubelet.train.clips import train_clips
 from tubelet.train.config import TrainConfig
 from tubelet.train.distributed import Team
 from tubelet.train.finish import STRIP_PX
-from tubelet.train.init import Start, find_start, settle_auto
+from tubelet.train.init import Start, find_start
 from tubelet.train.pace import REPORT_SECONDS
 from tubelet.train.plan import choose_changes, count_workers, look_at_data
+from tubelet.train.published_start import settle_auto
 from tubelet.train.pyramid import STEPS
 from tubelet.train.resume import find_run
 from tubelet.train.segment_head import train_head
