@@ -301,7 +301,7 @@ def test_an_image_model_is_taken_again_when_no_checkpoint_is_whole(videos: Path,
 def test_image_models_that_do_not_fit_are_refused(videos: Path, tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     for init, expected in (
-        ("missing.safetensors", ".safetensors"),
+        ("missing.safetensors", "hf-hub:owner/name"),
         (str(tmp_path / "other.safetensors"), "weight"),
     ):
         with pytest.raises(ValueError, match=naming(init, expected)):
