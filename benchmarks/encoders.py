@@ -1,7 +1,7 @@
 """Today's encoders beside transformers' own, with the same random weights: seconds and memory of the same answers.
 
     python -m venv ../peers
-    ../peers/bin/pip install -c constraints.txt . transformers
+    ../peers/bin/pip install -c constraints.txt . transformers timm
     ../peers/bin/python benchmarks/encoders.py --runs 7 > encoders.md
 
 Answers are compared before anything is timed; the two sides take turns in one process, theirs with the attention that
@@ -40,6 +40,7 @@ except RuntimeError:  # made for another build of torch; transformers does with 
 import transformers
 from kernels import count_kernels
 
+from tubelet.nn import SpaceTimeTransformer
 from tubelet.system import timing
 from tubelet.weights import from_reference
 
@@ -66,7 +67,7 @@ class Encoder:
                 parameter.add_(0.02 * torch.randn(parameter.shape))
         return made
 
-    def ours(self, state: dict[str, Tensor]) -> nn.Module:
+    def ours(self, state: dict[str, Tensor]) -> SpaceTimeTransformer:
         return from_reference(state, self.dialect, heads=self.heads, clip=self.clip)
 
     def pixels(self) -> Tensor:
@@ -91,6 +92,20 @@ ENCODERS = {
         *("VJEPA2Model", "VJEPA2Config", "hf-vjepa2", 12, (16, 224, 224), 1),
         {**B, **PREDICTOR, "mlp_ratio": 4, "crop_size": 224, "frames_per_clip": 16},
     ),
+    "PE-AV's video encoder, PE B, 8 frames of 224 px": Encoder(
+        *("PeVideoEncoder", "PeVideoEncoderConfig", "hf-pe-video", 12, (8, 224, 224), 1),
+        {
+            **B,
+            "head_dim": 64,
+            "num_hidden_layers": 6,
+            "vision_config": {
+                "model_type": "timm_wrapper",
+                "architecture": "vit_pe_core_base_patch16_224",
+                "num_labels": 1024,
+                "do_pooling": True,
+            },
+        },
+    ),
     "DINOv3 S, 8 pictures of 224 px": Encoder(
         *("DINOv3ViTModel", "DINOv3ViTConfig", "hf-dinov3", 6, (1, 224, 224), 8),
         {**S, "patch_size": 16, "image_size": 224, "num_register_tokens": 4},
@@ -104,7 +119,13 @@ ENCODERS = {
 
 def run_peer(model: nn.Module, pixels: Tensor) -> Tensor:
     more = {"skip_predictor": True} if type(model).__name__ == "VJEPA2Model" else {}
-    return model(pixels, **more).last_hidden_state
+    found = model(pixels, **more)
+    return found.pooler_output if type(model).__name__ == "PeVideoEncoder" else found.last_hidden_state
+
+
+def run_ours(model: SpaceTimeTransformer, pixels: Tensor) -> Tensor:
+    """The tokens of an encoder, or what its head gives."""
+    return model(pixels) if model.config.num_classes else model.tokens(pixels)[0]
 
 
 @torch.inference_mode()
@@ -115,14 +136,14 @@ def compare(name: str, runs: int) -> dict[str, Any]:
     peer = encoder.peer()
     ours = encoder.ours(peer.state_dict())
     theirs = encoder.theirs(pixels)
-    answer, wanted = ours.tokens(pixels)[0], run_peer(peer, theirs)
+    answer, wanted = run_ours(ours, pixels), run_peer(peer, theirs)
     off = float((answer - wanted).abs().max() / wanted.abs().max())
     assert off < AGREE, (name, off)
     jobs: dict[str, Callable[[], object]] = {
         "theirs": lambda: run_peer(peer, theirs),
-        "ours": lambda: ours.tokens(pixels),
+        "ours": lambda: run_ours(ours, pixels),
     }
-    kernels = count_kernels(lambda: ours.tokens(pixels))
+    kernels = count_kernels(lambda: run_ours(ours, pixels))
     jobs |= {f"kernel {i}": kernel.job() for i, kernel in enumerate(kernels)}
     took = timing.time_in_turns(jobs, runs=runs)
     alone = sum(count * median(took.pop(f"kernel {i}")) for i, count in enumerate(kernels.values()))
@@ -142,7 +163,7 @@ def measure_memory(name: str, side: str) -> float:
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the most that was held counts from here on; of Linux
     held = most_held()
-    model.tokens(given) if side == "ours" else run_peer(model, given)  # type: ignore[operator]  # ours
+    run_ours(model, given) if side == "ours" else run_peer(model, given)  # type: ignore[arg-type]  # ours
     return most_held() - held
 
 
