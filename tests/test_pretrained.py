@@ -230,9 +230,10 @@ def test_auto_says_what_it_takes_and_goes_on_without(offline: Path, videos: Path
 
 @pytest.mark.parametrize("kind", ["video", "image", "sound"])
 def test_few_clips_are_told_of_weights_that_may_serve_better(kind: str, videos: Path, tmp_path: Path) -> None:
-    config = tiny_config(videos, tmp_path / "run", init=None)
+    config = tiny_config(videos, tmp_path / "run", init=None, epochs=None)
     (note,) = suggest_start(config, kind, "my clips", 20)
     assert all(word in note for word in (BEST[kind], "--freeze", "'my clips'", "about"))
     assert suggest_start(config, kind, "my clips", FEW) == []
+    assert suggest_start(replace(config, epochs=3), kind, "my clips", 20) == []
     assert suggest_start(replace(config, minutes=0.01), kind, "my clips", 20) == []
     assert suggest_start(tiny_config(videos, tmp_path / "run", init="none"), kind, "my clips", 10) == []

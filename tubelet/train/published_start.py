@@ -39,9 +39,9 @@ def settle_auto(config: TrainConfig, kind: str) -> tuple[TrainConfig, list[str]]
 
 def suggest_start(config: TrainConfig, kind: str, data: str, clips: int) -> list[str]:
     """A note where clips are few and no weights are named: those that would serve best, and what they take; none where
-    they would take longer than the training may."""
+    they would take longer than the training may, or where it is told how many epochs to take."""
     line = find_published(BEST[kind])
-    if config.init or config.freeze or clips >= FEW or line is None:
+    if config.init or config.freeze or config.epochs or clips >= FEW or line is None:
         return []
     model = image_name(line.model, kind) if line.family == "vit" else line.model
     info = describe(model, clip=(8, 112, 112) if kind == "video" else (1, 112, 112) if kind == "image" else line.clip)
