@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def convert(
     if unsafe_pickle and show:
         say("--unsafe-pickle", WARNING)
     foreign = read_foreign(src, unsafe_pickle=unsafe_pickle)
-    source = resolve(foreign, dialect or recognise(foreign.state), classes, given)
+    source = resolve(foreign, dialect or recognise_in(foreign.file, foreign.state), classes, given)
     conversion = read_reference(source)
     model = conversion.model
     names = source.settings.classes if model.config.num_classes else None
@@ -118,6 +118,14 @@ def convert_back(src: str | os.PathLike[str], dst: str | os.PathLike[str], *, di
         rows = [("file", str(file)), ("note", f"weights alone, without a config.json; they do not say: {said}")]
         facts(f"{len(state)} tensors in the names of {dialect}", rows)
     return file
+
+
+def recognise_in(file: Path, names: Collection[str]) -> str:
+    """The dialect of the tensors in a file. Raises ValueError, which names it: none that we know."""
+    try:
+        return recognise(names)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def terms_of(dialect: Dialect, said: str | None = None) -> list[Terms]:

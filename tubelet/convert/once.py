@@ -4,12 +4,12 @@ import hashlib
 import os
 from pathlib import Path
 
-from tubelet.convert.conversion import convert
+from tubelet.convert.conversion import convert, recognise_in
 from tubelet.system.files import cache_folder
-from tubelet.weights.dialects.reference import recognise
 from tubelet.weights.dialects.rename import ForeignState
 from tubelet.weights.dialects.timm import TIMM, VIT
-from tubelet.weights.formats.open import read_foreign
+from tubelet.weights.formats.open import find_weights as find_file
+from tubelet.weights.formats.safetensors_file import check_header
 from tubelet.weights.pretrained import find_weights
 
 
@@ -21,15 +21,19 @@ def convert_once(weights: str, *, plain: bool = False) -> Path | None:
         ValueError: weights that are not to be had, or that no dialect reads.
     """
     path = find_weights(weights)
-    foreign = read_foreign(path)
-    try:
-        dialect = recognise(foreign.state)
-    except ValueError as error:
-        raise ValueError(f"{foreign.file}: {error}") from error
-    if not plain and dialect == TIMM.name and TIMM.piece_of(ForeignState(foreign.state)) is VIT:
+    theirs = find_file(path)
+    if not plain and is_plain_vit(theirs):
         return None
-    stat = foreign.file.stat()
-    known = [os.path.realpath(foreign.file), stat.st_size, stat.st_mtime_ns]
+    stat = theirs.stat()
+    known = [os.path.realpath(theirs), stat.st_size, stat.st_mtime_ns]
     key = hashlib.sha256(repr(known).encode()).hexdigest()[:16]
     file = cache_folder() / "converted" / f"{key}.safetensors"
     return file if file.is_file() else convert(path, file, show=False)
+
+
+def is_plain_vit(file: Path) -> bool:
+    """Whether a file holds a plain image ViT in timm's names: by the names of its tensors, none of which is read."""
+    if file.suffix != ".safetensors":
+        return False
+    names = ForeignState(check_header(file).tensors)
+    return recognise_in(file, names.names) == TIMM.name and TIMM.piece_of(names) is VIT

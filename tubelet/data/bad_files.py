@@ -8,6 +8,8 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from threading import Lock
 
+from tubelet.data.items import Item
+from tubelet.media.health import Health
 from tubelet.system.console import say
 from tubelet.system.files import write_whole
 from tubelet.system.text import visible
@@ -134,3 +136,18 @@ def read_list(file: Path) -> list[BadFile]:
         raise ValueError(
             f"{file}: damaged ({error}): restore it; without it, files that were mended since count as good again"
         ) from error
+
+
+def find_fault(item: Item, health: Health, kind: str) -> tuple[str, str] | None:
+    """Code and message of an item's fault; None for an item that can be used."""
+    if not health.usable:
+        return health.code, health.message
+    if kind != "sound" and health.kind != kind:  # sound may come from a video
+        message = f"the file is of kind {health.kind!r}, the model takes {kind!r}. Leave it out or convert it."
+        return "other-kind", message
+    start, duration = item.start_seconds or 0.0, health.duration_seconds
+    end = duration if item.end_seconds is None else min(item.end_seconds, duration)
+    if start > 0 and start >= end:
+        message = f"nothing lies between {start} s and {end} s of a file of {duration} s. Mend the times."
+        return "no-frames", message
+    return None

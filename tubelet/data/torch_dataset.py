@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from tubelet.data.augment import Augmentation
-from tubelet.data.bad_files import BadFile
+from tubelet.data.bad_files import BadFile, find_fault
 from tubelet.data.clip_spec import ClipSpec
-from tubelet.data.clips import check_kind
 from tubelet.data.dataset import Changes, Clips
 from tubelet.data.health_cache import MANY, find_healths
 from tubelet.data.items import Source
@@ -24,7 +23,6 @@ from tubelet.data.prefetch import processors
 from tubelet.data.problems import some
 from tubelet.data.sources import find_source
 from tubelet.data.splits import assign_splits
-from tubelet.media.health import Health
 from tubelet.media.reader import MediaError
 from tubelet.tasks import Task, find_task
 
@@ -228,18 +226,6 @@ def find_bad(clips: Clips) -> tuple[BadFile, ...]:
     """The items that cannot be read, by a quick look in processes of its own: a decoder may die of a file."""
     paths = [*dict.fromkeys(item.path for item in clips.items)]
     healths, _ = find_healths(clips.root, paths, workers=processors(), show=len(paths) >= MANY)
-    faults = (find_fault(clips, number, healths[item.path]) for number, item in enumerate(clips.items))
-    return tuple(fault for fault in faults if fault)
-
-
-def find_fault(clips: Clips, number: int, health: Health) -> BadFile | None:
-    item = clips.items[number]
-    if not health.usable:
-        return BadFile(item.name, health.code, health.message, item.split)
-    try:
-        clips.times(number)  # there are some between its start and its end
-        if clips.spec.kind != "sound":
-            check_kind(clips.path(number), clips.spec.kind)
-    except MediaError as error:
-        return BadFile(item.name, error.code, error.message, item.split)
-    return None
+    kind = clips.spec.kind
+    faults = ((item, find_fault(item, healths[item.path], kind)) for item in clips.items)
+    return tuple(BadFile(item.name, *fault, item.split) for item, fault in faults if fault)

@@ -15,9 +15,8 @@ from tubelet.nn.create import create_model
 from tubelet.nn.encoder import grid_after
 from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.nn.pool import QUERIES
 from tubelet.nn.regularise import regularise
-
-QUERIES = ("attentive", "map", "query")  # kinds of pooling
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,18 +111,22 @@ class Encoder(nn.Module):
         return self.pool(self.encode_each(x, grid)).reshape(x.shape[0], sequences.size, -1), sequences
 
 
+def run_encoders(encoders: Sequence[AnyEncoder], x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+    """Tokens (B, N, D) on a grid -> what the encoders in turn make of them, and its grid."""
+    for encoder in encoders:
+        x, grid = encoder(x, grid)
+    return x, grid
+
+
 def make_features(encoders: Sequence[AnyEncoder], x: Tensor, grid: Grid) -> Tensor:
     """Tokens (B, N, D) on a grid -> what all encoders in turn make of them, (B, D'): the mean over the steps in time,
     where no encoder puts them together."""
-    for encoder in encoders:
-        x, grid = encoder(x, grid)
-    return x.mean(1)
+    return run_encoders(encoders, x, grid)[0].mean(1)
 
 
 def step_tokens(encoders: Sequence[AnyEncoder], x: Tensor, grid: Grid) -> Tensor:
     """Tokens (B, N, D) on a grid -> those of each step in time after all encoders, without prefix: (B, t, h, w, D')."""
-    for encoder in encoders[:-1]:
-        x, grid = encoder(x, grid)
+    x, grid = run_encoders(encoders[:-1], x, grid)
     prefix = 0
     for encoder in encoders[-1:]:
         x, grid = encoder.tokens(x, grid)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tubelet.nn.build import make_embed
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.embed import check_clip, normalise
-from tubelet.nn.encoder import AnyEncoder, Encoder, grid_after, make_features, step_tokens
+from tubelet.nn.encoder import AnyEncoder, Encoder, grid_after, make_features, run_encoders, step_tokens
 from tubelet.nn.grid import Grid, Size3, triple
 from tubelet.nn.init import init_weights
 from tubelet.nn.packing import each_size
@@ -96,10 +96,7 @@ class SpaceTimeTransformer(nn.Module):
         Swin's are those of its last level, on the grid of that level.
         """
         *before, last = self.stack[: self.first_pooled + 1]
-        x, grid = self.embed_clip(clip)
-        for encoder in before:
-            x, grid = encoder(x, grid)
-        return last.tokens(x, grid)
+        return last.tokens(*run_encoders(before, *self.embed_clip(clip)))
 
     def features(self, clip: Tensor | Sequence[Tensor]) -> Tensor:
         """(B, C, T, H, W) -> (B, D): what the head classifies. Or B clips (C, T, H, W), each of a size of its own."""
@@ -190,9 +187,7 @@ class SpaceTimeTransformer(nn.Module):
 
         Raises ValueError for a model whose last encoder looks at parts of the clip, such as its frames, one by one.
         """
-        tokens, grid = self.embed_clip(clip)
-        for encoder in self.stack[:-1]:
-            tokens, grid = encoder(tokens, grid)
+        tokens, grid = run_encoders(self.stack[:-1], *self.embed_clip(clip))
         last = self.stack[-1]
         if grid.across(last.over).size > 1:
             raise ValueError("the last encoder sees parts of the clip one by one: take `features`, the mean over them")

@@ -18,7 +18,8 @@ POOLS = {
     "cls+dist": (lambda x, prefix: x[:, :2].mean(1, keepdim=True), 2, 1),
     "cls,dist": (lambda x, prefix: x[:, :2].flatten(1).unsqueeze(1), 2, 2),
 }
-KINDS = (*POOLS, "attentive", "map", "query", "none")
+QUERIES = ("attentive", "map", "query")  # by one learned query
+KINDS = (*POOLS, *QUERIES, "none")
 
 
 def count_prefix(kind: str) -> int:

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from tubelet.nn.encoder import AnyEncoder, make_features, step_tokens
+from tubelet.nn.encoder import AnyEncoder, make_features, run_encoders, step_tokens
 from tubelet.nn.grid import Grid
 from tubelet.nn.model import SpaceTimeTransformer
 
@@ -17,10 +17,8 @@ LEAST_STD = 0.01  # of the mean deviation: a channel that hardly varies is not b
 def encode(model: SpaceTimeTransformer, clip: Tensor) -> Tensor:
     """The codes of clips, (B, C, T, H, W) -> (B, t, D): those of each step in time where a second encoder follows that
     puts them together (vivit2), all tokens where a probe does, else one, t = 1: what the head classifies."""
-    codes, grid = model.embed_clip(clip)
     first = count_first(model)
-    for encoder in model.stack[:first]:
-        codes, grid = encoder(codes, grid)
+    codes, _ = run_encoders(model.stack[:first], *model.embed_clip(clip))
     return codes if first < len(model.encoders) else codes.mean(1, keepdim=True)
 
 

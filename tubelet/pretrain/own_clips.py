@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.data.augment import Augmentation
+from tubelet.data.bad_files import find_fault
 from tubelet.data.clip_spec import ClipSpec, Kind
 from tubelet.data.dataset import Changes, Clips, kept_bytes
 from tubelet.data.duplicates import mark_content, same_contents
@@ -39,7 +40,7 @@ from tubelet.train.clip_size import choose_spec
 from tubelet.train.config import TrainConfig
 from tubelet.train.init import CONTENTS, FRESH, Start
 from tubelet.train.plan import KEEP_SHARE, choose_model, choose_start, find_patch
-from tubelet.train.preflight import Data, find_fault
+from tubelet.train.preflight import Data
 from tubelet.weights.terms import Terms
 
 CLIPS = 32  # of a step

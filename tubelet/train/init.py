@@ -102,17 +102,13 @@ def find_start(config: TrainConfig, kind: str) -> Start | None:
                 "weights of another program, or what `tubelet weights` lists"
             )
         return None
-    place: str | Path | None = config.init
     try:
-        open_model(config.init)
+        file = open_model(config.init)
     except ValueError:  # no weights of ours
         place = convert_once(config.init, plain=config.pool == "attentive")
-    if place is None:
-        image, line = image_config(config.init), find_published(config.init)
-        mean, std = (tuple(image.get(key, (0.5, 0.5, 0.5))) for key in ("mean", "std"))
-        name, terms = config.model or image_model(config.init, kind), (line.terms,) if line else ()
-        return Start(init=config.init, name=name, mean=mean, std=std, terms=terms)
-    file = open_model(place)
+        if place is None:
+            return start_from_image(config, config.init, kind)
+        file = open_model(place)
     theirs, said = file.config(), file.about.get("clip_spec")
     spec = ClipSpec.from_json(said) if said else None
     pictures = spec.kind == "image" if spec else theirs.clip[0] == theirs.embed.patch[0] == 1 and theirs.channels == 3
@@ -125,7 +121,7 @@ def find_start(config: TrainConfig, kind: str) -> Start | None:
         grown.append("a fresh attentive probe looks at all its tokens")
     start = Start(
         init=config.init,
-        file=str(place),
+        file=str(file.file),
         still=kind == "video" and pictures,
         name=format_name(theirs),
         model=model,
@@ -138,6 +134,14 @@ def find_start(config: TrainConfig, kind: str) -> Start | None:
     )
     check_fits(start, config, kind)
     return start
+
+
+def start_from_image(config: TrainConfig, init: str, kind: str) -> Start:
+    """The start from a plain image ViT in timm's names."""
+    image, line = image_config(init), find_published(init)
+    mean, std = (tuple(image.get(key, (0.5, 0.5, 0.5))) for key in ("mean", "std"))
+    name = config.model or image_model(init, kind)
+    return Start(init=init, name=name, mean=mean, std=std, terms=(line.terms,) if line else ())
 
 
 def is_probe(stage: Stage | WindowStage) -> bool:

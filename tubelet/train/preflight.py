@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from tubelet.data.bad_files import BadFile, count_share
+from tubelet.data.bad_files import BadFile, count_share, find_fault
 from tubelet.data.health_cache import MANY, find_healths
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health
@@ -87,21 +87,6 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
     items = tuple(item for item in source.items if item.split != "train" or item not in faults)
     kept = replace(source, items=items)
     return Data(source=kept, healths=usable, bad=tuple(bad), notes=(*source.notes, *notes))
-
-
-def find_fault(item: Item, health: Health, kind: str) -> tuple[str, str] | None:
-    """Code and message of an item's fault; None for an item that can be used."""
-    if not health.usable:
-        return health.code, health.message
-    if kind != "sound" and health.kind != kind:  # sound may come from a video
-        message = f"the file is of kind {health.kind!r}, the model takes {kind!r}. Leave it out or convert it."
-        return "other-kind", message
-    start, duration = item.start_seconds or 0.0, health.duration_seconds
-    end = duration if item.end_seconds is None else min(item.end_seconds, duration)
-    if start > 0 and start >= end:
-        message = f"nothing lies between {start} s and {end} s of a file of {duration} s. Mend the times."
-        return "no-frames", message
-    return None
 
 
 def check_train(source: Source, faults: dict[Item, tuple[str, str]], most_bad: float) -> None:

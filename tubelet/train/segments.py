@@ -202,7 +202,10 @@ def train_encoder(
     config, data, run, show = training.config, training.data, training.run, training.show
     if before:
         config = replace(config, init=str(before), model=None, embed=None, lr=config.lr or LATER_RATE, layer_decay=1.0)
-    config, _ = settle_auto(config, "video")
+    config, notes = settle_auto(config, "video")
+    if show:  # the plan of the encoder no longer knows that it was asked for
+        for note in notes:
+            say("note", note)
     start = find_start(config, "video")
     frames, seconds = choose_frames(config, start, data)
     learning = config if start else replace(config, pool=config.pool or "mean")

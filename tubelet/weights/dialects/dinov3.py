@@ -9,7 +9,7 @@ from tubelet.nn.families import DINOV3_SIZES
 from tubelet.weights.dialects.dialect import Allowed, Kind, Video
 from tubelet.weights.dialects.rename import ForeignState, Link, Rows, order_heads
 from tubelet.weights.dialects.settings import Given, Json, Settings, check_published, image_settings, number
-from tubelet.weights.dialects.vit import PREFIX, Names, VitDialect, block, first_stage
+from tubelet.weights.dialects.vit import PREFIX, Names, VitDialect, block, find_heads, first_stage
 
 UNPUBLISHED = ("P", "N")  # sizes of ours
 
@@ -59,9 +59,9 @@ class Dinov3(VitDialect):
         return super().allowed(config) | own | {"num_classes": (0,)}
 
     def published(self, theirs: ForeignState) -> Settings:
-        size = theirs.shape(f"{self.kernel}.bias", 1)[0], theirs.count(self.wording(theirs)[0])
-        known = [numbers for name, numbers in DINOV3_SIZES.items() if name not in UNPUBLISHED]
-        heads = next((heads for dim, depth, heads, *_ in known if (dim, depth) == size), None)
+        width = theirs.shape(f"{self.kernel}.bias", 1)[0]
+        known = {name: size for name, size in DINOV3_SIZES.items() if name not in UNPUBLISHED}
+        heads = find_heads(known, width, theirs.count(self.wording(theirs)[0]))
         return Settings(heads=heads, clip=(1, self.px, self.px) if heads else None)
 
     def wording(self, names: ForeignState | Link) -> tuple[str, Names]:

@@ -16,12 +16,21 @@ from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given, Json, Settings, timm_settings
 from tubelet.weights.dialects.siglip2 import TIMM_SIGLIP2, find_published
 from tubelet.weights.dialects.timm_swin import SWIN
-from tubelet.weights.dialects.vit import ENCODER, PREFIX, TABLE, Names, VitDialect, first_stage, position_grid
+from tubelet.weights.dialects.vit import (
+    ENCODER,
+    PREFIX,
+    TABLE,
+    Names,
+    VitDialect,
+    find_heads,
+    first_stage,
+    position_grid,
+)
 
 NAMES = Names(scales=("ls1.gamma", "ls2.gamma"))
 TOKENS = ("cls_token", "dist_token", "reg_token")
 BACKBONE = "patch_embed.backbone."
-TIMMS = ("Ti", "S", "B", "L")  # sizes that timm has, and with these heads
+TIMMS = {name: SIZES[name] for name in ("Ti", "S", "B", "L")}  # sizes that timm has, and with these heads
 
 
 class Vit(VitDialect):
@@ -51,8 +60,7 @@ class Vit(VitDialect):
         if "cls_token" not in theirs or theirs.root(BACKBONE):
             return Settings()
         (dim, _, _, patch), rows = theirs.shape(f"{self.kernel}.weight", 4), theirs.shape(self.positions, 3)[1]
-        size = dim, theirs.count(self.layers)
-        heads = next((heads for name, (*known, heads) in SIZES.items() if tuple(known) == size and name in TIMMS), None)
+        heads = find_heads(TIMMS, dim, theirs.count(self.layers))
         side = isqrt(rows - 1) if not any(name in theirs for name in TOKENS[1:]) else 0
         square = side > 0 and side**2 == rows - 1
         return Settings(heads=heads, clip=(1, side * patch, side * patch) if square else None)

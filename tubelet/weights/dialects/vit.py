@@ -1,5 +1,6 @@
 """The dialects of models of ViT blocks: each is its names for the parts, and where it differs from the others."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from tubelet.nn.build import make_embed
 from tubelet.nn.config import ModelConfig, Stage
 from tubelet.nn.create import family_config
+from tubelet.nn.families import Size
 from tubelet.nn.grid import Grid
 from tubelet.weights.dialects.dialect import Allowed, Dialect
 from tubelet.weights.dialects.rename import AS_THEY_ARE, ForeignState, Link, Rows
@@ -191,6 +193,11 @@ def last_linear(link: Link, theirs: str, gamma: str, ours: str) -> None:
         lambda weight, bias: [weight, bias, torch.ones_like(bias)],
         "taken, LayerScale folded in",
     )
+
+
+def find_heads(sizes: Mapping[str, Size], width: int, depth: int) -> int | None:
+    """Heads of the published model of this width and depth; None where there is none."""
+    return next((heads for dim, layers, heads, *_ in sizes.values() if (dim, layers) == (width, depth)), None)
 
 
 def position_grid(config: ModelConfig) -> Grid:

@@ -5,7 +5,7 @@ from tubelet.nn.families import VJEPA21_SIZES, find_levels
 from tubelet.weights.dialects.dialect import Allowed, Video
 from tubelet.weights.dialects.rename import ForeignState, Link
 from tubelet.weights.dialects.settings import Given, Settings
-from tubelet.weights.dialects.vit import ENCODER, Names, VitDialect, first_stage
+from tubelet.weights.dialects.vit import ENCODER, Names, VitDialect, find_heads, first_stage
 
 KERNELS = {"video": ("patch_embed.proj", "video_mod_embed"), "image": ("patch_embed_img.proj", "img_mod_embed")}
 CLIP = (16, 384, 384)  # of the published probes
@@ -34,8 +34,8 @@ class Vjepa21(VitDialect):
 
     def published(self, theirs: ForeignState) -> Settings:
         root = theirs.root(self.root)
-        size = theirs.shape(f"{root}{self.kernel}.bias", 1)[0], theirs.count(root + self.layers)
-        heads = next((heads for dim, depth, heads, *_ in VJEPA21_SIZES.values() if (dim, depth) == size), None)
+        width = theirs.shape(f"{root}{self.kernel}.bias", 1)[0]
+        heads = find_heads(VJEPA21_SIZES, width, theirs.count(root + self.layers))
         return Settings(heads=heads, clip=CLIP if heads else None)
 
     def root_in(self, link: Link, config: ModelConfig) -> str:
