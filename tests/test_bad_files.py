@@ -27,9 +27,9 @@ from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import cut_note
 from tubelet.runs.run import Run
+from tubelet.system.team import Team
 from tubelet.system.text import percent
 from tubelet.train.clips import bad_files
-from tubelet.train.distributed import Team
 from tubelet.train.loop import Stopped
 from tubelet.train.pace import Pace
 from tubelet.train.plan import make_plan

@@ -15,7 +15,7 @@ from small_sets import tiny_config, without_key_bias, write_videos
 from tubelet.data.dataset import Clips
 from tubelet.data.epochs import balanced_order
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.train.distributed import Team
+from tubelet.system.team import Team
 from tubelet.train.pace import Pace
 from tubelet.train.plan import make_plan
 from tubelet.train.trainer import Fit, part_of_batch

@@ -27,9 +27,9 @@ from tubelet.nn.split import Rest, encode
 from tubelet.predict.predictor import Predictor
 from tubelet.runs.run import Run
 from tubelet.system.exits import Stopped
+from tubelet.system.team import Team
 from tubelet.train.clips import bad_files, new_model
 from tubelet.train.config import TrainConfig
-from tubelet.train.distributed import Team
 from tubelet.train.feature_cache import Cache, Features, make_views
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.train import train_fn

@@ -16,9 +16,9 @@ from small_sets import tiny_config, write_videos
 
 from tubelet.nn import model_config
 from tubelet.runs.run import Run
+from tubelet.system.team import Team
 from tubelet.train.clips import new_model
 from tubelet.train.config import TrainConfig
-from tubelet.train.distributed import Team
 from tubelet.train.finish import one_frame
 from tubelet.train.plan import Plan, make_plan
 from tubelet.train.resume import find_run, next_run, open_run

@@ -29,10 +29,10 @@ from tubelet.media.reader import MediaError, index, read_frames, read_sound
 from tubelet.media.workers import Workers
 from tubelet.runs.run import Run
 from tubelet.system.child import START
+from tubelet.system.team import Team
 from tubelet.tasks import Classification
 from tubelet.train.clips import bad_files
 from tubelet.train.config import TrainConfig
-from tubelet.train.distributed import Team
 from tubelet.train.preflight import Data, look_at_files
 
 # A child that does what the names of files say; the folder of the first file holds the notes of all.

@@ -171,7 +171,7 @@ def train(command: Train) -> int:
 
 def run_training(config: TrainConfig, *, as_json: bool) -> int:
     from tubelet.runs.run import RESULTS
-    from tubelet.train.distributed import Elsewhere
+    from tubelet.system.team import Elsewhere
     from tubelet.train.train import train_fn
 
     try:

@@ -24,9 +24,9 @@ from tubelet.runs.run import holds_others, list_changes
 from tubelet.system.console import clock, say
 from tubelet.system.device import find_device
 from tubelet.system.files import write_whole
+from tubelet.system.team import Team
 from tubelet.system.text import dumps, path_cell, plural, text_cell
 from tubelet.train.clips import settle
-from tubelet.train.distributed import Team
 
 STATE, ANSWERS, PAGE = "compare.json", "answers.csv", "compare.html"
 LEAST_SECONDS = 20.0  # of a training: less is hardly more than its start

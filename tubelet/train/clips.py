@@ -26,8 +26,8 @@ from tubelet.runs.lock import hold
 from tubelet.runs.run import BAD_FILES, INIT, METRICS, RESULTS, Run
 from tubelet.system.console import bar, say
 from tubelet.system.errors import EnvironmentTrouble, environment_error
+from tubelet.system.team import Team
 from tubelet.train.config import TrainConfig
-from tubelet.train.distributed import Team
 from tubelet.train.feature_cache import Cache, Features
 from tubelet.train.finish import finish, measure
 from tubelet.train.loop import spread_evenly, train_steps

@@ -33,7 +33,7 @@ from tubelet.runs.run import FEATURES, Run
 from tubelet.system.console import bar, clock, say, size
 from tubelet.system.exits import Stopped
 from tubelet.system.signals import signals
-from tubelet.train.distributed import Team
+from tubelet.system.team import Team
 from tubelet.train.plan import Plan
 
 Views = tuple[Tensor, list[str]]  # of one clip, the centre first: clips (V, C, T, H, W) or codes (V, t, D); labels

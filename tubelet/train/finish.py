@@ -25,8 +25,8 @@ from tubelet.relevance.maps import find_output
 from tubelet.report.page import Finished, write_card, write_report
 from tubelet.runs.run import PREDICTIONS, RESULTS, Run, Tensors
 from tubelet.system.console import bar
+from tubelet.system.team import Team
 from tubelet.tasks import Task
-from tubelet.train.distributed import Team
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
 from tubelet.train.plan import Plan
 from tubelet.train.settle import Settled, answer_items, settle_task

@@ -47,10 +47,10 @@ from tubelet.runs.run import ENCODER, PREDICTIONS, RESULTS, SPLIT, WEAK, WINDOWS
 from tubelet.stream.segmenter import ABOUT, Segmenter
 from tubelet.system.console import bar, say
 from tubelet.system.exits import Stopped, exit_code
+from tubelet.system.team import Team
 from tubelet.train.clip_size import PIXELS_A_SECOND, usual_frames
 from tubelet.train.clips import train_clips
 from tubelet.train.config import TrainConfig
-from tubelet.train.distributed import Team
 from tubelet.train.finish import STRIP_PX
 from tubelet.train.init import Start, find_start
 from tubelet.train.pace import REPORT_SECONDS

@@ -12,9 +12,9 @@ from tubelet.features.distance import Distance, fit_distance
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import Answer, answer
 from tubelet.system.console import bar
+from tubelet.system.team import Team
 from tubelet.tasks import Task
 from tubelet.tasks.calibration import FEWEST_CLIPS, find_shortage
-from tubelet.train.distributed import Team
 from tubelet.train.plan import Plan
 
 

@@ -16,9 +16,9 @@ from tubelet.nn.split import Rest
 from tubelet.report.page import Finished, FinishedRun, describe_by_heart
 from tubelet.runs.run import BAD_FILES, REPORT, Run
 from tubelet.system.console import clock, facts, say, size
+from tubelet.system.team import Team
 from tubelet.system.text import plural
 from tubelet.tasks import Results
-from tubelet.train.distributed import Team
 from tubelet.train.plan import Plan
 
 FACTS_SHOWN = 2  # of a task's further figures

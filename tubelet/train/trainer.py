@@ -18,10 +18,10 @@ from tubelet.data.problems import some
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
 from tubelet.runs.run import Run, Tensors
+from tubelet.system.team import Team
 from tubelet.system.text import plural
 from tubelet.tasks import Task
 from tubelet.train.config import TrainConfig
-from tubelet.train.distributed import Team
 from tubelet.train.feature_cache import Features
 from tubelet.train.optim import learning_rate, make_optimizer
 from tubelet.train.pace import Decision, Pace
