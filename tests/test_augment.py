@@ -7,7 +7,15 @@ import pytest
 import torch
 from naming import naming
 
-from tubelet.data.augment import STRONG, Augmentation, augment, augment_sound
+from tubelet.data.augment import (
+    STRONG,
+    Augmentation,
+    augment,
+    augment_sound,
+    change_clip,
+    change_together,
+    draw_change,
+)
 
 NOTHING = Augmentation(scale=(1.0, 1.0), aspect=(1.0, 1.0), flip=False, reverse=False, colour=0.0)
 LEFT, RIGHT = 0, 1
@@ -54,6 +62,25 @@ def test_flip_and_reversal_are_each_made_about_half_the_time() -> None:
         assert torch.equal(looks[tuple(said)], clip)
         counts[tuple(said)] += 1
     assert min(counts.values()) > 60
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [Augmentation(reverse=True), STRONG, replace(NOTHING, reverse=True), replace(STRONG, tilt_degrees=45.0, shear=0.9)],
+)
+def test_clips_are_changed_together_as_one_by_one_but_for_the_rounding_of_a_pixel(augmentation: Augmentation) -> None:
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        shapes = [(3, 5, *rng.integers(2, 60, 2).tolist()) for _ in range(5)]
+        clips = [torch.from_numpy(rng.integers(0, 256, shape, np.uint8)) for shape in shapes]
+        settings = {"size": (16, 24), "augmentation": augmentation, "flip": True, "reverse": True, "rng": rng}
+        changes = [draw_change(shape, **settings) for shape in shapes]
+        one_by_one = torch.stack([change_clip(clip, change) for clip, change in zip(clips, changes)])
+        together = change_together(clips, changes, torch.device("cpu"))
+        assert together.dtype == torch.uint8
+        differences = (together.int() - one_by_one.int()).abs()
+        assert differences.max() <= 1
+        assert (differences > 0).float().mean() < 0.05
 
 
 def test_what_may_not_happen_does_not() -> None:

@@ -468,11 +468,10 @@ def test_a_loss_that_is_not_finite_names_the_clips_and_the_last_checkpoint(data:
     fit = make_fit(data)
     bad = break_some(fit, trouble, partly=False)
     fit.run(after=lambda figures: fit.step == 3)
-    fit.step = 2
     names = [fit.clips.items[fit.epochs.find_readable(position)].path for position in range(8, 12)]
     assert all(fit.epochs.find_readable(position) not in bad for position in range(12))
     with pytest.raises(ValueError, match=naming("step 2", "nan", "none", *map(repr, names))):
-        fit.give_up(math_nan := float("nan"), math_nan)
+        fit.give_up(2, math_nan := float("nan"), math_nan)
     fit.saved_step = 1
     with pytest.raises(ValueError, match=naming("step 2", "inf", "step 1")):
-        fit.give_up(1.0, float("inf"))
+        fit.give_up(2, 1.0, float("inf"))

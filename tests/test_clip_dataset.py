@@ -83,8 +83,8 @@ def drawn(plan: Plan, position: int) -> tuple[int, int, torch.Tensor, torch.Tens
     task, source = plan.data.source.task, plan.data.source
     clips = Clips(source.root, plan.data.items("train"), task, plan.spec, keep=True)
     epochs = Epochs(clips, plan.changes, seed=plan.config.seed)
-    clip, labels = epochs.draw(position)
-    return *epochs.find(position), clip, task.targets(labels)[0]
+    clips, labels = epochs.draw_batch(position, 1)
+    return *epochs.find(position), clips[0], task.targets(labels)[0]
 
 
 # ---- what tubelet train has

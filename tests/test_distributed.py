@@ -93,6 +93,8 @@ def team(data: Path, spoilt: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     jobs += [("typed", ["train", str(data), "--out", str(out / "typed"), *TINY_FLAGS, "--batch", "9"], None)]
     read_each_time = {**BAD, "data": str(spoilt), "keep_share": 0.0}
     jobs += [("skips", read_each_time, None), ("strict", {**read_each_time, "max_bad": "10%"}, None)]
+    jobs += [("counted", {"meet": 7, "batch": 4, "epochs": 10.0}, None)]
+    jobs += [("fails", {"meet": 7, "batch": 4, "epochs": 10.0, "fail": 9}, None)]
     ends = together([str(HERE / "team_script.py"), str(data), str(out), json.dumps(jobs)])
     assert [end.returncode for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
     assert [end.stderr for end in ends] == ["", ""]
@@ -165,6 +167,28 @@ def test_a_team_skips_bad_files_as_one_process_does_and_ends_together(
     ends = sorted(outcomes(team, "10-strict"))
     assert ends[0].startswith("Elsewhere: process ")
     assert re.search(naming("2 of 12", "16.7%", "10%", "--max-bad"), ends[1])
+
+
+def test_a_step_exchanges_gradients_alone_but_for_one_step_in_seven(team: Path) -> None:
+    first, second = outcomes(team, "11-counted")
+    assert first == second
+    looks = [record["step"] for record in read_metrics(team / "counted") if record["kind"] == "val"]
+    steps = looks[-1]
+    assert steps == 30
+    meetings, step = [], 1
+    while step < steps:  # a meeting may be before its time, for a look
+        meetings.append(step)
+        step = min(step + 7, *[look for look in looks if look > step])
+    assert sorted({step for step in first["numbers"] if step}) == [*meetings, steps]
+    assert len(first["numbers"]) <= len(meetings) + 1 + len(looks)
+    assert {step for step in first["objects"] if step > 1} == {steps}  # where all is written down
+
+
+def test_one_that_has_no_clips_ends_all_at_the_next_meeting(team: Path) -> None:
+    first, second = outcomes(team, "12-fails")
+    assert first == "Elsewhere: process 1 of 2 cannot go on: see what it says"
+    assert re.search(naming("EnvironmentTrouble", "No space left"), second)
+    assert not (team / "fails" / "model.safetensors").exists()
 
 
 def test_torchrun_trains(data: Path, alone: Path, tmp_path: Path) -> None:

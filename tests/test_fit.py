@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from asked import Asked
 from naming import naming
 from small_sets import tiny_config, without_key_bias, write_videos
 
@@ -44,7 +45,7 @@ def make_fit(data: Path, *, steps: int = 6, team: Team = ALONE, single_frame: bo
 
 def go(fit: Fit, until: int) -> list[dict[str, float]]:
     figures: list[dict[str, float]] = []
-    fit.run(after=lambda one: bool(figures.append(one)) or fit.step == until)
+    fit.run(after=lambda some: bool(figures.extend(some)) or fit.step == until)
     return figures
 
 
@@ -90,9 +91,9 @@ def test_balance_is_over_classes_and_the_plan_asks_for_it(data: Path) -> None:
 def test_a_run_takes_the_clips_of_the_stream_in_turn(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit = make_fit(data, batch=5)
     taken: list[int] = []
-    whole = Clips.random
+    whole = Clips.draw
     monkeypatch.setattr(
-        Clips, "random", lambda self, n, *rest, **named: (taken.append(n), whole(self, n, *rest, **named))[1]
+        Clips, "draw", lambda self, n, *rest, **named: (taken.append(n), whole(self, n, *rest, **named))[1]
     )
     fit.pace = Pace(5)
     go(fit, 5)
@@ -256,7 +257,57 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(data: Path, c
     with pytest.raises(ValueError, match=naming("step 2", "nan", "--lr", "0.0005", "--dtype float32")):
         go(fit, 3)
     assert all(torch.equal(value, before[name]) for name, value in weights(fit).items())
-    assert fit.step == 2
+
+
+def test_no_step_after_one_that_is_not_finite_changes_a_weight_though_it_is_read_later(data: Path) -> None:
+    fit = make_fit(data)
+    go(fit, 2)
+    before, learn = weights(fit), fit.loss
+
+    def once(*batch: torch.Tensor, part: int) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, loss = learn(*batch, part=part)
+        return logits, loss * (math.nan if fit.step == 3 else 1.0)
+
+    fit.loss, fit.meeting = once, 6  # type: ignore[method-assign]
+    after_two: list[dict[str, torch.Tensor]] = []
+    with pytest.raises(ValueError, match=naming("step 3", "nan")):
+        fit.run(after=lambda some: True, due=lambda: bool(after_two.append(weights(fit))))
+    third, *rest = after_two
+    assert not any(torch.equal(value, before[name]) for name, value in without_key_bias(third).items())
+    assert len(rest) == 2
+    assert all(torch.equal(value, third[name]) for later in rest for name, value in later.items())
+
+
+@pytest.mark.parametrize("clip_grad", [0.0, 1.0])
+def test_a_step_asks_its_device_for_nothing(data: Path, clip_grad: float) -> None:
+    fit = make_fit(data, clip_grad=clip_grad, **{**RANDOM, "label_smoothing": 0.1})
+    parts = [next(fit.batches(1)) for _ in range(2)]
+    fit.take_step(parts)
+    with Asked() as asked:
+        for _ in range(3):
+            fit.unread.append(fit.take_step(parts))
+    assert asked.times == 0
+    with Asked() as asked:
+        assert len(fit.read_figures(0.0, 0.0)) == 3
+        float(torch.ones(()))
+    assert asked.times == 1
+
+
+@pytest.mark.parametrize("meeting", [1, 4])
+def test_figures_are_those_of_each_step_whenever_they_are_read(data: Path, meeting: int) -> None:
+    each, some = make_fit(data), make_fit(data)
+    some.meeting, found = meeting, list[dict[str, float]]()
+
+    def after(figures: list[dict[str, float]]) -> bool:
+        found.extend(figures)
+        some.meeting = some.step + meeting
+        return False
+
+    some.run(after=after)
+    assert [(one["loss"], one["score"], one["lr"]) for one in found] == [
+        (one["loss"], one["score"], one["lr"]) for one in go(each, 6)
+    ]
+    assert all(0 <= one["waited"] <= one["seconds"] for one in found)
 
 
 def test_a_users_augmentation_comes_last(data: Path) -> None:

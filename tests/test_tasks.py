@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from asked import Asked
 from naming import naming
 from torch.nn import functional as F
 
@@ -82,6 +83,16 @@ def attributes(protocol: type) -> set[str]:
 def test_every_task_has_an_example() -> None:
     assert set(EXAMPLES) == set(TASKS)
     assert all(kind == task.kind for kind, task in TASKS.items())
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_loss_and_a_score_ask_their_device_for_nothing(kind: str) -> None:
+    task, cells = example(kind)
+    targets, logits = task.targets(cells), torch.zeros(len(cells), outputs(task), requires_grad=True)
+    with Asked() as asked:
+        task.loss(logits, task.soften(targets, 0.1)).backward()
+        task.score(logits.detach(), targets)
+    assert asked.times == 0
 
 
 @pytest.mark.parametrize("kind", TASKS)

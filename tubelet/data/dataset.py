@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tubelet.data.augment import Augmentation, augment, augment_sound
+from tubelet.data.augment import Augmentation, Change, augment_sound, change_clip, draw_change
 from tubelet.data.bad_files import BadFile, BadFiles
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import crop, fine_times, item_range, load_times, views
@@ -38,6 +39,15 @@ class Changes:
     flipped: Mapping[str, str] | None = None
     reversed: Mapping[str, str] | None = None
     user: UserAugmentation | None = None
+
+
+class Drawn(NamedTuple):
+    """A clip, (C, T, H', W') where there is a change still to be made of it, else (C, T, H, W), and its label, or that
+    of each step."""
+
+    clip: Tensor
+    change: Change | None
+    labels: list[str]
 
 
 class Clips:
@@ -81,6 +91,13 @@ class Clips:
     ) -> tuple[Tensor, list[str]] | None:
         """One clip of an item, its start drawn at random, changed: (C, T, H, W), or one frame of it; and its label, or
         that of each step. None where it cannot be read; `bad` says why."""
+        drawn = self.draw(number, changes, rng, single_frame=single_frame)
+        return drawn and (drawn.clip if drawn.change is None else change_clip(drawn.clip, drawn.change), drawn.labels)
+
+    def draw(
+        self, number: int, changes: Changes, rng: np.random.Generator, *, single_frame: bool = False
+    ) -> Drawn | None:
+        """`random` of which what a batch has in common is still to be done: the change that it says."""
         readable = self.readable(number, rng.random())
         if readable is None:
             return None
@@ -96,18 +113,21 @@ class Clips:
             clip = crop(clip, self.spec.crop)
         else:
             flipped, reversed = changes.flipped, changes.reversed
-            clip, mirrored, backwards = augment(
-                clip,
+            change = draw_change(
+                clip.shape,
                 size=self.spec.crop,
                 augmentation=changes.augmentation,
                 flip=flipped is not None,
                 reverse=reversed is not None,
                 rng=rng,
             )
-            for partners in (flipped if mirrored else None, reversed if backwards else None):
+            for partners in (flipped if change.mirrored else None, reversed if change.backwards else None):
                 labels = [self.task.swap(label, partners) for label in labels] if partners else labels
-            labels = labels[::-1] if backwards else labels
-        return (changes.user(clip) if changes.user else clip), labels
+            labels = labels[::-1] if change.backwards else labels
+            if not changes.user:
+                return Drawn(clip, change, labels)
+            clip = change_clip(clip, change)
+        return Drawn(changes.user(clip) if changes.user else clip, None, labels)
 
     def centre(self, number: int) -> Tensor:
         """The middle clip of an item, cut from the centre: (C, T, H, W), bit for bit the one that evaluation takes."""

@@ -9,15 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tubelet.data.augment import change_clips
 from tubelet.data.bad_files import BadFiles
-from tubelet.data.dataset import Changes
+from tubelet.data.dataset import Changes, Drawn
+from tubelet.system.device import hand_over
 
 EPOCHS_REMEMBERED = 4
+CPU = torch.device("cpu")
 
 Order = Callable[..., np.ndarray]  # (targets, *, seed, epoch) -> the clips of an epoch by number
 
 
-class Drawn(Protocol):
+class Pool(Protocol):
     """What clips are drawn from, by number: `Clips`, or their features."""
 
     @property
@@ -30,9 +33,9 @@ class Drawn(Protocol):
 
     def is_bad(self, number: int) -> bool: ...
 
-    def random(
+    def draw(
         self, number: int, changes: Changes, rng: np.random.Generator, *, single_frame: bool = False
-    ) -> tuple[Tensor, list[str]] | None: ...
+    ) -> Drawn | None: ...
 
 
 def shuffled_order(targets: Tensor, *, seed: int, epoch: int) -> np.ndarray:
@@ -61,22 +64,26 @@ class Epochs:
 
     Every draw is a function of the seed and the position, never of a state: a training that was stopped goes on bit for
     bit, and the clips do not depend on how many processes share the work.
+
+    device: where batches are changed, and stay.
     """
 
     def __init__(
         self,
-        clips: Drawn,
+        clips: Pool,
         changes: Changes,
         *,
         seed: int,
         order: Order = shuffled_order,
         single_frame: bool = False,
+        device: torch.device = CPU,
     ):
         self.clips, self.changes, self.seed, self.single_frame = clips, changes, seed, single_frame
+        self.device = device
         targets = clips.targets
         self.order = lru_cache(EPOCHS_REMEMBERED)(lambda epoch: order(targets, seed=seed, epoch=epoch))
 
-    def draw(self, position: int) -> tuple[Tensor, list[str]]:
+    def draw(self, position: int) -> Drawn:
         """The clip at a position and its label, or that of each step.
 
         The place of one that cannot be read is taken by the next of the epoch that can, varied otherwise than in its
@@ -91,15 +98,19 @@ class Epochs:
             self.clips.bad.check()
             number, epoch = self.find(position, skips=skips)
             rng = np.random.default_rng([self.seed, epoch, number] + ([skips] if skips else []))
-            found = self.clips.random(number, self.changes, rng, single_frame=self.single_frame)
+            found = self.clips.draw(number, self.changes, rng, single_frame=self.single_frame)
             if found is not None:
                 return found
             skips += 1
 
     def draw_batch(self, first: int, size: int) -> tuple[Tensor, list[str]]:
-        """The clips from a position on, (size, C, T, H, W), and all their labels, or those of all their steps."""
+        """The clips from a position on, (size, C, T, H, W), changed, and their labels, or those of all their steps."""
         drawn = [self.draw(position) for position in range(first, first + size)]
-        return torch.stack([clip for clip, _ in drawn]), [label for _, labels in drawn for label in labels]
+        clips, changes = [one.clip for one in drawn], [one.change for one in drawn if one.change]
+        labels = [label for one in drawn for label in one.labels]
+        if changes:
+            return change_clips(clips, changes, self.device), labels
+        return hand_over(torch.stack(clips), self.device), labels
 
     def find(self, position: int, *, skips: int = 0) -> tuple[int, int]:
         """The clip at a position by number, and its epoch; or the clip `skips` places further in the order of that

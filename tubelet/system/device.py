@@ -22,6 +22,14 @@ def find_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
+def hand_over(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor in memory, on the device, which the host does not wait for: for a GPU its pages are pinned."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    with torch.cuda.device(device):  # a thread of its own would pin them for the first GPU
+        return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def free_memory() -> int:
     """Bytes of memory that are free, as far as the system tells."""
     try:

@@ -2,7 +2,7 @@
 
 import atexit
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -78,6 +78,15 @@ class Team:
         box = [made]
         dist.broadcast_object_list(box, src=0)
         return box[0]  # type: ignore[return-value]  # the first one's
+
+    def gather_numbers(self, numbers: Sequence[float]) -> list[list[float]]:
+        """Every process's numbers, as many from each, by rank, in every process: one small tensor."""
+        if self.size == 1:
+            return [list(numbers)]
+        own = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        box = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(box, own)
+        return torch.stack(box).tolist()
 
     def gather(self, value: Value) -> list[Value]:
         """Every process's value, by rank, in every process."""

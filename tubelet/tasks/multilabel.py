@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tubelet.system.device import hand_over
 from tubelet.system.text import list_names, percent, plural
 from tubelet.tasks.calibration import (
     Calibration,
@@ -135,7 +136,7 @@ class MultiLabel(Task):
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         known = ~targets.isnan()
-        weights = torch.tensor(self.weights or [1.0] * len(self.names), device=logits.device)
+        weights = hand_over(torch.tensor(self.weights or [1.0] * len(self.names)), logits.device)
         each = F.binary_cross_entropy_with_logits(
             logits, targets.nan_to_num(), pos_weight=weights, reduction="none", weight=known.float()
         )

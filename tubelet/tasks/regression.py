@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tubelet.system.device import hand_over
 from tubelet.system.text import decimal, list_names
 from tubelet.tasks.intervals import group_interval
 from tubelet.tasks.task import Results, Task, check_names, check_numbers, mean_known, none_if_unknown
@@ -63,7 +64,7 @@ class Regression(Task):
         return (targets - self.constant(self.means, targets)) / self.constant(self.deviations, targets)
 
     def constant(self, values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=like.device)
+        return hand_over(torch.tensor(values, dtype=torch.float32), like.device)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         known = ~targets.isnan()

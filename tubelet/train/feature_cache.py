@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tubelet.data.bad_files import BadFile, BadFiles
 from tubelet.data.clips import item_range
-from tubelet.data.dataset import FINER, Changes, Clips
+from tubelet.data.dataset import FINER, Changes, Clips, Drawn
 from tubelet.data.items import Item
 from tubelet.data.prefetch import prefetch
 from tubelet.features.store import FORMAT, feature_file, feature_folder, hash_encoder, read_features, write_features
@@ -50,15 +50,15 @@ class Features:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def random(
+    def draw(
         self, number: int, changes: Changes, rng: np.random.Generator, *, single_frame: bool = False
-    ) -> tuple[Tensor, list[str]] | None:
+    ) -> Drawn | None:
         """One view of a clip, drawn at random: codes (t, D) and its label. It was changed when it was computed."""
         if self.is_bad(number):
             return None
         codes, labels = self.found[number]
         view = int(rng.integers(len(labels)))
-        return codes[view].float(), [labels[view]]
+        return Drawn(codes[view].float(), None, [labels[view]])
 
     def centre(self, number: int) -> Tensor:
         """Codes (t, D) of the middle clip."""

@@ -129,11 +129,11 @@ def train_single_frame(fit: Fit, *, show: bool) -> dict[str, float]:
     other = Fit(replace(plan, config=config), model, fit.clips, alone, pace, single_frame=True)
     with bar("one frame", other.pace.steps, show=show) as progress:
 
-        def after(figures: dict[str, float]) -> bool:
-            if decision := other.pace.decide(other.step, figures["seconds"]):
+        def after(figures: list[dict[str, float]]) -> bool:
+            if decision := other.pace.decide(other.step, figures[-1]["seconds"], len(figures)):
                 other.pace.take(decision)
-            progress.total = other.pace.steps
-            progress.advance(f"loss {figures['loss']:.2f} left {progress.left}")
+            other.meeting, progress.total = other.pace.next_meeting(other.step), other.pace.steps
+            progress.advance(f"loss {figures[-1]['loss']:.2f} left {progress.left}", by=len(figures))
             return False
 
         other.run(after=after)

@@ -2,14 +2,13 @@
 
 import time
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import astuple, dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import torch
 
-from tubelet.data.bad_files import BadFile
 from tubelet.data.dataset import Clips
 from tubelet.data.prefetch import prefetch
 from tubelet.media.reader import MediaError
@@ -17,14 +16,13 @@ from tubelet.runs.run import Run
 from tubelet.system.console import bar, clock, say
 from tubelet.system.exits import Stopped
 from tubelet.system.signals import signals
+from tubelet.system.team import Team
 from tubelet.system.text import plural
 from tubelet.train.feature_cache import Features
 from tubelet.train.pace import FIRST_STEPS, Decision
 from tubelet.train.trainer import Best, Fit
 
-# After a step, of one process: its figures, a signal or 0, whether to save, bad files, a decision on the pace.
-Word = tuple[dict[str, float], int, bool, list[BadFile], Decision | None]
-
+UNDECIDED = (-1, 0.0, 0, 0.0)  # stands for no decision among numbers
 VALIDATIONS = (5, 20)  # fewest and most times that held-out clips are looked at during training
 VALIDATION_CLIPS = 256  # how many of them, at most, each time
 WAIT_SHARE = 0.1  # of training that may go by in waiting for clips before something is advised
@@ -55,18 +53,20 @@ def train_steps(
     with signals(show=team.first) as caught, board as writer, bar(title, pace.steps, show=show) as progress:
         progress.done = fit.step
 
-        def after(figures: dict[str, float]) -> bool:
+        def after(figures: list[dict[str, float]]) -> bool:
             nonlocal saved, held_score, stop
             due = time.monotonic() - saved > 60 * plan.config.save_minutes
-            wanted = pace.decide(fit.step, figures["seconds"]) if team.first else None
-            mine = figures, caught[0] if caught else 0, due, bad.unannounced(), wanted
-            figures, stop, due, found, decision = agree(team.gather(mine))
-            recent.append(figures)
+            wanted = pace.decide(fit.step, figures[-1]["seconds"], len(figures)) if team.first else None
+            word = Word(caught[0] if caught else 0, due, len(bad.unannounced()), pace.next_meeting(fit.step), wanted)
+            figures, word = agree(team, figures, word)
+            stop, due, fit.meeting = word.signal, word.due, word.meeting
+            found = [*chain(*team.gather(bad.unannounced()))] if word.bad else []
+            recent.extend(figures)
             bad.announce(found)
-            waits.append((figures["waited"], figures["seconds"]))
+            waits.extend((one["waited"], one["seconds"]) for one in figures)
             step, look_due = fit.step, is_validation_due(fit, held)
-            if decision:
-                pace.take(decision)
+            if word.decision:
+                pace.take(word.decision)
             if show and step == FIRST_STEPS[-1]:
                 say("pace", describe_pace(fit))
             if look_due or step == pace.steps:
@@ -74,11 +74,12 @@ def train_steps(
                 patience = plan.config.patience
                 if patience is not None and fit.best is not None and fit.best.worse_looks >= patience:
                     pace.take(replace(pace.decision, step=step, progress=1.0, steps=step))
-            figures, progress.total = summary(recent or [figures], fit), pace.steps
+            mean, progress.total = summary(recent or figures, fit), pace.steps
             progress.advance(
-                f"loss {figures['loss']:.2f} {name} {100 * figures[name]:.0f}%{held_score} "
-                f"{figures['clips_per_second']:.0f} clips/s wait {100 * figures['data_wait']:.0f}% "
-                f"{f'{bad.skipped} skipped ' if bad.skipped else ''}left {clock(seconds_left(fit))}"
+                f"loss {mean['loss']:.2f} {name} {100 * mean[name]:.0f}%{held_score} "
+                f"{mean['clips_per_second']:.0f} clips/s wait {100 * mean['data_wait']:.0f}% "
+                f"{f'{bad.skipped} skipped ' if bad.skipped else ''}left {clock(seconds_left(fit))}",
+                by=len(figures),
             )
             if stop or due or step == pace.steps:  # the last, in case the evaluation is stopped
                 missed = fit.save(run, recent, last=bool(stop) or step == pace.steps)
@@ -93,7 +94,11 @@ def train_steps(
                     raise
             return bool(stop)
 
-        fit.run(after=after)
+        try:
+            fit.run(after=after, due=lambda: is_validation_due(fit, held))
+        except ValueError:
+            bad.announce(bad.unannounced())
+            raise
     if show and waits:
         from_files = plan.spec.kind == "video" and isinstance(fit.clips, Clips) and not fit.clips.keep
         say("data wait", describe_wait(waits, from_files=from_files))
@@ -101,12 +106,29 @@ def train_steps(
         raise Stopped(run.path, stop)
 
 
-def agree(words: list[Word]) -> Word:
-    """The words of all processes as one: loss and score are means, the strongest signal counts, one that wants to save
-    is enough, bad files are those that any found, and the first decides."""
-    figures, signals, dues, bad, decisions = zip(*words)
-    means = {name: float(np.mean([one[name] for one in figures])) for name in ("loss", "score")}
-    return {**figures[0], **means}, max(signals), any(dues), [*chain(*bad)], decisions[0]
+@dataclass(frozen=True)
+class Word:
+    """What a process says at a meeting: a signal or 0, whether it wants to save, how many bad files it has found, the
+    step of the next meeting, and a decision on the pace."""
+
+    signal: int
+    due: bool
+    bad: int
+    meeting: int
+    decision: Decision | None
+
+
+def agree(team: Team, figures: list[dict[str, float]], word: Word) -> tuple[list[dict[str, float]], Word]:
+    """The figures of steps and the words of all processes as one, by one small tensor: loss and score are means, the
+    strongest signal counts, one that wants to save is enough, bad files add up, and the first decides."""
+    said = [word.signal, word.due, word.bad, word.meeting, *(astuple(word.decision) if word.decision else UNDECIDED)]
+    numbers = team.gather_numbers([*said, *chain(*((one["loss"], one["score"]) for one in figures))])
+    signals, dues, bad, meetings, *_ = zip(*numbers)
+    step, progress, steps, seconds = numbers[0][4 : len(said)]
+    decision = Decision(int(step), progress, int(steps), seconds) if step >= 0 else None
+    means = np.mean([one[len(said) :] for one in numbers], axis=0).reshape(-1, 2)
+    figures = [{**one, "loss": float(loss), "score": float(score)} for one, (loss, score) in zip(figures, means)]
+    return figures, Word(int(max(signals)), any(dues), int(sum(bad)), int(meetings[0]), decision)
 
 
 def count_validations(fit: Fit, held: Clips | Features) -> int:
@@ -150,7 +172,7 @@ def validate_and_log(fit: Fit, run: Run, held: Clips | Features, recent: list[di
     when = {"step": fit.step, "epoch": fit.step / (len(fit.clips) / fit.plan.config.batch)}
     recent.clear()
     begun = time.monotonic()
-    loss, score = fit.team.gather(validate(fit, held))[0]
+    loss, score = fit.team.gather_numbers(validate(fit, held))[0]
     if fit.plan.data.chooses and fit.best and not (score, -loss) > (fit.best.score, -fit.best.loss):
         fit.best.worse_looks += 1
     elif fit.plan.data.chooses:

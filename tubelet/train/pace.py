@@ -24,6 +24,7 @@ FIRST_STEPS = (4, 10)  # after which the first decisions are made: the very firs
 DECIDE_SECONDS = 5.0
 RECENT_SECONDS = 15.0  # of steps, whose mean counts
 LEAST_RECENT = 3
+MEET_SECONDS = 0.5  # of steps, after which the processes agree on how to go on; a stop may take that long
 REPORT_SECONDS = 2.0
 
 
@@ -93,11 +94,19 @@ class Pace:
         """The mean of the last steps; 0 before the first."""
         return sum(self.recent) / max(1, len(self.recent))
 
-    def decide(self, step: int, seconds: float) -> Decision | None:
-        """The decision after `step` steps, the last of which took `seconds`: the one made there before the run was
-        stopped, or one by the clock, which is written down; None where all stays as it is."""
+    def next_meeting(self, step: int) -> int:
+        """The step after which the processes agree on how to go on, next after `step`: each of the first, then every
+        `MEET_SECONDS`, and where the run decided something before it was stopped."""
+        if step < FIRST_STEPS[-1] or not self.step_seconds:
+            return step + 1
+        then = step + max(1, int(MEET_SECONDS / self.step_seconds))
+        return min(then, self.stored[0].step) if self.stored else then
+
+    def decide(self, step: int, seconds: float, count: int = 1) -> Decision | None:
+        """The decision after `step` steps, the last `count` of which took `seconds` each: the one made there before the
+        run was stopped, or one by the clock, which is written down; None where all stays as it is."""
         if step > 1:
-            self.recent.append(seconds)
+            self.recent.extend([seconds] * count)
         while len(self.recent) > LEAST_RECENT and sum(self.recent) - self.recent[0] > RECENT_SECONDS:
             self.recent.popleft()
         if self.stored:

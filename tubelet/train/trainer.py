@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from tubelet.data.problems import some
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
 from tubelet.runs.run import Run, Tensors
+from tubelet.system.device import hand_over
 from tubelet.system.team import Team
 from tubelet.system.text import plural
 from tubelet.tasks import Task
@@ -27,6 +28,8 @@ from tubelet.train.optim import learning_rate, make_optimizer
 from tubelet.train.pace import Decision, Pace
 from tubelet.train.plan import Plan
 
+Part = tuple[Tensor, Tensor]  # clips and targets that a process learns from at once
+Unread = tuple[Tensor, float]  # loss, score and norm of the gradient (3,) on the device, and the learning rate
 AHEAD = 4  # batches that are prepared while one is learned from
 
 
@@ -50,6 +53,9 @@ class Fit:
 
     Every random draw is a function of (seed, step) or of (seed, position in the epochs), never of a state:
     a run that was stopped goes on bit for bit, and the clips do not depend on how many processes share the work.
+
+    A step asks nothing of its device and, but for the gradients, of the other processes: figures wait to be read until
+    the next meeting. Where a gradient is not finite, or a process has no clips, no step after it changes a weight.
     """
 
     plan: Plan
@@ -66,6 +72,11 @@ class Fit:
     epochs: Epochs = field(init=False)
     average: Tensors | None = field(init=False, default=None)
     best: Best | None = field(init=False, default=None)
+    meeting: int = field(init=False, default=0)  # the step after which the processes agree on how to go on
+    unread: list[Unread] = field(init=False, default_factory=list)
+    halted: Tensor = field(init=False)  # 1 once a gradient was not finite, else 0
+    parts: list[Part] = field(init=False, default_factory=list)  # of the last step
+    failure: Exception | None = field(init=False, default=None)  # that keeps this process from its clips
 
     def __post_init__(self) -> None:
         config, team = self.plan.config, self.team
@@ -73,9 +84,10 @@ class Fit:
         self.model.to(team.device)
         self.wrapped = wrap(self.model, team, config.shard)  # before the optimizer: sharding replaces the parameters
         self.optimizer = make_optimizer(self.model, weight_decay=config.weight_decay, layer_decay=self.plan.layer_decay)
-        order = balanced_order if config.balance else shuffled_order
+        self.halted = torch.zeros((), device=team.device)
+        order, single = balanced_order if config.balance else shuffled_order, self.single_frame
         self.epochs = Epochs(
-            self.clips, self.plan.changes, seed=config.seed, order=order, single_frame=self.single_frame
+            self.clips, self.plan.changes, seed=config.seed, order=order, single_frame=single, device=team.device
         )
         if config.ema:
             self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
@@ -84,23 +96,62 @@ class Fit:
     def task(self) -> Task:
         return self.plan.data.source.task
 
-    def run(self, *, after: Callable[[dict[str, float]], bool]) -> None:
-        """Steps until the last; `after` gets the figures of each step and stops the run by returning True."""
-        batches = self.batches(self.pace.most_steps)
+    def run(self, *, after: Callable[[list[dict[str, float]]], bool], due: Callable[[], bool] = lambda: False) -> None:
+        """Steps until the last. At each meeting, at the last step, and where `due` says so, `after` gets the figures of
+        the steps since, and stops the run by returning True."""
+        batches, begun, waited = self.batches(self.pace.most_steps), time.perf_counter(), 0.0
         try:
             while self.step < self.pace.steps:
-                begun = time.perf_counter()
-                parts = self.team.run_together(lambda: [next(batches) for _ in range(self.plan.config.accumulate)])
-                waited = time.perf_counter() - begun
-                figures = self.take_step(parts)
-                seconds = time.perf_counter() - begun
+                asked = time.perf_counter()
+                parts = self.next_parts(batches)
+                waited += time.perf_counter() - asked
+                self.unread.append(self.take_step(parts))
                 self.step += 1
-                if after({**figures, "seconds": seconds, "waited": waited}):
+                if self.step < min(self.meeting, self.pace.steps) and not due():
+                    continue
+                if after(self.read_figures(begun, waited)):
                     return
+                begun, waited = time.perf_counter(), 0.0
         finally:
             batches.close()
 
-    def batches(self, until: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+    def next_parts(self, batches: Iterator[Part]) -> list[Part]:
+        """The parts of the next step. Where there are none, the others would wait for this process for ever: it goes on
+        with the last ones, of which nothing is learned, until all read figures."""
+
+        def take() -> list[Part]:
+            return [next(batches) for _ in range(self.plan.config.accumulate)]
+
+        if self.team.size == 1 or not self.parts:
+            self.parts = self.team.run_together(take)
+        elif not self.failure:
+            try:
+                self.parts = take()
+            except Exception as failure:
+                self.failure = failure
+        return self.parts
+
+    def read_figures(self, begun: float, waited: float) -> list[dict[str, float]]:
+        """The figures of the steps since they were last read: loss, score, lr, and their share of the seconds since
+        `begun` and of those `waited` for clips meanwhile.
+
+        Raises: ValueError, in the first process that it is true of (Elsewhere in the others): there are no clips, or a
+            gradient was not finite.
+        """
+        asked = time.perf_counter()
+        values = torch.stack([values for values, _ in self.unread]).tolist()
+        now, count, first = time.perf_counter(), len(values), self.step - len(values)
+        seconds, waited = (now - begun) / count, max(0.0, waited - (now - asked)) / count  # the device was at work
+        rates, self.unread = [rate for _, rate in self.unread], []
+        for step, (loss, _, norm) in enumerate(values, first):
+            if not math.isfinite(norm):  # in all processes, whose gradients are the same: none is left waiting
+                self.give_up(step, loss, norm)
+        return [
+            {"loss": loss, "score": score, "lr": rate, "seconds": seconds, "waited": waited}
+            for (loss, score, _), rate in zip(values, rates)
+        ]
+
+    def batches(self, until: int) -> Generator[Part, None, None]:
         config, team = self.plan.config, self.team
         firsts = (
             step * config.batch + (part * team.size + team.rank) * self.part
@@ -109,16 +160,17 @@ class Fit:
         )
         return prefetch(self.batch, firsts, threads=self.plan.workers, ahead=AHEAD)
 
-    def batch(self, first: int) -> tuple[Tensor, Tensor]:
-        """Clips `first` and following: (B, C, T, H, W), targets (B, ...), or those of all their steps, (B * t, ...)."""
+    def batch(self, first: int) -> Part:
+        """Clips `first` and following: (B, C, T, H, W), targets (B, ...), or those of all their steps, (B * t, ...); on
+        the device."""
         clips, labels = self.epochs.draw_batch(first, self.part)
         if (most := self.plan.config.stills) and not self.single_frame:
             seeds = ([self.plan.config.seed, first + number, *b"stills"] for number in range(self.part))
             draws = np.array([np.random.default_rng(seed).random(2) for seed in seeds])
             clips = mix_stills(clips, most * draws[:, 0], (draws[:, 1] * clips.shape[2]).astype(int))
-        return clips, self.task.targets(labels)
+        return clips, hand_over(self.task.targets(labels), self.team.device)
 
-    def take_step(self, parts: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    def take_step(self, parts: list[Part]) -> Unread:
         """One optimizer step over the parts of this process's share of the batch."""
         config, device = self.plan.config, self.team.device
         torch.manual_seed(config.seed * 1_000_003 + self.step * 1_009 + self.team.rank)
@@ -132,27 +184,35 @@ class Fit:
         no_sync = self.wrapped.no_sync if isinstance(self.wrapped, nn.parallel.DistributedDataParallel) else nullcontext
         for i, (clips, targets) in enumerate(parts):
             with nullcontext() if i == len(parts) - 1 else no_sync():
-                logits, loss = self.loss(clips.to(device), targets.to(device), part=i)
-                (loss / len(parts)).backward()
+                logits, loss = self.loss(clips, targets, part=i)
+                (loss / len(parts) * (math.nan if self.failure else 1.0)).backward()
             loss_sum += loss.detach()
-            score += self.task.score(logits.detach().float(), targets.to(device)).mean()
-        loss_value = loss_sum.item() / len(parts)
-        norm = gather_whole(nn.utils.clip_grad_norm_(self.wrapped.parameters(), config.clip_grad or math.inf)).item()
-        if not math.isfinite(norm):  # in all processes, whose gradients are the same: none is left waiting
-            self.team.run_together(lambda: self.give_up(loss_value, norm))
+            score += self.task.score(logits.detach().float(), targets).mean()
+        norm = gather_whole(nn.utils.clip_grad_norm_(self.wrapped.parameters(), config.clip_grad or math.inf))
+        self.halted = torch.maximum(self.halted, (~norm.isfinite()).float())
+        self.optimizer.found_inf = self.halted  # type: ignore[attr-defined]  # as `torch.amp.GradScaler` has a fused step left out
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.update_average()
-        return {"loss": loss_value, "score": score.item() / len(parts), "lr": rate}
+        return torch.stack([loss_sum / len(parts), score / len(parts), norm]), rate
 
-    def give_up(self, loss: float, norm: float) -> None:
-        items, first = self.plan.data.items("train"), self.step * self.plan.config.batch
+    def give_up(self, step: int, loss: float, norm: float) -> None:
+        """Raises, in all processes, the failure of the first that has one, else that the gradient is not finite."""
+        failed = any(any(one) for one in self.team.gather_numbers([self.failure is not None]))
+        self.team.run_together(self.raise_failure if failed else lambda: self.raise_not_finite(step, loss, norm))
+
+    def raise_failure(self) -> None:
+        if self.failure:
+            raise self.failure
+
+    def raise_not_finite(self, step: int, loss: float, norm: float) -> None:
+        items, first = self.plan.data.items("train"), step * self.plan.config.batch
         names = dict.fromkeys(items[self.epochs.find_readable(first + i)].name for i in range(self.plan.config.batch))
         saved, anew = "none yet", ""
         if self.saved_step is not None:
             saved, anew = f"that of step {self.saved_step}", " with another --out"
         raise ValueError(
-            f"step {self.step}: the loss is {loss:.4g} and its gradient {norm:.4g}, no weights were changed by it: "
+            f"step {step}: the loss is {loss:.4g} and its gradient {norm:.4g}, no weights were changed by it: "
             f"use a lower --lr than {self.plan.lr:g}, or --dtype float32{anew}\n"
             f"  the last checkpoint: {saved}\n"
             f"  the clips of this step: {some(names, most=8)}"
@@ -183,8 +243,8 @@ class Fit:
             return
         # a short memory at first, so that the average leaves the random start behind
         decay = min(self.plan.config.ema, (self.step + 1) / (self.step + 10))
-        for name, value in self.model.named_parameters():
-            self.average[name].lerp_(value.detach(), 1 - decay)
+        values = [value.detach() for value in self.model.parameters()]
+        torch._foreach_lerp_([*self.average.values()], values, 1 - decay)
 
     def tensors(self) -> tuple[Tensors, dict[str, Any]]:
         """The tensors of a checkpoint by name; every process must call this, the first one gets them."""
@@ -259,7 +319,7 @@ def mix_pairs(clips: Tensor, targets: Tensor, shares: np.ndarray) -> tuple[Tenso
     Pairs, unlike a shuffled batch, stay together however a batch is spread over processes and parts, so the result
     does not depend on that. Source: arXiv 1710.09412.
     """
-    kept = torch.from_numpy(shares.astype(np.float32)).repeat_interleave(2).to(clips.device)
+    kept = hand_over(torch.from_numpy(shares.astype(np.float32)).repeat_interleave(2), clips.device)
 
     def mix(x: Tensor) -> Tensor:
         own = kept.view(-1, *[1] * (x.ndim - 1))
@@ -274,8 +334,9 @@ def mix_stills(clips: Tensor, shares: np.ndarray, frames: np.ndarray) -> Tensor:
 
     Source: arXiv 2009.05769, which mixes in frames of the same video.
     """
-    stills = swap_pairs(clips)[torch.arange(len(clips)), :, torch.from_numpy(frames)].unsqueeze(2)
-    mixed = torch.lerp(clips.float(), stills.float(), torch.from_numpy(shares).float().view(-1, 1, 1, 1, 1))
+    place, share = (hand_over(torch.from_numpy(some), clips.device) for some in (frames, shares.astype(np.float32)))
+    stills = swap_pairs(clips)[torch.arange(len(clips), device=clips.device), :, place].unsqueeze(2)
+    mixed = torch.lerp(clips.float(), stills.float(), share.view(-1, 1, 1, 1, 1))
     return (mixed if clips.is_floating_point() else mixed.round_()).to(clips.dtype)
 
 
