@@ -93,6 +93,7 @@ def team(data: Path, spoilt: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     jobs += [("typed", ["train", str(data), "--out", str(out / "typed"), *TINY_FLAGS, "--batch", "9"], None)]
     read_each_time = {**BAD, "data": str(spoilt), "keep_share": 0.0}
     jobs += [("skips", read_each_time, None), ("strict", {**read_each_time, "max_bad": "10%"}, None)]
+    jobs += [(f"{shard}-half", {**SHARED, "shard": shard, "dtype": "bfloat16"}, None) for shard in ("none", "fsdp2")]
     jobs += [("counted", {"meet": 7, "batch": 4, "epochs": 10.0}, None)]
     jobs += [("fails", {"meet": 7, "batch": 4, "epochs": 10.0, "fail": 9}, None)]
     ends = together([str(HERE / "team_script.py"), str(data), str(out), json.dumps(jobs)])
@@ -169,8 +170,16 @@ def test_a_team_skips_bad_files_as_one_process_does_and_ends_together(
     assert re.search(naming("2 of 12", "16.7%", "10%", "--max-bad"), ends[1])
 
 
+def test_weights_spread_and_exchanged_in_bfloat16_learn_what_whole_ones_do(team: Path) -> None:
+    assert outcomes(team, "11-none-half") == outcomes(team, "12-fsdp2-half") == ["finished", "finished"]
+    assert_close(team / "fsdp2-half", team / "none-half", tolerance=2e-3)
+    whole, spread = ([r["loss"] for r in read_metrics(team / f"{shard}-half")] for shard in ("none", "fsdp2"))
+    assert spread == pytest.approx(whole, abs=0.02)
+    assert {value.dtype for value in load_file(team / "fsdp2-half" / "model.safetensors").values()} == {torch.float32}
+
+
 def test_a_step_exchanges_gradients_alone_but_for_one_step_in_seven(team: Path) -> None:
-    first, second = outcomes(team, "11-counted")
+    first, second = outcomes(team, "13-counted")
     assert first == second
     looks = [record["step"] for record in read_metrics(team / "counted") if record["kind"] == "val"]
     steps = looks[-1]
@@ -185,7 +194,7 @@ def test_a_step_exchanges_gradients_alone_but_for_one_step_in_seven(team: Path) 
 
 
 def test_one_that_has_no_clips_ends_all_at_the_next_meeting(team: Path) -> None:
-    first, second = outcomes(team, "12-fails")
+    first, second = outcomes(team, "14-fails")
     assert first == "Elsewhere: process 1 of 2 cannot go on: see what it says"
     assert re.search(naming("EnvironmentTrouble", "No space left"), second)
     assert not (team / "fails" / "model.safetensors").exists()

@@ -16,6 +16,7 @@ from small_sets import tiny_config, without_key_bias, write_videos
 from tubelet.data.dataset import Clips
 from tubelet.data.epochs import balanced_order
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.system.device import tensor_cores
 from tubelet.system.team import Team
 from tubelet.train.pace import Pace
 from tubelet.train.plan import make_plan
@@ -276,6 +277,13 @@ def test_no_step_after_one_that_is_not_finite_changes_a_weight_though_it_is_read
     assert not any(torch.equal(value, before[name]) for name, value in without_key_bias(third).items())
     assert len(rest) == 2
     assert all(torch.equal(value, third[name]) for later in rest for name, value in later.items())
+
+
+@pytest.mark.parametrize(("device", "inside"), [("cpu", "highest"), ("cuda", "high")])
+def test_a_gpu_multiplies_by_its_tensor_cores_in_training_alone(device: str, inside: str) -> None:
+    with tensor_cores(torch.device(device)):
+        assert torch.get_float32_matmul_precision() == inside
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 @pytest.mark.parametrize("clip_grad", [0.0, 1.0])

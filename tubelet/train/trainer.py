@@ -18,7 +18,7 @@ from tubelet.data.problems import some
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
 from tubelet.runs.run import Run, Tensors
-from tubelet.system.device import hand_over
+from tubelet.system.device import hand_over, tensor_cores
 from tubelet.system.team import Team
 from tubelet.system.text import plural
 from tubelet.tasks import Task
@@ -82,7 +82,8 @@ class Fit:
         config, team = self.plan.config, self.team
         self.part = part_of_batch(config, team.size)
         self.model.to(team.device)
-        self.wrapped = wrap(self.model, team, config.shard)  # before the optimizer: sharding replaces the parameters
+        # before the optimizer: sharding replaces the parameters
+        self.wrapped = wrap(self.model, team, config.shard, bfloat16=self.plan.bfloat16)
         self.optimizer = make_optimizer(self.model, weight_decay=config.weight_decay, layer_decay=self.plan.layer_decay)
         self.halted = torch.zeros((), device=team.device)
         order, single = balanced_order if config.balance else shuffled_order, self.single_frame
@@ -105,7 +106,8 @@ class Fit:
                 asked = time.perf_counter()
                 parts = self.next_parts(batches)
                 waited += time.perf_counter() - asked
-                self.unread.append(self.take_step(parts))
+                with tensor_cores(self.team.device):
+                    self.unread.append(self.take_step(parts))
                 self.step += 1
                 if self.step < min(self.meeting, self.pace.steps) and not due():
                     continue
@@ -363,16 +365,21 @@ def part_of_batch(config: TrainConfig, team_size: int) -> int:
     return share
 
 
-def wrap(model: SpaceTimeTransformer | Rest, team: Team, shard: str) -> nn.Module:
-    """The model as its team trains it: as it is, with gradients averaged (DDP), or spread over the team (FSDP2)."""
+def wrap(model: SpaceTimeTransformer | Rest, team: Team, shard: str, *, bfloat16: bool) -> nn.Module:
+    """The model as its team trains it: as it is, with gradients averaged (DDP), or spread over the team (FSDP2).
+
+    bfloat16: where products are in it, so is what the team exchanges of spread weights; gradients are added in float32.
+    """
     if shard == "fsdp2":
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-        mesh = init_device_mesh(team.device.type, (team.size,))
+        halved = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        settings: dict[str, Any] = {"mesh": init_device_mesh(team.device.type, (team.size,))}
+        settings |= {"mp_policy": halved} if bfloat16 else {}
         for layer in [layer for encoder in model.stack for layer in encoder.layers]:
-            fully_shard(layer, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+            fully_shard(layer, **settings)
+        fully_shard(model, **settings)
         return model
     if team.size > 1:
         return nn.parallel.DistributedDataParallel(
