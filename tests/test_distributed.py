@@ -1,8 +1,10 @@
 """Processes that train together: the same result as one process, and none is left waiting when another cannot go on."""
 
 import json
+import math
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from naming import naming
 from safetensors.torch import load_file
 from small_sets import TINY_FLAGS, first_picture_only, tiny_config, without_key_bias, write_videos
 
+from tubelet.runs.run import Run
+from tubelet.system.errors import EnvironmentTrouble
 from tubelet.train.plan import make_plan
 from tubelet.train.train import train_fn
 
@@ -96,6 +100,7 @@ def team(data: Path, spoilt: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     jobs += [(f"{shard}-half", {**SHARED, "shard": shard, "dtype": "bfloat16"}, None) for shard in ("none", "fsdp2")]
     jobs += [("counted", {"meet": 7, "batch": 4, "epochs": 10.0}, None)]
     jobs += [("fails", {"meet": 7, "batch": 4, "epochs": 10.0, "fail": 9}, None)]
+    jobs += [("fsdp2-left", {**SHARED, "shard": "fsdp2"}, 2)]
     ends = together([str(HERE / "team_script.py"), str(data), str(out), json.dumps(jobs)])
     assert [end.returncode for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
     assert [end.stderr for end in ends] == ["", ""]
@@ -133,6 +138,39 @@ def test_a_signal_to_one_stops_all_and_the_same_call_goes_on(
     assert outcomes(team, f"{first_job + 1}-{shard}-stopped") == ["stopped by 15", "stopped by 15"]
     assert outcomes(team, f"{first_job + 2}-{shard}-stopped") == ["finished", "finished"]
     assert_close(team / f"{shard}-stopped", alone)
+
+
+def test_a_checkpoint_of_several_processes_is_read_by_one(team: Path, alone: Path, data: Path, tmp_path: Path) -> None:
+    stopped = shutil.copytree(team / "fsdp2-left", tmp_path / "run")
+    assert outcomes(team, "15-fsdp2-left") == ["stopped by 15", "stopped by 15"]
+    (checkpoint,) = (stopped / "checkpoints").glob("step-*")
+    parts = [load_file(checkpoint / f"part-0000{rank}.safetensors") for rank in (0, 1)]
+    assert parts[0].keys() == parts[1].keys() > {"model.head.weight", "average.head.weight"}
+    assert not any(name in load_file(checkpoint / "state.safetensors") for name in parts[0])
+    train_fn(tiny_config(data, stopped, **SHARED), show=False)
+    assert_close(stopped, alone)
+
+
+def test_parts_that_are_missing_or_not_written_are_told(team: Path, data: Path, tmp_path: Path) -> None:
+    stopped = shutil.copytree(team / "fsdp2-left", tmp_path / "run")
+    (checkpoint,) = (stopped / "checkpoints").glob("step-*")
+    (checkpoint / "part-00001.safetensors").unlink()
+    found, notes = Run(stopped).newest_checkpoint()
+    assert found is None
+    assert re.search(naming("part-00001.safetensors is missing"), notes[0])
+    run, rows = Run(tmp_path / "other"), {"a": torch.ones(2)}
+    run.path.mkdir()
+    run.begin(Run(stopped).config)
+    assert run.try_part(1, 0, rows) is None
+    told = run.try_checkpoint(1, {}, {"steps": 2}, last=False, parts=[None, None])
+    assert re.search(naming("part-00001.safetensors", "--out"), told)
+    told = run.try_checkpoint(1, {}, {"steps": 2}, last=False, parts=[None, EnvironmentTrouble("the disk is full")])
+    assert re.search(naming("step 1", "the disk is full"), told)
+    assert run.try_part(1, 1, rows) is run.try_part(1, 0, rows) is None
+    assert run.try_checkpoint(1, {}, {"steps": 2}, last=False, parts=[None, None]) == ""
+    assert Run(run.path).newest_checkpoint()[0].tensors["a"].tolist() == [1, 1, 1, 1]  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=naming("step 2", "a")):
+        run.try_part(2, 0, {"a": torch.tensor([math.nan])})
 
 
 def test_what_is_wrong_is_said_by_one_and_stops_all(team: Path) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from tubelet.system.errors import EnvironmentTrouble
 from tubelet.system.files import flush_folder, write_whole
 from tubelet.weights.store import read_tensors, write_tensors
 
 Tensors = dict[str, torch.Tensor]
 TENSORS, MANIFEST = "state.safetensors", "manifest.json"
+PART = "part-{:05d}.safetensors"  # of what a process holds of tensors that are spread over several
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,36 @@ def parse_step(folder: Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def write(folder: Path, tensors: Tensors, state: dict[str, Any]) -> None:
+def write_part(folder: Path, rank: int, rows: Tensors) -> None:
+    """Writes the rows (N_rank, ...) that the process `rank` holds of spread tensors, beside where `write` then takes
+    those of all. Raises OSError or SafetensorError."""
+    parts = parts_folder(folder)
+    parts.mkdir(parents=True, exist_ok=True)
+    write_tensors(parts / PART.format(rank), rows, {})
+
+
+def parts_folder(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.parts.tmp")
+
+
+def take_parts(folder: Path, temporary: Path, count: int) -> None:
+    """Moves the parts of `count` processes to where a checkpoint is being written."""
+    for rank in range(count):
+        file = parts_folder(folder) / PART.format(rank)
+        if not file.is_file():
+            raise EnvironmentTrouble(
+                f"{file}: process {rank} wrote it, and it is not there: choose an --out on a disk of all machines"
+            )
+        os.replace(file, temporary / file.name)
+
+
+def write(folder: Path, tensors: Tensors, state: dict[str, Any], *, parts: int = 0) -> None:
     """Writes a checkpoint. Whenever this is cut short, what was there before is still there.
 
-    Raises OSError or SafetensorError; nothing new is there then but, at worst, what `remove_leftovers` removes.
+    parts: the number of processes that each wrote a part for it.
+
+    Raises OSError, SafetensorError or EnvironmentTrouble; nothing new is there then but, at worst, what
+    `remove_leftovers` removes.
     """
     temporary, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f"{folder.name}.old")
     try:
@@ -47,6 +75,7 @@ def write(folder: Path, tensors: Tensors, state: dict[str, Any]) -> None:
             shutil.rmtree(temporary)
         temporary.mkdir(parents=True)
         write_tensors(temporary / TENSORS, tensors, {**state, "step": parse_step(folder)})
+        take_parts(folder, temporary, parts)
         write_whole(temporary / MANIFEST, manifest(temporary))  # last, and with it all names in the folder
         if folder.exists():
             if old.exists():
@@ -78,7 +107,9 @@ def read(folder: Path) -> Checkpoint:
         raise ValueError(f"it says step {step!r}")
     if type(steps) is not int or steps < max(1, step):
         raise ValueError(f"it says step {step} of {steps!r}")
-    return Checkpoint(step, tensors, state)
+    parts = [read_tensors(file)[0] for file in sorted(folder.glob(PART.format(0).replace("00000", "*")))]
+    rows = {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+    return Checkpoint(step, tensors | rows, state)
 
 
 def manifest(folder: Path) -> str:

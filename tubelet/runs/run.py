@@ -22,7 +22,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -148,11 +148,17 @@ class Run:
         self.write_text(METRICS, "".join(kept))
         return damaged
 
-    def save_checkpoint(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
-        """Writes a checkpoint, then removes all but the newest two whole ones. Raises OSError or SafetensorError."""
+    def checkpoint_folder(self, step: int) -> Path:
+        return self.path / CHECKPOINTS / f"step-{step:08d}"
+
+    def save_checkpoint(self, step: int, tensors: Tensors, state: dict[str, Any], *, parts: int = 0) -> None:
+        """Writes a checkpoint, with the parts of so many processes, then removes all but the newest two whole ones.
+
+        Raises OSError, SafetensorError or EnvironmentTrouble.
+        """
         self.write_metrics()  # a run that goes on has every line up to its checkpoint
-        folder = self.path / CHECKPOINTS / f"step-{step:08d}"
-        checkpoint.write(folder, tensors, {**state, "run": self.mark})
+        folder = self.checkpoint_folder(step)
+        checkpoint.write(folder, tensors, {**state, "run": self.mark}, parts=parts)
         self.damaged.discard(folder.name)
         before = [p for p in self.checkpoints() if p != folder and p.suffix != ".old" and p.name not in self.damaged]
         for old in self.checkpoints():  # the new one is on the disk before an old one is gone
@@ -160,10 +166,33 @@ class Run:
                 checkpoint.remove(old)
         self.remove_leftovers()
 
-    def try_checkpoint(self, step: int, tensors: Tensors, state: dict[str, Any], *, last: bool) -> str:
+    def try_part(self, step: int, rank: int, rows: Tensors) -> EnvironmentTrouble | None:
+        """Writes what a process holds of spread tensors, for `try_checkpoint` of the first one; or what kept it.
+
+        Raises ValueError: tensors that are not finite.
+        """
+        checkpoint.check_finite(step, rows)
+        try:
+            checkpoint.write_part(self.checkpoint_folder(step), rank, rows)
+        except (OSError, SafetensorError) as error:
+            trouble = errors.environment_error(error)
+            if trouble is None:
+                raise
+            return trouble
+        return None
+
+    def try_checkpoint(
+        self,
+        step: int,
+        tensors: Tensors,
+        state: dict[str, Any],
+        *,
+        last: bool,
+        parts: Sequence[EnvironmentTrouble | None] = (),
+    ) -> str:
         """Writes a checkpoint; what kept it from being written, in words, or "".
 
-        last: there is no later one, so that it must be written.
+        last: there is no later one, so that it must be written. parts: what `try_part` of each process gave.
 
         Raises:
             ValueError: tensors that are not finite.
@@ -171,10 +200,12 @@ class Run:
         """
         checkpoint.check_finite(step, tensors)
         try:
-            self.save_checkpoint(step, tensors, state)
+            if missing := next(filter(None, parts), None):
+                raise missing
+            self.save_checkpoint(step, tensors, state, parts=len(parts))
             self.misses = 0
             return ""
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, EnvironmentTrouble) as error:
             trouble = errors.environment_error(error)
             if trouble is None:
                 raise

@@ -19,6 +19,7 @@ from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
 from tubelet.runs.run import Run, Tensors
 from tubelet.system.device import hand_over, tensor_cores
+from tubelet.system.errors import EnvironmentTrouble
 from tubelet.system.team import Team
 from tubelet.system.text import plural
 from tubelet.tasks import Task
@@ -248,31 +249,35 @@ class Fit:
         values = [value.detach() for value in self.model.parameters()]
         torch._foreach_lerp_([*self.average.values()], values, 1 - decay)
 
-    def tensors(self) -> tuple[Tensors, dict[str, Any]]:
-        """The tensors of a checkpoint by name; every process must call this, the first one gets them."""
-        tensors = {f"model.{name}": value for name, value in whole_weights(self.wrapped).items()}
-        state_dict, options = import_state_dict()
-        optimizer = state_dict.get_optimizer_state_dict(self.wrapped, self.optimizer, options=options)
+    def tensors(self) -> tuple[Tensors, Tensors, dict[str, Any]]:
+        """The tensors of a checkpoint by name, and of those that are spread over processes the rows that are here."""
+        state_dict, _ = import_state_dict()
+        tensors = {f"model.{name}": value for name, value in state_dict.get_model_state_dict(self.wrapped).items()}
+        optimizer = state_dict.get_optimizer_state_dict(self.wrapped, self.optimizer)
         moments: dict[str, dict[str, Tensor]] = optimizer.get("state", {})
         tensors |= {f"optimizer.{name}.{key}": value for name, one in moments.items() for key, value in one.items()}
-        if self.average is not None:
-            tensors |= {f"average.{name}": gather_whole(value) for name, value in self.average.items()}
+        tensors |= {f"average.{name}": value for name, value in (self.average or {}).items()}
         state: dict[str, Any] = {"steps": self.pace.steps, "decision": asdict(self.pace.decision)}
         if self.best:
             tensors |= {f"best.{name}": value for name, value in self.best.weights.items()}
             state["best"] = {name: value for name, value in vars(self.best).items() if name != "weights"}
-        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, state
+        rows = {name: value.to_local() for name, value in tensors.items() if hasattr(value, "to_local")}
+        whole = {name: value for name, value in tensors.items() if name not in rows}
+        return in_memory(whole), in_memory(rows), state
 
     def save(self, run: Run, recent: list[dict[str, float]], *, last: bool = False) -> str:
         """A checkpoint, or what kept it from being written, in words; every process must call this. It must be written
         where it is the last; elsewhere training goes on with the one before, though not for ever.
 
         recent: figures of the steps since they were last logged."""
-        tensors, state = self.tensors()
+        tensors, rows, state = self.tensors()
         state["recent"] = recent
+        parts: list[EnvironmentTrouble | None] = []
+        if rows:
+            parts = self.team.gather(self.team.run_together(lambda: run.try_part(self.step, self.team.rank, rows)))
 
         def write() -> str:
-            return run.try_checkpoint(self.step, tensors, state, last=last) if self.team.first else ""
+            return run.try_checkpoint(self.step, tensors, state, last=last, parts=parts) if self.team.first else ""
 
         missed = self.team.run_together(write)
         if not missed:
@@ -393,6 +398,10 @@ def wrap(model: SpaceTimeTransformer | Rest, team: Team, shard: str, *, bfloat16
 def whole_weights(model: nn.Module) -> Tensors:
     state_dict, whole_state = import_state_dict()
     return state_dict.get_model_state_dict(model, options=whole_state)
+
+
+def in_memory(tensors: Tensors) -> Tensors:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
 def import_state_dict() -> tuple[Any, Any]:
