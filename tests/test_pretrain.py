@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from asked import Asked
 from interrupted import go_on_to_the_end
 from naming import naming
 from PIL import Image
@@ -162,6 +163,24 @@ def test_a_model_learns_a_crate(crate: Crate, monkeypatch: pytest.MonkeyPatch) -
     figures = [learner.take_step(crate) for _ in range(60)]
     for name in ("flow", "what", "body", "way"):
         assert np.mean([one[name] for one in figures[-8:]]) < 0.7 * np.mean([one[name] for one in figures[:8]])
+
+
+def test_a_step_asks_its_device_for_nothing_and_none_after_a_bad_one_changes_a_weight(crate: Crate) -> None:
+    torch.manual_seed(0)
+    model = create_model("vivit1-P/12x8", clip=(16, 24, 36), num_classes=1, embed="conv", std=(0.25,) * 3)
+    config = PretrainConfig(steps=60)
+    learner = Learner(config, model, Worlds(config, model), torch.device("cpu"))
+    learner.unread.append(learner.take_step(crate))
+    with Asked() as asked:
+        learner.unread.append(learner.take_step(crate))
+    assert asked.times == 0
+    assert [set(one) for one in learner.read_losses()] == [{"loss", "flow", "what", "body", "way"}] * 2
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for spoilt in (replace(crate, flow=crate.flow * float("nan")), crate, crate):
+        learner.unread.append(learner.take_step(spoilt))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(ValueError, match=naming("step 2", "nan", "--lr")):
+        learner.read_losses()
 
 
 @pytest.mark.usefixtures("few")

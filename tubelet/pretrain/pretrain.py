@@ -23,6 +23,7 @@ from tubelet.system.console import bar, clock, say
 from tubelet.system.device import find_device
 from tubelet.system.exits import Stopped
 from tubelet.system.signals import signals
+from tubelet.train.pace import MEET_SECONDS
 from tubelet.weights.store import PRETRAINING, save
 from tubelet.weights.terms import write_terms
 
@@ -120,6 +121,7 @@ class Learner:
             fused=True,
         )
         self.bfloat16 = has_bfloat16(self.device)[0]
+        self.halted, self.unread = torch.zeros((), device=self.device), list[dict[str, Tensor]]()
 
     def learn(self, run: Run, *, show: bool) -> None:
         """The rest of the steps, with a bar, looks at what is never learned from, and checkpoints."""
@@ -127,22 +129,27 @@ class Learner:
         held, batches = lesson.open(show=show), lesson.batches(self.step, steps)
         if show:
             say("explained", f"0 % is the answer that says {lesson.know_little}; 100 % is all")
-        begun = saved = time.monotonic()
+        begun = saved = asked = time.monotonic()
         recent, look = list[dict[str, float]](), ""
         with signals(show=show) as caught, bar("pre-training", steps, show=show) as progress, closing(batches):
             progress.done = self.step
             while self.step < steps:
-                recent.append(self.take_step(next(batches)))
+                self.unread.append(self.take_step(next(batches)))
+                due = time.monotonic() - saved > 60 * self.config.save_minutes or self.step == steps
+                look_due = self.step * LOOKS // steps > (self.step - 1) * LOOKS // steps
+                if not (caught or due or look_due) and time.monotonic() - asked < MEET_SECONDS:
+                    continue
+                count = len(self.unread)
+                recent, asked = recent + self.read_losses(), time.monotonic()
                 loss = means(recent)["loss"]
-                if self.step * LOOKS // steps > (self.step - 1) * LOOKS // steps:
+                if look_due:
                     shares = self.look(held)
                     run.log({"kind": "train", "step": self.step, **means(recent)})
                     run.log({"kind": "val", "step": self.step, **shares})
                     look, recent = " ".join(f"{name} {100 * share:.0f}%" for name, share in shares.items()), []
                 left = (time.monotonic() - begun) / (self.step - first) * (steps - self.step)
-                progress.advance(f"loss {loss:.2f} explained of others: {look or '?'} left {clock(left)}")
-                due = time.monotonic() - saved > 60 * self.config.save_minutes
-                if caught or due or self.step == steps:
+                progress.advance(f"loss {loss:.2f} explained of others: {look or '?'} left {clock(left)}", by=count)
+                if caught or due:
                     missed = run.try_checkpoint(self.step, *self.tensors(), last=bool(caught))
                     if missed and show:
                         say("warning", missed)
@@ -150,8 +157,9 @@ class Learner:
                 if caught:
                     raise Stopped(run.path, caught[0])
 
-    def take_step(self, batch: Any) -> dict[str, float]:
-        """One step of the optimizer; the losses, and their weighted sum."""
+    def take_step(self, batch: Any) -> dict[str, Tensor]:
+        """One step of the optimizer; the losses, their weighted sum, and the norm of the gradient, on the device, which
+        nothing is asked of. After a gradient that is not finite no step changes a weight."""
         config, steps = self.config, self.config.count
         rate = config.lr * min(1.0, (self.step + 1) / (WARMUP * steps))
         rate *= 0.5 * (1 + math.cos(math.pi * self.step / steps))
@@ -162,16 +170,27 @@ class Learner:
         total = torch.stack([self.lesson.weights[name] * loss for name, loss in losses.items()]).sum()
         total.backward()
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
-        norm = nn.utils.clip_grad_norm_(weights, MOST_GRADIENT).item()
-        if not math.isfinite(norm):
-            raise ValueError(
-                f"step {self.step}: the loss is {total.item():.4g} and its gradient {norm:.4g}, no weights were "
-                f"changed by it: use a lower --lr than {config.lr:g}, with another --out"
-            )
+        norm = nn.utils.clip_grad_norm_(weights, MOST_GRADIENT)
+        self.halted = torch.maximum(self.halted, (~norm.isfinite()).float())
+        self.optimizer.found_inf = self.halted  # type: ignore[attr-defined]  # as in `train`
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        return {"loss": total.item(), **{name: loss.item() for name, loss in losses.items()}}
+        return {"loss": total.detach(), **{name: loss.detach() for name, loss in losses.items()}, "norm": norm}
+
+    def read_losses(self) -> list[dict[str, float]]:
+        """The losses of the steps since they were last read. Raises ValueError where a gradient was not finite."""
+        names, values = self.unread[0].keys(), torch.stack([torch.stack([*one.values()]) for one in self.unread])
+        found = [dict(zip(names, row)) for row in values.tolist()]
+        self.unread = []
+        for step, one in enumerate(found, self.step - len(found)):
+            norm = one.pop("norm")
+            if not math.isfinite(norm):
+                raise ValueError(
+                    f"step {step}: the loss is {one['loss']:.4g} and its gradient {norm:.4g}, no weights were changed "
+                    f"by it: use a lower --lr than {self.config.lr:g}, with another --out"
+                )
+        return found
 
     def ask(self, batch: Any) -> dict[str, Tensor]:
         """The losses of the model's answers, by name."""
