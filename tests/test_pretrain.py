@@ -174,7 +174,7 @@ def test_a_step_asks_its_device_for_nothing_and_none_after_a_bad_one_changes_a_w
     with Asked() as asked:
         learner.unread.append(learner.take_step(crate))
     assert asked.times == 0
-    assert [set(one) for one in learner.read_losses()] == [{"loss", "flow", "what", "body", "way"}] * 2
+    assert [set(one) for one in learner.read_losses()] == [{"loss", "own", "flow", "what", "body", "way"}] * 2
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for spoilt in (replace(crate, flow=crate.flow * float("nan")), crate, crate):
         learner.unread.append(learner.take_step(spoilt))
