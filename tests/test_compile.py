@@ -4,10 +4,12 @@ copies or spreads it notices. Backends that take a second stand in for the compi
 import copy
 import pickle
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_sets import tiny_config, without_key_bias, write_videos
 from test_distributed import together
 from tiny import blocks_of, clip_for, tiny, without_bias_dropout
 from torch import Tensor
@@ -19,9 +21,16 @@ from torch.testing import assert_close
 from tubelet.nn import FAMILIES, SpaceTimeTransformer, Streamer
 from tubelet.nn.compile import Compiler, compile_blocks, worth_compiling
 from tubelet.relevance.explain import explain
+from tubelet.train.plan import make_plan
+from tubelet.train.train import train_fn
+from tubelet.weights.store import load
 
-# torch asks each tensor for its gradient, and hides the warning of it unless warnings are errors
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+# torch asks each tensor for its gradient, and hides the warning of it unless warnings are errors; the compiler, when it
+# is first imported, runs into what torch itself has deprecated
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
+]
 
 SIZES = [(0, 0, 4), (0, 4, 0), (0, 8, 8), (8, 4, 8), (16, 0, 12)]  # px and frames more than a model's own clip
 LIMIT = 8  # programs of one kind of block, for sizes and for what learns: torch._dynamo.config.recompile_limit
@@ -54,6 +63,30 @@ def learn(model: SpaceTimeTransformer, clip: Tensor, seed: int = 0) -> list[Tens
 def assert_same(found: list[Tensor], wanted: list[Tensor]) -> None:
     for one, other in zip(found, wanted, strict=True):
         assert_close(one, other, rtol=1e-5, atol=1e-5 * max(1.0, other.abs().max().item()))
+
+
+def test_a_training_learns_by_compiled_blocks_what_it_learns_without(tmp_path: Path) -> None:
+    data = write_videos(tmp_path / "clips", clips=5)
+    one, other = (train_fn(tiny_config(data, tmp_path / how, compile=how), show=False) for how in ("on", "off"))
+    assert counters["stats"]["unique_graphs"] > 0
+    weights, others = (without_key_bias(load(run).state_dict()) for run in (one, other))
+    for name, value in weights.items():
+        assert_close(value, others[name], rtol=0, atol=1e-5, msg=name)
+    notes = [make_plan(tiny_config(data, tmp_path, compile=how), torch.device("cpu")).notes for how in ("on", "auto")]
+    assert [any("--compile" in note for note in some) for some in notes] == [True, False]
+
+
+def test_a_training_goes_on_without_a_compiler_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(graph: object, inputs: object) -> None:
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr("torch._dynamo.lookup_backend", lambda name: fail)
+    data = write_videos(tmp_path / "clips", clips=5)
+    run = train_fn(tiny_config(data, tmp_path / "run", compile="on"), show=False)
+    assert load(run)
+    assert capsys.readouterr().out.count("no compiler here") == 1
 
 
 def count_kinds(model: SpaceTimeTransformer) -> int:

@@ -561,6 +561,11 @@ def test_a_users_changes_are_not_frozen(videos: Path, vit: str, tmp_path: Path) 
         )
 
 
+def test_what_does_not_learn_is_not_compiled(videos: Path, vit: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=naming("--compile", "--freeze")):
+        train_fn(tiny_config(videos, tmp_path / "run", **FREEZE, init=vit, compile="on"), show=False)
+
+
 def test_one_process_freezes(videos: Path, vit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Team, "join", classmethod(lambda cls, device: Team(0, 2, CPU)))
     monkeypatch.setattr(Team, "run_together", lambda self, work: work())

@@ -168,6 +168,8 @@ def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:
         raise ValueError(f"--freeze works in one process, got {team.size}: start it without torchrun")
     if config.freeze and config.stills:
         raise ValueError("--stills changes what an encoder learns from, --freeze lets none learn: leave one out")
+    if config.freeze and config.compile == "on":
+        raise ValueError("--compile compiles what learns, --freeze lets hardly anything learn: leave one of them out")
     if config.freeze and config.baseline:
         raise ValueError("--baseline learns from frames, --freeze from features: leave one of them out")
     plan = make_plan(config, team.device, show=show)

@@ -87,6 +87,8 @@ class TrainConfig:
     """CSV or JSON of label, mirrored, reversed: what each class becomes when its clip is changed so."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the products; auto: bfloat16 only where the processor really has it."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Let torch compile the blocks of the model; auto: on a GPU, where five minutes or more repay it."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
     shard: Literal["none", "fsdp2"] = "none"
@@ -167,8 +169,8 @@ SHARES = ("ema", "drop_path", "dropout", "label_smoothing", "stills", "val_share
 # May differ between the run that stopped and the one that goes on: they change where or how fast it runs, not what.
 MAY_CHANGE = (
     "label_swaps",  # what is in it is compared
-    *("data", "out", "cache", "minutes", "epochs", "accumulate", "checkpointing", "device", "shard", "save_minutes"),
-    *("max_bad", "workers", "tensorboard", "baseline", "compare", "views"),
+    *("data", "out", "cache", "minutes", "epochs", "accumulate", "checkpointing", "compile", "device", "shard"),
+    *("save_minutes", "max_bad", "workers", "tensorboard", "baseline", "compare", "views"),
 )
 
 # Left open or not, these end up in the model and the ClipSpec, which are compared instead.

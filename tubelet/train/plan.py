@@ -22,6 +22,7 @@ from tubelet.data.segments import Span
 from tubelet.data.splits import assign_splits
 from tubelet.media.sampling import views_to_cover
 from tubelet.nn import ModelConfig, SpaceTimeTransformer, create_model
+from tubelet.nn.compile import worth_compiling
 from tubelet.predict.answer import parse_views
 from tubelet.predict.precision import has_bfloat16
 from tubelet.system.device import free_memory
@@ -62,6 +63,7 @@ class Plan:
     lr: float
     layer_decay: float
     bfloat16: bool
+    compiled: bool
     keep: bool
     workers: int
     notes: tuple[str, ...]
@@ -156,6 +158,9 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     bfloat16, why = has_bfloat16(device)
     if config.dtype != "auto":
         bfloat16, why = config.dtype == "bfloat16", "as told"
+    seconds = 60 * config.minutes if config.epochs is None else 0.0  # how long epochs take is not known
+    worth_it = worth_compiling(device, seconds) and not config.freeze
+    compiled = worth_it if config.compile == "auto" else config.compile == "on"
     seconds_to_compare = NEAR_SHARE * 60 * config.minutes if config.epochs is None else MOST_SECONDS
     spec_notes += near_duplicate_notes(source, workers=workers, seconds=min(MOST_SECONDS, seconds_to_compare))
     notes = [
@@ -167,6 +172,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
         *suggest_start(asked, source.kind, str(config.data), len(data.items("train"))),
         *change_notes,
         f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}",
+        *["torch compiles the blocks as they first run; --compile off does not"] * compiled,
     ]
     return Plan(
         config=config,
@@ -180,6 +186,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
         lr=lr,
         layer_decay=layer_decay,
         bfloat16=bfloat16,
+        compiled=compiled,
         keep=kept_bytes(spec, data.durations()) < KEEP_SHARE * free_memory() and not config.freeze,
         workers=workers,
         notes=(*data.notes, *notes),

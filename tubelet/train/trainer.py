@@ -15,9 +15,11 @@ from tubelet.data.dataset import Clips
 from tubelet.data.epochs import Epochs, balanced_order, shuffled_order
 from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import some
+from tubelet.nn.compile import compile_blocks
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import Rest
 from tubelet.runs.run import Run, Tensors
+from tubelet.system.console import say
 from tubelet.system.device import hand_over, tensor_cores
 from tubelet.system.errors import EnvironmentTrouble
 from tubelet.system.team import Team
@@ -83,6 +85,8 @@ class Fit:
         config, team = self.plan.config, self.team
         self.part = part_of_batch(config, team.size)
         self.model.to(team.device)
+        if self.plan.compiled and isinstance(self.model, SpaceTimeTransformer):
+            compile_blocks(self.model, tell=lambda words: say("compile", words) if team.first else None)
         # before the optimizer: sharding replaces the parameters
         self.wrapped = wrap(self.model, team, config.shard, bfloat16=self.plan.bfloat16)
         self.optimizer = make_optimizer(self.model, weight_decay=config.weight_decay, layer_decay=self.plan.layer_decay)
@@ -370,7 +374,7 @@ def part_of_batch(config: TrainConfig, team_size: int) -> int:
     return share
 
 
-def wrap(model: SpaceTimeTransformer | Rest, team: Team, shard: str, *, bfloat16: bool) -> nn.Module:
+def wrap(model: SpaceTimeTransformer | Rest, team: Team, shard: str, *, bfloat16: bool = False) -> nn.Module:
     """The model as its team trains it: as it is, with gradients averaged (DDP), or spread over the team (FSDP2).
 
     bfloat16: where products are in it, so is what the team exchanges of spread weights; gradients are added in float32.
