@@ -4,7 +4,7 @@ first    work ── look, files ──┬─> its files ─────┬─> 
 others         wait for it     └─> their files ───┘
 """
 
-import zlib
+import hashlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
@@ -47,7 +47,8 @@ def alone(
 
 def choose_owner(file: str, processes: int) -> int:
     """The number of the process that opens a file."""
-    return zlib.crc32(file.encode(errors="surrogateescape")) % processes
+    mark = hashlib.blake2b(file.encode(errors="surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(mark) % processes
 
 
 def lead(team: Team, work: Callable[[Share], Value]) -> Value:

@@ -56,9 +56,9 @@ def describe_memory(plan: Plan, info: Info, learned: int) -> str:
     the batch. learned: parameters that learn with a frozen encoder, from features."""
     config, team, node = plan.config, plan.processes.team, plan.processes.node
     if config.freeze:  # the report's maps go through all of the model, as a step of training does
-        memory = size(16 * learned + 4 * (info.parameters - learned))
+        rest = size(16 * learned + 4 * (info.parameters - learned))
         maps = f", {size(4 * info.parameters + info.activation_bytes)} for the maps of the report"
-        return f"about {memory} to learn{maps if plan.data.source.task.exclusive else ''}"
+        return f"about {rest} to learn{maps if plan.data.source.task.exclusive else ''}"
     part = max(1, config.batch // (config.accumulate * team))
     weights = 16 * info.parameters // (team if config.shard == "fsdp2" else 1)
     memory = weights + info.activation_bytes * part // (2 if plan.bfloat16 else 1)
