@@ -6,9 +6,9 @@ Videos are made, and trained on by one process and by several, with all clips ke
 that are read each time. Nothing is learned: the memory of a step is another matter. Once each process has looked at all
 clips, they wait for each other, and each reads its proportional set size (PSS), in which a page that several share
 counts as a part in each; these are added up. Prints JSON, in MB: `clips`, what they take, of one process the bytes of
-its tensors, of several all that they have mapped together; `else_each`, what a process takes beside them (Python, torch,
-batches), in which a second copy of clips would show; `reading_each`, what it takes that keeps none; and the ratio of the
-clips of several processes to those of one. Linux only.
+its tensors, of several all that they have mapped together; `else_each`, what a process takes beside them (Python,
+torch, batches), in which a second copy of clips would show; `reading_each`, what it takes that keeps none; and the
+ratio of the clips of several processes to those of one. Linux only.
 """
 
 import argparse

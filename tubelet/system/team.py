@@ -72,10 +72,10 @@ class Team:
                 raise
         wrong = error is not None and not isinstance(error, Elsewhere)  # who stops for another does not say why
         failed = [rank for rank, wrong in enumerate(self.gather(wrong)) if wrong]
-        if error is not None and failed[0] == self.rank:
-            raise error
-        if failed:
+        if failed and failed[0] != self.rank:
             raise Elsewhere(f"process {failed[0]} of {self.size} cannot go on: see what it says")
+        if error is not None:
+            raise error
         return value[0]
 
     def run_in_first(self, work: Callable[[], Value]) -> Value:
