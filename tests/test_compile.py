@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from small_sets import tiny_config, without_key_bias, write_videos
-from test_distributed import together
+from teams import together
 from tiny import blocks_of, clip_for, tiny, without_bias_dropout
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd

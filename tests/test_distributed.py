@@ -2,14 +2,10 @@
 
 import json
 import math
-import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,47 +14,17 @@ import torch
 from naming import naming
 from safetensors.torch import load_file
 from small_sets import TINY_FLAGS, first_picture_only, tiny_config, without_key_bias, write_videos
+from teams import HERE, environment, together
 
 from tubelet.runs.run import Run
 from tubelet.system.errors import EnvironmentTrouble
 from tubelet.train.plan import make_plan
 from tubelet.train.train import train_fn
 
-HERE = Path(__file__).parent
 # Of 18 clips 6 are held out; half of a file's 8 frames make a clip.
 BAD: dict[str, Any] = {"val_share": 0.3, "seconds_between_frames": 0.04, "max_bad": "20%"}
 # A batch is shared by two; mixing, averaging and layer-wise rates too must not depend on how many share it.
 SHARED: dict[str, Any] = {"batch": 8, "mixup": 0.4, "ema": 0.5, "layer_decay": 0.8, "epochs": 4.0}
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), "PYTHONWARNINGS": "error", **more}
-
-
-def together(arguments: Sequence[str], *, processes: int = 2) -> list[subprocess.CompletedProcess[str]]:
-    """Starts Python that many times with the environment that torchrun gives, and waits for all."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    running = [
-        subprocess.Popen(
-            [sys.executable, *arguments],
-            env=environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
-    try:
-        with ThreadPoolExecutor(processes) as readers:
-            ends = list(readers.map(lambda process: process.communicate(timeout=200), running))
-    finally:
-        for process in running:
-            process.kill()
-            process.communicate()
-    return [subprocess.CompletedProcess(arguments, process.returncode, *end) for process, end in zip(running, ends)]
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +67,8 @@ def team(data: Path, spoilt: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     jobs += [("counted", {"meet": 7, "batch": 4, "epochs": 10.0}, None)]
     jobs += [("fails", {"meet": 7, "batch": 4, "epochs": 10.0, "fail": 9}, None)]
     jobs += [("fsdp2-left", {**SHARED, "shard": "fsdp2"}, 2)]
+    kept = {**BAD, "data": str(spoilt)}
+    jobs += [("skips-kept", kept, None), ("strict-kept", {**kept, "max_bad": "10%"}, None)]
     ends = together([str(HERE / "team_script.py"), str(data), str(out), json.dumps(jobs)])
     assert [end.returncode for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
     assert [end.stderr for end in ends] == ["", ""]
@@ -193,17 +161,21 @@ def test_on_the_command_line_one_speaks_and_all_end_alike(team: Path, data: Path
     assert ended[1].stderr == ended[1].stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("job", "strict", "keep_share"), [("9-skips", "10-strict", 0.0), ("16-skips-kept", "17-strict-kept", 0.4)]
+)
 def test_a_team_skips_bad_files_as_one_process_does_and_ends_together(
-    team: Path, spoilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    team: Path, spoilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, strict: str, keep_share: float
 ) -> None:
-    monkeypatch.setattr("tubelet.train.plan.KEEP_SHARE", 0.0)
-    assert outcomes(team, "9-skips") == ["finished", "finished"]
+    monkeypatch.setattr("tubelet.train.plan.KEEP_SHARE", keep_share)
+    assert outcomes(team, job) == ["finished", "finished"]
     alone = train_fn(tiny_config(spoilt, tmp_path / "alone", **BAD), show=False)
-    listed = [(run / "bad_files.jsonl").read_text() for run in (alone, team / "skips")]
+    run = team / job.partition("-")[2]
+    listed = [(one / "bad_files.jsonl").read_text() for one in (alone, run)]
     assert listed[0] == listed[1]
     assert listed[0].count("\n") == 2
-    assert_close(team / "skips", alone)
-    ends = sorted(outcomes(team, "10-strict"))
+    assert_close(run, alone)
+    ends = sorted(outcomes(team, strict))
     assert ends[0].startswith("Elsewhere: process ")
     assert re.search(naming("2 of 12", "16.7%", "10%", "--max-bad"), ends[1])
 

@@ -569,6 +569,7 @@ def test_what_does_not_learn_is_not_compiled(videos: Path, vit: str, tmp_path: P
 def test_one_process_freezes(videos: Path, vit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Team, "join", classmethod(lambda cls, device: Team(0, 2, CPU)))
     monkeypatch.setattr(Team, "run_together", lambda self, work: work())
+    monkeypatch.setattr(Team, "hear_first", lambda self, value: value)
     with pytest.raises(ValueError, match=naming("--freeze", 2, "torchrun")):
         train(videos, tmp_path / "run", init=vit)
 

@@ -14,6 +14,7 @@ from tubelet.data.bad_files import BadFile, BadFiles
 from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import crop, fine_times, item_range, load_times, views
 from tubelet.data.items import Item
+from tubelet.data.kept import Kept
 from tubelet.data.segments import StepLabels
 from tubelet.media.reader import MediaError
 from tubelet.media.sampling import FINER, grid_clip
@@ -54,8 +55,9 @@ class Clips:
     """Labelled clips of a data set, by number.
 
     steps: the labels of each step in time, where they are known. keep: hold each item's frames in memory, resized,
-    after the first use; the clips are the same either way. bad: told of the items that cannot be read, as `random`
-    meets them; one of its own if left out.
+    after the first use; the clips are the same either way. kept: where they are held, of items by number, of middle
+    clips by the number of items and theirs; a dictionary if left out. bad: told of the items that cannot be read, as
+    `random` meets them; one of its own if left out.
     """
 
     def __init__(
@@ -66,14 +68,14 @@ class Clips:
         spec: ClipSpec,
         *,
         keep: bool,
+        kept: Kept | None = None,
         bad: BadFiles | None = None,
         steps: StepLabels | None = None,
     ):
         self.root, self.items, self.task, self.spec, self.keep = root, list(items), task, spec, keep
         self.steps = steps
         self.targets = task.targets([item.label for item in items])
-        self.kept: dict[int, Tensor] = {}
-        self.centres: dict[int, Tensor] = {}
+        self.kept: Kept = {} if kept is None else kept
         self.bad = BadFiles(root, train_files=len(self.items)) if bad is None else bad
 
     def __len__(self) -> int:
@@ -133,12 +135,13 @@ class Clips:
         """The middle clip of an item, cut from the centre: (C, T, H, W), bit for bit the one that evaluation takes."""
         if number in self.kept and self.spec.kind != "sound":  # of all sound, a window's values are rounded otherwise
             return crop(self.cut(number, None), self.spec.crop)
-        if number in self.centres:
-            return self.centres[number]
+        middle = len(self.items) + number
+        if middle in self.kept:
+            return self.kept[middle]
         item, path = self.items[number], self.path(number)
         clip = views(path, self.spec, start_seconds=item.start_seconds, end_seconds=item.end_seconds)[0]
         if self.keep:
-            self.centres[number] = clip
+            self.kept[middle] = clip
         return clip
 
     def cut(self, number: int, draw: float | None) -> Tensor:

@@ -6,12 +6,14 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tubelet.data.class_checks import fold_name
 from tubelet.data.problems import Problem, some
 from tubelet.data.table import Item
 from tubelet.media.reader import MediaError, index
+from tubelet.system.share import Share, alone
 
 # Only files of one size are opened, and of these only those that begin and end alike are read further.
 _ENDS_BYTES = (4096, 2**20)
@@ -20,7 +22,7 @@ _HELD_OUT = ("val", "test")
 File = tuple[int, int, int]  # device, inode and size: the same for all names of one file
 
 
-def same_contents(root: Path, paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+def same_contents(root: Path, paths: Iterable[str], *, share: Share = alone) -> tuple[tuple[str, ...], ...]:
     """Sets of two paths or more whose files hold the same: links to one file, and files of one size that agree in their
     first and last MB. Contents that are no media are left out: a reading of the file tells better what is wrong.
     """
@@ -33,8 +35,11 @@ def same_contents(root: Path, paths: Iterable[str]) -> tuple[tuple[str, ...], ..
         names[status.st_dev, status.st_ino, status.st_size].append(path)
     sets = _part([list(names)], lambda file: file[2] or None)
     for ends_bytes in _ENDS_BYTES:
-        sets = _part(sets, lambda file: _ends(root / names[file][0], ends_bytes))  # noqa: B023 used at once
-    sets = [files for files in sets if _is_media(root / names[files[0]][0])]
+        files = [file for some in sets for file in some]
+        ends = share(partial(_all_ends, root, ends_bytes), [names[file][0] for file in files])
+        sets = _part(sets, dict(zip(files, ends, strict=True)).__getitem__)
+    media = share(partial(_are_media, root), [names[files[0]][0] for files in sets])
+    sets = [files for files, one in zip(sets, media, strict=True) if one]
     copied = {file for files in sets for file in files}
     sets += [[file] for file in names if file not in copied and len(names[file]) > 1]
     return tuple(sorted(tuple(sorted(path for file in files for path in names[file])) for files in sets))
@@ -82,10 +87,18 @@ def _ends(path: Path, ends_bytes: int) -> bytes | None:
     return None
 
 
+def _all_ends(root: Path, ends_bytes: int, paths: Iterable[str]) -> list[bytes | None]:
+    return [_ends(root / path, ends_bytes) for path in paths]
+
+
 def mark_content(path: Path) -> str:
     """What tells a file's content from others, 16 digits: of its size and its first and last MB."""
     ends = _ends(path, _ENDS_BYTES[-1]) or b""
     return hashlib.sha256(str(os.stat(path).st_size).encode() + ends).hexdigest()[:16]
+
+
+def mark_contents(root: Path, paths: Iterable[str]) -> list[str]:
+    return [mark_content(root / path) for path in paths]
 
 
 def _is_media(path: Path) -> bool:
@@ -93,6 +106,10 @@ def _is_media(path: Path) -> bool:
         index(path)
         return True
     return False
+
+
+def _are_media(root: Path, paths: Iterable[str]) -> list[bool]:
+    return [_is_media(root / path) for path in paths]
 
 
 def _span(item: Item) -> tuple[float, float]:

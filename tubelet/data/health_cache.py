@@ -2,11 +2,13 @@
 
 import json
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
+from operator import itemgetter
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -16,6 +18,7 @@ from tubelet.media.health import Health, parse_health
 from tubelet.media.workers import DEADLY, Workers, refuse_deadly
 from tubelet.system.console import bar
 from tubelet.system.files import cache_folder, write_whole
+from tubelet.system.share import Share, alone
 
 # What was found is found again only by the same rules and the same decoder: raise the number when the rules change.
 RULES = f"4, av {version('av')}"
@@ -79,11 +82,7 @@ class HealthCache:
 
     def stamp(self, path: str) -> Stamp | None:
         """The state of a file, taken before the file is looked at, so that a change is noticed. None: no such file."""
-        try:
-            status = os.stat(os.path.join(self.root, path))
-        except (OSError, ValueError):
-            return None
-        return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "inode": status.st_ino}
+        return read_stamp(os.path.join(self.root, path))
 
     def get(self, path: str, *, full: bool = False) -> Health | None:
         """The health of a file that has not changed since. One of which a decoder died is not opened any more.
@@ -109,26 +108,27 @@ class HealthCache:
         fields = asdict(replace(health, path=""))
         self.entries[path] = {**stamp, "quick": quick, "rules": RULES, "health": fields}
 
-    def look(self, paths: Sequence[str], *, threads: int) -> Generator[Health, None, None]:
+    def look(self, paths: Sequence[str], *, threads: int, share: Share = alone) -> Generator[Health, None, None]:
         """The health of each file, in order, as soon as it is known: from before, or by a quick `scan`."""
         known = {path: health for path in paths if (health := self.get(path))}
         unknown = [path for path in dict.fromkeys(paths) if path not in known]
-        with closing(self.scan(unknown, quick=True, threads=threads)) as looks:
+        deadly = [(path, health) for path, health in known.items() if health.code == DEADLY]
+        for _ in share(refuse_all, deadly, file=itemgetter(0)):  # by those that would open them
+            pass
+        with closing(self.scan(unknown, quick=True, threads=threads, share=share)) as looks:
             for path in paths:
                 if path not in known:
                     known.update([next(looks)])
                 yield known[path]
 
-    def scan(self, paths: Sequence[str], *, quick: bool, threads: int) -> Generator[tuple[str, Health], None, None]:
+    def scan(
+        self, paths: Sequence[str], *, quick: bool, threads: int, share: Share = alone
+    ) -> Generator[tuple[str, Health], None, None]:
         """Looks at files in parallel, in child processes: the health of each, in order, remembered and saved now and
         then."""
-
-        def look(path: str) -> tuple[Stamp | None, Health]:
-            return self.stamp(path), workers.examine(os.path.join(self.root, path), quick=quick)
-
         saved = monotonic()
-        threads = min(threads, 1 + len(paths) // (QUICK_FILES if quick else 1))
-        with Workers() as workers, closing(prefetch(look, paths, threads=threads, ahead=4 * threads)) as looks:
+        examine = partial(examine_files, self.root, quick=quick, threads=threads)
+        with closing(share(examine, paths, at_once=MANY)) as looks:
             for path, (stamp, health) in zip(paths, looks, strict=True):
                 self.put(path, health, stamp=stamp, quick=quick)
                 yield path, health
@@ -150,11 +150,43 @@ class HealthCache:
         return ""
 
 
-def find_healths(root: Path, paths: Sequence[str], *, workers: int, show: bool) -> tuple[dict[str, Health], str]:
+def read_stamp(file: str) -> Stamp | None:
+    """The state of a file; None where there is no such file."""
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "inode": status.st_ino}
+
+
+def examine_files(
+    root: str, paths: Sequence[str], *, quick: bool, threads: int
+) -> Generator[tuple[Stamp | None, Health], None, None]:
+    """The state of each file before a look at it in a child process, and its health, in order."""
+
+    def look(path: str) -> tuple[Stamp | None, Health]:
+        file = os.path.join(root, path)
+        return read_stamp(file), workers.examine(file, quick=quick)
+
+    threads = min(threads, 1 + len(paths) // (QUICK_FILES if quick else 1))
+    with Workers() as workers, closing(prefetch(look, paths, threads=threads, ahead=4 * threads)) as looks:
+        yield from looks
+
+
+def refuse_all(deadly: Iterable[tuple[str, Health]]) -> Generator[None, None, None]:
+    """Opens files of which decoders died no more in this process."""
+    for _, health in deadly:
+        refuse_deadly(health.path, health.message)
+        yield
+
+
+def find_healths(
+    root: Path, paths: Sequence[str], *, workers: int, show: bool, share: Share = alone
+) -> tuple[dict[str, Health], str]:
     """Health by path, in their order; and why those of many files could not be saved, or ""."""
     checked, healths = HealthCache.open(root), dict[str, Health]()
     with bar("looking at files", len(paths), show=show) as progress:
-        for path, health in zip(paths, checked.look(paths, threads=workers), strict=True):
+        for path, health in zip(paths, checked.look(paths, threads=workers, share=share), strict=True):
             healths[path] = health
             progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
     return healths, checked.save() if len(paths) >= MANY else ""

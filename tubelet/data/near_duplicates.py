@@ -15,10 +15,11 @@ of the picture, to find those that were cropped.
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from time import monotonic
 
@@ -29,6 +30,7 @@ from tubelet.data.items import Item, Source
 from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import some
 from tubelet.media.reader import MediaError, read_frames
+from tubelet.system.share import Share, alone
 
 MOST_HELD_OUT, MOST_TRAIN = 300, 2000  # items that are looked at
 MOST_SECONDS = 20.0
@@ -53,9 +55,11 @@ class Likeness:
     train: int
 
 
-def near_duplicate_notes(source: Source, *, workers: int = 1, seconds: float = MOST_SECONDS) -> list[str]:
+def near_duplicate_notes(
+    source: Source, *, workers: int = 1, seconds: float = MOST_SECONDS, share: Share = alone
+) -> list[str]:
     """A sentence on held-out items that look like training items, if there are any. See `find_near_duplicates`."""
-    found = find_near_duplicates(source, workers=workers, seconds=seconds)
+    found = find_near_duplicates(source, workers=workers, seconds=seconds, share=share)
     if not found.pairs:
         return []
     held_out, train = (len(items) for items in _sides(source))
@@ -68,7 +72,9 @@ def near_duplicate_notes(source: Source, *, workers: int = 1, seconds: float = M
     ]
 
 
-def find_near_duplicates(source: Source, *, workers: int = 1, seconds: float = MOST_SECONDS) -> Likeness:
+def find_near_duplicates(
+    source: Source, *, workers: int = 1, seconds: float = MOST_SECONDS, share: Share = alone
+) -> Likeness:
     """Compares the held-out items of a split source with its training items, by a few small pictures of each.
 
     Of many items, 300 held-out and 2,000 training ones are drawn, the same ones each time; items of one group are not
@@ -81,7 +87,9 @@ def find_near_duplicates(source: Source, *, workers: int = 1, seconds: float = M
     held_out, train = (
         _draw(items, most) for items, most in zip(_sides(source), (MOST_HELD_OUT, MOST_TRAIN), strict=True)
     )
-    pictures = dict(_read(source, _alternate(held_out, train), workers, seconds))
+    items, look = _alternate(held_out, train), partial(_read, source.root, source.kind, workers, seconds)
+    made = share(look, items, file=attrgetter("path"))
+    pictures = {item: found for item, found in zip(items, made, strict=True) if found is not None}
     held_out, train = ([item for item in items if item in pictures] for items in (held_out, train))
     if not (held_out and train):
         return Likeness((), len(held_out), len(train))
@@ -115,21 +123,19 @@ def _alternate(*sides: list[Item]) -> list[Item]:
     return [item for _, item in sorted(places, key=lambda place: place[0])]
 
 
-def _read(source: Source, items: list[Item], workers: int, seconds: float) -> Iterator[tuple[Item, np.ndarray]]:
-    """Items and their pictures, those that can be read, until the time is over."""
-    until = monotonic() + seconds
-    with closing(prefetch(partial(_pictures, source), items, threads=workers, ahead=2 * workers)) as made:
-        for item in items:
-            if monotonic() >= until:
-                return
-            pictures = next(made)
-            if pictures is not None:
-                yield item, pictures
+def _read(root: Path, kind: str, workers: int, seconds: float, items: Sequence[Item]) -> Iterator[np.ndarray | None]:
+    """Pictures of each item; None for those that cannot be read, and for all others when the time is over."""
+    until, done = monotonic() + seconds, 0
+    with closing(prefetch(partial(_pictures, root, kind), items, threads=workers, ahead=2 * workers)) as made:
+        while done < len(items) and monotonic() < until:
+            yield next(made)
+            done += 1
+    yield from [None] * (len(items) - done)
 
 
-def _pictures(source: Source, item: Item) -> np.ndarray | None:
+def _pictures(root: Path, kind: str, item: Item) -> np.ndarray | None:
     """Pictures (places, SIDE_PX, SIDE_PX) float32 in grey; None where the file cannot be read: training tells."""
-    path, places = source.root / item.path, np.array(PLACES if source.kind == "video" else (0.0,))
+    path, places = root / item.path, np.array(PLACES if kind == "video" else (0.0,))
     try:
         start, end = item_range(path, start_seconds=item.start_seconds, end_seconds=item.end_seconds)
         return read_pictures(path, start + places * (end - start))

@@ -1,8 +1,11 @@
 """The clip that suits the data, the device and the time: how many frames, how far apart, of what size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from math import sqrt
+from operator import attrgetter
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +14,7 @@ from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import load_frames
 from tubelet.data.items import Item, Source
 from tubelet.data.prefetch import processors
+from tubelet.system.share import Share, alone
 from tubelet.train.config import TrainConfig
 from tubelet.train.init import Start
 from tubelet.train.preflight import Data
@@ -32,6 +36,7 @@ def choose_spec(
     start: Start | None,
     *,
     patch: tuple[int, int],
+    share: Share = alone,
 ) -> tuple[ClipSpec, list[str]]:
     """The ClipSpec of the weights to start from; else one for this data: a clip spans the median item, as far as motion
     allows, in the shape of the median frame. And notes on what that loses.
@@ -49,7 +54,7 @@ def choose_spec(
     seconds = float(np.median(data.durations("train")))
     length, side = patch
     if source.kind == "sound":
-        return sound_spec(config, source, train, seconds, side=side), []
+        return sound_spec(config, source, train, seconds, side=side, share=share), []
     shapes = [(data.healths[item.path].width, data.healths[item.path].height) for item in train]
     aspect = float(np.median([width / height for width, height in shapes]))
     frames = 1 if source.kind == "image" else config.frames or multiple_near(usual_frames(start), length)
@@ -119,7 +124,9 @@ def rectangle(aspect: float, *, short: int, multiple: int) -> tuple[int, int]:
     return (short, long) if aspect >= 1 else (long, short)
 
 
-def sound_spec(config: TrainConfig, source: Source, train: Sequence[Item], seconds: float, *, side: int) -> ClipSpec:
+def sound_spec(
+    config: TrainConfig, source: Source, train: Sequence[Item], seconds: float, *, side: int, share: Share
+) -> ClipSpec:
     """Mel bins x columns of 10 ms that span the median item, normalised by the training data's own statistics."""
     hop = config.seconds_between_frames or SOUND_HOP_SECONDS
     columns = min(max(seconds / hop, 4 * side), 1024)
@@ -135,6 +142,11 @@ def sound_spec(config: TrainConfig, source: Source, train: Sequence[Item], secon
         channels="mel",
     )
     chosen = [train[i] for i in np.random.default_rng(config.seed).permutation(len(train))[:64]]
-    where = [(source.root / item.path, item.start_seconds or 0.0) for item in chosen]
-    values = torch.cat([load_frames(file, spec, start_seconds=start).flatten() for file, start in where])
+    values = torch.cat([*share(partial(load_values, source.root, spec), chosen, file=attrgetter("path"))])
     return replace(spec, mean=(round(values.mean().item(), 4),), std=(round(max(values.std().item(), 1e-3), 4),))
+
+
+def load_values(root: Path, spec: ClipSpec, items: Sequence[Item]) -> Iterator[torch.Tensor]:
+    """All values of the first clip of each item, (N,)."""
+    for item in items:
+        yield load_frames(root / item.path, spec, start_seconds=item.start_seconds or 0.0).flatten()

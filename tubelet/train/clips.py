@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tubelet.data.bad_files import BadFiles, read_list
-from tubelet.data.dataset import Clips, UserAugmentation
+from tubelet.data.dataset import Clips, UserAugmentation, kept_bytes
+from tubelet.data.kept import count_copies, keep_once
 from tubelet.data.prefetch import prefetch
 from tubelet.data.segments import Span, StepLabels
 from tubelet.media.reader import MediaError
@@ -26,13 +28,14 @@ from tubelet.runs.lock import hold
 from tubelet.runs.run import BAD_FILES, INIT, METRICS, RESULTS, Run
 from tubelet.system.console import bar, say
 from tubelet.system.errors import EnvironmentTrouble, environment_error
+from tubelet.system.share import Share, alone, choose_owner, lead
 from tubelet.system.team import Team
 from tubelet.train.config import TrainConfig
 from tubelet.train.feature_cache import Cache, Features
 from tubelet.train.finish import finish, measure
 from tubelet.train.loop import spread_evenly, train_steps
 from tubelet.train.pace import REPORT_SECONDS, Budget, Pace
-from tubelet.train.plan import Plan, make_plan
+from tubelet.train.plan import ONE_PROCESS, Plan, Processes, make_plan
 from tubelet.train.resume import find_run, next_run, open_run
 from tubelet.train.show import other_length, print_plan
 from tubelet.train.trainer import Fit, part_of_batch, rename_score
@@ -64,7 +67,8 @@ def train_clips(
                 "--freeze keeps features for later, and cannot tell a user_augmentation from another: leave it"
             )
         show = show and team.first
-        plan = team.run_together(lambda: settle(config, team, show=show))
+        processes = Processes(team=team.size, node=team.local_size, copies=count_copies(team))
+        plan = lead(team, lambda share: settle(config, team, show=show, processes=processes, share=share))
         plan = replace(plan, changes=replace(plan.changes, user=user_augmentation))
         plan = plan.learn_steps(spans) if spans else plan
         with ExitStack() as to_the_end:
@@ -91,7 +95,9 @@ def train(plan: Plan, run: Run, team: Team, *, begun: float, show: bool) -> None
     get = load_features if config.freeze else make_clips
     bad = team.run_together(lambda: bad_files(plan, run, team, show=show))
     budget = make_budget(run.config["train"], plan, begun)
-    train_clips, held_clips = team.run_together(lambda: get(model, plan, run, team, bad, budget, show=show))
+    train_clips, held_clips = get(model, plan, run, team, bad, budget, show=show)
+    bad.announce(chain(*team.gather(bad.unannounced())))
+    team.run_together(bad.check)
     pace = Pace(most_steps(plan, train_clips), budget=budget, file=run.pace_file if team.first else None)
     learner: SpaceTimeTransformer | Rest = model
     if isinstance(train_clips, Features):
@@ -157,7 +163,9 @@ def train_all(plan: Plan, run: Run, *, show: bool) -> Run:
     return Run(train_clips(replace(config, out=next_run(base.path).path), user_augmentation=None, show=show))
 
 
-def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:
+def settle(
+    config: TrainConfig, team: Team, *, show: bool, processes: Processes = ONE_PROCESS, share: Share = alone
+) -> Plan:
     """The plan. Raises ValueError for all that cannot work and can be known before a run directory is made."""
     part_of_batch(config, team.size)
     if config.shard == "fsdp2" and team.size == 1:
@@ -172,7 +180,7 @@ def settle(config: TrainConfig, team: Team, *, show: bool) -> Plan:
         raise ValueError("--compile compiles what learns, --freeze lets hardly anything learn: leave one of them out")
     if config.freeze and config.baseline:
         raise ValueError("--baseline learns from frames, --freeze from features: leave one of them out")
-    plan = make_plan(config, team.device, show=show)
+    plan = make_plan(config, team.device, show=show, share=share, processes=processes)
     if config.stills and plan.spec.kind != "video":
         raise ValueError(f"--stills mixes frames into videos, the data are of kind {plan.spec.kind!r}: leave it out")
     if config.baseline and plan.model.stages[0].kind == "windows":
@@ -205,8 +213,6 @@ def load_features(
     cache, held = Cache(model, plan, run, team, bad), plan.data.items(plan.data.validation_split)
     train = cache.load(plan.data.items("train"), views=plan.config.freeze_views, title="features", show=show)
     looked_at = cache.load([held[i] for i in spread_evenly(len(held))], views=0, title="held out", show=show)
-    bad.announce(bad.unannounced())
-    bad.check()
     if budget:  # looks are at features, the evaluation is of files
         measured, begun = plan.data.items(plan.data.held_out), time.monotonic()
         task, root, views = plan.data.source.task, plan.data.source.root, plan.config.views
@@ -225,10 +231,31 @@ def make_clips(
     """
     source, stem = plan.data.source, model.embed
     steps = StepLabels(plan.spans, stem.patch[0], stem.stride[0]) if plan.spans else None
+    most_bytes = kept_bytes(plan.spec, plan.data.durations()) if plan.keep else 0
     train, held = (
-        Clips(source.root, plan.data.items(split), source.task, plan.spec, keep=plan.keep, bad=bad, steps=steps)
-        for split in ("train", plan.data.validation_split)
+        Clips(
+            source.root,
+            items,
+            source.task,
+            plan.spec,
+            keep=plan.keep,
+            kept=keep_once(team, 2 * len(items), most_bytes) if plan.keep else None,
+            bad=bad,
+            steps=steps,
+        )
+        for items in (plan.data.items("train"), plan.data.items(plan.data.validation_split))
     )
+    if plan.keep:
+        team.run_together(lambda: read_ahead(train, held, plan, team, budget, show=show))
+    return train, held
+
+
+def read_ahead(train: Clips, held: Clips, plan: Plan, team: Team, budget: Budget | None, *, show: bool) -> None:
+    """Decodes the files that are this process's, of those that the processes of a machine share."""
+    bad, source = train.bad, plan.data.source
+
+    def is_mine(clips: Clips, number: int) -> bool:
+        return choose_owner(clips.items[number].path, team.local_size) == team.local_rank
 
     def read_train(number: int) -> None:
         train.readable(number, 0.0)
@@ -239,24 +266,23 @@ def make_clips(
             held.centre(number)
 
     # held-out ones first: a look that has to read them would be taken for what all looks cost
-    todo = [(read_held, number) for number in spread_evenly(len(held))] if plan.keep else []
-    todo += [(read_train, number) for number in range(len(train)) if not train.is_bad(number)] if plan.keep else []
+    todo = [(read_held, number) for number in spread_evenly(len(held)) if is_mine(held, number)]
+    todo += [
+        (read_train, number) for number in range(len(train)) if is_mine(train, number) and not train.is_bad(number)
+    ]
     reading = prefetch(lambda one: one[0](one[1]), todo, threads=plan.workers, ahead=4 * plan.workers)
     with bar("reading", len(todo), show=show) as progress, closing(reading):
         for _ in reading:
             progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
             if budget and budget.spent > READ_SHARE * budget.seconds:
                 break
-    if budget and plan.keep:  # the files of the evaluation are read anew; otherwise looks tell how long that takes
+    if budget:  # the files of the evaluation are read anew; otherwise looks tell how long that takes
         measured = Clips(source.root, plan.data.items(plan.data.held_out), source.task, plan.spec, keep=False)
-        begun, numbers = time.monotonic(), range(min(TRIED, len(measured)))
+        begun, numbers = time.monotonic(), [i for i in range(len(measured)) if is_mine(measured, i)][:TRIED]
         for number in numbers:
             with suppress(MediaError):
                 measured.centre(number)
-        budget.other_seconds += (time.monotonic() - begun) / len(numbers) * plan.answered_clips / plan.workers
-    bad.announce(bad.unannounced())
-    bad.check()
-    return train, held
+        budget.other_seconds += (time.monotonic() - begun) / max(1, len(numbers)) * plan.answered_clips / plan.workers
 
 
 def make_budget(train: dict[str, Any], plan: Plan, begun: float) -> Budget | None:

@@ -108,7 +108,7 @@ class TrainConfig:
     save_minutes: float = 2.0
     """Time between two checkpoints to resume from."""
     workers: int | None = None
-    """Threads that read files."""
+    """Threads of each process that read files."""
     tensorboard: bool = False
     """Also write curves for TensorBoard (extra: tubelet[tensorboard])."""
     seed: int = 0

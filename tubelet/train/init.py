@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tubelet.weights
 from tubelet.convert.once import convert_once
 from tubelet.data.clip_spec import ClipSpec
-from tubelet.data.duplicates import mark_content
+from tubelet.data.duplicates import mark_contents
 from tubelet.data.items import Source
 from tubelet.data.problems import some
 from tubelet.nn.config import ModelConfig, Stage, WindowStage
 from tubelet.nn.create import format_name
 from tubelet.nn.families import FAMILIES, SIZES
 from tubelet.nn.model import SpaceTimeTransformer
+from tubelet.system.share import Share
 from tubelet.system.text import plural
 from tubelet.train.config import TrainConfig
 from tubelet.weights.init.from_image import init_from_image
@@ -155,11 +157,12 @@ def pools_as(model: ModelConfig, pool: str | None) -> bool:
     return pool in (None, *(stage.pool if stage.kind == "blocks" else "mean" for stage in model.stages))
 
 
-def note_seen(start: Start | None, source: Source) -> list[str]:
+def note_seen(start: Start | None, source: Source, share: Share) -> list[str]:
     """A note where a pre-training has seen, without labels, what the training is tested on."""
     seen = {*start.pretraining.get(CONTENTS, ())} if start else {*()}
-    held = {item.path for item in source.items if item.split != "train"} if seen else {*()}
-    found = sorted(path for path in held if mark_content(source.root / path) in seen)
+    held = sorted({item.path for item in source.items if item.split != "train"}) if seen else []
+    marks = share(partial(mark_contents, source.root), held)
+    found = [path for path, mark in zip(held, marks, strict=True) if mark in seen]
     if not start or not found:
         return []
     what = f"{start} has seen {len(found)} of {plural(len(held), 'held-out file')}, without labels: {some(found)}"

@@ -26,6 +26,7 @@ from tubelet.nn.compile import worth_compiling
 from tubelet.predict.answer import parse_views
 from tubelet.predict.precision import has_bfloat16
 from tubelet.system.device import free_memory
+from tubelet.system.share import Share, alone
 from tubelet.system.text import plural
 from tubelet.tasks import MultiLabel, find_task
 from tubelet.train.clip_size import choose_spec
@@ -49,6 +50,19 @@ KEEP_SHARE = 0.4  # of the free memory that decoded frames may take
 
 
 @dataclass(frozen=True, kw_only=True)
+class Processes:
+    """The processes that share a training: how many in all, how many on each machine, and how often a machine holds the
+    clips that are kept."""
+
+    team: int = 1
+    node: int = 1
+    copies: int = 1
+
+
+ONE_PROCESS = Processes()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything a training needs to know, settled; `notes` say why."""
 
@@ -67,6 +81,7 @@ class Plan:
     keep: bool
     workers: int
     notes: tuple[str, ...]
+    processes: Processes = ONE_PROCESS
     spans: Mapping[Path, Sequence[Span]] | None = None  # what happens when in the files, where steps learn it
 
     def learn_steps(self, spans: Mapping[Path, Sequence[Span]]) -> "Plan":
@@ -111,22 +126,23 @@ class Plan:
 
 
 def look_at_data(
-    config: TrainConfig, device: torch.device, *, show: bool = False
+    config: TrainConfig, device: torch.device, *, show: bool = False, workers: int | None = None, share: Share = alone
 ) -> tuple[TrainConfig, Data, Start | None, ClipSpec, list[str]]:
     """The settings, with weights in the place of --init auto; the data of a training, the weights to start from, and
     the clips that suit both, with notes on these.
 
     Raises as `make_plan`.
     """
-    found = find_items(config.data, task=find_task(config.task), labels=config.labels)
+    found = find_items(config.data, task=find_task(config.task), labels=config.labels, share=share)
     source = assign_splits(found, val_share=config.val_share, seed=config.seed)
     learned = source.task.targets([item.label for item in source.items if item.split == "train"])
     source = replace(source, task=source.task.learn_from(learned))
     config, notes = settle_auto(config, source.kind)
     start = choose_start(config, source.kind, device)
-    data = look_at_files(source, most_bad=config.most_bad, workers=count_workers(config), show=show)
+    workers = workers or count_workers(config)
+    data = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show, share=share)
     patch = find_patch(config, source.kind, device, start)
-    spec, more = choose_spec(config, data, device, start, patch=patch)
+    spec, more = choose_spec(config, data, device, start, patch=patch, share=share)
     return config, data, start, spec, [*notes, *more]
 
 
@@ -137,19 +153,27 @@ def choose_start(config: TrainConfig, kind: str, device: torch.device) -> Start 
     return find_shipped(config, kind, name=choose_name(config, kind, device, None), embed=choose_embed(config, None))
 
 
-def count_workers(config: TrainConfig) -> int:
-    """The number of threads that read files."""
-    return config.workers or min(8, processors())
+def count_workers(config: TrainConfig, processes: int = 1) -> int:
+    """The number of threads that read files in each of the processes on a machine."""
+    return config.workers or max(1, min(8, processors() // processes))
 
 
-def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) -> Plan:
-    """show: a bar where there are many files to look at.
+def make_plan(
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    show: bool = False,
+    share: Share = alone,
+    processes: Processes = ONE_PROCESS,
+) -> Plan:
+    """show: a bar where there are many files to look at. share: of the looks at files.
 
     Raises ValueError for data or settings that cannot work; MediaError is one.
     """
     asked = config
-    config, data, start, spec, spec_notes = look_at_data(config, device, show=show)
-    source, workers = data.source, count_workers(config)
+    workers = count_workers(config, processes.node)
+    config, data, start, spec, spec_notes = look_at_data(config, device, show=show, workers=workers, share=share)
+    source = data.source
     parse_views(config.views, spec.kind)  # raises for views that the kind does not have
     name, model, model_notes = choose_model(config, spec, len(source.task.names), device, start)
     changes, change_notes = choose_changes(config, source, start)
@@ -162,10 +186,11 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
     worth_it = worth_compiling(device, seconds) and not config.freeze
     compiled = worth_it if config.compile == "auto" else config.compile == "on"
     seconds_to_compare = NEAR_SHARE * 60 * config.minutes if config.epochs is None else MOST_SECONDS
-    spec_notes += near_duplicate_notes(source, workers=workers, seconds=min(MOST_SECONDS, seconds_to_compare))
+    seconds = min(MOST_SECONDS, seconds_to_compare)
+    spec_notes += near_duplicate_notes(source, workers=workers, seconds=seconds, share=share)
     notes = [
         *model_notes,
-        *note_seen(start, source),
+        *note_seen(start, source, share),
         *spec_notes,
         *uneven,
         *note_cuts(data),
@@ -174,6 +199,7 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
         f"products in {'bfloat16' if bfloat16 else 'float32'}: {why}",
         *["torch compiles the blocks as they first run; --compile off does not"] * compiled,
     ]
+    kept = kept_bytes(spec, data.durations())
     return Plan(
         config=config,
         data=data,
@@ -187,9 +213,10 @@ def make_plan(config: TrainConfig, device: torch.device, *, show: bool = False) 
         layer_decay=layer_decay,
         bfloat16=bfloat16,
         compiled=compiled,
-        keep=kept_bytes(spec, data.durations()) < KEEP_SHARE * free_memory() and not config.freeze,
+        keep=processes.copies * kept < KEEP_SHARE * free_memory() and not config.freeze,
         workers=workers,
         notes=(*data.notes, *notes),
+        processes=processes,
     )
 
 

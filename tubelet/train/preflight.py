@@ -8,6 +8,7 @@ from tubelet.data.bad_files import BadFile, count_share, find_fault
 from tubelet.data.health_cache import MANY, find_healths
 from tubelet.data.items import Item, Source
 from tubelet.media.health import Health
+from tubelet.system.share import Share, alone
 from tubelet.system.text import plural, visible
 
 SHOWN = 8  # bad files that a message names
@@ -59,7 +60,7 @@ class Data:
         }
 
 
-def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool = False) -> Data:
+def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool = False, share: Share = alone) -> Data:
     """Training goes on without the few files that cannot be read, the held-out ones stay and count.
 
     most_bad: share of the training clips, in [0, 1], that may be left out.
@@ -68,7 +69,8 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
         ValueError: too many training clips cannot be read, or all of a class, or nothing is left to be held out.
     """
     paths = [*dict.fromkeys(item.path for item in source.items)]
-    healths, trouble = find_healths(source.root, paths, workers=workers, show=show and len(paths) >= MANY)
+    show = show and len(paths) >= MANY
+    healths, trouble = find_healths(source.root, paths, workers=workers, show=show, share=share)
     faults = {item: fault for item in source.items if (fault := find_fault(item, healths[item.path], source.kind))}
     check_train(source, faults, most_bad)
     check_held_out(source, faults)

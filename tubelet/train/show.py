@@ -27,12 +27,7 @@ FACTS_SHOWN = 2  # of a task's further figures
 def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
     spec, config = plan.spec, plan.config
     info = describe_config(plan.model, **config.regularisation)
-    part = config.batch // config.accumulate
-    # weights, gradients and two moments in float32, activations of one part of the batch
-    memory = 16 * info.parameters + info.activation_bytes * part // (2 if plan.bfloat16 else 1)
     learned, learns = count_learned(plan.model)
-    if config.freeze:
-        memory = 16 * learned + 4 * (info.parameters - learned)
     splits = ", ".join(f"{len(plan.data.items(split))} {split}" for split in plan.data.counts())
     t, h, w = spec.clip_size
     what = {
@@ -43,20 +38,46 @@ def plan_rows(plan: Plan, run: Run) -> list[tuple[str, str]]:
     }[spec.kind]
     names = plan.data.source.task.names
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    in_memory = size(kept_bytes(spec, plan.data.durations()))
-    kept = f"; decoded files stay in memory ({in_memory})" if plan.keep else "; files are read each time"
-    kept = f"; features of {1 + config.freeze_views} views of each clip are kept" if config.freeze else kept
     cost = f"{info.parameters / 1e6:.1f} M parameters, {info.gmacs:.2f} GMACs a clip"
     return [
         ("task", f"{plan.data.source.task.describe()}: {shown}"),
         ("clips", f"{splits}; median {np.median(plan.data.durations()):.3g} s" if spec.kind != "image" else splits),
         ("clip", what),
         ("model", f"{plan.model_name} with {plan.model.embed.kind} tokens: {cost}"),
-        ("memory", f"about {size(memory)}{kept}"),
+        ("memory", f"{describe_memory(plan, info, learned)}; {describe_kept(plan)}"),
         *([("learns", f"{learns}, {learned:,} parameters; the encoder stays as it is")] * config.freeze),
         ("run", str(run.path)),
         *(("note", note) for note in plan.notes),
     ]
+
+
+def describe_memory(plan: Plan, info: Info, learned: int) -> str:
+    """The memory of a step, in words: weights, gradients and two moments in float32, and the activations of a part of
+    the batch. learned: parameters that learn with a frozen encoder, from features."""
+    config, team, node = plan.config, plan.processes.team, plan.processes.node
+    if config.freeze:  # the report's maps go through all of the model, as a step of training does
+        rest = size(16 * learned + 4 * (info.parameters - learned))
+        maps = f", {size(4 * info.parameters + info.activation_bytes)} for the maps of the report"
+        return f"about {rest} to learn{maps if plan.data.source.task.exclusive else ''}"
+    part = max(1, config.batch // (config.accumulate * team))
+    weights = 16 * info.parameters // (team if config.shard == "fsdp2" else 1)
+    memory = weights + info.activation_bytes * part // (2 if plan.bfloat16 else 1)
+    if team == 1:
+        return f"about {size(memory)}"
+    return f"about {size(memory)} in each of {team} processes, {size(node * memory)} on a machine"
+
+
+def describe_kept(plan: Plan) -> str:
+    """What stays in memory, or on the disk, of the files, in words."""
+    if plan.config.freeze:
+        return f"features of {1 + plan.config.freeze_views} views of each clip are kept"
+    if not plan.keep:
+        return "files are read each time"
+    kept, copies = size(kept_bytes(plan.spec, plan.data.durations())), plan.processes.copies
+    where = (
+        f" of each of {copies} processes" if copies > 1 else ", once on a machine" if plan.processes.node > 1 else ""
+    )
+    return f"decoded files stay in memory{where} ({kept})"
 
 
 @cache
