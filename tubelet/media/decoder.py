@@ -11,6 +11,7 @@ from av.container import InputContainer
 from av.sidedata import sidedata
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from tubelet.media.bytes import decoder_source, is_plain, open_bytes, open_parts
 from tubelet.media.formats import (
     CHECK_FILE,
     CODECS,
@@ -53,21 +54,40 @@ setattr(sidedata.Type, "_missing_", classmethod(_name_unknown_side_data))  # noq
 
 
 @contextmanager
-def open_media(path: str) -> Iterator[InputContainer]:
-    """Opens a file; every exception inside the `with` leaves as a MediaError, not those of FFmpeg alone."""
-    try:
-        container = av.open(f"file:{path}", options=_OPEN_OPTIONS, metadata_errors="replace")
-    except Exception as error:
-        refused = isinstance(error, av.ArgumentError)  # what FFmpeg says to a container that is not on the list
-        raise why_not_opened(path, error, refused=refused) from error
-    try:
-        with container:
-            yield container
-    except MediaError:
-        raise
-    except Exception as error:
-        problem = f"the decoder gave up ({type(error).__name__}: {error})"
-        raise MediaError(path, "damaged", problem, COPY_AGAIN, stage="decode") from error
+def open_media(path: str, *, hollow: bool = False) -> Iterator[InputContainer]:
+    """Opens a file; every exception inside the `with` leaves as a MediaError, not those of FFmpeg alone.
+
+    hollow: of an MP4 elsewhere its tables alone, to list its packets.
+    """
+    with decoder_source(path, hollow=hollow) as source:
+        try:
+            container = av.open(source, options=_OPEN_OPTIONS, metadata_errors="replace")
+        except MediaError:
+            raise
+        except Exception as error:
+            refused = isinstance(error, av.ArgumentError)  # what FFmpeg says to a container that is not on the list
+            raise why_not_opened(path, error, refused=refused) from error
+        try:
+            with container:
+                yield container
+        except MediaError:
+            raise
+        except Exception as error:
+            problem = f"the decoder gave up ({type(error).__name__}: {error})"
+            raise MediaError(path, "damaged", problem, COPY_AGAIN, stage="decode") from error
+
+
+def fetch_packets(path: str, stream: Any, packets: int, first: int, last: int) -> None:
+    """Fetches the packets `first` to `last` of a file elsewhere with one request, where its table says where they are.
+
+    packets: how many are counted, up to the end of the table.
+    """
+    entries = () if is_plain(path) else stream.index_entries
+    before = len(entries) - packets
+    if before >= 0 and len(entries):
+        wanted = [entries[before + place] for place in range(first, last + 1)]
+        with open_parts(path) as part:
+            part.want(min(one.pos for one in wanted), max(one.pos + one.size for one in wanted))
 
 
 def list_streams(container: InputContainer, kind: str) -> list[Any]:
@@ -120,7 +140,7 @@ def read_packets(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
     form = container.format.name
     end = 0
     if form == "mp3":
-        with open(container.name.removeprefix("file:"), "rb") as file:
+        with open_bytes(container.name.removeprefix("file:")) as file:
             end = end_of_sound(file)
     try:
         for packet in demuxed:
