@@ -12,6 +12,9 @@ from time import monotonic
 from typing import Any
 
 from tubelet.data.prefetch import prefetch
+from tubelet.media.address import is_remote, join
+from tubelet.media.bytes import stat
+from tubelet.media.errors import MediaError
 from tubelet.media.health import Health, parse_health
 from tubelet.media.workers import DEADLY, Workers, refuse_deadly
 from tubelet.system.console import bar
@@ -20,7 +23,7 @@ from tubelet.system.files import cache_folder, write_whole
 # What was found is found again only by the same rules and the same decoder: raise the number when the rules change.
 RULES = f"4, av {version('av')}"
 # Codes that say more of the moment (permissions, a disk that failed) than of the content: looked at again each time.
-PASSING = frozenset({"missing", "not-a-file", "unreadable", "too-slow"})
+PASSING = frozenset({"missing", "not-a-file", "unreadable", "too-slow", "no-answer", "refused", "changed"})
 
 MANY = 500  # files; to look at so many takes long enough to be worth remembering
 QUICK_FILES = 32  # are looked at quickly in the time that a process takes to start
@@ -63,7 +66,8 @@ class HealthCache:
     @classmethod
     def open_above(cls, files: Sequence[str]) -> "HealthCache":
         """The entries saved last for any of the folders that hold all of these files; there is at least one."""
-        folder = Path(os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files]))
+        folders = [os.path.dirname(os.path.abspath(file)) for file in files if not is_remote(file)] or [os.getcwd()]
+        folder = Path(os.path.commonpath(folders))
 
         def saved(folder: Path) -> float:
             try:
@@ -80,20 +84,23 @@ class HealthCache:
     def stamp(self, path: str) -> Stamp | None:
         """The state of a file, taken before the file is looked at, so that a change is noticed. None: no such file."""
         try:
-            status = os.stat(os.path.join(self.root, path))
-        except (OSError, ValueError):
+            state = stat(join(self.root, path))
+        except MediaError:
             return None
-        return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "inode": status.st_ino}
+        return {"size": state.size, "mtime_ns": state.changed, "inode": state.identity}
 
     def get(self, path: str, *, full: bool = False) -> Health | None:
         """The health of a file that has not changed since. One of which a decoder died is not opened any more.
 
         full: only if all of it was looked through, and no decoder died: the system may have ended that process.
         """
-        entry, stamp = self.entries.get(path), self.stamp(path)
-        if entry is None or stamp is None or (full and entry["quick"]) or not entry.items() >= stamp.items():
+        entry = self.entries.get(path)
+        if entry is None or (full and entry["quick"]):  # no server is asked for what is not known
             return None
-        health = parse_health(os.path.join(self.root, path), entry["health"])
+        stamp = self.stamp(path)
+        if stamp is None or not entry.items() >= stamp.items():
+            return None
+        health = parse_health(str(join(self.root, path)), entry["health"])
         if health.code == DEADLY:
             if full:
                 return None
@@ -124,7 +131,7 @@ class HealthCache:
         then."""
 
         def look(path: str) -> tuple[Stamp | None, Health]:
-            return self.stamp(path), workers.examine(os.path.join(self.root, path), quick=quick)
+            return self.stamp(path), workers.examine(str(join(self.root, path)), quick=quick)
 
         saved = monotonic()
         threads = min(threads, 1 + len(paths) // (QUICK_FILES if quick else 1))

@@ -28,6 +28,7 @@ from tubelet.data.clips import item_range
 from tubelet.data.items import Item, Source
 from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import some
+from tubelet.media.address import join
 from tubelet.media.reader import MediaError, read_frames
 
 MOST_HELD_OUT, MOST_TRAIN = 300, 2000  # items that are looked at
@@ -129,7 +130,7 @@ def _read(source: Source, items: list[Item], workers: int, seconds: float) -> It
 
 def _pictures(source: Source, item: Item) -> np.ndarray | None:
     """Pictures (places, SIDE_PX, SIDE_PX) float32 in grey; None where the file cannot be read: training tells."""
-    path, places = source.root / item.path, np.array(PLACES if source.kind == "video" else (0.0,))
+    path, places = join(source.root, item.path), np.array(PLACES if source.kind == "video" else (0.0,))
     try:
         start, end = item_range(path, start_seconds=item.start_seconds, end_seconds=item.end_seconds)
         return read_pictures(path, start + places * (end - start))

@@ -22,7 +22,7 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
     return isinstance(path, str) and bool(_REMOTE.match(path))
 
 
-def locate(root: str | os.PathLike[str], path: str | os.PathLike[str]) -> str | Path:
+def join(root: str | os.PathLike[str], path: str | os.PathLike[str]) -> str | Path:
     """The file that `path` names as seen from the folder `root`; an address is the same from everywhere."""
     if is_remote(path):
         return os.fspath(path)
@@ -33,13 +33,25 @@ def absolute(path: str | os.PathLike[str]) -> str:
     return os.fspath(path) if is_remote(path) else os.path.abspath(path)
 
 
+def name_from(root: Path, path: str | os.PathLike[str]) -> str:
+    """A file as tables in the folder `root` have it: relative to that where it lies below it."""
+    if is_remote(path):
+        return os.fspath(path)
+    whole = root / path
+    return (whole.relative_to(root) if whole.is_relative_to(root) else whole).as_posix()
+
+
+def as_posix(path: str | Path) -> str:
+    return path if isinstance(path, str) else path.as_posix()
+
+
 def real(path: str | os.PathLike[str]) -> str:
     """The one name of what may have several, through links."""
     return os.fspath(path) if is_remote(path) else os.path.realpath(path)
 
 
 def suffix(path: str | os.PathLike[str]) -> str:
-    """".mp4", in small letters; of an address without what a query adds."""
+    """ ".mp4", in small letters; of an address without what a query adds."""
     text = os.fspath(path)
     return os.path.splitext(urlsplit(text).path if is_remote(text) else text)[1].lower()
 

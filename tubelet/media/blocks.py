@@ -54,10 +54,10 @@ class Held(NamedTuple):
 
     @property
     def data_at(self) -> int:
-        return _HEAD_BYTES * (1 + -(-self.count // _HEAD_BYTES))
+        return _HEAD_BYTES * (1 + -(-self.blocks // _HEAD_BYTES))
 
     @property
-    def count(self) -> int:
+    def blocks(self) -> int:
         """How many blocks the file elsewhere has."""
         return -(-self.version.size // BLOCK_BYTES)
 
@@ -124,7 +124,7 @@ def _fill(address: str, first: int, end: int, entry: _Entry) -> Held:
             entry.version = Version(*json.loads(known.read(_HEAD_BYTES).rstrip(b"\0")))
     assert entry.version
     held = Held(str(file), entry.version)
-    last = min(-(-end // BLOCK_BYTES), held.count)
+    last = min(-(-end // BLOCK_BYTES), held.blocks)
     with open(file, "rb") as marked:
         marked.seek(held.marks_at)
         is_here = marked.read(last)
@@ -153,7 +153,7 @@ def _fetch(file: Path, address: str, first: int, end: int, entry: _Entry) -> Non
             opened.seek(held.data_at + place)
             opened.write(piece)
             place += len(piece)
-            whole = held.count if place == version.size else place // BLOCK_BYTES
+            whole = held.blocks if place == version.size else place // BLOCK_BYTES
             if whole > done:
                 opened.flush()  # a block is here before it is said to be
                 opened.seek(held.marks_at + done)

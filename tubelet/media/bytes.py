@@ -1,21 +1,23 @@
-"""The bytes of a file wherever it is, and what tells that it has changed: on a disk, elsewhere, or in a tar on either."""
+"""The bytes of a file wherever it is: on a disk, elsewhere, in a tar on either; and what tells that it has changed."""
 
 import json
 import os
-import stat as kinds
+import posixpath
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from stat import S_ISREG
 from threading import Lock
 from typing import Any, BinaryIO, NamedTuple, cast
+from urllib.parse import urlsplit
 
 from tubelet.media.address import TAR, absolute, is_remote, split_member, suffix
 from tubelet.media.blocks import BLOCK_BYTES, Held, hold
 from tubelet.media.errors import MediaError
 from tubelet.media.sniff import boxes, is_mp4, read_at
-from tubelet.media.tar import PACKED_SUFFIXES, Member, list_members
+from tubelet.media.tar import PACKED_SUFFIXES, Member, list_members, packed
 from tubelet.system.files import cache_folder, write_whole
 
 TAIL_BYTES = 8 << 20  # of an MP4: what stands behind its pictures is its table of contents, and comes at once
@@ -54,9 +56,19 @@ def stat(path: str | os.PathLike[str]) -> Stat:
     except (OSError, ValueError) as error:
         reason = "the link leads nowhere" if os.path.islink(path) else getattr(error, "strerror", error)
         raise MediaError(path, "missing", f"it cannot be found ({reason})", "Check the path") from error
-    if not kinds.S_ISREG(status.st_mode):
+    if not S_ISREG(status.st_mode):
         raise MediaError(path, "not-a-file", "it is a folder, a pipe or a device, not a file", "Pass a media file")
     return Stat(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def size_of(path: str | os.PathLike[str]) -> int:
+    """In bytes; 0 for what is elsewhere and cannot be read, which a reading of it tells."""
+    try:
+        return stat(path).size
+    except MediaError:
+        if is_plain(os.fspath(path)):
+            raise
+        return 0
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
@@ -93,16 +105,21 @@ def open_parts(path: str, *, hollow: bool = False) -> "Part":
     part = Part(whole, path, first, size)
     if isinstance(whole, _Elsewhere):
         spans = fetch_tables(part)
+        part.seek(0)
         if hollow:
             whole.hollow = [(first + start, first + end) for start, end in spans]
     return part
 
 
 class Part:
-    """A stretch of a file, read as a file of its own."""
+    """A stretch of a file, read as a file of its own.
 
-    def __init__(self, whole: Any, name: str, first: int, size: int) -> None:
-        self.whole, self.name, self.first, self.size, self.place = whole, name, first, size, 0
+    name: what the decoder knows it by; of an address it would take the server to be slow to seek, and read on instead.
+    """
+
+    def __init__(self, whole: Any, path: str, first: int, size: int) -> None:
+        self.whole, self.path, self.first, self.size, self.place = whole, path, first, size, 0
+        self.name = posixpath.basename(urlsplit(path).path if is_remote(path) else path)
 
     def read(self, size: int = -1) -> bytes:
         left = max(0, self.size - self.place)
@@ -295,8 +312,7 @@ def is_tar(path: str | os.PathLike[str]) -> bool:
     """Whether its name is that of a tar. Raises MediaError for one that is compressed."""
     text = os.fspath(path).lower()
     if text.endswith(PACKED_SUFFIXES):
-        problem = "the tar is compressed, so nothing in it can be read in place"
-        raise MediaError(os.fspath(path), "blocked", problem, "Unpack it to a plain .tar: videos do not get smaller by it")
+        raise packed(os.fspath(path), "")
     return suffix(path) == TAR
 
 

@@ -11,6 +11,7 @@ from av.container import InputContainer
 from av.sidedata import sidedata
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from tubelet.media.blocks import BLOCK_BYTES
 from tubelet.media.bytes import decoder_source, is_plain, open_bytes, open_parts
 from tubelet.media.formats import (
     CHECK_FILE,
@@ -77,17 +78,26 @@ def open_media(path: str, *, hollow: bool = False) -> Iterator[InputContainer]:
             raise MediaError(path, "damaged", problem, COPY_AGAIN, stage="decode") from error
 
 
-def fetch_packets(path: str, stream: Any, packets: int, first: int, last: int) -> None:
-    """Fetches the packets `first` to `last` of a file elsewhere with one request, where its table says where they are.
+def fetch_packets(path: str, stream: Any, packets: int, rows: Iterable[tuple[int, int]]) -> None:
+    """Fetches rows of packets, each (first, last), of a file elsewhere before they are read, where its table says where
+    they are: what lies next to each other with one request.
 
     packets: how many are counted, up to the end of the table.
     """
     entries = () if is_plain(path) else stream.index_entries
     before = len(entries) - packets
-    if before >= 0 and len(entries):
-        wanted = [entries[before + place] for place in range(first, last + 1)]
-        with open_parts(path) as part:
-            part.want(min(one.pos for one in wanted), max(one.pos + one.size for one in wanted))
+    if before < 0 or not len(entries):
+        return
+    spans: list[tuple[int, int]] = []
+    for first, last in rows:
+        row = [entries[before + place] for place in range(first, last + 1)]
+        start, end = min(entry.pos for entry in row), max(entry.pos + entry.size for entry in row)
+        if spans and 0 <= start - spans[-1][1] <= BLOCK_BYTES:
+            start = spans.pop()[0]
+        spans.append((start, end))
+    with open_parts(path) as part:
+        for start, end in spans:
+            part.want(start, end)
 
 
 def list_streams(container: InputContainer, kind: str) -> list[Any]:
@@ -140,7 +150,8 @@ def read_packets(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
     form = container.format.name
     end = 0
     if form == "mp3":
-        with open_bytes(container.name.removeprefix("file:")) as file:
+        source: Any = container.file  # what reads for the decoder; a file on a disk it reads itself
+        with open_bytes(source.file.path if source else container.name.removeprefix("file:")) as file:
             end = end_of_sound(file)
     try:
         for packet in demuxed:

@@ -1,6 +1,5 @@
 """From a file to its `Index`: packets are listed, only the first picture is decoded."""
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -111,6 +110,8 @@ def _list_hollow(path: str, stream: Any, notes: list[Packet]) -> bool:
         hollow = container.streams[stream.index]
         places = [(packet.pos, packet.size) for packet in _note_packets(read_packets(container, hollow), listed)]
         told = [(entry.pos, entry.size) for entry in hollow.index_entries]
+        # else the parser says which are key frames, from what is not there
+        listed = [note._replace(is_key=entry.is_keyframe) for note, entry in zip(listed, hollow.index_entries)]
     if listed[: len(notes)] != notes or places != told:
         return False
     notes[:] = listed

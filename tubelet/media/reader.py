@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tubelet.media.address import absolute
+from tubelet.media.bytes import is_plain
 from tubelet.media.decoder import (
     COPY_AGAIN,
     MAX_PIXELS,
@@ -191,10 +192,10 @@ def _fill(pictures: np.ndarray, found: Index, wanted: list[int], threads: int) -
 
 def _decode_runs(container: InputContainer, stream: Any, found: Index, wanted: list[int]) -> Iterator[tuple[int, Any]]:
     """Yields wanted frames with their numbers, run by run; stops early where a seek leads astray or one is damaged."""
-    budget = Budget(found.path)
-    for turns, run in enumerate(runs(found, wanted)):
+    budget, rows = Budget(found.path), runs(found, wanted)
+    fetch_packets(found.path, stream, len(found.ticks), [(run.first, run.last) for run in rows])
+    for turns, run in enumerate(rows):
         from_start = turns == 0 and run.first == 0
-        fetch_packets(found.path, stream, len(found.ticks), run.first, run.last)
         packets = read_packets(container, stream) if from_start else _seek(container, stream, found, run.first)
         needed, missing = budget.spend(_read_run(packets, stream.codec_context, found, run), stream), {**run.wanted}
         for frame in decode(needed, stream):
@@ -223,7 +224,11 @@ def _read_run(packets: Iterable[av.Packet], context: Any, found: Index, run: Run
     """The packets of a run; the decoder passes over frames that are not wanted and that no other refers to."""
     first, last = found.ticks[[run.first, run.last]].tolist()
     passes_over = None
+    takes_tables_word = not is_plain(found.path)  # for what is a key frame
     for packet in dropwhile(lambda packet: packet.pts != first, packets):
+        if takes_tables_word and not packet.is_keyframe:
+            return
+        takes_tables_word = False
         if found.tells_references and passes_over != (packet.pts not in run.wanted):
             passes_over = packet.pts not in run.wanted
             context.skip_frame = "NONREF" if passes_over else "DEFAULT"

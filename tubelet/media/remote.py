@@ -86,7 +86,7 @@ def _empty(address: str) -> MediaError:
 
 
 def _refused(address: str, why: object) -> MediaError:
-    return MediaError(address, "refused", f"the server does not let you read it ({why})", "Check your rights, or sign in")
+    return MediaError(address, "refused", f"the server does not let you read it ({why})", "Sign in, or ask for access")
 
 
 # No file:, no ftp:, wherever a server may lead.

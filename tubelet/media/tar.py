@@ -62,11 +62,15 @@ def _check(path: str, header: bytes, place: int) -> None:
     counted = sum(header[:148]) + 8 * 32 + sum(header[156:])
     if _number(header[148:156]) == counted:
         return
-    packed = next((name for start, name in _PACKED if header.startswith(start)), "")
-    if packed and place == 0:
-        problem = f"the tar is compressed ({packed}), so nothing in it can be read in place"
-        raise MediaError(path, "blocked", problem, "Unpack it to a plain .tar: videos do not get smaller by it")
+    way = next((name for start, name in _PACKED if header.startswith(start)), "")
+    if way and place == 0:
+        raise packed(path, f" ({way})")
     raise MediaError(path, "damaged", f"it is no tar from byte {place} on", "Copy the file again or leave it out")
+
+
+def packed(path: str, way: str) -> MediaError:
+    problem = f"the tar is compressed{way}, so nothing in it can be read in place"
+    return MediaError(path, "blocked", problem, "Unpack it to a plain .tar, which is hardly larger")
 
 
 def _number(field: bytes) -> int:

@@ -11,6 +11,7 @@ from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import load_frames
 from tubelet.data.items import Item, Source
 from tubelet.data.prefetch import processors
+from tubelet.media.address import join
 from tubelet.train.config import TrainConfig
 from tubelet.train.init import Start
 from tubelet.train.preflight import Data
@@ -135,6 +136,6 @@ def sound_spec(config: TrainConfig, source: Source, train: Sequence[Item], secon
         channels="mel",
     )
     chosen = [train[i] for i in np.random.default_rng(config.seed).permutation(len(train))[:64]]
-    where = [(source.root / item.path, item.start_seconds or 0.0) for item in chosen]
+    where = [(join(source.root, item.path), item.start_seconds or 0.0) for item in chosen]
     values = torch.cat([load_frames(file, spec, start_seconds=start).flatten() for file, start in where])
     return replace(spec, mean=(round(values.mean().item(), 4),), std=(round(max(values.std().item(), 1e-3), 4),))

@@ -11,6 +11,7 @@ from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.duplicates import mark_content
 from tubelet.data.items import Source
 from tubelet.data.problems import some
+from tubelet.media.address import join
 from tubelet.nn.config import ModelConfig, Stage, WindowStage
 from tubelet.nn.create import format_name
 from tubelet.nn.families import FAMILIES, SIZES
@@ -159,7 +160,7 @@ def note_seen(start: Start | None, source: Source) -> list[str]:
     """A note where a pre-training has seen, without labels, what the training is tested on."""
     seen = {*start.pretraining.get(CONTENTS, ())} if start else {*()}
     held = {item.path for item in source.items if item.split != "train"} if seen else {*()}
-    found = sorted(path for path in held if mark_content(source.root / path) in seen)
+    found = sorted(path for path in held if mark_content(join(source.root, path)) in seen)
     if not start or not found:
         return []
     what = f"{start} has seen {len(found)} of {plural(len(held), 'held-out file')}, without labels: {some(found)}"
