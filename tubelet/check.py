@@ -15,7 +15,7 @@ from tubelet.data.problems import DataProblems
 from tubelet.data.sources import find_source
 from tubelet.data.table import TABLES
 from tubelet.data.walk import Listing, list_media
-from tubelet.media.address import join
+from tubelet.media.address import is_remote, join
 from tubelet.media.health import Health
 from tubelet.system.console import bar, clock, console, say
 from tubelet.system.text import list_names, plural
@@ -56,7 +56,7 @@ def check(
     found: dict[str, Health] = {}
 
     def take(path: str, health: Health) -> None:
-        found[path] = replace(health, path=str(join(base, path)))
+        found[path] = replace(health, path=path if is_remote(path) else os.path.join(base, path))
         if after:
             after(found[path])
 

@@ -33,19 +33,18 @@ def list_members(path: str, file: BinaryIO, size: int) -> Iterator[Member]:
 
     Raises: MediaError: it is no tar, it is compressed, or it ends before it says it does.
     """
-    place, name, told = 0, "", dict[str, str]()
+    place, name, told, has_end = 0, "", dict[str, str](), False
     while place + BLOCK_BYTES <= size:
         header = read_at(file, place, BLOCK_BYTES)
         if not header.strip(b"\0"):  # two of these are the end; some tools glue tars together behind them
-            place += BLOCK_BYTES
+            place, has_end = place + BLOCK_BYTES, True
             continue
         _check(path, header, place)
         kind = header[156:157]
         length = 0 if kind in _NO_CONTENT else _number(header[124:136])
         start = place + BLOCK_BYTES
         if start + length > size:
-            problem = f"the tar ends at byte {size}, in a member that reaches to {start + length}"
-            raise MediaError(path, "truncated", problem, "The copy was probably cut short: fetch it again")
+            raise _cut(path, f"at byte {size}, in a member that reaches to {start + length}")
         if kind == _LONG_NAME:
             name = _text(read_at(file, start, min(length, _MOST_NAME_BYTES)).rstrip(b"\0"))
         elif kind == _PAX:
@@ -56,6 +55,13 @@ def list_members(path: str, file: BinaryIO, size: int) -> Iterator[Member]:
                 yield Member(_clean(told.get("path") or name or _short_name(header)), start, length)
             name, told = "", {}
         place = start + -(-length // BLOCK_BYTES) * BLOCK_BYTES
+    if not has_end:
+        raise _cut(path, f"at byte {size}, without the empty block that ends one")
+
+
+def _cut(path: str, how: str) -> MediaError:
+    problem, remedy = f"the tar ends {how}", "The copy was probably cut short: fetch it again"
+    return MediaError(path, "truncated", problem, remedy)
 
 
 def _check(path: str, header: bytes, place: int) -> None:
