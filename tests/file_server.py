@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 
 @dataclass
 class FileServer:
-    """files: content by path, such as "/a.mp4". statuses: what is answered in the place of a file. breaks: how many
-    answers are cut off in the middle. silent: how many requests are not answered. ranges: whether it knows them.
+    """files: content by path, such as "/a.mp4". stamps: their ETags. statuses: what is answered in the place of a file.
+    breaks: how many answers are cut off in the middle. silent: how many requests are not answered. hangs: it answers
+    once it is let go. ranges, tells_length: whether it does.
 
     asked: (path, first byte, bytes sent) of each request.
     """
@@ -25,6 +26,8 @@ class FileServer:
     tells_length: bool = True
     asked: list[tuple[str, int, int]] = field(default_factory=list)
     url: str = ""
+    hangs: bool = False
+    let_go: threading.Event = field(default_factory=threading.Event)
 
     def sent(self, path: str) -> int:
         return sum(count for name, _, count in self.asked if name == path)
@@ -34,6 +37,8 @@ class FileServer:
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         path = handler.path.split("?")[0]
+        if self.hangs:
+            self.let_go.wait(20)
         if self.silent:
             self.silent -= 1
             handler.close_connection = True
@@ -63,8 +68,9 @@ class FileServer:
         if self.breaks and end - first > 1:
             self.breaks -= 1
             end = first + (end - first) // 2
-        handler.wfile.write(data[first:end])
         self.asked.append((path, first, end - first))
+        with suppress(OSError):  # nobody waits any more
+            handler.wfile.write(data[first:end])
 
 
 @contextmanager

@@ -82,13 +82,13 @@ def describe_end(child: Child) -> str:
 def answer_lines(answer: Callable[[Any, AskBack], Any]) -> None:
     """The program of a child: answers one question after the other, until its input ends. Before it answers, it may
     ask back: the next line is the answer to that."""
-    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever else is printed is no answer
-    print("ready", file=answers, flush=True)
+    with os.fdopen(os.dup(1), "w", encoding="ascii") as answers:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever else is printed is no answer
+        print("ready", file=answers, flush=True)
 
-    def ask_back(question: Any) -> Any:
-        print(json.dumps(question), file=answers, flush=True)
-        return json.loads(sys.stdin.readline())
+        def ask_back(question: Any) -> Any:
+            print(json.dumps(question), file=answers, flush=True)
+            return json.loads(sys.stdin.readline())
 
-    while line := sys.stdin.readline():
-        print(json.dumps(answer(json.loads(line), ask_back)), file=answers, flush=True)
+        while line := sys.stdin.readline():
+            print(json.dumps(answer(json.loads(line), ask_back)), file=answers, flush=True)
