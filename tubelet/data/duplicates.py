@@ -13,15 +13,13 @@ from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import Problem, some
 from tubelet.data.table import Item
 from tubelet.media.address import is_remote, join
-from tubelet.media.blocks import BLOCK_BYTES
 from tubelet.media.bytes import is_plain, open_bytes, stat
 from tubelet.media.reader import MediaError, index
 from tubelet.media.sniff import read_at
 
 # Only files of one size are opened, and of these only those that begin and end alike are read further.
 _ENDS_BYTES = (4096, 2**20)
-# Of files elsewhere and what is in tars there, what is fetched anyway: the first block, and the last.
-_ENDS_BYTES_ELSEWHERE = BLOCK_BYTES
+_ENDS_BYTES_ELSEWHERE = 2**16  # about what is fetched anyway
 _HELD_OUT = ("val", "test")
 AT_ONCE = 16  # files elsewhere that are asked for: a server takes long to answer and little to do so
 
@@ -30,7 +28,7 @@ File = tuple[str, int, int]  # what names one file under all its names: its syst
 
 def same_contents(root: Path, paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     """Sets of two paths or more whose files hold the same: links to one file, and files of one size that agree in their
-    first and last MB, of which one is elsewhere in their first and last block. Contents that are no media are left out:
+    first and last MB; of files elsewhere, the first and last 64 kB. Contents that are no media are left out:
     a reading of the file tells better what is wrong.
     """
     names: dict[File, list[str]] = defaultdict(list)
@@ -113,7 +111,7 @@ def _ends(path: str | Path, ends_bytes: int) -> bytes | None:
 
 def mark_content(path: str | Path) -> str:
     """What tells a file's content from others, 16 digits: of its size and its first and last MB, or, of a file
-    elsewhere, its first and last block; "" where it cannot be read."""
+    elsewhere, its first and last 64 kB; "" where it cannot be read."""
     try:
         size = stat(path).size
     except MediaError:

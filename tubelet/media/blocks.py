@@ -31,7 +31,7 @@ try:
 except ImportError:  # Windows, where a file that is open cannot be removed
     fcntl = None  # type: ignore[assignment]
 
-BLOCK_BYTES = 1 << 16
+BLOCK_BYTES = 1 << 14
 MOST_BYTES = 16 << 30  # and no more than half of what is free
 _HEAD_BYTES = 4096
 FOLDER = "TUBELET_BLOCKS"  # the variable that names the folder

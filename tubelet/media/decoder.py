@@ -34,6 +34,7 @@ av.logging.set_level(None)  # silent: what matters is in the MediaError
 FREE_PIXELS = 1_000_000_000  # 480 pictures in 1080p, a few seconds of work
 PIXELS_FOR_A_BYTE = 200_000  # a black picture in 1080p, the least that a real video holds, takes a byte for 170,000
 BYTES_BESIDE_A_PACKET = 40  # about what the container spends; a picture that AV1 repeats takes 3 bytes, in 4K too
+NEAR_BYTES = 1 << 16  # what lies between two stretches is fetched with them: another request takes longer
 MOST_CHANNELS, MOST_HZ = 64, 1_000_000  # FFmpeg's resampler takes no more; no sound is finer
 PIXELS_FOR_A_SAMPLE = 250  # of sound: silence packed as FLAC takes a byte for 300 samples
 
@@ -92,7 +93,8 @@ def fetch_packets(path: str, stream: Any, packets: int, rows: Iterable[tuple[int
     for first, last in rows:
         row = [entries[before + place] for place in range(first, last + 1)]
         start, end = min(entry.pos for entry in row), max(entry.pos + entry.size for entry in row)
-        if spans and 0 <= start - spans[-1][1] <= BLOCK_BYTES:
+        start = max(0, start - BLOCK_BYTES)  # sound of the same time stands a little before
+        if spans and spans[-1][0] <= start <= spans[-1][1] + NEAR_BYTES:
             start = spans.pop()[0]
         spans.append((start, end))
     with open_parts(path) as part:
