@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 SCHEMES = ("https", "http", "s3", "gs", "hf", "memory")
 TAR = ".tar"
 _REMOTE = re.compile(rf"({'|'.join(SCHEMES)})://", re.IGNORECASE)
-_MEMBER = re.compile(r"(.+?\.tar)/(.+)", re.IGNORECASE | re.DOTALL)
+_MEMBER = re.compile(rf"(.+?\.tar)[/{re.escape(os.sep)}](.+)", re.IGNORECASE | re.DOTALL)
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -60,5 +60,5 @@ def split_member(path: str | os.PathLike[str]) -> tuple[str, str] | None:
     """The tar and the name of a member in it; None for what is none, such as a file in a folder called x.tar."""
     found = _MEMBER.fullmatch(os.fspath(path))
     if found and (is_remote(found[1]) or os.path.isfile(found[1])):
-        return found[1], found[2]
+        return found[1], found[2].replace(os.sep, "/")
     return None
