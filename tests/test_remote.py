@@ -31,7 +31,8 @@ MOST = 1.2  # of the bytes that are needed
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(remote, "WAITS_SECONDS", (0.01, 0.01))
     monkeypatch.setattr(remote, "_silent", set())
 

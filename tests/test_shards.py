@@ -3,7 +3,7 @@
 import io
 import json
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,14 @@ from tubelet.media.reader import index, read_frames, read_sound
 from tubelet.media.tar import list_members
 from tubelet.tasks import MultiLabel
 from tubelet.train.train import train_fn
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Indexes of tars are kept, but not among the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def write_tar(tar: Path, members: Mapping[str, bytes], *, form: int = tarfile.PAX_FORMAT) -> Path:
