@@ -79,9 +79,9 @@ MUTATIONS = (
     ),
     Mutation(
         "pipes and devices are opened",
-        "tubelet/media/formats.py",
-        "    if not stat.S_ISREG(status.st_mode):",
-        "    if stat.S_ISDIR(status.st_mode):",
+        "tubelet/media/bytes.py",
+        "    if not S_ISREG(status.st_mode):",
+        "    if status.st_mode & 0o040000:",
         "tests/test_corpus.py",
     ),
     Mutation(

@@ -131,10 +131,12 @@ def test_no_command_unpickles_connects_or_starts_a_program(tmp_path: Path) -> No
     few = "import tubelet.pretrain.crates as made; made.WORLDS = made.SURFACES = 2"
     clip = str(tmp_path / "data" / "dark" / "0.mp4")
     children = [
-        f"import io; sys.stdin = io.StringIO({json.dumps(question)!r}); from {module} import work; work()"
-        for module, question in (
-            ("tubelet.media.workers", [clip, False]),
-            ("tubelet.compare.cost", [str(tmp_path / "run"), clip, None, None, "cpu"]),
+        f"import io; sys.stdin = io.StringIO({lines!r}); from {module} import work; work()"
+        for module, lines in (
+            ("tubelet.media.workers", json.dumps([clip, False])),
+            # it asks this process for what is elsewhere, and is told here that there is nothing
+            ("tubelet.media.workers", '["https://host/a.mp4", true]\n["", ["", "missing", "it is gone", "Look"]]'),
+            ("tubelet.compare.cost", json.dumps([str(tmp_path / "run"), clip, None, None, "cpu"])),
         )
     ]
     found = watched([hurry, few, *(line for _, line in lines), *children], tmp_path, stop_when="run/metrics.jsonl")

@@ -568,7 +568,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(av, "open", forbidden)  # permissions themselves do not stop a superuser
-    monkeypatch.setattr(formats, "open", forbidden, raising=False)
+    monkeypatch.setattr("tubelet.media.bytes.open", forbidden, raising=False)
     check_error(path, "unreadable", "Permission denied")
 
 

@@ -15,6 +15,7 @@ from tubelet.data.problems import DataProblems
 from tubelet.data.sources import find_source
 from tubelet.data.table import TABLES
 from tubelet.data.walk import Listing, list_media
+from tubelet.media.address import is_remote, join
 from tubelet.media.health import Health
 from tubelet.system.console import bar, clock, console, say
 from tubelet.system.text import list_names, plural
@@ -44,18 +45,18 @@ def check(
 
     Raises: ValueError where there is no such folder or file, or no media in it.
     """
-    data = Path(data)
+    data = join("", data)
     check_labels(task, labels)
     if workers < 0:
         raise ValueError(f"--workers {workers}: expected 1 or more, or 0 for one for each processor")
     listing = list_media(data)
-    base, checked = data if data.is_dir() else data.parent, HealthCache.open(listing.root)
+    base, checked = data if os.path.isdir(data) else os.path.dirname(data), HealthCache.open(listing.root)
     known = {path: health for path in listing.files if (health := checked.get(path, full=not quick))}
     unknown = [path for path in listing.files if path not in known]
     found: dict[str, Health] = {}
 
     def take(path: str, health: Health) -> None:
-        found[path] = replace(health, path=os.path.join(base, path))
+        found[path] = replace(health, path=path if is_remote(path) else os.path.join(base, path))
         if after:
             after(found[path])
 
@@ -85,7 +86,7 @@ def check(
 
 
 def report(
-    data: Path,
+    data: str | Path,
     listing: Listing,
     found: list[Health],
     *,
@@ -140,9 +141,11 @@ def totals(found: list[Health]) -> str:
 
 
 def describe_layout(
-    data: Path, listing: Listing, task: str, labels: Sequence[str], *, in_full: bool
+    data: str | Path, listing: Listing, task: str, labels: Sequence[str], *, in_full: bool
 ) -> tuple[str, bool]:
     """The data set as training sees it, in words, and whether it can be trained on. in_full: all problems."""
+    if isinstance(data, str):
+        return "elsewhere: training wants a table that names the files", False
     if data.is_dir() and not any("/" in path for path in listing.files):
         return "a plain folder: training wants one for each class", False
     if data.is_file() and data.suffix.lower() not in TABLES:
@@ -157,7 +160,7 @@ def describe_layout(
     return f"{plural(len(source.items), noun)} {what}, {source.kind}", True
 
 
-def next_step(data: Path, bad: list[Health], *, task: str, labels: Sequence[str], trains: bool) -> str:
+def next_step(data: str | Path, bad: list[Health], *, task: str, labels: Sequence[str], trains: bool) -> str:
     name = shlex.quote(str(data))
     flags = "" if task == "classification" else f" --task {task}"
     flags += "" if tuple(labels) == LABELS else f" --labels {shlex.join(labels)}"

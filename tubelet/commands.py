@@ -62,7 +62,7 @@ class Check:
     Nothing in the folder is changed. Stopped with Ctrl-C, the same command goes on.
     """
 
-    data: Positional[Path]
+    data: Positional[str]
     """Data set as for training, any folder of media, or a single file."""
     task: TaskName = "classification"
     """What its labels are, as for training: classification, multilabel, regression or segments."""
@@ -139,7 +139,7 @@ class Explain:
 
     run: Positional[Path]
     """Run directory or model.safetensors."""
-    files: Positional[tuple[Path, ...]]
+    files: Positional[tuple[str, ...]]
     """Files, or folders of files."""
     label: str | None = None
     """The class, label or number to explain; the model's own answer for each file if left out."""
@@ -159,7 +159,7 @@ class Predict:
 
     run: Positional[Path]
     """Run directory, model.safetensors or exported folder."""
-    files: Positional[tuple[Path, ...]]
+    files: Positional[tuple[str, ...]]
     """Files, or folders of files."""
     views: str = "auto"
     """Temporal x spatial views of each clip, such as 4x3; auto: as many in time as show all of it."""
@@ -224,7 +224,7 @@ class Embed:
 
     run: Positional[Path]
     """Run directory, model.safetensors, or converted weights, also without a head."""
-    data: Positional[tuple[Path, ...]]
+    data: Positional[tuple[str, ...]]
     """Folders, tables (rows with start and end are items) and files."""
     out: Path = Path("runs/embedded")
     """Folder for the vectors."""
@@ -250,7 +250,7 @@ class Search:
 
     folder: Positional[Path]
     """Folder that `tubelet embed` wrote."""
-    files: Positional[tuple[Path, ...]] = ()
+    files: Positional[tuple[str, ...]] = ()
     """Files to find the like of, from that folder or not."""
     top: int = 10
     """How many to find for each."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from time import perf_counter
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from tubelet.data.sources import find_source
 from tubelet.data.splits import with_groups
 from tubelet.data.table import Item, write_table
 from tubelet.data.walk import list_media
+from tubelet.media.address import is_remote, join, suffix
+from tubelet.media.bytes import size_of, stat
 from tubelet.media.reader import MediaError, index, read_frames
 from tubelet.media.sampling import clip_times, view_starts
 from tubelet.media.transcode import read_comment, shrink
@@ -53,12 +56,12 @@ class Settings:
         if not 0 <= self.quality <= 51:
             raise ValueError(f"--quality {self.quality}: expected 0 (best) to 51 (worst); 16 can hardly be told apart")
 
-    def mark(self, original: Path) -> str:
+    def mark(self, original: str | Path) -> str:
         """The comment of a copy: its settings and its original, to know it again."""
-        status = original.stat()
+        state = stat(original)
         return (
             f"tubelet prepare: short side {self.short_side_px} px, gop {self.gop_frames}, quality {self.quality}, "
-            f"of {status.st_size} bytes changed at {status.st_mtime_ns} ns"
+            f"of {state.size} bytes changed at {state.changed} ns"
         )
 
 
@@ -105,7 +108,7 @@ def prepare(
 
     def copy(path: str) -> MediaError | None:
         try:
-            _copy(source.root / path, out / names[path], settings)
+            _copy(join(source.root, path), out / names[path], settings)
         except MediaError as error:
             return error
         return None
@@ -139,7 +142,7 @@ def find_videos(data: Path, task: str, labels: Sequence[str]) -> tuple[Source, l
             listing = list_media(data)
         except ValueError:
             raise error from None
-        videos = [path for path in listing.files if KIND_OF_SUFFIX.get(Path(path).suffix.lower()) == "video"]
+        videos = [path for path in listing.files if KIND_OF_SUFFIX.get(suffix(path)) == "video"]
         others = sorted(set(listing.files) - set(videos))
         notes = [f"left out, as no videos ({len(others)}): {some(others)}"] if others else []
         if not videos and others:
@@ -167,7 +170,11 @@ def copy_names(source: Source) -> dict[str, str]:
 
 
 def _copy_name(path: str, root: Path) -> str:
-    inside = os.path.relpath(os.path.normpath(root / path), root)
+    if is_remote(path):
+        parts = urlsplit(path)
+        inside = os.path.normpath(f"/{parts.netloc}/{parts.path}").lstrip("/")
+    else:
+        inside = os.path.relpath(os.path.normpath(root / path), root)
     if inside.startswith(".."):  # a table may name files anywhere
         inside = os.path.abspath(root / path).lstrip(os.sep)
     name = PurePosixPath(Path(inside).as_posix())
@@ -178,12 +185,13 @@ def _check_apart(source: Source, data: Path, out: Path) -> None:
     here, there = source.root.resolve(), out.resolve()
     if data.is_dir() and (here.is_relative_to(there) or there.is_relative_to(here)):
         raise ValueError(f"{out}: lies in {source.root}, or the other way round; name a folder beside the data")
-    inside = [item.path for item in source.items if (here / item.path).resolve().is_relative_to(there)]
+    local = (item.path for item in source.items if not is_remote(item.path))
+    inside = [path for path in local if (here / path).resolve().is_relative_to(there)]
     if inside:
         raise ValueError(f"{out}: holds {some(inside)} of {data}; name a folder of its own for the copies")
 
 
-def _copy(original: Path, copy: Path, settings: Settings) -> None:
+def _copy(original: str | Path, copy: Path, settings: Settings) -> None:
     check_kind(original, "video")
     mark = settings.mark(original)
     if copy.exists():
@@ -222,7 +230,7 @@ def _report(source: Source, made: Prepared) -> None:
     say("prepared", f"{plural(len(good), 'file')} in {out}{missing}")
     if good:
         sides = ((root, good.keys()), (out, good.values()))
-        before, after = (sum((folder / name).stat().st_size for name in names) for folder, names in sides)
+        before, after = (sum(size_of(join(folder, name)) for name in names) for folder, names in sides)
         say("size", f"{size(before)} before, {size(after)} now")
         slow, fast = (1000 * seconds for seconds in reading_seconds(root, out, good))
         say("reading", f"{slow:.0f} ms a clip before, {fast:.1f} ms now: {slow / fast:.1f} times as fast")
@@ -237,7 +245,7 @@ def reading_seconds(root: Path, out: Path, good: dict[str, str]) -> tuple[float,
     taken = np.zeros((len(chosen), 2))
     for number, path in enumerate(chosen):
         box = (index(out / good[path]).height, index(out / good[path]).width)
-        for side, file in enumerate((root / path, out / good[path])):
+        for side, file in enumerate((join(root, path), out / good[path])):
             span = min(TIMED_SPAN_SECONDS, index(file).duration_seconds)
             (start,) = view_starts(index(file).duration_seconds, span, 1)
             times = clip_times(start, frames=TIMED_FRAMES, seconds_between_frames=span / TIMED_FRAMES)

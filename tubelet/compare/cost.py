@@ -54,7 +54,7 @@ def measure_cost(run: Path, item: Item, *, device: str) -> Cost:
 
 def work() -> None:
     """The program of a child: answers with a cost, or why there is none."""
-    answer_lines(lambda question: answer(*question))
+    answer_lines(lambda question, _: answer(*question))
 
 
 def answer(run: str, file: str, start: float | None, end: float | None, device: str) -> dict[str, Any] | str:

@@ -16,6 +16,7 @@ from tubelet.data.clips import crop, fine_times, item_range, load_times, views
 from tubelet.data.items import Item
 from tubelet.data.kept import Kept
 from tubelet.data.segments import StepLabels
+from tubelet.media.address import join
 from tubelet.media.reader import MediaError
 from tubelet.media.sampling import FINER, grid_clip
 from tubelet.tasks import Task
@@ -85,8 +86,8 @@ class Clips:
         """Whether an item is known to be one that cannot be read."""
         return self.items[number].name in self.bad
 
-    def path(self, number: int) -> Path:
-        return self.root / self.items[number].path
+    def path(self, number: int) -> str | Path:
+        return join(self.root, self.items[number].path)
 
     def random(
         self, number: int, changes: Changes, rng: np.random.Generator, *, single_frame: bool = False

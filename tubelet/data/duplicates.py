@@ -5,34 +5,39 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
 from tubelet.data.class_checks import fold_name
+from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import Problem, some
 from tubelet.data.table import Item
+from tubelet.media.address import is_remote, join
+from tubelet.media.bytes import is_plain, open_bytes, stat
 from tubelet.media.reader import MediaError, index
+from tubelet.media.sniff import read_at
 from tubelet.system.share import Share, alone
 
 # Only files of one size are opened, and of these only those that begin and end alike are read further.
 _ENDS_BYTES = (4096, 2**20)
+_ENDS_BYTES_ELSEWHERE = 2**16  # about what is fetched anyway
 _HELD_OUT = ("val", "test")
+AT_ONCE = 16  # files elsewhere that are asked for: a server takes long to answer and little to do so
 
-File = tuple[int, int, int]  # device, inode and size: the same for all names of one file
+File = tuple[str, int, int]  # what names one file under all its names: its system and inode, or its address; its size
 
 
 def same_contents(root: Path, paths: Iterable[str], *, share: Share = alone) -> tuple[tuple[str, ...], ...]:
     """Sets of two paths or more whose files hold the same: links to one file, and files of one size that agree in their
-    first and last MB. Contents that are no media are left out: a reading of the file tells better what is wrong.
+    first and last MB; of files elsewhere, the first and last 64 kB. Contents that are no media are left out:
+    a reading of the file tells better what is wrong.
     """
     names: dict[File, list[str]] = defaultdict(list)
-    for path in sorted(set(paths)):
-        try:
-            status = os.stat(root / path)
-        except OSError:  # gone meanwhile: a reading of the file tells
-            continue
-        names[status.st_dev, status.st_ino, status.st_size].append(path)
+    paths = sorted(set(paths))
+    for path, file in zip(paths, _identify_all(root, paths), strict=True):
+        if file:
+            names[file].append(path)
     sets = _part([list(names)], lambda file: file[2] or None)
     for ends_bytes in _ENDS_BYTES:
         files = [file for some in sets for file in some]
@@ -43,6 +48,26 @@ def same_contents(root: Path, paths: Iterable[str], *, share: Share = alone) -> 
     copied = {file for files in sets for file in files}
     sets += [[file] for file in names if file not in copied and len(names[file]) > 1]
     return tuple(sorted(tuple(sorted(path for file in files for path in names[file])) for files in sets))
+
+
+def _identify_all(root: Path, paths: list[str]) -> Iterator[File | None]:
+    if not any(map(is_remote, paths)):
+        yield from (_identify(join(root, path)) for path in paths)
+        return
+    with closing(prefetch(lambda path: _identify(join(root, path)), paths, threads=AT_ONCE, ahead=AT_ONCE)) as found:
+        yield from found
+
+
+def _identify(path: str | Path) -> File | None:
+    """None for what cannot be read: a reading of the file tells."""
+    if not is_plain(os.fspath(path)):
+        with suppress(MediaError):
+            return os.fspath(path), 0, stat(path).size
+        return None
+    with suppress(OSError):
+        status = os.stat(path)
+        return str(status.st_dev), status.st_ino, status.st_size
+    return None
 
 
 def repeats(items: Sequence[Item], copies: Iterable[tuple[str, ...]], root: Path) -> tuple[list[Problem], list[str]]:
@@ -78,30 +103,37 @@ def _part(sets: list[list[File]], key: Callable[[File], int | bytes | None]) -> 
     return parts
 
 
-def _ends(path: Path, ends_bytes: int) -> bytes | None:
+def _ends(path: str | Path, ends_bytes: int) -> bytes | None:
     """sha256 of the first and last bytes of a file; None where it cannot be read: a reading of the file tells."""
-    with suppress(OSError), open(path, "rb") as file:
-        start = file.read(ends_bytes)
-        file.seek(max(0, os.fstat(file.fileno()).st_size - ends_bytes))
-        return hashlib.sha256(start + file.read(ends_bytes)).digest()
+    with suppress(OSError, MediaError), open_bytes(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        if is_remote(os.fspath(path)):
+            ends_bytes = min(ends_bytes, _ENDS_BYTES_ELSEWHERE)
+        start = read_at(file, 0, ends_bytes)
+        return hashlib.sha256(start + read_at(file, max(0, size - ends_bytes), ends_bytes)).digest()
     return None
 
 
 def _all_ends(root: Path, ends_bytes: int, paths: Iterable[str]) -> list[bytes | None]:
-    return [_ends(root / path, ends_bytes) for path in paths]
+    return [_ends(join(root, path), ends_bytes) for path in paths]
 
 
-def mark_content(path: Path) -> str:
-    """What tells a file's content from others, 16 digits: of its size and its first and last MB."""
+def mark_content(path: str | Path) -> str:
+    """What tells a file's content from others, 16 digits: of its size and its first and last MB, or, of a file
+    elsewhere, its first and last 64 kB; "" where it cannot be read."""
+    try:
+        size = stat(path).size
+    except MediaError:
+        return ""
     ends = _ends(path, _ENDS_BYTES[-1]) or b""
-    return hashlib.sha256(str(os.stat(path).st_size).encode() + ends).hexdigest()[:16]
+    return hashlib.sha256(str(size).encode() + ends).hexdigest()[:16]
 
 
 def mark_contents(root: Path, paths: Iterable[str]) -> list[str]:
-    return [mark_content(root / path) for path in paths]
+    return [mark_content(join(root, path)) for path in paths]
 
 
-def _is_media(path: Path) -> bool:
+def _is_media(path: str | Path) -> bool:
     with suppress(MediaError):
         index(path)
         return True
@@ -109,7 +141,7 @@ def _is_media(path: Path) -> bool:
 
 
 def _are_media(root: Path, paths: Iterable[str]) -> list[bool]:
-    return [_is_media(root / path) for path in paths]
+    return [_is_media(join(root, path)) for path in paths]
 
 
 def _span(item: Item) -> tuple[float, float]:
@@ -132,7 +164,7 @@ def _problem(one: Item, other: Item, root: Path) -> Problem | None:
         return Problem("two-labels", *_name_both(one, other, message))
     if _is_held_out(one) != _is_held_out(other):
         return _leak(one, other)
-    if os.path.samefile(root / one.path, root / other.path):
+    if _identify(join(root, one.path)) == _identify(join(root, other.path)):
         return Problem("repeated", *_name_both(one, other, "listed twice; keep one"))
     return None
 

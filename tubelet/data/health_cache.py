@@ -14,6 +14,9 @@ from time import monotonic
 from typing import Any
 
 from tubelet.data.prefetch import prefetch
+from tubelet.media.address import is_remote, join
+from tubelet.media.bytes import stat
+from tubelet.media.errors import MediaError
 from tubelet.media.health import Health, parse_health
 from tubelet.media.workers import DEADLY, Workers, refuse_deadly
 from tubelet.system.console import bar
@@ -23,7 +26,7 @@ from tubelet.system.share import Share, alone
 # What was found is found again only by the same rules and the same decoder: raise the number when the rules change.
 RULES = f"4, av {version('av')}"
 # Codes that say more of the moment (permissions, a disk that failed) than of the content: looked at again each time.
-PASSING = frozenset({"missing", "not-a-file", "unreadable", "too-slow"})
+PASSING = frozenset({"missing", "not-a-file", "unreadable", "too-slow", "no-answer", "refused", "changed"})
 
 MANY = 500  # files; to look at so many takes long enough to be worth remembering
 QUICK_FILES = 32  # are looked at quickly in the time that a process takes to start
@@ -66,7 +69,8 @@ class HealthCache:
     @classmethod
     def open_above(cls, files: Sequence[str]) -> "HealthCache":
         """The entries saved last for any of the folders that hold all of these files; there is at least one."""
-        folder = Path(os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files]))
+        folders = [os.path.dirname(os.path.abspath(file)) for file in files if not is_remote(file)] or [os.getcwd()]
+        folder = Path(os.path.commonpath(folders))
 
         def saved(folder: Path) -> float:
             try:
@@ -82,17 +86,20 @@ class HealthCache:
 
     def stamp(self, path: str) -> Stamp | None:
         """The state of a file, taken before the file is looked at, so that a change is noticed. None: no such file."""
-        return read_stamp(os.path.join(self.root, path))
+        return read_stamp(join(self.root, path))
 
     def get(self, path: str, *, full: bool = False) -> Health | None:
         """The health of a file that has not changed since. One of which a decoder died is not opened any more.
 
         full: only if all of it was looked through, and no decoder died: the system may have ended that process.
         """
-        entry, stamp = self.entries.get(path), self.stamp(path)
-        if entry is None or stamp is None or (full and entry["quick"]) or not entry.items() >= stamp.items():
+        entry = self.entries.get(path)
+        if entry is None or (full and entry["quick"]):  # no server is asked for what is not known
             return None
-        health = parse_health(os.path.join(self.root, path), entry["health"])
+        stamp = self.stamp(path)
+        if stamp is None or not entry.items() >= stamp.items():
+            return None
+        health = parse_health(str(join(self.root, path)), entry["health"])
         if health.code == DEADLY:
             if full:
                 return None
@@ -150,13 +157,13 @@ class HealthCache:
         return ""
 
 
-def read_stamp(file: str) -> Stamp | None:
+def read_stamp(file: str | Path) -> Stamp | None:
     """The state of a file; None where there is no such file."""
     try:
-        status = os.stat(file)
-    except (OSError, ValueError):
+        state = stat(file)
+    except MediaError:
         return None
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "inode": status.st_ino}
+    return {"size": state.size, "mtime_ns": state.changed, "inode": state.identity}
 
 
 def examine_files(
@@ -165,8 +172,8 @@ def examine_files(
     """The state of each file before a look at it in a child process, and its health, in order."""
 
     def look(path: str) -> tuple[Stamp | None, Health]:
-        file = os.path.join(root, path)
-        return read_stamp(file), workers.examine(file, quick=quick)
+        file = join(root, path)
+        return read_stamp(file), workers.examine(str(file), quick=quick)
 
     threads = min(threads, 1 + len(paths) // (QUICK_FILES if quick else 1))
     with Workers() as workers, closing(prefetch(look, paths, threads=threads, ahead=4 * threads)) as looks:

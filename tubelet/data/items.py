@@ -15,7 +15,10 @@ from tubelet.data.duplicates import repeats, same_contents
 from tubelet.data.folder import KIND_OF_SUFFIX, LAYOUT, read_folder
 from tubelet.data.labels import LABELS
 from tubelet.data.problems import DataProblems, Problem, some
+from tubelet.data.shards import find_tars, open_tars, read_shards
 from tubelet.data.table import TABLES, Found, Item, column_names, read_table
+from tubelet.media.address import join, name_from, suffix
+from tubelet.media.bytes import size_of
 from tubelet.system.share import Share, alone
 from tubelet.system.text import plural
 from tubelet.tasks import Classification, Task
@@ -78,7 +81,7 @@ def is_labelled(path: str | Path) -> bool:
     """Whether there are clips in class folders, or a column of labels in a table, whatever else may be wrong."""
     path = Path(path).absolute()
     if path.is_dir():
-        return bool(read_folder(path).items)
+        return bool(read_folder(path).items or find_tars(path))
     return path.suffix.lower() in TABLES and "label" in column_names(path)
 
 
@@ -88,9 +91,7 @@ def fingerprint(source: Source) -> str:
     The same on every machine, in any order and under any root, for files below the root.
     """
     lines = sorted(
-        json.dumps(
-            [unicodedata.normalize("NFC", item.path), os.stat(source.root / item.path).st_size, *astuple(item)[1:]]
-        )
+        json.dumps([unicodedata.normalize("NFC", item.path), size_of(join(source.root, item.path)), *astuple(item)[1:]])
         for item in source.items
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -99,12 +100,14 @@ def fingerprint(source: Source) -> str:
 def _look(path: Path, task: type[Task], labels: Sequence[str]) -> Found:
     if os.path.isdir(path):
         found = read_folder(path)
+        if not found.items and (tars := find_tars(path)):
+            return read_shards(path, [Item(tar, "") for tar in tars], task, labels)
         faults = {label: fault for label in sorted(found.names) if (fault := task.find_fault(label, labels))}
         found.names = {name for label in found.names - faults.keys() for name in task.classes_in(label)}
         found.problems += [Problem("label", f"class {label!r}", fault) for label, fault in faults.items()]
         return found
     if os.path.isfile(path) and path.suffix.lower() in TABLES:
-        return read_table(path, root=path.parent, task=task, labels=labels)
+        return open_tars(read_table(path, root=path.parent, task=task, labels=labels), path.parent, task, labels)
     what = "is a single file" if os.path.isfile(path) else "is neither a folder nor a file"
     kind, what = ("layout", what) if os.path.exists(path) else ("missing", "does not exist")
     return Found(problems=[Problem(kind, str(path), f"{what}; {LAYOUT}")])
@@ -120,7 +123,7 @@ def _gather(
     problems = [*found.problems, *name_problems(found.names)]
     if not items and not problems:
         problems.append(Problem("layout", str(origin), f"no clips; {LAYOUT}"))
-    kind_of = {item.path: KIND_OF_SUFFIX[Path(item.path).suffix.lower()] for item in items}
+    kind_of = {item.path: KIND_OF_SUFFIX[suffix(item.path)] for item in items}
     kinds = Counter(kind_of.values())
     kind = kinds.most_common(1)[0][0] if kinds else "video"
     if len(kinds) > 1:
@@ -138,9 +141,7 @@ def _gather(
 
 def _normal(item: Item, root: Path) -> Item:
     """The item with a posix path, relative if it can be, and one Unicode form of its label."""
-    path = root / item.path
-    path = path.relative_to(root) if path.is_relative_to(root) else path
-    return replace(item, path=path.as_posix(), label=unicodedata.normalize("NFC", item.label))
+    return replace(item, path=name_from(root, item.path), label=unicodedata.normalize("NFC", item.label))
 
 
 def _place(item: Item) -> tuple[str, float, float, str]:

@@ -29,6 +29,7 @@ from tubelet.data.clips import item_range
 from tubelet.data.items import Item, Source
 from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import some
+from tubelet.media.address import join
 from tubelet.media.reader import MediaError, read_frames
 from tubelet.system.share import Share, alone
 
@@ -135,7 +136,7 @@ def _read(root: Path, kind: str, workers: int, seconds: float, items: Sequence[I
 
 def _pictures(root: Path, kind: str, item: Item) -> np.ndarray | None:
     """Pictures (places, SIDE_PX, SIDE_PX) float32 in grey; None where the file cannot be read: training tells."""
-    path, places = root / item.path, np.array(PLACES if kind == "video" else (0.0,))
+    path, places = join(root, item.path), np.array(PLACES if kind == "video" else (0.0,))
     try:
         start, end = item_range(path, start_seconds=item.start_seconds, end_seconds=item.end_seconds)
         return read_pictures(path, start + places * (end - start))

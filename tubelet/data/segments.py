@@ -23,6 +23,7 @@ from tubelet.data.items import Source
 from tubelet.data.problems import DataProblems, Problem
 from tubelet.data.splits import assign_splits, with_groups
 from tubelet.data.table import TABLES, Item, read_table
+from tubelet.media.address import suffix
 from tubelet.media.health import Health
 from tubelet.system.text import plural
 from tubelet.tasks import MultiLabel
@@ -162,7 +163,7 @@ def label_cell(one: Recording) -> str:
 def find_faults(path: str, items: Sequence[Item], health: Health) -> list[Problem]:
     """The faults of the rows of one file."""
     problems = []
-    if KIND_OF_SUFFIX[Path(path).suffix.lower()] != "video":
+    if KIND_OF_SUFFIX[suffix(path)] != "video":
         problems.append(Problem("not-media", path, "no video: segments lie in long videos"))
     for what, values in (("split", {item.split for item in items}), ("group", {item.group for item in items})):
         if len(values - {""}) > 1:
@@ -225,11 +226,11 @@ class StepLabels:
     spans: what happens when in a file, by its path. frames, stride: of a step, and from one to the next, in frames.
     """
 
-    spans: Mapping[Path, Sequence[Span]]
+    spans: Mapping[str | Path, Sequence[Span]]
     frames: int
     stride: int
 
-    def cells(self, path: Path, times: np.ndarray, seconds_between_frames: float) -> list[str]:
+    def cells(self, path: str | Path, times: np.ndarray, seconds_between_frames: float) -> list[str]:
         """times (T,): of the frames of a clip of a file -> the cell of each step, which names the labels that hold for
         most of it; "" where nothing is known."""
         seconds, spans = self.frames * seconds_between_frames, self.spans[path]

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +11,8 @@ from pathlib import Path
 
 from tubelet.data.labels import LABELS
 from tubelet.data.problems import Problem
+from tubelet.media.address import TAR, as_posix, is_remote, join, suffix
+from tubelet.media.bytes import is_file
 from tubelet.media.formats import MEDIA_SUFFIXES
 from tubelet.system.files import write_whole
 from tubelet.system.text import plural
@@ -68,7 +69,8 @@ def read_table(table: Path, *, root: Path, task: type[Task] = Classification, la
     task: reads the cells of the columns `labels`, joined by ";" where there are several. The first line names the
     columns: path, those and, as wanted, start, end (seconds, or h:m:s), split, group, in any order, with commas,
     semicolons or tabs between. Paths are relative to `root`. A byte order mark, CRLF and blank lines do no harm, nor
-    does the Unicode form of file names. A faulty header ends the reading.
+    does the Unicode form of file names. A faulty header ends the reading. A tar is a row without a label, which stands
+    for the clips in it: `shards.open_tars` puts these in its place; a table of tars alone needs no column of labels.
     """
     found = Found()
     try:
@@ -82,20 +84,20 @@ def read_table(table: Path, *, root: Path, task: type[Task] = Classification, la
         found.problems.append(Problem("unreadable", str(table), message))
         return found
     # File names need not be UTF-8: their bytes pass through unchanged.
-    lines = records(data.decode("utf-8-sig", errors="surrogateescape"))
-    _, first = next(lines, (1, []))
+    (_, first), *lines = [*records(data.decode("utf-8-sig", errors="surrogateescape"))] or [(1, [])]
     header = [] if isinstance(first, str) else [cell.strip().lower() for cell in first]
+    labels = () if lines and all(_is_of_tar(header, cells) for _, cells in lines) else labels
     faults = [f"the first line cannot be read: {first}"] if isinstance(first, str) else _header_faults(header, labels)
     found.problems += [Problem("header", str(table), message) for message in faults]
     if found.problems:
         return found
     for line, cells in lines:
         wrong, item = ([("broken-row", cells)], None) if isinstance(cells, str) else _row(header, cells, root, labels)
-        if item and (fault := task.find_fault(item.label, labels)):
+        if item and suffix(item.path) != TAR and (fault := task.find_fault(item.label, labels)):
             wrong.append(("label" if item.label else "empty-label", fault))
         found.problems += [Problem(kind, f"{table.name} line {line}", message) for kind, message in wrong]
         if item and not any(kind in ("label", "empty-label") for kind, _ in wrong):
-            found.names |= {*task.classes_in(item.label)}
+            found.names |= {*task.classes_in(item.label)} - {""}
             (found.faulty if wrong else found.items).append(item)
     if not (found.items or found.faulty or found.problems):
         message = "no clips; expected a line for each below the header"
@@ -120,7 +122,7 @@ def write_table(table: Path, items: Iterable[Item], *, labels: Sequence[str] = L
 
 def from_anywhere(items: Iterable[Item], root: Path) -> list[Item]:
     """The items with absolute paths, for a table in another folder than `root`."""
-    return [replace(item, path=(root / item.path).as_posix()) for item in items]
+    return [replace(item, path=as_posix(join(root, item.path))) for item in items]
 
 
 def column_names(table: Path) -> list[str]:
@@ -164,6 +166,10 @@ def _header_faults(header: list[str], labels: Sequence[str]) -> Iterator[str]:
         yield f"the header names {', '.join(map(repr, twice))} more than once; rename all but one"
 
 
+def _is_of_tar(header: list[str], cells: list[str] | str) -> bool:
+    return not isinstance(cells, str) and suffix(dict(zip(header, cells)).get("path", "")) == TAR
+
+
 def _row(
     header: list[str], cells: list[str], root: Path, labels: Sequence[str]
 ) -> tuple[list[tuple[str, str]], Item | None]:
@@ -184,16 +190,18 @@ def _row(
 
 def _on_disk(path: str, root: Path) -> str:
     """The path in the Unicode form that the file has: tables and disks may differ in it."""
+    if is_remote(path):
+        return path
     forms = (path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
-    return next((form for form in forms if os.path.isfile(root / form)), path)
+    return next((form for form in forms if is_file(root / form)), path)
 
 
 def _path_faults(path: str, root: Path) -> Iterator[tuple[str, str]]:
     if not path.strip():
         yield "empty-path", "the path is empty"
-    elif not os.path.isfile(root / path):
+    elif not is_file(join(root, path)):
         yield "missing-file", f"no file {path!r} in {root}"
-    elif Path(path).suffix.lower() not in MEDIA_SUFFIXES:
+    elif suffix(path) not in (*MEDIA_SUFFIXES, TAR):
         yield "not-media", f"{path!r} is not a video, image or sound by its suffix"
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tubelet.data.table import TABLES, rows
+from tubelet.media.address import TAR, join, name_from, suffix
+from tubelet.media.bytes import is_tar, members
 from tubelet.media.formats import MEDIA_SUFFIXES
 
 HIDDEN, SEEN = "hidden files and folders", "folders met a second time through a link"
@@ -26,14 +28,18 @@ class Listing:
     closed: tuple[str, ...] = ()
 
 
-def list_media(data: Path) -> Listing:
+def list_media(data: str | Path) -> Listing:
     """Raises ValueError where there is nothing to check."""
+    if isinstance(data, str):  # elsewhere
+        return Listing(root=Path.cwd(), files=tuple(list_tar(Path.cwd(), data)) if is_tar(data) else (data,))
     if not os.path.exists(data):
         raise ValueError(f"{data} does not exist: name a folder of media, a CSV file or a single file")
     if data.is_dir():
         listing = walk(data)
     elif data.suffix.lower() in TABLES:
         listing = read_paths(data)
+    elif is_tar(data):
+        listing = Listing(root=data.parent.absolute(), files=tuple(list_tar(data.parent.absolute(), data.name)))
     else:
         listing = Listing(root=data.parent.absolute(), files=(data.name,))
     if not listing.files and not listing.closed:
@@ -44,8 +50,11 @@ def list_media(data: Path) -> Listing:
 
 
 def walk(root: Path) -> Listing:
-    """All files with the suffix of a medium, at any depth, by `look_through`."""
-    files, closed = list[str](), list[str]()
+    """All files with the suffix of a medium, at any depth, by `look_through`; where there are none, those in tars.
+
+    Raises: MediaError, a ValueError: a tar cannot be read.
+    """
+    files, closed, tars = list[str](), list[str](), list[str]()
     passed: Counter[str] = Counter()
 
     def entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -56,13 +65,17 @@ def walk(root: Path) -> Listing:
             return []
 
     for path, reason in look_through(root, set(), entries):
-        suffix = path.suffix.lower()
+        ending = path.suffix.lower()
         if reason in (HIDDEN, SEEN):
             passed["hidden" if reason == HIDDEN else SEEN] += 1
-        elif suffix in MEDIA_SUFFIXES:  # a pipe and a link to nowhere too: a reading of the file tells
+        elif ending in MEDIA_SUFFIXES:  # a pipe and a link to nowhere too: a reading of the file tells
             files.append(path.relative_to(root).as_posix())
         else:
-            passed[suffix or "without a suffix"] += 1
+            passed[ending or "without a suffix"] += 1
+            tars += [path.relative_to(root).as_posix()] * (ending == TAR)
+    if not files:
+        files = [file for tar in tars for file in list_tar(root, tar)]
+        del passed[TAR]
     over = ", ".join(f"{count} {what}" for what, count in passed.most_common())
     return Listing(root=root.absolute(), files=tuple(sorted(files)), passed_over=over, closed=tuple(closed))
 
@@ -113,6 +126,20 @@ def read_paths(table: Path) -> Listing:
     """The files that a table names, whatever else may be wrong with it."""
     root, (names, *lines) = table.parent.absolute(), rows(table)
     cells = (dict(zip(names, cells)).get("path", "") for cells in lines)
-    files = (root / cell for cell in cells if cell.strip())
-    paths = {(path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in files}
+    paths = {name_from(root, cell) for cell in cells if cell.strip()}
+    for tar in [path for path in paths if suffix(path) == TAR]:
+        paths.remove(tar)
+        paths.update(list_tar(root, tar))
     return Listing(root=root, files=tuple(sorted(paths)))
+
+
+def list_clips(tar: str | Path) -> list[str]:
+    """The names of the media files in a tar, sorted. Raises MediaError where it cannot be read."""
+    is_tar(tar)
+    parts = ((name, name.split("/")) for name in members(tar) if suffix(name) in MEDIA_SUFFIXES)
+    return sorted(name for name, names in parts if not any(map(is_hidden, names)))
+
+
+def list_tar(root: Path, tar: str) -> list[str]:
+    """The media files in a tar as tables in the folder `root` have them. Raises ValueError where it cannot be read."""
+    return [f"{name_from(root, tar)}/{name}" for name in list_clips(join(root, tar))]

@@ -12,7 +12,6 @@ only copies show the same movement there. Vectors are not looked at: what a mode
 says little about copies.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
@@ -25,6 +24,7 @@ import numpy as np
 from tubelet.data.near_duplicates import PARTS, WHOLE, grid_vectors, read_pictures
 from tubelet.data.prefetch import prefetch
 from tubelet.embed.embeddings import Embeddings
+from tubelet.media.address import absolute
 from tubelet.media.reader import MediaError, index
 from tubelet.media.sampling import TIME_ROUNDING_SECONDS
 from tubelet.system.console import bar
@@ -113,7 +113,7 @@ def read_file(path: str) -> Pictures | None:
         grey = read_pictures(path, (np.arange(count) + 0.5) * seconds / count)
     except MediaError:
         return None
-    return Pictures(os.path.abspath(path), seconds, np.rint(grey).clip(0, 255).astype(np.uint8))
+    return Pictures(absolute(path), seconds, np.rint(grey).clip(0, 255).astype(np.uint8))
 
 
 def propose(files: Sequence[Pictures]) -> list[list[int]]:

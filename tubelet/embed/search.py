@@ -1,6 +1,5 @@
 """The files of a folder of vectors that are the likest to some file."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +10,13 @@ from tubelet.data.duplicates import mark_content
 from tubelet.data.items import Item
 from tubelet.embed.duplicates import Copy
 from tubelet.embed.embeddings import Embeddings, Hit
+from tubelet.media.address import absolute
 from tubelet.stream.segments import moment
 from tubelet.system.console import console, say
 from tubelet.system.text import dumps, plural
 
 
-def search_files(found: Embeddings, files: Sequence[Path], *, top: int) -> list[tuple[Path, list[Hit]]]:
+def search_files(found: Embeddings, files: Sequence[str | Path], *, top: int) -> list[tuple[str | Path, list[Hit]]]:
     """Up to `top` hits for each file, the likest first. A file of the folder does not find itself.
 
     Raises: ValueError, also MediaError, where a file cannot be read or is of another kind, or the model is gone.
@@ -26,8 +26,8 @@ def search_files(found: Embeddings, files: Sequence[Path], *, top: int) -> list[
     return [(file, find_alike(found, file, top)) for file in files]
 
 
-def find_alike(found: Embeddings, file: Path, top: int) -> list[Hit]:
-    path = os.path.abspath(file)
+def find_alike(found: Embeddings, file: str | Path, top: int) -> list[Hit]:
+    path = absolute(file)
     own = sum(row.path == path for row in found.rows)
     hits = found.search(find_vector(found, path), top + own)
     return [hit for hit in hits if hit.path != path][:top]
@@ -36,13 +36,13 @@ def find_alike(found: Embeddings, file: Path, top: int) -> list[Hit]:
 def find_vector(found: Embeddings, path: str) -> np.ndarray:
     """The vector (D,) of a whole file: its row's, where it has one and has not changed, or made anew."""
     for number, row in enumerate(found.rows):
-        if row.key == (path, None, None) and row.mark == mark_content(Path(path)):
+        if row.key == (path, None, None) and row.mark == mark_content(path):
             return found.vectors[number]
     embedder = found.embedder
     return embedder.embed(embedder.load_views(Item(path, "")).clips)
 
 
-def print_hits(asked: Sequence[tuple[Path, list[Hit]]], *, as_json: bool) -> None:
+def print_hits(asked: Sequence[tuple[str | Path, list[Hit]]], *, as_json: bool) -> None:
     """A table, or a JSON object a line: rank, file, seconds, similarity."""
     if as_json:
         for file, hits in asked:

@@ -22,7 +22,9 @@ FRAMES = 4
 COVER_PX = (88, 88)
 
 
-def write_sheet(asked: Sequence[tuple[Path, list[Hit]]], file: Path, *, folder: Path, settings: dict[str, Any]) -> None:
+def write_sheet(
+    asked: Sequence[tuple[str | Path, list[Hit]]], file: Path, *, folder: Path, settings: dict[str, Any]
+) -> None:
     """Writes a page of files that were searched for, and their hits."""
     spec = ClipSpec.from_json(settings["clip_spec"])
     groups = []

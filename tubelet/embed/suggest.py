@@ -19,6 +19,7 @@ from tubelet.embed.coverage import Choice, choose
 from tubelet.embed.embeddings import Embeddings, Hit
 from tubelet.embed.folder import Row
 from tubelet.embed.search import describe_span
+from tubelet.media.address import absolute, join, name_from
 from tubelet.system.console import console, say
 from tubelet.system.files import write_whole
 from tubelet.system.text import dumps, path_cell, plural
@@ -123,7 +124,7 @@ def read_known(found: Embeddings, table: Path) -> Known:
             numbers.setdefault(name, []).append(number)
     marks = {row.path: row.mark for row in found.rows}
     for item in items:
-        path = os.path.abspath(root / item.path)
+        path = absolute(join(root, item.path))
         of_file = {*numbers.get(path, ()), *numbers.get(marks.get(path) or find_mark(path), ())}
         for number in of_file:
             add_item(known, item, number, found.rows[number], is_own=found.rows[number].path == path)
@@ -139,10 +140,7 @@ def read_known(found: Embeddings, table: Path) -> Known:
 
 def find_mark(path: str) -> str:
     """The mark of a file that has no vector; a path that no row has where it cannot be read."""
-    try:
-        return mark_content(Path(path))
-    except OSError:
-        return path
+    return mark_content(path) or path
 
 
 def add_item(known: Known, item: Item, number: int, row: Row, *, is_own: bool) -> None:
@@ -189,17 +187,11 @@ def append_rows(table: Path, suggestions: Sequence[Suggestion]) -> int:
         text.write(ending)
     for row in new:
         times = ["" if seconds is None else repr(seconds) for seconds in (row.start_seconds, row.end_seconds)]
-        cells = {"path": path_cell(name_from(table, row.path)), "start": times[0], "end": times[1]}
+        cells = {"path": path_cell(name_from(table.parent.absolute(), row.path)), "start": times[0], "end": times[1]}
         writer.writerow([cells.get(name, "") for name in names])
     if new:
         write_whole(Path(os.path.realpath(table)), before + text.getvalue())
     return len(new)
-
-
-def name_from(table: Path, path: str) -> str:
-    """A path as tables have it: relative to their folder where it lies below that."""
-    root = table.parent.absolute()
-    return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else Path(path).as_posix()
 
 
 def print_suggestions(suggestions: Sequence[Suggestion], *, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from tubelet.data.duplicates import mark_content
 from tubelet.data.items import Item
 from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import DataProblems
+from tubelet.data.shards import open_tars
 from tubelet.data.table import TABLES, read_table
 from tubelet.data.walk import list_media
 from tubelet.embed.embedder import Embedder
@@ -38,6 +39,7 @@ from tubelet.embed.folder import (
     write_vectors,
 )
 from tubelet.embed.parquet import import_parquet, write_parquet
+from tubelet.media.address import absolute, join
 from tubelet.media.reader import MediaError
 from tubelet.media.sampling import UNSEEN
 from tubelet.predict.predictor import check_first
@@ -92,7 +94,7 @@ def embed(
         import_parquet()
     embedder = Embedder.load(run, views=views, device=device, dtype=dtype)
     check_windows(windows, embedder.spec.kind)
-    items = list_items([Path(path) for path in data])
+    items = list_items([join("", path) for path in data])
     settings = {**embedder.describe(), "windows": None if windows is None else float(windows)}
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,33 +133,34 @@ def check_windows(windows: float | None, kind: str) -> None:
         raise ValueError(f"--windows {windows:g}: expected seconds, more than 0")
 
 
-def list_items(data: Sequence[Path]) -> list[Item]:
+def list_items(data: Sequence[str | Path]) -> list[Item]:
     """The files named, those in the folders named, and the rows of the tables named, each once, by absolute path.
 
     Raises: ValueError where there is nothing, or a table cannot be read.
     """
     found: dict[Key, Item] = {}
     for path in data:
-        for item in read_items(path) if path.suffix.lower() in TABLES and path.is_file() else walk_items(path):
+        is_table = isinstance(path, Path) and path.suffix.lower() in TABLES and path.is_file()
+        for item in read_items(Path(path)) if is_table else walk_items(path):
             found.setdefault(key_of(item), item)
     return sorted(found.values(), key=lambda item: place(row_of(item, "")))
 
 
-def walk_items(data: Path) -> Iterator[Item]:
+def walk_items(data: str | Path) -> Iterator[Item]:
     listing = list_media(data)
     if listing.closed:
         raise ValueError(f"{data}/{listing.closed[0]}: you may not look into this folder: check the permissions")
-    yield from (Item(os.path.abspath(listing.root / name), "") for name in listing.files)
+    yield from (Item(absolute(join(listing.root, name)), "") for name in listing.files)
 
 
 def read_items(table: Path) -> Iterator[Item]:
     """The rows of a table, whatever their labels; files that are not there are rows that fail."""
     root = table.parent.absolute()
-    found = read_table(table, root=root, task=MultiLabel, labels=())
+    found = open_tars(read_table(table, root=root, task=MultiLabel, labels=()), root, MultiLabel, ())
     if wrong := [problem for problem in found.problems if problem.kind not in OF_FILES]:
         raise DataProblems(str(table), wrong)
     for item in (*found.items, *found.faulty):
-        yield Item(os.path.abspath(root / item.path), "", item.start_seconds, item.end_seconds)
+        yield Item(absolute(join(root, item.path)), "", item.start_seconds, item.end_seconds)
 
 
 def key_of(item: Item) -> Key:
@@ -172,15 +175,9 @@ def find_marks(items: Sequence[Item], *, workers: int, show: bool) -> dict[str, 
     """The mark of the content of each file, "" where there is none, by path."""
     paths = list(dict.fromkeys(item.path for item in items))
 
-    def find_mark(path: str) -> str:
-        try:
-            return mark_content(Path(path))
-        except OSError:
-            return ""
-
     marks = {}
     with (
-        closing(prefetch(find_mark, paths, threads=workers, ahead=4 * workers)) as found,
+        closing(prefetch(mark_content, paths, threads=workers, ahead=4 * workers)) as found,
         bar("looking at files", len(paths), show=show) as progress,
     ):
         for path, mark in zip(paths, found, strict=True):

@@ -15,6 +15,7 @@ from tubelet.data.labels import LABELS
 from tubelet.data.splits import with_groups
 from tubelet.evaluate.show import show_results
 from tubelet.features.distance import Distance, measure_telling
+from tubelet.media.address import join, real
 from tubelet.predict.answer import Answer
 from tubelet.predict.predictor import Predictor
 from tubelet.predict.show import describe_seen
@@ -182,7 +183,7 @@ def choose_items(run: Path | None, source: Source, split: str | None) -> tuple[s
 
 
 def locate_clip(root: Path, item: Item) -> Clip:
-    return os.path.realpath(root / item.path), item.start_seconds, item.end_seconds
+    return real(join(root, item.path)), item.start_seconds, item.end_seconds
 
 
 def read_used(run: Path) -> dict[str, set[Clip]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from tubelet.data.segments import Recording, as_source, read_segments
 from tubelet.evaluate.clips import choose_items
 from tubelet.evaluate.show import show_results
+from tubelet.media.address import join
 from tubelet.media.reader import MediaError
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.segmenter import Segmenter
@@ -127,7 +128,7 @@ def look_through(
 
     steps: of another time, if they are there.
     """
-    path, hop_seconds = root / recording.path, predictor.spec.span_seconds / 2
+    path, hop_seconds = join(root, recording.path), predictor.spec.span_seconds / 2
     windows = list(windows_of_file(predictor, path, hop_seconds=hop_seconds))
     return Seen(recording, segmenter.see(path) if steps is None else steps, windows)
 

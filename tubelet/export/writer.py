@@ -23,6 +23,7 @@ from tubelet.data.table import TABLES, Item, read_table
 from tubelet.data.walk import list_media
 from tubelet.export.formats import FORMATS, Format, Int8
 from tubelet.export.int8 import first_and_last_product
+from tubelet.media.address import join
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.exported import ABOUT, is_exported
@@ -141,7 +142,7 @@ def read(data: Path, spec: ClipSpec, clips: int, *, calibrate: bool) -> Clips:
     for item in chosen:
         start, end = item.start_seconds, item.end_seconds
         try:
-            found.append(views(listing.root / item.path, spec, start_seconds=start, end_seconds=end).contiguous())
+            found.append(views(join(listing.root, item.path), spec, start_seconds=start, end_seconds=end).contiguous())
         except MediaError as error:
             faults.append(str(error))
     if len(found) < 2:

@@ -11,6 +11,8 @@ from av.container import InputContainer
 from av.sidedata import sidedata
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from tubelet.media.blocks import BLOCK_BYTES
+from tubelet.media.bytes import decoder_source, is_plain, open_bytes, open_parts
 from tubelet.media.formats import (
     CHECK_FILE,
     CODECS,
@@ -32,6 +34,7 @@ av.logging.set_level(None)  # silent: what matters is in the MediaError
 FREE_PIXELS = 1_000_000_000  # 480 pictures in 1080p, a few seconds of work
 PIXELS_FOR_A_BYTE = 200_000  # a black picture in 1080p, the least that a real video holds, takes a byte for 170,000
 BYTES_BESIDE_A_PACKET = 40  # about what the container spends; a picture that AV1 repeats takes 3 bytes, in 4K too
+NEAR_BYTES = 1 << 16  # what lies between two stretches is fetched with them: another request takes longer
 MOST_CHANNELS, MOST_HZ = 64, 1_000_000  # FFmpeg's resampler takes no more; no sound is finer
 PIXELS_FOR_A_SAMPLE = 250  # of sound: silence packed as FLAC takes a byte for 300 samples
 
@@ -53,21 +56,50 @@ setattr(sidedata.Type, "_missing_", classmethod(_name_unknown_side_data))  # noq
 
 
 @contextmanager
-def open_media(path: str) -> Iterator[InputContainer]:
-    """Opens a file; every exception inside the `with` leaves as a MediaError, not those of FFmpeg alone."""
-    try:
-        container = av.open(f"file:{path}", options=_OPEN_OPTIONS, metadata_errors="replace")
-    except Exception as error:
-        refused = isinstance(error, av.ArgumentError)  # what FFmpeg says to a container that is not on the list
-        raise why_not_opened(path, error, refused=refused) from error
-    try:
-        with container:
-            yield container
-    except MediaError:
-        raise
-    except Exception as error:
-        problem = f"the decoder gave up ({type(error).__name__}: {error})"
-        raise MediaError(path, "damaged", problem, COPY_AGAIN, stage="decode") from error
+def open_media(path: str, *, hollow: bool = False) -> Iterator[InputContainer]:
+    """Opens a file; every exception inside the `with` leaves as a MediaError, not those of FFmpeg alone.
+
+    hollow: of an MP4 elsewhere its tables alone, to list its packets.
+    """
+    with decoder_source(path, hollow=hollow) as source:
+        try:
+            container = av.open(source, options=_OPEN_OPTIONS, metadata_errors="replace")
+        except MediaError:
+            raise
+        except Exception as error:
+            refused = isinstance(error, av.ArgumentError)  # what FFmpeg says to a container that is not on the list
+            raise why_not_opened(path, error, refused=refused) from error
+        try:
+            with container:
+                yield container
+        except MediaError:
+            raise
+        except Exception as error:
+            problem = f"the decoder gave up ({type(error).__name__}: {error})"
+            raise MediaError(path, "damaged", problem, COPY_AGAIN, stage="decode") from error
+
+
+def fetch_packets(path: str, stream: Any, packets: int, rows: Iterable[tuple[int, int]]) -> None:
+    """Fetches rows of packets, each (first, last), of a file elsewhere before they are read, where its table says where
+    they are: what lies next to each other with one request.
+
+    packets: how many are counted, up to the end of the table.
+    """
+    entries = () if is_plain(path) else stream.index_entries
+    before = len(entries) - packets
+    if before < 0 or not len(entries):
+        return
+    spans: list[tuple[int, int]] = []
+    for first, last in rows:
+        row = [entries[before + place] for place in range(first, last + 1)]
+        start, end = min(entry.pos for entry in row), max(entry.pos + entry.size for entry in row)
+        start = max(0, start - BLOCK_BYTES)  # sound of the same time stands a little before
+        if spans and spans[-1][0] <= start <= spans[-1][1] + NEAR_BYTES:
+            start = spans.pop()[0]
+        spans.append((start, end))
+    with open_parts(path) as part:
+        for start, end in spans:
+            part.want(start, end)
 
 
 def list_streams(container: InputContainer, kind: str) -> list[Any]:
@@ -120,7 +152,8 @@ def read_packets(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
     form = container.format.name
     end = 0
     if form == "mp3":
-        with open(container.name.removeprefix("file:"), "rb") as file:
+        source: Any = container.file  # what reads for the decoder; a file on a disk it reads itself
+        with open_bytes(source.file.path if source else container.name.removeprefix("file:")) as file:
             end = end_of_sound(file)
     try:
         for packet in demuxed:

@@ -1,11 +1,9 @@
-"""Formats that are read, and the one exception for files that cannot be."""
-
-import os
-import stat
+"""Formats that are read, and why a file is not."""
 
 from tubelet.media import sniff
+from tubelet.media.bytes import open_bytes, stat
+from tubelet.media.errors import MediaError
 from tubelet.media.truncation import is_cut
-from tubelet.system.text import visible
 
 _OLD_VIDEO_SUFFIXES = {".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".flv", ".wmv", ".asf", ".ogv", ".gif"}
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm"} | _OLD_VIDEO_SUFFIXES)
@@ -35,44 +33,15 @@ TELLS_REFERENCES = frozenset({"h264"})  # HEVC too, but its layers in time may r
 SEEKS_LATE = frozenset(MPEG_CONTAINERS | MPEG_CODECS)
 
 
-class MediaError(ValueError):
-    """A file that cannot be read as asked: "PATH: what is wrong. What to do."
-
-    `code` is stable: missing, not-a-file, unreadable, empty, blocked, no-decoder, no-moov, truncated, not-video,
-    no-picture, no-sound, too-big, too-slow, no-frames, damaged, decoder-crash. `stage` is how far the reader came:
-    "open" (the file and its header), "list" (the packets) or "decode" (the frames).
-    """
-
-    def __init__(self, path: str, code: str, problem: str, remedy: str, *, stage: str = "open") -> None:
-        super().__init__(path, code, problem, remedy)
-        self.path, self.code, self.problem, self.remedy, self.stage = path, code, problem, remedy, stage
-
-    def __str__(self) -> str:
-        return f"{visible(self.path)}: {self.message}"
-
-    @property
-    def message(self) -> str:
-        """The problem and the remedy, without the path."""
-        return f"{self.problem}. {self.remedy}."
-
-
 def regular_file(path: str) -> tuple[int, int]:
-    """Returns size and time of the last change in ns; anything but a file with something in it is refused unopened.
+    """Returns size and time of the last change; anything but a file with something in it is refused unopened.
 
-    Raises: MediaError: missing, not-a-file (opening a pipe would wait for ever), unreadable or empty.
+    Raises: MediaError: as `bytes.stat`, or empty.
     """
-    try:
-        status = os.stat(path)
-    except PermissionError as error:
-        raise MediaError(path, "unreadable", "you may not look into its folder", "Check the permissions") from error
-    except (OSError, ValueError) as error:
-        reason = "the link leads nowhere" if os.path.islink(path) else getattr(error, "strerror", error)
-        raise MediaError(path, "missing", f"it cannot be found ({reason})", "Check the path") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise MediaError(path, "not-a-file", "it is a folder, a pipe or a device, not a file", "Pass a media file")
-    if status.st_size == 0:
+    found = stat(path)
+    if found.size == 0:
         raise MediaError(path, "empty", "the file is empty", "Copy or download it again")
-    return status.st_size, status.st_mtime_ns
+    return found.size, found.changed
 
 
 def why_not_opened(path: str, error: Exception, *, refused: bool) -> MediaError:
@@ -118,7 +87,7 @@ def why_no_frames(path: str, *, is_picture: bool) -> MediaError:
 
 def why_no_decoder(path: str, codec: str, *, better: str) -> MediaError:
     """Explains a file whose codec is not on the list; `better`: one that is."""
-    with open(path, "rb") as file:
+    with open_bytes(path) as file:
         picture = sniff.unread_picture(file)
     if picture:
         return unread_picture(path, picture)
@@ -137,7 +106,7 @@ def too_big(path: str, height: int, width: int) -> MediaError:
 def _look_into(path: str) -> tuple[bytes, MediaError | None]:
     """(its first bytes, the reason if its bytes alone tell it)."""
     try:
-        with open(path, "rb") as file:
+        with open_bytes(path) as file:
             head, without_moov = file.read(sniff.HEAD_BYTES), sniff.lacks_moov(file)
             picture = sniff.unread_picture(file)
     except OSError as error:

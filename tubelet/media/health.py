@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tubelet.media.address import absolute, suffix
 from tubelet.media.decoder import COPY_AGAIN, Budget, decode_one, open_media, read_packets, sound_stream
 from tubelet.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaError
 from tubelet.media.index import cut_short
@@ -71,20 +72,20 @@ def examine(path: str | os.PathLike[str], *, quick: bool = False) -> Health:
     quick: reads the header, the list of packets and the first picture alone: finds files that cannot be opened or were
         cut short, but no damage further in.
     """
-    absolute = os.path.abspath(path)
+    file = absolute(path)
     try:
-        found = index(absolute)
+        found = index(file)
         if found.kind == "sound":
-            if os.path.splitext(absolute)[1].lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+            if suffix(file) in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
                 remedy = "If it is meant to be sound, give it a suffix such as .m4a"
-                raise MediaError(absolute, "no-picture", "it holds sound but no video", remedy)
+                raise MediaError(file, "no-picture", "it holds sound but no video", remedy)
             return _sound_health(found, quick)
         return _video_health(found, quick)
     except MediaError as error:
-        return Health(absolute, False, False, error.code, error.message)
+        return Health(file, False, False, error.code, error.message)
     except OSError as error:  # it was removed meanwhile, or the disk fails
         message = f"it cannot be read to its end ({error.strerror}). Check the path and the disk."
-        return Health(absolute, False, False, "unreadable", message)
+        return Health(file, False, False, "unreadable", message)
 
 
 def _video_health(found: Index, quick: bool) -> Health:

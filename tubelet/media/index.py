@@ -1,6 +1,5 @@
 """From a file to its `Index`: packets are listed, only the first picture is decoded."""
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -8,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tubelet.media.address import suffix
+from tubelet.media.bytes import is_plain, stat
 from tubelet.media.decoder import (
     Budget,
     InputContainer,
@@ -57,7 +58,8 @@ def list_frames(path: str) -> Index:
         first = next((f for f in decode(Budget(path).spend(noted, stream), stream) if f is not None), None)
         if first is None:
             raise why_no_frames(path, is_picture=container.format.name in IMAGE_CONTAINERS)
-        deque(noted, maxlen=0)  # the rest is listed, not decoded
+        if is_plain(path) or not _list_hollow(path, stream, notes):
+            deque(noted, maxlen=0)  # the rest is listed, not decoded
         rate = stream.average_rate or stream.guessed_rate or 25
         found = timeline(notes, tick_seconds=float(stream.time_base), frame_seconds=float(1 / rate))
         formats, codec = set(container.format.name.split(",")), stream.codec_context.codec.canonical_name
@@ -98,6 +100,24 @@ def _note_packets(packets: Iterable[Any], notes: list[Packet]) -> Iterator[Any]:
         yield packet
 
 
+def _list_hollow(path: str, stream: Any, notes: list[Packet]) -> bool:
+    """Lists all packets of an MP4 elsewhere by its tables, without fetching them; whether that could be done: the table
+    tells all, and the packets that are here, which the notes hold, are as it says."""
+    if "mov" not in stream.container.format.name.split(","):
+        return False
+    listed: list[Packet] = []
+    with open_media(path, hollow=True) as container:
+        hollow = container.streams[stream.index]
+        places = [(packet.pos, packet.size) for packet in _note_packets(read_packets(container, hollow), listed)]
+        told = [(entry.pos, entry.size) for entry in hollow.index_entries]
+        # else the parser says which are key frames, from what is not there
+        listed = [note._replace(is_key=entry.is_keyframe) for note, entry in zip(listed, hollow.index_entries)]
+    if listed[: len(notes)] != notes or places != told:
+        return False
+    notes[:] = listed
+    return True
+
+
 def _find_missing(path: str, stream: Any, found: Timeline, packets: int) -> tuple[bool, Spans, int]:
     """(is the file cut short, the seconds on screen that it lacks, how many frames that is)."""
     listed, cut = _count_beyond_end(path, stream), is_cut(path)
@@ -126,12 +146,12 @@ def _count_beyond_end(path: str, stream: Any) -> int:
     if "mov" not in stream.container.format.name.split(",") or len(entries) == 0:
         return 0
     last = entries[len(entries) - 1]
-    return len(entries) if last.pos + last.size > os.path.getsize(path) else 0
+    return len(entries) if last.pos + last.size > stat(path).size else 0
 
 
 def _notes(path: str, stream: Any, found: Timeline, first: Any, hides: bool) -> tuple[str, ...]:
     gaps, usual_seconds = np.diff(found.times), usual_gap(found.times)
-    suffix, formats = os.path.splitext(path)[1].lower(), stream.container.format.name.split(",")
+    ending, formats = suffix(path), stream.container.format.name.split(",")
     usual = [_SUFFIXES[name] for name in formats if name in _SUFFIXES]
     is_off = np.abs(gaps - usual_seconds) > 0.1 * usual_seconds + ROUNDED_SECONDS
     words = {
@@ -140,7 +160,7 @@ def _notes(path: str, stream: Any, found: Timeline, first: Any, hides: bool) -> 
         "interlaced": first.interlaced_frame,
         "edit-list": "mov" in formats and (hides or 0 < len(stream.index_entries) < stream.frames),
         "several-streams": len(list_streams(stream.container, "video")) > 1,
-        "other-suffix": bool(usual) and not any(suffix in names for names in usual),
+        "other-suffix": bool(usual) and not any(ending in names for names in usual),
     }
     return tuple(word for word, holds in words.items() if holds)
 

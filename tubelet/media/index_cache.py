@@ -6,6 +6,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from threading import Lock
 
+from tubelet.media.address import absolute
 from tubelet.media.formats import MediaError, regular_file
 from tubelet.media.index import list_frames
 from tubelet.media.timeline import Index
@@ -25,16 +26,16 @@ def index(path: str | os.PathLike[str]) -> Index:
 
     Raises: MediaError: the file is not one that can be read.
     """
-    absolute = os.path.abspath(path)
-    size, changed_ns = openable_file(absolute)
+    file = absolute(path)
+    size, changed_ns = openable_file(file)
     with _lock:
-        known = _known.get(absolute)
+        known = _known.get(file)
         if known and known[0] == (size, changed_ns):
-            _known.move_to_end(absolute)
+            _known.move_to_end(file)
             return known[1]
-    found = list_frames(absolute)
+    found = list_frames(file)
     if abs(time.time_ns() - changed_ns) > _JUST_WRITTEN_SECONDS * 1e9:
-        _remember(absolute, (size, changed_ns), found)
+        _remember(file, (size, changed_ns), found)
     return found
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tubelet.media.address import absolute
+from tubelet.media.bytes import is_plain
 from tubelet.media.decoder import (
     COPY_AGAIN,
     MAX_PIXELS,
@@ -17,6 +19,7 @@ from tubelet.media.decoder import (
     VideoReformatter,
     av,
     decode,
+    fetch_packets,
     open_media,
     read_packets,
     sound_stream,
@@ -101,8 +104,8 @@ def read_sounds(
             raise ValueError(
                 f"start {start_seconds} s, length {seconds} s: start at 0 or later and ask for more than nothing"
             )
-    absolute = os.path.abspath(path)
-    openable_file(absolute)
+    file = absolute(path)
+    openable_file(file)
     firsts = [round(start_seconds * sample_rate) for start_seconds, _ in spans]
     lasts = [
         sys.maxsize if seconds is None else first + round(seconds * sample_rate)
@@ -110,9 +113,9 @@ def read_sounds(
     ]
     pieces: list[list[np.ndarray]] = [[np.empty(0, np.float32)] for _ in spans]
     done, end = 0, max(lasts)
-    with open_media(absolute) as container:
-        stream = sound_stream(absolute, container)
-        packets = Budget(absolute).spend(read_packets(container, stream), stream)
+    with open_media(file) as container:
+        stream = sound_stream(file, container)
+        packets = Budget(file).spend(read_packets(container, stream), stream)
         good = (frame for frame in decode(packets, stream) if frame is not None)
         for piece in mono(good, sample_rate=sample_rate):
             for first, last, kept in zip(firsts, lasts, pieces, strict=True):
@@ -122,7 +125,7 @@ def read_sounds(
             if done >= end:
                 break
     if done == 0:
-        raise MediaError(absolute, "no-frames", "none of its sound can be decoded", COPY_AGAIN, stage="decode")
+        raise MediaError(file, "no-frames", "none of its sound can be decoded", COPY_AGAIN, stage="decode")
     return [np.clip(np.concatenate(kept), -1, 1) for kept in pieces]
 
 
@@ -189,8 +192,9 @@ def _fill(pictures: np.ndarray, found: Index, wanted: list[int], threads: int) -
 
 def _decode_runs(container: InputContainer, stream: Any, found: Index, wanted: list[int]) -> Iterator[tuple[int, Any]]:
     """Yields wanted frames with their numbers, run by run; stops early where a seek leads astray or one is damaged."""
-    budget = Budget(found.path)
-    for turns, run in enumerate(runs(found, wanted)):
+    budget, rows = Budget(found.path), runs(found, wanted)
+    fetch_packets(found.path, stream, len(found.ticks), [(run.first, run.last) for run in rows])
+    for turns, run in enumerate(rows):
         from_start = turns == 0 and run.first == 0
         packets = read_packets(container, stream) if from_start else _seek(container, stream, found, run.first)
         needed, missing = budget.spend(_read_run(packets, stream.codec_context, found, run), stream), {**run.wanted}
@@ -220,7 +224,11 @@ def _read_run(packets: Iterable[av.Packet], context: Any, found: Index, run: Run
     """The packets of a run; the decoder passes over frames that are not wanted and that no other refers to."""
     first, last = found.ticks[[run.first, run.last]].tolist()
     passes_over = None
+    takes_tables_word = not is_plain(found.path)  # for what is a key frame
     for packet in dropwhile(lambda packet: packet.pts != first, packets):
+        if takes_tables_word and not packet.is_keyframe:
+            return
+        takes_tables_word = False
         if found.tells_references and passes_over != (packet.pts not in run.wanted):
             passes_over = packet.pts not in run.wanted
             context.skip_frame = "NONREF" if passes_over else "DEFAULT"

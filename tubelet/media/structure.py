@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from tubelet.media.bytes import open_bytes
 from tubelet.media.sniff import ebml_number, read_at
 
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
@@ -30,8 +31,8 @@ def broken_at(path: str) -> int | None:
 
     A file that merely ends too soon is not broken.
     """
-    with open(path, "rb") as file:
-        head, size = file.read(16), os.fstat(file.fileno()).st_size
+    with open_bytes(path) as file:
+        head, size = file.read(16), file.seek(0, os.SEEK_END)
         if head.startswith(b"\x1aE\xdf\xa3"):
             walk = _matroska(file, 0, size)
         elif head.startswith(b"RIFF") and head[8:12] == b"AVI ":

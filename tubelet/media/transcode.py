@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tubelet.media.address import absolute
 from tubelet.media.decoder import av, open_media, upright_rgb, video_stream
 from tubelet.media.reader import Index, index, nothing_before, open_frames, shown_size
 from tubelet.media.timeline import pick_frames
@@ -72,7 +73,7 @@ def shrunk_size(height: int, width: int, short_side_px: int) -> tuple[int, int]:
 
 def read_comment(path: str | os.PathLike[str]) -> str:
     """The comment that `shrink` wrote into a file; "" for other files. Raises MediaError if it cannot be opened."""
-    with open_media(os.path.abspath(path)) as container:
+    with open_media(absolute(path)) as container:
         return str(container.metadata.get("comment", ""))
 
 

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from tubelet.media.bytes import open_bytes, stat
 from tubelet.media.sniff import MP4_BOXES, boxes, ebml_number, jpeg_segments, read_at
 from tubelet.media.timeline import Spans
 
@@ -21,7 +22,7 @@ _REORDERED_FRAMES = 16  # H.264 and HEVC hold back no more; holes before the cut
 def promised_bytes(path: str) -> int:
     """The size that the file says it has, at least; 0 where it says nothing that can be relied upon."""
     try:
-        with open(path, "rb") as file:
+        with open_bytes(path) as file:
             head = file.read(4096)
             if head[4:8] in _BOXES:
                 return _box_bytes(file, head)
@@ -34,7 +35,7 @@ def promised_bytes(path: str) -> int:
 
 
 def is_cut(path: str) -> bool:
-    return promised_bytes(path) > os.path.getsize(path)
+    return promised_bytes(path) > stat(path).size
 
 
 def _box_bytes(file: BinaryIO, head: bytes) -> int:
@@ -94,7 +95,7 @@ def promised_seconds(path: str, stream: Any, *, start_seconds: float, end_second
     """
     container, formats = stream.container, set(stream.container.format.name.split(","))
     if formats & {"wav", "aiff"}:
-        return end_seconds * promised_bytes(path) / os.path.getsize(path)
+        return end_seconds * promised_bytes(path) / stat(path).size
     if "avi" in formats and stream.type == "video" and stream.average_rate:
         return float(stream.frames / stream.average_rate)
     clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))

@@ -1,23 +1,28 @@
 """Child processes that look through files: where a decoder dies of a file, only a child dies with it.
 
-this process    [path, quick]  ->    child      one line of JSON each way, as often as there are files
-                [kind, what]   <-
+this process    [path, quick]                    ->    child      one line of JSON each way, for each file
+                ["fetch", address, first, end]   <-               as often as bytes of a file elsewhere are missing
+                [file, version] or an error      ->               it touches no network itself
+                [kind, what]                     <-
 """
 
-import os
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tubelet.media.formats import MediaError
+from tubelet.media import blocks
+from tubelet.media.address import absolute
+from tubelet.media.blocks import Held, ask_instead
+from tubelet.media.errors import MediaError
 from tubelet.media.health import Health, examine, parse_health
 from tubelet.media.index_cache import refuse
-from tubelet.system.child import Child, answer_lines, ask, child_command, describe_end, end, start_child
+from tubelet.media.remote import Version
+from tubelet.system.child import AskBack, Child, answer_lines, ask, child_command, describe_end, end, start_child
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
-DEADLY = "decoder-crash"
+DEADLY, FETCH = "decoder-crash", "fetch"
 
 
 class Workers:
@@ -49,6 +54,8 @@ class Workers:
             child = self._start() if is_fresh else self._idle()
             try:
                 answer = ask(child, [path, quick])
+                while answer is not None and answer[0] == FETCH:
+                    answer = ask(child, fetch(*answer[1:]))
             except BaseException:  # it would answer the next question with what was asked now
                 end(child)
                 raise
@@ -73,7 +80,7 @@ class Workers:
 def refuse_deadly(path: str, message: str) -> None:
     """Opens a file no more in this process, as children died of it. message: that of its Health."""
     problem, _, remedy = message.removesuffix(".").partition(". ")
-    refuse(MediaError(os.path.abspath(path), DEADLY, problem, remedy))
+    refuse(MediaError(absolute(path), DEADLY, problem, remedy))
 
 
 def read_answer(path: str, kind: str, what: Any) -> Health:
@@ -84,7 +91,26 @@ def read_answer(path: str, kind: str, what: Any) -> Health:
 
 def work() -> None:
     """The program of a child: answers about one file after the other, until its input ends."""
-    answer_lines(lambda question: look(*question))
+    answer_lines(answer)
+
+
+def answer(question: list[Any], ask_back: AskBack) -> list[Any]:
+    def hold(address: str, first: int, end: int) -> Held:
+        file, told = ask_back([FETCH, address, first, end])
+        if not file:
+            raise MediaError(*told)
+        return Held(file, Version(*told))
+
+    ask_instead(hold)
+    return look(*question)
+
+
+def fetch(address: str, first: int, end: int) -> list[Any]:
+    """What is told to a child that needs bytes: a file that has them, and the version; or "" and a MediaError."""
+    try:
+        return [*blocks.hold(address, first, end)]
+    except MediaError as error:
+        return ["", [error.path, error.code, error.problem, error.remedy]]
 
 
 def look(path: str, quick: bool) -> list[Any]:

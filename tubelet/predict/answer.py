@@ -16,6 +16,7 @@ from tubelet.data.clips import Views, load_views
 from tubelet.data.items import Item
 from tubelet.data.prefetch import prefetch
 from tubelet.features.distance import Distance
+from tubelet.media.address import join
 from tubelet.media.reader import MediaError, index
 from tubelet.media.sampling import MOST_VIEWS
 from tubelet.nn.model import SpaceTimeTransformer
@@ -144,7 +145,7 @@ def answer(
         except MediaError as error:
             return item, error, ""
         found = replace(found, clips=found.clips[:, :, [spec.frames // 2]]) if single_frame else found
-        return item, found, cut_note(root / item.path) if given is item else ""
+        return item, found, cut_note(join(root, item.path)) if given is item else ""
 
     # as many files as fill two batches, if they are short; few where each may have many clips
     ahead = max(2 * workers, 2 * CLIPS // ((temporal or MOST_VIEWS) * spatial))
@@ -196,7 +197,7 @@ def read_views(
     if isinstance(given, Frames):
         return given.load_views(temporal=temporal, spatial=spatial)
     where = {"start_seconds": given.start_seconds, "end_seconds": given.end_seconds}
-    return load_views((root or Path()) / given.path, spec, temporal=temporal, spatial=spatial, **where)
+    return load_views(join(root or Path(), given.path), spec, temporal=temporal, spatial=spatial, **where)
 
 
 def mean_features(see: Callable[[torch.Tensor], torch.Tensor], clips: torch.Tensor) -> torch.Tensor:
@@ -207,7 +208,7 @@ def mean_features(see: Callable[[torch.Tensor], torch.Tensor], clips: torch.Tens
     return torch.cat([see(piece).float().cpu() for piece in clips.split(CLIPS)]).mean(0)
 
 
-def cut_note(path: Path) -> str:
+def cut_note(path: str | Path) -> str:
     """Says of a file that could be read that it was cut short, and where that is known."""
     try:
         found = index(path)

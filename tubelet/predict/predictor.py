@@ -14,8 +14,10 @@ from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.health_cache import MANY, HealthCache
 from tubelet.data.items import Item
 from tubelet.data.prefetch import prefetch
-from tubelet.data.walk import walk
+from tubelet.data.walk import list_clips, walk
 from tubelet.features.distance import DISTANCE, Distance
+from tubelet.media.address import absolute, join, name_from
+from tubelet.media.bytes import is_tar
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import Answer, Prediction, answer, mean_features, parse_views, predict_item, read_views
 from tubelet.predict.exported import Exported, is_exported
@@ -238,7 +240,7 @@ def check_list(items: Sequence[Given], root: Path | None, workers: int) -> Gener
         return
     checked = HealthCache.open(root) if root else HealthCache.open_above(paths)
     if root is None:
-        paths = [Path(os.path.relpath(os.path.abspath(path), checked.root)).as_posix() for path in paths]
+        paths = [name_from(Path(checked.root), absolute(path)) for path in paths]
     with closing(checked.look(paths, threads=workers)) as looks:
         for item in items:
             if isinstance(item, Item):
@@ -274,15 +276,17 @@ def read_distance(file: ModelFile, model: SpaceTimeTransformer) -> Distance | No
         raise ValueError(f"{file.file}: {error}") from error
 
 
-def find_files(paths: Iterable[Path]) -> list[Path]:
-    """The files named, and the media files in the folders named, sorted.
+def find_files(names: Iterable[str | Path]) -> list[str | Path]:
+    """The files named, and the media files in the folders and the tars named, sorted.
 
     Raises:
         ValueError: nothing named, a folder without media, or one that may not be looked into.
     """
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
+    files: list[str | Path] = []
+    for path in (join("", name) for name in names):
+        if is_tar(path):
+            files += [join(path, name) for name in list_clips(path)]
+        elif isinstance(path, Path) and path.is_dir():
             inside = walk(path)
             if inside.closed:
                 raise ValueError(f"{path}/{inside.closed[0]}: you may not look into this folder: check the permissions")

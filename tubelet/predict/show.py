@@ -14,7 +14,14 @@ from tubelet.system.text import dumps, visible
 
 
 def show(
-    predictor: Predictor, files: Sequence[Path], *, views: str, top: int, json: bool, csv: Path | None, workers: int
+    predictor: Predictor,
+    files: Sequence[str | Path],
+    *,
+    views: str,
+    top: int,
+    json: bool,
+    csv: Path | None,
+    workers: int,
 ) -> list[Prediction]:
     """Predicts files and prints a table, or JSON lines as they come, or writes a CSV file."""
 

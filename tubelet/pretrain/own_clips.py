@@ -27,6 +27,7 @@ from tubelet.data.problems import DataProblems, some
 from tubelet.data.segments import read_segments, split_recordings
 from tubelet.data.splits import assign_splits
 from tubelet.data.walk import list_media
+from tubelet.media.address import is_remote, join, name_from, suffix
 from tubelet.media.reader import MediaError
 from tubelet.nn.embed import normalise
 from tubelet.nn.model import SpaceTimeTransformer
@@ -67,11 +68,12 @@ def find_clips(config: PretrainConfig, *, show: bool) -> Found:
     for one in config.data:
         listing = list_media(one)
         out, why = find_held_out(one, config)
-        files |= {str(listing.root / file) for file in listing.files}
+        files |= {str(join(listing.root, file)) for file in listing.files}
         held |= out
         notes += why
     data, kind = ", ".join(map(str, config.data)), find_kind(config, files | held)
-    root = Path(os.path.commonpath([os.path.dirname(path) for path in files | held]))
+    local = [os.path.dirname(path) for path in files | held if not is_remote(path)]
+    root = Path(os.path.commonpath(local) if local else os.getcwd())
     paths, copied = tell_apart(root, files | held, held)
     if not paths:
         raise ValueError(f"{data}: no files to learn from: all {len(files | held)} are held out to test on")
@@ -93,10 +95,10 @@ def find_clips(config: PretrainConfig, *, show: bool) -> Found:
 
 def find_kind(config: PretrainConfig, paths: set[str]) -> Kind:
     """The one kind of all files. Raises ValueError where there are several."""
-    data, suffixes = ", ".join(map(str, config.data)), {path: Path(path).suffix.lower() for path in sorted(paths)}
-    if strange := [path for path, suffix in suffixes.items() if suffix not in KIND_OF_SUFFIX]:
+    data, suffixes = ", ".join(map(str, config.data)), {path: suffix(path) for path in sorted(paths)}
+    if strange := [path for path, ending in suffixes.items() if ending not in KIND_OF_SUFFIX]:
         raise ValueError(f"{data}: no video, image or sound by its suffix: {some(strange)}")
-    kinds = Counter(KIND_OF_SUFFIX[suffix] for suffix in suffixes.values())
+    kinds = Counter(KIND_OF_SUFFIX[ending] for ending in suffixes.values())
     if len(kinds) > 1:
         counts = ", ".join(plural(count, f"{kind} file") for kind, count in sorted(kinds.items()))
         raise ValueError(f"{data}: a mix of kinds ({counts}): pre-train on one kind")
@@ -106,7 +108,7 @@ def find_kind(config: PretrainConfig, paths: set[str]) -> Kind:
 def tell_apart(root: Path, files: set[str], held: set[str]) -> tuple[list[str], int]:
     """Paths below `root` to learn from, sorted, each content once and none that is held out under any name; and how
     many others are copies of these."""
-    paths = {Path(file).relative_to(root).as_posix(): file in held for file in sorted(files)}
+    paths = {name_from(root, file): file in held for file in sorted(files)}
     out, copied = {path for path, is_held in paths.items() if is_held}, set[str]()
     for same in same_contents(root, paths):
         if out & {*same}:
@@ -136,7 +138,7 @@ def find_held_out(data: Path, config: PretrainConfig) -> tuple[set[str], list[st
         if not data.is_dir():
             raise
         return set(), [f"{data}: no data set to train on ({error.problems[0].message}), so none of it is held out"]
-    held = {str(root.absolute() / path) for path, split in splits.items() if split != "train"}
+    held = {str(join(root.absolute(), path)) for path, split in splits.items() if split != "train"}
     return held, [f"{data}: {len(held)} of {plural(len(splits), 'file')} are held out by tubelet train, and kept out"]
 
 
@@ -250,7 +252,7 @@ class OwnClips:
 
     def about(self) -> dict[str, Any]:
         source, before = self.found.data.source, self.start.pretraining if self.start else {}
-        contents = {mark_content(source.root / item.path) for item in source.items}
+        contents = {mark_content(join(source.root, item.path)) for item in source.items}
         seen = {CONTENTS: sorted(contents | {*before.get(CONTENTS, ())})}
         worlds = {name: before[name] for name in before if name == "worlds"}
         return {"kind": source.kind, "kept_out": self.found.kept_out, **worlds, **seen}

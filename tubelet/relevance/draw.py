@@ -100,7 +100,7 @@ def write_picture(found: FileMap, spec: ClipSpec, out: Path) -> None:
     has_time = found.kind == "video"
     tall = (WIDTH_INCHES - 0.9) * strip.shape[0] / strip.shape[1]
     bottom = 1.75 if has_time else 0.45
-    with drawing(found.path.name):
+    with drawing(os.path.basename(found.path)):
         figure = Figure(figsize=(WIDTH_INCHES, 0.75 + tall + bottom))
         write_title(figure, f"{os.path.basename(found.path)}: {found.label}", describe(found))
         axes = place_axes(figure, bottom, tall)

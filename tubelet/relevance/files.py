@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.table import Table
 
+from tubelet.media.address import is_remote
 from tubelet.media.reader import MediaError
 from tubelet.predict.predictor import Predictor
 from tubelet.relevance.draw import write_overlay, write_picture
@@ -21,7 +23,7 @@ class Written:
     """What was written for one file: its map, or None and why it could not be read; the files. status, code: as in an
     `Answer`."""
 
-    path: Path
+    path: str | Path
     found: FileMap | None
     files: tuple[Path, ...] = ()
     status: str = "ok"
@@ -39,7 +41,7 @@ class Written:
 
 def explain_files(
     predictor: Predictor,
-    files: Sequence[Path],
+    files: Sequence[str | Path],
     out: Path,
     *,
     label: str | None = None,
@@ -66,7 +68,7 @@ def explain_files(
     return done
 
 
-def write_one(predictor: Predictor, path: Path, name: Path, *, label: str | None, views: str) -> Written:
+def write_one(predictor: Predictor, path: str | Path, name: Path, *, label: str | None, views: str) -> Written:
     try:
         found = explain_file(predictor, path, label=label, views=views)
         numbers, picture, video = (name.with_name(name.name + suffix) for suffix in (".npz", ".png", ".mp4"))
@@ -79,8 +81,9 @@ def write_one(predictor: Predictor, path: Path, name: Path, *, label: str | None
     return Written(path, found, (picture, numbers, *[video] * (found.kind == "video")))
 
 
-def choose_names(files: Sequence[Path]) -> list[str]:
+def choose_names(given: Sequence[str | Path]) -> list[str]:
     """A name for what is written of each file: its own, with those of its folders before it where two are alike."""
+    files = [Path(urlsplit(str(file)).path if is_remote(file) else file) for file in given]
     alike = defaultdict[str, list[Path]](list)
     for path in files:
         alike[path.stem].append(path.absolute())

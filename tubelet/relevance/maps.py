@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tubelet.data.clips import load_views, place_crop
+from tubelet.media.address import join
 from tubelet.media.geometry import cover_size
 from tubelet.media.reader import index
 from tubelet.media.sampling import TIME_ROUNDING_SECONDS
@@ -36,7 +37,7 @@ class FileMap:
     span_seconds: of one. box: what the views show of the picture, top, left, height and width as shares of it.
     """
 
-    path: Path
+    path: str | Path
     kind: str
     label: str
     is_probability: bool
@@ -91,7 +92,7 @@ def explain_file(predictor: Predictor, path: str | Path, *, label: str | None = 
     relevance = torch.cat([explain(model, part.to(predictor.device), number).float().cpu() for part in parts])
     without, at_random = measure(predictor, found.clips, relevance, number)
     return FileMap(
-        path=Path(path),
+        path=join("", path),
         kind=spec.kind,
         label=task.names[number],
         is_probability=task.gives_probabilities,

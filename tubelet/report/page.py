@@ -13,6 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from tubelet.evaluate.clips import Evaluation, stack_read
+from tubelet.media.address import is_remote
 from tubelet.predict.answer import predict_item
 from tubelet.report.plots import curve_svg, reliability_svg, sound_uri, strip_uri
 from tubelet.report.templates import open_templates
@@ -427,6 +428,8 @@ def picture(
 
 def link_file(run: FinishedRun, name: str) -> str | None:
     """A link from the page to the file of an item, at the second that a part begins with; None where it is gone."""
+    if is_remote(name):
+        return name if name.lower().startswith("http") else None
     whole, mark, part = name.rpartition("#t=")
     for path, moment in ((name, ""), (whole, mark + part)):
         file = os.path.join(run.config["data"]["root"], path)

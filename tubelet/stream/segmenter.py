@@ -123,7 +123,7 @@ class Segmenter:
         if len(steps := streamer.finish()):
             yield steps.float().cpu()
 
-    def see(self, path: Path, *, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def see(self, path: str | Path, *, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """A video -> what the model sees at its steps, (S, D).
 
         change: of blocks of frames (C, T, H', W'), scaled and not yet cropped, to (C, T, H, W).

@@ -42,7 +42,7 @@ class Footage:
     damaged: list[float] = field(default_factory=list)
 
 
-def from_file(path: Path, spec: ClipSpec, *, block_frames: int, threads: int) -> Footage:
+def from_file(path: str | Path, spec: ClipSpec, *, block_frames: int, threads: int) -> Footage:
     """Raises MediaError where the file cannot be opened or is no video."""
     check_kind(path, spec.kind)
     found, spacing = index(path), spec.seconds_between_frames

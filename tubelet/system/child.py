@@ -1,7 +1,7 @@
 """A process of our own Python beside this one, asked in lines of JSON: where it dies, this one goes on.
 
 this process    a question  ->    child, `work()` of a module
-                an answer   <-
+                an answer   <-     or a question back, as often as it has some
 """
 
 import contextlib
@@ -21,6 +21,7 @@ START = (
 )
 
 Child = subprocess.Popen[str]
+AskBack = Callable[[Any], Any]
 
 
 def child_command(module: str) -> list[str]:
@@ -78,10 +79,16 @@ def describe_end(child: Child) -> str:
     return f"{signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
 
 
-def answer_lines(answer: Callable[[Any], Any]) -> None:
-    """The program of a child: answers one question after the other, until its input ends."""
-    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever else is printed is no answer
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
+def answer_lines(answer: Callable[[Any, AskBack], Any]) -> None:
+    """The program of a child: answers one question after the other, until its input ends. Before it answers, it may
+    ask back: the next line is the answer to that."""
+    with os.fdopen(os.dup(1), "w", encoding="ascii") as answers:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever else is printed is no answer
+        print("ready", file=answers, flush=True)
+
+        def ask_back(question: Any) -> Any:
+            print(json.dumps(question), file=answers, flush=True)
+            return json.loads(sys.stdin.readline())
+
+        while line := sys.stdin.readline():
+            print(json.dumps(answer(json.loads(line), ask_back)), file=answers, flush=True)

@@ -14,6 +14,7 @@ from tubelet.data.clip_spec import ClipSpec
 from tubelet.data.clips import load_frames
 from tubelet.data.items import Item, Source
 from tubelet.data.prefetch import processors
+from tubelet.media.address import join
 from tubelet.system.share import Share, alone
 from tubelet.train.config import TrainConfig
 from tubelet.train.init import Start
@@ -149,4 +150,4 @@ def sound_spec(
 def load_values(root: Path, spec: ClipSpec, items: Sequence[Item]) -> Iterator[torch.Tensor]:
     """All values of the first clip of each item, (N,)."""
     for item in items:
-        yield load_frames(root / item.path, spec, start_seconds=item.start_seconds or 0.0).flatten()
+        yield load_frames(join(root, item.path), spec, start_seconds=item.start_seconds or 0.0).flatten()

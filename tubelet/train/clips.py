@@ -17,6 +17,7 @@ from tubelet.data.dataset import Clips, UserAugmentation, kept_bytes
 from tubelet.data.kept import count_copies, keep_once
 from tubelet.data.prefetch import prefetch
 from tubelet.data.segments import Span, StepLabels
+from tubelet.media.address import join
 from tubelet.media.reader import MediaError
 from tubelet.media.workers import DEADLY, refuse_deadly
 from tubelet.nn.model import SpaceTimeTransformer
@@ -51,7 +52,7 @@ def train_clips(
     config: TrainConfig,
     *,
     user_augmentation: UserAugmentation | None,
-    spans: Mapping[Path, Sequence[Span]] | None = None,
+    spans: Mapping[str | Path, Sequence[Span]] | None = None,
     show: bool,
     begun: float | None = None,
 ) -> Path:
@@ -138,7 +139,7 @@ def train(plan: Plan, run: Run, team: Team, *, begun: float, show: bool) -> None
 def bad_files(plan: Plan, run: Run, team: Team, *, show: bool) -> BadFiles:
     """The bad files that the plan found, or the run before it was stopped; one process keeps the list."""
     known, source = [*read_list(run.path / BAD_FILES), *plan.data.bad], plan.data.source
-    paths = {item.name: str(source.root / item.path) for item in source.items}
+    paths = {item.name: str(join(source.root, item.path)) for item in source.items}
     for one in known:
         if one.code == DEADLY and one.path in paths:  # another process of the run met it
             refuse_deadly(paths[one.path], one.message)

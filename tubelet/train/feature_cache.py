@@ -7,7 +7,6 @@ added to what is there.
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -26,6 +25,8 @@ from tubelet.data.dataset import FINER, Changes, Clips, Drawn
 from tubelet.data.items import Item
 from tubelet.data.prefetch import prefetch
 from tubelet.features.store import FORMAT, feature_file, feature_folder, hash_encoder, read_features, write_features
+from tubelet.media.address import join
+from tubelet.media.bytes import stat
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.split import count_first, encode
@@ -157,10 +158,10 @@ class Cache:
         swaps = (plan.changes.flipped, plan.changes.reversed) if views else ()
         labels = [item.label, *(None if swap is None else task.swap(item.label, swap) for swap in swaps)]
         try:
-            stat = os.stat(plan.data.source.root / item.path)
-        except OSError:  # reading it says why
+            state = stat(join(plan.data.source.root, item.path))
+        except MediaError:  # reading it says why
             return self.folder / "missing"
-        clip = [item.path, item.start_seconds, item.end_seconds, stat.st_size, stat.st_mtime_ns, views, labels]
+        clip = [item.path, item.start_seconds, item.end_seconds, state.size, state.changed, views, labels]
         return feature_file(self.folder, clip)
 
     def account(self, features: Features, *, computed: int, seconds: float) -> str:
@@ -213,7 +214,7 @@ def make_views(item: Item, plan: Plan, views: int) -> Views | BadFile:
     where = {"start_seconds": item.start_seconds, "end_seconds": item.end_seconds}
     name = hashlib.sha256(json.dumps([item.path, *where.values()]).encode()).digest()
     try:
-        start, end = item_range(plan.data.source.root / item.path, **where)
+        start, end = item_range(join(plan.data.source.root, item.path), **where)
         # one pass over the item for all its views, unless it is so long that they leave most of it out
         once = FINER * (end - start) <= (1 + views) * plan.spec.span_seconds
         clips = Clips(plan.data.source.root, [item], plan.data.source.task, plan.spec, keep=once)

@@ -12,6 +12,7 @@ import torch
 from tubelet.data.bad_files import BadFile
 from tubelet.data.clips import load_frames, load_views
 from tubelet.evaluate.clips import Evaluation, measure_answers
+from tubelet.media.address import join
 from tubelet.media.reader import MediaError, read_sound
 from tubelet.nn.config import ModelConfig
 from tubelet.nn.model import SpaceTimeTransformer
@@ -162,7 +163,7 @@ def strip_frames(plan: Plan) -> Callable[[str], np.ndarray | None]:
         item = items[name]
         start, end = item.start_seconds or 0.0, item.end_seconds
         try:
-            clip = load_frames(plan.data.source.root / item.path, spec, start_seconds=start, end_seconds=end)
+            clip = load_frames(join(plan.data.source.root, item.path), spec, start_seconds=start, end_seconds=end)
         except MediaError:
             return None
         if sound:  # normalised log-mel values, drawn from two deviations below the mean to three above
@@ -183,7 +184,7 @@ def strip_maps(plan: Plan, run: Run) -> Callable[[str, str], np.ndarray | None]:
 
     def maps(name: str, label: str) -> np.ndarray | None:
         item, predictor = items[name], load()
-        path, start, end = plan.data.source.root / item.path, item.start_seconds, item.end_seconds
+        path, start, end = join(plan.data.source.root, item.path), item.start_seconds, item.end_seconds
         try:
             clip = load_views(path, spec, start_seconds=start, end_seconds=end).clips[:1]
         except MediaError:
@@ -204,7 +205,7 @@ def strip_sounds(plan: Plan) -> Callable[[str], tuple[np.ndarray, int] | None]:
         start, end = item.start_seconds or 0.0, item.end_seconds
         seconds = SOUND_SECONDS if end is None else min(SOUND_SECONDS, end - start)
         try:
-            file = plan.data.source.root / item.path
+            file = join(plan.data.source.root, item.path)
             samples = read_sound(file, sample_rate=rate, start_seconds=start, seconds=seconds)
         except MediaError:
             return None

@@ -82,9 +82,9 @@ class Plan:
     workers: int
     notes: tuple[str, ...]
     processes: Processes = ONE_PROCESS
-    spans: Mapping[Path, Sequence[Span]] | None = None  # what happens when in the files, where steps learn it
+    spans: Mapping[str | Path, Sequence[Span]] | None = None  # what happens when in the files, where steps learn it
 
-    def learn_steps(self, spans: Mapping[Path, Sequence[Span]]) -> "Plan":
+    def learn_steps(self, spans: Mapping[str | Path, Sequence[Span]]) -> "Plan":
         """The plan of a training in which steps learn what holds: classes weigh alike, as many steps show each."""
         source = self.data.source
         assert isinstance(source.task, MultiLabel)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from tubelet.data.bad_files import BadFile, count_share, find_fault
 from tubelet.data.health_cache import MANY, find_healths
 from tubelet.data.items import Item, Source
+from tubelet.media.address import join
 from tubelet.media.health import Health
 from tubelet.system.share import Share, alone
 from tubelet.system.text import plural, visible
@@ -121,6 +122,6 @@ def check_held_out(source: Source, faults: dict[Item, tuple[str, str]]) -> None:
 
 def list_faults(source: Source, faults: dict[Item, tuple[str, str]]) -> str:
     """The first faults, each on a line of its own, and how many more there are."""
-    lines = [f"\n  {visible(f'{source.root / item.path}: {message}')}" for item, (_, message) in faults.items()]
+    lines = [f"\n  {visible(f'{join(source.root, item.path)}: {message}')}" for item, (_, message) in faults.items()]
     more = f"\n  and {len(lines) - SHOWN} more; `tubelet check` names them all" if len(lines) > SHOWN else ""
     return "".join(lines[:SHOWN]) + more

@@ -8,7 +8,6 @@ Each part is on the disk when the next begins: a training that was stopped goes 
 
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -37,6 +36,8 @@ from tubelet.data.segments import (
 from tubelet.data.table import from_anywhere, write_table
 from tubelet.evaluate.segments import SegmentEvaluation, evaluate_recordings, look_through
 from tubelet.evaluate.show import show_results
+from tubelet.media.address import join
+from tubelet.media.bytes import size_of
 from tubelet.media.reader import MediaError
 from tubelet.nn.model import pools_by_mean
 from tubelet.predict.predictor import Predictor
@@ -174,7 +175,7 @@ def count_labels(recordings: Sequence[Recording]) -> Counter[str]:
 
 def fingerprint(data: Recordings) -> str:
     """sha256 over the recordings, the sizes of their files and their segments."""
-    lines = [json.dumps([os.stat(data.root / one.path).st_size, *astuple(one)]) for one in data.recordings]
+    lines = [json.dumps([size_of(join(data.root, one.path)), *astuple(one)]) for one in data.recordings]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -224,7 +225,7 @@ def train_encoder(
         return out
     if config.epochs is None:
         learning = replace(learning, minutes=share * encoder_minutes(training, learning))
-    spans = {data.root / one.path: one.spans for one in data.recordings} if each_step else None
+    spans = {join(data.root, one.path): one.spans for one in data.recordings} if each_step else None
     return train_clips(learning, user_augmentation=training.user_augmentation, spans=spans, show=show)
 
 
@@ -297,7 +298,7 @@ def strip_frames(root: Path, spec: ClipSpec) -> Callable[[str, float, float], np
     def frames(path: str, start: float, end: float) -> np.ndarray | None:
         times = start + (np.arange(STRIP_FRAMES) + 0.5) / STRIP_FRAMES * (end - start)
         try:
-            return load_times(root / path, spec, times).permute(1, 2, 3, 0).numpy()
+            return load_times(join(root, path), spec, times).permute(1, 2, 3, 0).numpy()
         except MediaError:
             return None
 

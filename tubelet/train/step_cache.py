@@ -1,7 +1,6 @@
 """Recordings as a model sees them, step by step: made once, kept on disk, a file for each recording and view."""
 
 import hashlib
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -15,6 +14,8 @@ from tubelet.data.augment import augment
 from tubelet.data.dataset import Changes
 from tubelet.data.segments import Recording
 from tubelet.features.store import feature_file, feature_folder, read_features, write_features
+from tubelet.media.address import join, real
+from tubelet.media.bytes import stat
 from tubelet.media.reader import MediaError
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.segmenter import Segmenter
@@ -59,12 +60,12 @@ class StepCache:
 
     def load(self, one: Recording, view: "View | None" = None) -> Tensor:
         """The steps of a recording, (S, D), from the disk or the video. Raises MediaError where it cannot be read."""
-        path = self.root / one.path
+        path = join(self.root, one.path)
         try:
-            stat = os.stat(path)
-        except OSError:  # reading it says why
+            state = stat(path)
+        except MediaError:  # reading it says why
             return self.segmenter.see(path)
-        identity = [os.path.realpath(path), stat.st_size, stat.st_mtime_ns, view and view.to_json()]
+        identity = [real(path), state.size, state.changed, view and view.to_json()]
         file = feature_file(self.folder, identity)
         try:
             return read_features(file, key=self.key)[0]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from tubelet.data.segments import Recording, Recordings
+from tubelet.media.address import join
 from tubelet.predict.predictor import Predictor
 from tubelet.stream.segments import Window, join_cells
 from tubelet.stream.stream import windows_of_file
@@ -23,7 +24,7 @@ def locate_labels(predictor: Predictor, data: Recordings, *, sure: bool, show: b
     with bar("locating", len(weak), show=show) as progress:
         for one in weak:
             hop_seconds = predictor.spec.span_seconds / 2
-            windows = list(windows_of_file(predictor, data.root / one.path, hop_seconds=hop_seconds))
+            windows = list(windows_of_file(predictor, join(data.root, one.path), hop_seconds=hop_seconds))
             located[one.path] = locate(windows, one, predictor.classes, sure=sure)
             progress.advance(f"{progress.done + 1}/{progress.total} recordings left {progress.left}")
     return replace(data, recordings=tuple(located.get(one.path, one) for one in data.recordings))
