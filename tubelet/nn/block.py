@@ -6,9 +6,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tubelet.nn.attention import Attention, Linear, Turns
+from tubelet.nn.compile import run_block
 from tubelet.nn.config import Stage
 from tubelet.nn.grid import Grid
 
@@ -104,10 +104,12 @@ class Block(nn.Module):
     "thw": joint attention. "hw,t": space, then time (ViViT 3). "t,hw": TimeSformer. "t|hw": shared-out heads (ViViT 4).
     """
 
+    dynamic: bool | None = None  # compiled anew, for all sizes, when a second one is met
+
     def __init__(self, stage: Stage):
         super().__init__()
         steps = stage.attend.split(",")
-        self.checkpointing = False
+        self.checkpointing, self.program = False, None
         self.attn_norms = nn.ModuleList(make_norm(stage) for _ in steps)
         how: dict[str, Any] = {name: getattr(stage, name) for name in ("head_dim", "qkv_bias", "bias", "cap")}
         how |= {"norm": partial(make_norm, stage) if stage.qk_norm else None}
@@ -117,9 +119,7 @@ class Block(nn.Module):
         self.dropout, self.drop_path = nn.Dropout(0.0), DropPath()
 
     def forward(self, x: Tensor, grid: Grid, turns: Turns | None = None) -> Tensor:
-        if self.checkpointing and self.training:
-            return checkpoint(self.run, x, grid, turns, use_reentrant=False)
-        return self.run(x, grid, turns)
+        return run_block(self, x, grid, turns)
 
     def run(self, x: Tensor, grid: Grid, turns: Turns | None = None) -> Tensor:
         for norm, attn in zip(self.attn_norms, self.attns, strict=True):

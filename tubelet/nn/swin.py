@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tubelet.nn.block import DropPath, Mlp
 from tubelet.nn.cache import Cache
+from tubelet.nn.compile import run_block
 from tubelet.nn.config import WindowStage
 from tubelet.nn.grid import Grid, Size3
 
@@ -123,12 +123,11 @@ class WindowAttention(nn.Module):
         self.logit_scale = nn.Parameter(torch.full((heads,), START_SCALE))
         self.meta = PositionMlp(coordinates, heads)
 
-    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+    def forward(self, x: Tensor, windows: Windows, layout: Layout) -> Tensor:
         q, k, v = self.qkv(windows.cut(x)).unflatten(3, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
         # each (B, windows, heads, L, d)
         scale = self.logit_scale.clamp(max=MAX_SCALE).exp()
         q, k = F.normalize(q, dim=-1) * scale.view(-1, 1, 1), F.normalize(k, dim=-1)
-        layout = window_layout(windows, x.device)
         bias, joined = self.bias(layout), (0, 1)
         if layout.visible is not None:  # a mask of its own for each window: windows join the heads, not the batch
             bias, joined = bias.masked_fill(~layout.visible, -torch.inf).flatten(0, 1), (1, 2)
@@ -149,9 +148,11 @@ class WindowAttention(nn.Module):
 class SwinBlock(nn.Module):
     """Residual post-norm block, (B, N, D) -> same. Its norms start at weight 0: a new block changes nothing."""
 
+    dynamic: bool | None = False  # a program for all sizes of windows would take a minute to compile
+
     def __init__(self, dim: int, heads: int, mlp_dim: int, *, coordinates: int, eps: float):
         super().__init__()
-        self.checkpointing = False
+        self.checkpointing, self.program = False, None
         self.attn = WindowAttention(dim, heads, coordinates=coordinates)
         self.attn_norm = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, mlp_dim)
@@ -161,12 +162,10 @@ class SwinBlock(nn.Module):
         nn.init.zeros_(self.mlp_norm.weight)
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
-        if self.checkpointing and self.training:
-            return checkpoint(self.run, x, windows, use_reentrant=False)
-        return self.run(x, windows)
+        return run_block(self, x, windows, window_layout(windows, x.device))
 
-    def run(self, x: Tensor, windows: Windows) -> Tensor:
-        x = x + self.drop_path(self.attn_norm(self.dropout(self.attn(x, windows))))
+    def run(self, x: Tensor, windows: Windows, layout: Layout) -> Tensor:
+        x = x + self.drop_path(self.attn_norm(self.dropout(self.attn(x, windows, layout))))
         return x + self.drop_path(self.mlp_norm(self.mlp(x)))
 
 
