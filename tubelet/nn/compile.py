@@ -1,4 +1,4 @@
-"""Blocks that torch compiles where they stand: one program for all blocks of a kind, the same weights, the same answers.
+"""Blocks that torch compiles where they stand: one program for all of a kind, the same weights, the same answers.
 
 A model is its blocks, dozens alike, and little else. To compile one kind of block takes seconds where a whole model
 takes minutes; what looks at a model between its blocks (hooks, streams, sharding) finds it as it was.
