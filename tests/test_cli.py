@@ -32,8 +32,8 @@ TRAIN_FLAGS = """
     --help --task --labels --out --model --embed --pool --init --frames --seconds-between-frames --size --minutes
     --epochs --batch --accumulate --stills
     --lr --weight-decay --warmup --layer-decay --label-smoothing --mixup --ema --clip-grad --drop-path --dropout
-    --checkpointing --compile --augment --dtype --device --shard --baseline --val-share --views --max-bad --save-minutes --workers
-    --tensorboard --label-swaps --balance --patience --seed --freeze --freeze-views --cache --compare --json
+    --checkpointing --compile --augment --dtype --device --shard --baseline --val-share --views --max-bad --save-minutes
+    --workers --tensorboard --label-swaps --balance --patience --seed --freeze --freeze-views --cache --compare --json
 """
 
 

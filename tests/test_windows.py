@@ -101,7 +101,7 @@ def test_attention_agrees_with_a_loop_over_tokens(grid, window, odd):
     attn = shaken(WindowAttention(12, 2, coordinates=2 if windows.size[0] == 1 else 3))
     x = torch.randn(2, grid.size, 12)
     one_by_one = torch.stack([attention_one_by_one(attn, sample, windows) for sample in x])
-    assert_close(attn(x, windows), one_by_one, atol=2e-5, rtol=0)
+    assert_close(attn(x, windows, window_layout(windows, x.device)), one_by_one, atol=2e-5, rtol=0)
 
 
 def test_one_window_that_covers_the_grid_is_attention_among_all():
@@ -129,10 +129,10 @@ def test_joining_inverts_cutting(grid, window, odd):
 def test_cosine_attention_stops_sharpening_at_a_hundred():
     torch.manual_seed(0)
     attn, x = shaken(WindowAttention(12, 2, coordinates=3)), torch.randn(1, MADE_FOR.size, 12)
-    outs = []
+    windows, outs = cuts(MADE_FOR, (2, 2, 4))[1], []
     for scale in (99.0, 100.0, 1000.0):
         torch.nn.init.constant_(attn.logit_scale, torch.tensor(scale).log().item())
-        outs.append(attn(x, cuts(MADE_FOR, (2, 2, 4))[1]))
+        outs.append(attn(x, windows, window_layout(windows, x.device)))
     assert not torch.allclose(outs[0], outs[1], atol=1e-5)
     assert_close(outs[1], outs[2])
 
@@ -162,7 +162,7 @@ def test_an_encoder_is_its_blocks_in_turn_every_second_one_shifted(level_norms):
             y, _ = stage.merge(y, grid)
         for i, block in enumerate(stage.blocks):
             windows = cuts(now, (2, 3, 4))[i % 2]
-            y = y + block.attn_norm(block.attn(y, windows))
+            y = y + block.attn_norm(block.attn(y, windows, window_layout(windows, y.device)))
             y = y + block.mlp_norm(block.mlp(y))
         if number or level_norms:
             y = F.layer_norm(y, (12 * 2**number,), stage.norm.weight, stage.norm.bias)

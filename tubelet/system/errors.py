@@ -17,6 +17,7 @@ ADVICE = (
     ((errno.EMFILE, errno.ENFILE), "fewer --workers, or raise the limit with `ulimit -n`"),
 )
 NO_MEMORY = re.compile(r"DefaultCPUAllocator: (can't|not enough)|out of memory|_ALLOC_FAILED|Cannot allocate memory")
+NO_TEAM = re.compile(r"gloo/transport|NCCL error|Connection (closed|reset) by peer")
 LESS_MEMORY = (
     "close other programs, or use less: `tubelet train` takes --accumulate 2 or more (same result), --checkpointing "
     "(same result), a smaller --size or fewer --frames; all commands take fewer --workers"
@@ -38,6 +39,10 @@ def environment_error(error: BaseException) -> EnvironmentTrouble | None:
         number = int(found[1])  # its library, in Rust, has it in the text only
     if is_memory(error, words) or number == errno.ENOMEM:
         return EnvironmentTrouble(f"memory is full ({words}): {LESS_MEMORY}")
+    if isinstance(error, RuntimeError) and NO_TEAM.search(words):  # what torch raises in the others
+        return EnvironmentTrouble(
+            f"another process of the team ended, or cannot be reached ({words}): see what it says, then start all anew"
+        )
     advice = next((advice for numbers, advice in ADVICE if number in numbers), None)
     if advice is None:
         return None
