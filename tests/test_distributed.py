@@ -1,5 +1,6 @@
 """Processes that train together: the same result as one process, and none is left waiting when another cannot go on."""
 
+import csv
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import pytest
 import torch
 from naming import naming
 from safetensors.torch import load_file
-from small_sets import TINY_FLAGS, first_picture_only, tiny_config, without_key_bias, write_videos
+from small_sets import TINY_FLAGS, command, first_picture_only, tiny_config, without_key_bias, write_videos
 
 from tubelet.train.plan import make_plan
 from tubelet.train.train import train_fn
@@ -93,6 +94,11 @@ def team(data: Path, spoilt: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     jobs += [("typed", ["train", str(data), "--out", str(out / "typed"), *TINY_FLAGS, "--batch", "9"], None)]
     read_each_time = {**BAD, "data": str(spoilt), "keep_share": 0.0}
     jobs += [("skips", read_each_time, None), ("strict", {**read_each_time, "max_bad": "10%"}, None)]
+    cpu, whole = ("--device", "cpu", "--dtype", "float32"), str(out / "none-whole")
+    jobs += [("predicted", ["predict", whole, str(data), str(spoilt), "--csv", str(out / "predicted.csv"), *cpu], None)]
+    jobs += [("listed", ["predict", whole, str(data), "--json", *cpu], None)]
+    jobs += [("evaluated", ["eval", whole, str(data), "--csv", str(out / "evaluated.csv"), *cpu], None)]
+    jobs += [("nowhere", ["predict", whole, str(out / "nowhere.mp4"), "--views", "9", *cpu], None)]
     ends = together([str(HERE / "team_script.py"), str(data), str(out), json.dumps(jobs)])
     assert [end.returncode for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
     assert [end.stderr for end in ends] == ["", ""]
@@ -165,6 +171,43 @@ def test_a_team_skips_bad_files_as_one_process_does_and_ends_together(
     ends = sorted(outcomes(team, "10-strict"))
     assert ends[0].startswith("Elsewhere: process ")
     assert re.search(naming("2 of 12", "16.7%", "10%", "--max-bad"), ends[1])
+
+
+def assert_same_table(one: Path, other: Path) -> None:
+    """Two tables of answers, in the same order, numbers to a millionth, and what is rounded there."""
+    first, second = (list(csv.reader(table.read_text().splitlines())) for table in (one, other))
+    assert len(first) == len(second) > 1
+    for cells, others in zip(first, second, strict=True):
+        assert [is_number(cell) or cell for cell in cells] == [is_number(cell) or cell for cell in others]
+        numbers, same = ([float(cell) for cell in some if is_number(cell)] for some in (cells, others))
+        assert numbers == pytest.approx(same, abs=2e-6)
+
+
+def is_number(cell: str) -> bool:
+    return bool(re.fullmatch(r"\d+\.\d+", cell))
+
+
+def test_a_team_predicts_and_evaluates_as_one_process(
+    team: Path, data: Path, spoilt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, cpu = team / "none-whole", ("--device", "cpu", "--dtype", "float32")
+    for job, code in (("11-predicted", 3), ("12-listed", 0), ("13-evaluated", 0)):  # two files are damaged
+        first, second = outcomes(team, job)
+        assert (first["code"], second) == (code, {"code": 0, "out": "", "err": ""})
+    assert command("predict", whole, data, spoilt, "--csv", tmp_path / "alone.csv", *cpu) == 3
+    assert_same_table(team / "predicted.csv", tmp_path / "alone.csv")
+    assert command("eval", whole, data, "--csv", tmp_path / "evaluated.csv", *cpu) == 0
+    assert_same_table(team / "evaluated.csv", tmp_path / "evaluated.csv")
+    assert outcomes(team, "13-evaluated")[0]["out"] == capsys.readouterr().out
+    listed = [json.loads(line)["path"] for line in outcomes(team, "12-listed")[0]["out"].splitlines()]
+    assert listed == sorted(str(file) for file in data.rglob("*.mp4"))
+    assert_same_table(whole / "predictions.csv", tmp_path / "evaluated.csv")  # of the end of the training
+
+
+def test_what_is_wrong_with_a_prediction_is_said_by_one(team: Path) -> None:
+    first, second = outcomes(team, "14-nowhere")
+    assert (first["code"], second) == (2, {"code": 2, "out": "", "err": ""})
+    assert first["err"].count("tubelet: views = '9'") == 1
 
 
 def test_torchrun_trains(data: Path, alone: Path, tmp_path: Path) -> None:

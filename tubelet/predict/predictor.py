@@ -229,7 +229,7 @@ class Predictor:
         """
         settings: dict[str, Any] = {"views_text": views, "workers": workers, "after": after}
         settings["features"] = self.distance is not None
-        settings["among"] = among or (len(items) if isinstance(items, Sequence) else AHEAD)
+        settings["among"] = among or (len(items) if isinstance(items, Sequence) else 1)
         with closing(check_first(items, root=root, workers=workers)) as ready:
             return answer(self.answers, self.spec, self.task, root or Path(), ready, **settings)
 
