@@ -202,6 +202,38 @@ def test_a_job_killed_at_any_change_of_the_disk_goes_on(tmp_path: Path) -> None:
         assert at > 20
 
 
+@forks
+def test_a_file_of_which_decoders_die_does_not_end_its_job_for_ever(tmp_path: Path) -> None:
+    """Twice a job dies of it; the third has the files decoded by children first, and opens it no more."""
+    deadly, refused = 5, set[str]()
+
+    class Children:
+        def __enter__(self) -> "Children":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def examine(self, path: str, *, quick: bool) -> None:
+            assert not quick
+            refused.add(path)
+
+    def die(numbers: list[int], keep: Keep[float]) -> None:
+        for number in numbers:
+            if number == deadly and str(tmp_path / KEYS[deadly][0]) not in refused:
+                os._exit(11)
+            keep(number, number**2 / 3)
+
+    def job() -> None:
+        pytest.MonkeyPatch().setattr("tubelet.runs.parts.Workers", Children)
+        with pytest.raises(PartWritten):
+            Shard(Part(tmp_path / "parts", 1, 1), (), {}).make(KEYS, die, SQUARES, root=tmp_path)
+        os._exit(len(refused))
+
+    assert [in_child(job) for _ in range(4)] == [11, 11, len(KEYS) - deadly - 1, 0]
+    assert merge_parts(tmp_path / "parts") == [number**2 / 3 for number in range(len(KEYS))]
+
+
 @pytest.mark.parametrize("kind", ["<f4", "<f8", ">f4", "|u1"])
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3)])
 def test_arrays_come_back_to_the_bit(kind: str, shape: tuple[int, ...]) -> None:

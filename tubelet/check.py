@@ -85,7 +85,7 @@ def check(
     keys: list[Key] = [(path, None, None) for path in listing.files]
     form = Form(asdict, lambda number, packed: parse_health(listing.files[number], packed))
     try:
-        share.make(keys, look, form, after=take)
+        share.make(keys, look, form, root=listing.root, after=take)
     finally:
         trouble = checked.save()
     healths = [found[path] for path in sorted(found)]

@@ -124,7 +124,7 @@ def prepare(
                 progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
 
     keys: list[Key] = [(path, None, None) for path in paths]
-    errors = share.make(keys, copy_these, Form(_pack, _unpack))
+    errors = share.make(keys, copy_these, Form(_pack, _unpack), root=source.root)
     failed = {path: error for path, error in zip(paths, errors, strict=True) if error}
     good = {path: name for path, name in names.items() if path not in failed}
     made = Prepared(out, good, [*closed, *failed.values()], _write_table(source, good, data, out, labels))

@@ -106,7 +106,7 @@ def evaluate(
             predictor.answer_items(mine, **how, among=len(items), after=count)
 
     keys: list[Key] = [(item.path, item.start_seconds, item.end_seconds) for item in items]
-    answers = share.make(keys, work, answer_form(items), about=predictor.describe)
+    answers = share.make(keys, work, answer_form(items), root=source.root, about=predictor.describe)
     foreign = [one for one in answers if {*task.classes_in(one.item.label)} & {*strangers}]
     own = [one for one in answers if not {*task.classes_in(one.item.label)} & {*strangers}]
     if not own:

@@ -122,7 +122,7 @@ def evaluate_segments(
                 progress.advance(f"{progress.done + 1}/{progress.total} recordings left {progress.left}")
 
     keys: list[Key] = [(one.path, None, None) for one in recordings]
-    made = share.make(keys, work, seen_form(recordings), about=predictor.describe)
+    made = share.make(keys, work, seen_form(recordings), root=found.root, about=predictor.describe)
     failed = {one.path: why for one, why in zip(recordings, made, strict=True) if isinstance(why, str)}
     failed = {**found.unreadable, **failed}
     seen = [one for one in made if isinstance(one, Seen)]

@@ -22,15 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tubelet.media.workers import Workers
 from tubelet.runs.lock import hold
 from tubelet.runs.run import holds_others, list_changes, remove_leftovers
-from tubelet.runs.share import Form, Key, Result, Value, Work, ignore, nothing
+from tubelet.runs.share import HERE, Form, Keep, Key, Result, Value, Work, ignore, nothing
 from tubelet.system.files import write_whole
 from tubelet.system.text import dumps, list_names, plural
 
 MANIFEST, JOURNAL, RESULTS = "manifest.json", "journal.jsonl", "results.jsonl"
 FORMAT = 1  # raised whenever parts are cut or written in another way
 SAVE_SECONDS = 15.0  # a power cut loses no more than that; what only ends a process loses nothing
+SUSPECTS = 64  # files that a job may have begun when it was ended
 OF_THE_MACHINE = ("precision",)  # settings that the process which merges need not share
 
 
@@ -148,6 +150,7 @@ class Shard:
         work: Work[Result],
         form: Form[Result],
         *,
+        root: Path = HERE,
         about: Callable[[], dict[str, Any]] = nothing,
         after: Callable[[Result], None] = ignore,
     ) -> list[Result]:
@@ -173,16 +176,18 @@ class Shard:
                 raise PartWritten(part, len(mine), len(mine))
             begun = {"settings": settings, "typed": self.typed}
             with open_journal(part, known or {}, set(mine)) as (journal, known):
-                part.write_manifest(begun)  # from here on the part is not whole; the journal has what it held
+                before = len(known)
+                part.write_manifest({**begun, "known": before})  # not whole from here on: the journal has what it held
                 todo = [number for number in numbers if keys[number] not in known]
-                before = len(mine) - len(todo)
 
                 def keep(number: int, result: Result) -> None:
                     known[keys[number]] = form.pack(result)
                     journal(write_line(keys[number], known[keys[number]]))
 
-                if todo:
-                    work(todo, keep)
+                suspects = todo[:SUSPECTS] if manifest.get("known") == before else []
+                work_with_care(suspects, [str(root / keys[number][0]) for number in suspects], work, keep)
+                if left := todo[len(suspects) :]:
+                    work(left, keep)
             text = "".join(write_line(key, known[key]) for key in mine)
             write_whole(part.path / RESULTS, text)
             sums = {"items": len(mine), "mark": mark, "results": hashlib.sha256(text.encode()).hexdigest()}
@@ -227,6 +232,7 @@ class Merged:
         work: Work[Result],
         form: Form[Result],
         *,
+        root: Path = HERE,
         about: Callable[[], dict[str, Any]] = nothing,
         after: Callable[[Result], None] = ignore,
     ) -> list[Result]:
@@ -261,6 +267,17 @@ class Merged:
             results.append(form.unpack(number, packed[key]))
             after(results[-1])
         return results
+
+
+def work_with_care(numbers: list[int], paths: list[str], work: Work[Result], keep: Keep[Result]) -> None:
+    """Works on items one by one, each when children have decoded its file; this process opens none of which they died.
+
+    For where a job before this one came to its end without a single result: its decoder may have died of one of them.
+    """
+    with Workers() as children:
+        for number, path in zip(numbers, paths, strict=True):
+            children.examine(path, quick=False)
+            work([number], keep)
 
 
 def list_parts(folder: Path) -> list[Part]:

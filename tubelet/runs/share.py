@@ -6,6 +6,7 @@
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ Result = TypeVar("Result")
 Value = TypeVar("Value")
 Key = tuple[str, float | None, float | None]  # of an item: its path, start and end in seconds
 Keep = Callable[[int, Result], None]  # takes the number of an item, and what was made of it
+HERE = Path()
 Work = Callable[
     [list[int], Keep[Result]], None
 ]  # makes the items of these numbers, and hands each over once it is made
@@ -72,12 +74,14 @@ class Share(Protocol):
         work: Work[Result],
         form: Form[Result],
         *,
+        root: Path = HERE,
         about: Callable[[], dict[str, Any]] = nothing,
         after: Callable[[Result], None] = ignore,
     ) -> list[Result]:
         """The result of each item, in order; `HandedOver` or `PartWritten` where another process has them all.
 
-        about: what results depend on beside what was typed, such as the model. after: gets each as soon as it is known.
+        root: the folder that paths start from. about: what results depend on beside what was typed, such as the model.
+        after: gets each as soon as it is known.
         """
         ...
 
@@ -96,6 +100,7 @@ class Alone:
         work: Work[Result],
         form: Form[Result],
         *,
+        root: Path = HERE,
         about: Callable[[], dict[str, Any]] = nothing,
         after: Callable[[Result], None] = ignore,
     ) -> list[Result]:
@@ -131,6 +136,7 @@ class Together:
         work: Work[Result],
         form: Form[Result],
         *,
+        root: Path = HERE,
         about: Callable[[], dict[str, Any]] = nothing,
         after: Callable[[Result], None] = ignore,
     ) -> list[Result]:
