@@ -245,28 +245,27 @@ class Merged:
         model = {name: value for name, value in about().items() if name not in OF_THE_MACHINE}
         if changed := list_changes(settings, json.loads(dumps(model))):
             raise ValueError(f"{self.folder}: parts of something else than is there now ({changed}): run all jobs anew")
+        numbers = {key: number for number, key in reversed(list(enumerate(keys)))}  # an item named twice is made once
         cut: dict[int, list[Key]] = {number: [] for number in range(1, count + 1)}
-        for key in dict.fromkeys(keys):
+        for key in numbers:
             cut[place(key[0], count)].append(key)
-        packed: dict[Key, Any] = {}
+        made: dict[Key, Result] = {}
         for number, mine in cut.items():
             part = Part(self.folder, number, count)
             manifest = part.read_manifest()
-            if manifest:
-                check_settings(part, manifest, settings)
+            check_settings(part, manifest, settings)
             found = part.read_results(manifest)
             if found is None:
                 wrong[number] = "damaged" if "items" in manifest else "not done" if manifest else "not begun"
             elif manifest["mark"] != mark_keys(mine):
                 wrong[number] = "items were added or removed since"
-            packed |= found or {}
+            else:
+                made |= {key: form.unpack(numbers[key], packed) for key, packed in found.items()}
         if wrong:
             raise PartsMissing(self.folder, wrong, count)
-        results = []
-        for number, key in enumerate(keys):
-            results.append(form.unpack(number, packed[key]))
-            after(results[-1])
-        return results
+        for key in keys:
+            after(made[key])
+        return [made[key] for key in keys]
 
 
 def work_with_care(numbers: list[int], paths: list[str], work: Work[Result], keep: Keep[Result]) -> None:
