@@ -389,7 +389,9 @@ def explain(command: Explain) -> int:
 def load_predictor(command: Eval | Predict, share: "Share") -> "Predictor":
     from tubelet.predict.predictor import Predictor
     from tubelet.runs.parts import Merged
+    from tubelet.system.allocator import keep_memory
 
+    keep_memory()
     device, dtype, trusted = command.device, command.dtype, command.trusted
     predictor = Predictor.load(command.run, device=device, dtype=dtype, trusted=trusted)
     if not isinstance(share, Merged):  # which computes nothing
