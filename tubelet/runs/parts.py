@@ -197,8 +197,9 @@ class Shard:
 
     def check_folder(self, settings: dict[str, Any]) -> None:
         """Raises ValueError where a folder holds something else than parts, or one that was cut or made otherwise."""
+        strange = holds_others(self.part.folder)  # before the parts are listed: other jobs begin at the same moment
         others = list_parts(self.part.folder)
-        if not others and holds_others(self.part.folder):
+        if strange and not others:
             raise ValueError(f"{self.part.folder} holds something that are no parts: choose another --parts")
         if others:
             check_settings(others[0], others[0].read_manifest(), settings)
