@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 # each in one process of its own, two at a time, the longest first
 ALONE := lint exports kernels-avx2 kernels-plain exports-no-vnni snippets
 
-.PHONY: demo test $(ALONE) soak peers tour docs format clean
+.PHONY: demo test $(ALONE) soak peers ray tour docs format clean
 
 demo: $(STAMP)
 	$(BIN)/tubelet demo
@@ -52,7 +52,7 @@ kernels-plain: $(DEV_STAMP)
 
 # the long versions: 20,000 damaged files, 100 kills, 2,000 clips, 100,000 headers, mutations of our own code; an hour
 soak: $(DEV_STAMP)
-	TUBELET_SOAK=1 $(PYTEST) -n 2 --timeout=7200 tests/test_mutants.py tests/test_killed.py \
+	TUBELET_SOAK=1 $(PYTEST) -n 2 --timeout=7200 tests/test_mutants.py tests/test_killed.py tests/test_parts.py \
 		tests/test_bad_files.py tests/test_strangers.py tests/test_health.py
 	TUBELET_NIGHTLY=1 $(PYTEST) -n 2 --timeout=7200 tests/test_sizes.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py
@@ -66,6 +66,13 @@ peers:
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . transformers accelerate lightning
 	$(PEERS)/bin/python tests/own_loop_peers.py
+
+# recipes/ray_predict.py on one machine, in an environment of its own
+RAY ?= .ray
+ray:
+	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . 'ray[data]'
+	OMP_NUM_THREADS=1 $(RAY)/bin/python tests/ray_peers.py
 
 # runs docs/tour.ipynb and stores what its cells show
 tour: $(DEV_STAMP)

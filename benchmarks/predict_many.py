@@ -11,6 +11,7 @@ they share, together they take the sum at best, where there is a GPU the longer 
 """
 
 import argparse
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from tubelet.data.prefetch import prefetch
 from tubelet.media.index_cache import forget
 from tubelet.media.writer import write_video
 from tubelet.synthetic.camera_motions import CLASSES, FRAMES_PER_SECOND, render_clip
+from tubelet.system.allocator import keep_memory
 
 SPEC = ClipSpec(
     frames=16,
@@ -56,11 +58,13 @@ def load_predictor(folder: Path, device: str) -> tubelet.Predictor:
     return tubelet.Predictor.load(folder, device=device)
 
 
-def time_job(job: Callable[[], object]) -> float:
+def time_job(job: Callable[[], object]) -> tuple[float, float, float]:
+    """Seconds on the clock, of the processor for the program, and of the processor for the system."""
     forget()
-    begun = time.perf_counter()
+    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     job()
-    return time.perf_counter() - begun
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return time.perf_counter() - begun, after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
 
 
 def main() -> None:
@@ -69,8 +73,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--hand-back", action="store_true", help="memory to the system, as other programs do")
     parser.add_argument("--folder", type=Path, help="where clips are, or are rendered to")
     told = parser.parse_args()
+    if not told.hand_back:
+        keep_memory()
     with tempfile.TemporaryDirectory() as temporary:
         files = render(told.folder or Path(temporary) / "clips", told.clips)
         predictor = load_predictor(Path(temporary) / "model", told.device)
@@ -95,18 +102,20 @@ def main() -> None:
             "reading alone": read,
             "model alone": answer,
         }
-        seconds: dict[str, list[float]] = {name: [] for name in jobs}
+        seconds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in jobs}
         for turn in range(told.runs + 1):
             for name, job in jobs.items():
                 one = time_job(job)
                 if turn:  # the first warms up
                     seconds[name].append(one)
     print(f"{told.clips} clips, {predictor.device}, {torch.get_num_threads()} threads, {told.workers} that read\n")
-    print("| | ms a file, median of runs | least | ratio of medians |\n|---|---|---|---|")
-    slowest = median(seconds["one at a time"])
+    print("| | ms a file, median of runs | least | processor, program | system | ratio of medians |")
+    print("|---|---|---|---|---|---|")
+    slowest = median(wall for wall, _, _ in seconds["one at a time"])
     for name, took in seconds.items():
-        middle, least = (1000 * value / told.clips for value in (median(took), min(took)))
-        print(f"| {name} | {middle:.2f} | {least:.2f} | {slowest / median(took):.2f} |")
+        walls, program, system = zip(*took, strict=True)
+        values = (1000 * value / told.clips for value in (median(walls), min(walls), median(program), median(system)))
+        print(f"| {name} | {' | '.join(f'{value:.2f}' for value in values)} | {slowest / median(walls):.2f} |")
 
 
 if __name__ == "__main__":

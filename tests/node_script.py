@@ -14,7 +14,7 @@ from small_sets import tiny_config
 
 from tubelet.data import kept
 from tubelet.media.decoder import av
-from tubelet.system.share import Share, lead
+from tubelet.system.spread import Spread, lead
 from tubelet.system.team import Team
 from tubelet.train.train import train_fn
 from tubelet.train.trainer import Fit
@@ -63,10 +63,12 @@ def fail_in(wrong: str, numbers: Sequence[int]) -> Iterable[int]:
     return numbers
 
 
-def share_out(share: Share) -> list[Any]:
+def share_out(spread: Spread) -> list[Any]:
     assert rank == "0"
-    looks = [share(double, [*range(50)], at_once=at_once, file=lambda number: f"{number % 7}") for at_once in (0, 1, 5)]
-    return [[*look] for look in looks] + [[*share(double, [])]]
+    looks = [
+        spread(double, [*range(50)], at_once=at_once, file=lambda number: f"{number % 7}") for at_once in (0, 1, 5)
+    ]
+    return [[*look] for look in looks] + [[*spread(double, [])]]
 
 
 class Wrong:
@@ -75,8 +77,8 @@ class Wrong:
     def __init__(self, where: str) -> None:
         self.where = where
 
-    def __call__(self, share: Share) -> list[int]:
-        found = [*share(partial(fail_in, self.where), [*range(20)])]
+    def __call__(self, spread: Spread) -> list[int]:
+        found = [*spread(partial(fail_in, self.where), [*range(20)])]
         if self.where == "work":
             raise ValueError("wrong in work")
         return found

@@ -111,6 +111,8 @@ def test_no_command_unpickles_connects_or_starts_a_program(tmp_path: Path) -> No
         (0, ["pretrain", "--out", "start", "--model", "vivit1-P/12x8", "--steps", "1", "--device", "cpu"]),
         (0, ["pretrain", "data", "--out", "more", "--model", "vivit1-P/16x4", "--steps", "1", "--device", "cpu"]),
         (0, ["explain", "run", "data/dark/0.mp4", "--device", "cpu"]),
+        (0, ["check", "data", "--shard", "1/1", "--parts", "parts"]),
+        (0, ["merge", "parts"]),
         (0, ["embed", "run", "data", "--out", "embedded", "--device", "cpu"]),
         (0, ["search", "embedded", "data/dark/0.mp4", "--out", "found.html", "--device", "cpu"]),
         (0, ["search", "embedded", "--duplicates"]),

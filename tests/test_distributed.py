@@ -1,5 +1,6 @@
 """Processes that train together: the same result as one process, and none is left waiting when another cannot go on."""
 
+import csv
 import json
 import math
 import re
@@ -13,7 +14,7 @@ import pytest
 import torch
 from naming import naming
 from safetensors.torch import load_file
-from small_sets import TINY_FLAGS, first_picture_only, tiny_config, without_key_bias, write_videos
+from small_sets import TINY_FLAGS, command, first_picture_only, tiny_config, without_key_bias, write_videos
 from teams import HERE, environment, together
 
 from tubelet.runs.run import Run
@@ -69,6 +70,11 @@ def team(data: Path, spoilt: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     jobs += [("fsdp2-left", {**SHARED, "shard": "fsdp2"}, 2)]
     kept = {**BAD, "data": str(spoilt)}
     jobs += [("skips-kept", kept, None), ("strict-kept", {**kept, "max_bad": "10%"}, None)]
+    cpu, whole = ("--device", "cpu", "--dtype", "float32"), str(out / "none-whole")
+    jobs += [("predicted", ["predict", whole, str(data), str(spoilt), "--csv", str(out / "predicted.csv"), *cpu], None)]
+    jobs += [("listed", ["predict", whole, str(data), "--json", *cpu], None)]
+    jobs += [("evaluated", ["eval", whole, str(data), "--csv", str(out / "evaluated.csv"), *cpu], None)]
+    jobs += [("nowhere", ["predict", whole, str(out / "nowhere.mp4"), "--views", "9", *cpu], None)]
     ends = together([str(HERE / "team_script.py"), str(data), str(out), json.dumps(jobs)])
     assert [end.returncode for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
     assert [end.stderr for end in ends] == ["", ""]
@@ -208,6 +214,43 @@ def test_one_that_has_no_clips_ends_all_at_the_next_meeting(team: Path) -> None:
     assert first == "Elsewhere: process 1 of 2 cannot go on: see what it says"
     assert re.search(naming("EnvironmentTrouble", "No space left"), second)
     assert not (team / "fails" / "model.safetensors").exists()
+
+
+def assert_same_table(one: Path, other: Path) -> None:
+    """Two tables of answers, in the same order, numbers to a millionth, and what is rounded there."""
+    first, second = (list(csv.reader(table.read_text().splitlines())) for table in (one, other))
+    assert len(first) == len(second) > 1
+    for cells, others in zip(first, second, strict=True):
+        assert [is_number(cell) or cell for cell in cells] == [is_number(cell) or cell for cell in others]
+        numbers, same = ([float(cell) for cell in some if is_number(cell)] for some in (cells, others))
+        assert numbers == pytest.approx(same, abs=2e-6)
+
+
+def is_number(cell: str) -> bool:
+    return bool(re.fullmatch(r"\d+\.\d+", cell))
+
+
+def test_a_team_predicts_and_evaluates_as_one_process(
+    team: Path, data: Path, spoilt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, cpu = team / "none-whole", ("--device", "cpu", "--dtype", "float32")
+    for job, code in (("18-predicted", 3), ("19-listed", 0), ("20-evaluated", 0)):  # two files are damaged
+        first, second = outcomes(team, job)
+        assert (first["code"], second) == (code, {"code": 0, "out": "", "err": ""})
+    assert command("predict", whole, data, spoilt, "--csv", tmp_path / "alone.csv", *cpu) == 3
+    assert_same_table(team / "predicted.csv", tmp_path / "alone.csv")
+    assert command("eval", whole, data, "--csv", tmp_path / "evaluated.csv", *cpu) == 0
+    assert_same_table(team / "evaluated.csv", tmp_path / "evaluated.csv")
+    assert outcomes(team, "20-evaluated")[0]["out"] == capsys.readouterr().out
+    listed = [json.loads(line)["path"] for line in outcomes(team, "19-listed")[0]["out"].splitlines()]
+    assert listed == sorted(str(file) for file in data.rglob("*.mp4"))
+    assert_same_table(whole / "predictions.csv", tmp_path / "evaluated.csv")  # of the end of the training
+
+
+def test_what_is_wrong_with_a_prediction_is_said_by_one(team: Path) -> None:
+    first, second = outcomes(team, "21-nowhere")
+    assert (first["code"], second) == (2, {"code": 2, "out": "", "err": ""})
+    assert first["err"].count("tubelet: views = '9'") == 1
 
 
 def test_torchrun_trains(data: Path, alone: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from teams import HERE, together
 from tubelet.data import kept
 from tubelet.data.kept import KeptOnce, make_file, open_same, round_up
 from tubelet.runs.run import Run
-from tubelet.system.share import alone, choose_owner
+from tubelet.system.spread import alone, choose_owner
 from tubelet.system.team import Team
 from tubelet.train.plan import Processes, count_workers, make_plan
 from tubelet.train.show import plan_rows

@@ -5,7 +5,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tubelet.data.health_cache import HealthCache
@@ -16,7 +16,8 @@ from tubelet.data.sources import find_source
 from tubelet.data.table import TABLES
 from tubelet.data.walk import Listing, list_media
 from tubelet.media.address import is_remote, join
-from tubelet.media.health import Health
+from tubelet.media.health import Health, parse_health
+from tubelet.runs.share import ALONE, Form, Keep, Key, Share
 from tubelet.system.console import bar, clock, console, say
 from tubelet.system.text import list_names, plural
 
@@ -33,6 +34,7 @@ def check(
     workers: int = 0,
     show: bool = True,
     after: Callable[[Health], None] | None = None,
+    share: Share = ALONE,
 ) -> list[Health]:
     """The health of every media file of a data set, of any folder, or of one file; by path, as the user could open it.
 
@@ -41,7 +43,7 @@ def check(
 
     task, labels: as for `find_source`, for what is said of the data set. quick: only the start of each file, and its
     first picture. workers: threads; 0: one for each processor. after: gets each health as soon as it is known; bad
-    files are not listed in the end then.
+    files are not listed in the end then. share: who looks.
 
     Raises: ValueError where there is no such folder or file, or no media in it.
     """
@@ -51,31 +53,41 @@ def check(
         raise ValueError(f"--workers {workers}: expected 1 or more, or 0 for one for each processor")
     listing = list_media(data)
     base, checked = data if os.path.isdir(data) else os.path.dirname(data), HealthCache.open(listing.root)
-    known = {path: health for path in listing.files if (health := checked.get(path, full=not quick))}
-    unknown = [path for path in listing.files if path not in known]
     found: dict[str, Health] = {}
 
-    def take(path: str, health: Health) -> None:
+    def take(health: Health) -> None:
+        path = health.path
         found[path] = replace(health, path=path if is_remote(path) else os.path.join(base, path))
         if after:
-            after(found[path])
+            after(found[health.path])
 
-    for path, health in (dict.fromkeys(listing.closed, CLOSED) | known).items():
-        take(path, health)
-    if known and show:
-        say("known", f"{len(known)} of {len(listing.files)} files, not changed since")
-    bad = sum(not health.ok for health in found.values())
-    new = checked.scan(unknown, quick=quick, threads=workers or processors())
+    def look(numbers: list[int], keep: Keep[Health]) -> None:
+        number_of = {listing.files[number]: number for number in numbers}
+        known = {path: health for path in number_of if (health := checked.get(path, full=not quick))}
+        unknown = [path for path in number_of if path not in known]
+        for path, health in known.items():
+            keep(number_of[path], replace(health, path=path))
+        if known and show:
+            say("known", f"{len(known)} of {len(number_of)} files, not changed since")
+        bad = len(listing.closed) + sum(not health.ok for health in known.values())
+        new = checked.scan(unknown, quick=quick, threads=workers or processors())
+        try:
+            with closing(new), bar("checking", len(unknown), show=show) as progress:
+                for path, health in new:
+                    keep(number_of[path], replace(health, path=path))
+                    bad += not health.ok
+                    progress.advance(f"{progress.done + 1}/{progress.total} files  {bad} bad  left {progress.left}")
+        except KeyboardInterrupt:
+            remembered = sum(checked.get(path, full=not quick) is not None for path in number_of)
+            say("stopped", f"{remembered} of {len(number_of)} files are known; the same command goes on")
+            raise
+
+    for path in listing.closed:
+        take(replace(CLOSED, path=path))
+    keys: list[Key] = [(path, None, None) for path in listing.files]
+    form = Form(asdict, lambda number, packed: parse_health(listing.files[number], packed))
     try:
-        with closing(new), bar("checking", len(unknown), show=show) as progress:
-            for path, health in new:
-                take(path, health)
-                bad += not health.ok
-                progress.advance(f"{progress.done + 1}/{progress.total} files  {bad} bad  left {progress.left}")
-    except KeyboardInterrupt:
-        remembered = sum(checked.get(path, full=not quick) is not None for path in listing.files)
-        say("stopped", f"{remembered} of {len(listing.files)} files are known; the same command goes on")
-        raise
+        share.make(keys, look, form, root=listing.root, after=take)
     finally:
         trouble = checked.save()
     healths = [found[path] for path in sorted(found)]

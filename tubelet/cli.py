@@ -3,11 +3,13 @@
 import difflib
 import json
 import os
+import shlex
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import asdict, replace
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from textwrap import fill
@@ -26,17 +28,19 @@ from tubelet.commands import (
     Explain,
     Export,
     Info,
+    Merge,
     Predict,
     Prepare,
     Pretrain,
     Search,
+    Shared,
     Stream,
     Suggest,
     Train,
     Weights,
 )
 from tubelet.pretrain.config import PretrainConfig
-from tubelet.system.exits import SOME_FAILED, WRONG, Stopped, catch_sigterm, report_error
+from tubelet.system.exits import PARTS_MISSING, SOME_FAILED, WRONG, Stopped, catch_sigterm, report_error
 from tubelet.system.openmp import wait_briefly
 from tubelet.system.options import read_command
 from tubelet.train.config import TrainConfig
@@ -45,6 +49,8 @@ from tubelet.version import __version__
 if TYPE_CHECKING:
     from tubelet.embed.embeddings import Embeddings
     from tubelet.predict.predictor import Predictor
+    from tubelet.runs.parts import PartWritten
+    from tubelet.runs.share import Share
 
 BEGUN = time.monotonic()  # budgets of time count from here on: torch takes seconds to be loaded
 
@@ -52,6 +58,9 @@ ABOUT = f"""tubelet {__version__}: from a folder of clips, images or sounds to a
 
 Begin with `tubelet demo`, then `tubelet train YOUR_FOLDER`.
 """
+
+SHARED = ("shard", "parts")  # who does the work, which what is done does not depend on
+FREE = (*SHARED, "json", "workers")  # may differ from job to job
 
 LEAST: dict[type, dict[str, int]] = {
     Demo: {"clips_per_class": 1, "seed": 0},
@@ -86,12 +95,13 @@ def act(typed: list[str]) -> int:
             return 0
         command = parse(typed)
         check_numbers(command)
+        action = partial(run_shared, typed=typed) if isinstance(command, Shared) else ACTIONS[type(command)]
         if not getattr(command, "json", False):
-            return ACTIONS[type(command)](command)
+            return action(command)
         from tubelet.system.console import only_json_on_stdout
 
         with only_json_on_stdout():
-            return ACTIONS[type(command)](command)
+            return action(command)
     finally:
         if sys.stdout:
             sys.stdout.flush()  # while a closed pipe or a full disk can still be told
@@ -204,43 +214,126 @@ def pretrain(command: Pretrain) -> int:
     return 0
 
 
-def check(command: Check) -> int:
+def run_shared(command: Shared, *, typed: Sequence[str]) -> int:
+    """Does a command alone, or its part of it: as one job of many, or as one process of a team."""
+    from tubelet.runs.parts import PartWritten
+    from tubelet.runs.share import HandedOver
+    from tubelet.system.team import Elsewhere
+
+    try:
+        share, command = open_share(command, typed)
+        with nullcontext() if share.whole or command.shard else silence():
+            return ACTIONS[type(command)](command, share)
+    except PartWritten as done:
+        show_part(done, as_json=vars(command)["json"])
+        return 0
+    except HandedOver:
+        return 0
+    except Elsewhere:
+        return WRONG
+
+
+def open_share(command: Shared, typed: Sequence[str]) -> "tuple[Share, Shared]":
+    """Who does the work of a command, and the command as this process is to do it."""
+    from tubelet.predict.exported import is_exported
+    from tubelet.runs.parts import Part, Shard
+    from tubelet.runs.share import ALONE, Together
+    from tubelet.system.team import Team
+
+    if command.shard is not None:
+        settings = {"command": typed[0], "tubelet": __version__, **fields_but(command, *FREE)}
+        return Shard(Part.parse(command.parts, command.shard), tuple(typed), settings), command
+    if isinstance(command, Predict | Eval) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        team = Team.join("cpu" if is_exported(command.run) else command.device)
+        return Together(team), replace(command, device=str(team.device))
+    return ALONE, command
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Nothing is shown while inside: another process of the team does that."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def show_part(done: "PartWritten", *, as_json: bool) -> None:
+    from tubelet.system.console import say
+    from tubelet.system.text import plural
+
+    part, items = done.part, plural(done.items, "item")
+    if as_json:
+        known = {"items": done.items, "known": done.known}
+        print_json({"part": part.number, "of": part.count, **known, "folder": part.path})
+        return
+    was = "was whole already" if done.known == done.items else f"is whole, {done.known} of it from before"
+    say("part", f"{part.number} of {part.count} {was}: {items} in {part.path}")
+    say("next", f"tubelet merge {shlex.quote(str(part.folder))}, once all {part.count} are there")
+
+
+def merge(command: Merge) -> int:
+    from tubelet.runs.parts import Merged, PartsMissing
+
+    parts = Merged(command.folder)
+    asked = parse(parts.read_typed())
+    assert isinstance(asked, Shared)
+    changes: dict[str, Any] = {"shard": None, "json": command.json}
+    if isinstance(asked, Predict | Eval):  # nothing is computed: it need not be a machine like those of the jobs
+        changes |= {"device": "cpu", "dtype": "float32", "csv": command.csv or asked.csv}
+    elif command.csv:
+        raise ValueError(f"--csv {command.csv}: these are not parts of predict or eval: leave it out")
+    try:
+        return ACTIONS[type(asked)](replace(asked, **changes), parts)
+    except PartsMissing as missing:
+        if command.json:
+            print_json({"missing": missing.numbers})
+        print(f"tubelet: {missing}", file=sys.stderr)
+        return PARTS_MISSING
+
+
+def check(command: Check, share: "Share") -> int:
     from tubelet.check import check as look_through
 
     after = (lambda health: print_json(asdict(health))) if command.json else None
-    found = look_through(**fields_but(command, "json"), after=after)
+    found = look_through(**fields_but(command, "json", *SHARED), after=after, share=share)
     return SOME_FAILED if any(not health.ok for health in found) else 0
 
 
-def prepare(command: Prepare) -> int:
+def prepare(command: Prepare, share: "Share") -> int:
     from tubelet.prepare import Settings
     from tubelet.prepare import prepare as copy_all
 
     settings = Settings(short_side_px=command.short_side, gop_frames=command.gop, quality=command.quality)
-    kept = fields_but(command, "short_side", "gop", "quality", "json")
-    copies = copy_all(**kept, settings=settings)
+    kept = fields_but(command, "short_side", "gop", "quality", "json", *SHARED)
+    copies = copy_all(**kept, settings=settings, share=share)
     if command.json:
         print_json(copies.to_json())
     return SOME_FAILED if copies.failed else 0
 
 
-def evaluate(command: Eval) -> int:
+def evaluate(command: Eval, share: "Share") -> int:
     from tubelet.stream.segmenter import finds_segments
 
-    return (evaluate_recordings if finds_segments(command.run) else evaluate_clips)(command)
+    finds = share.begin(lambda: finds_segments(command.run))
+    return (evaluate_recordings if finds else evaluate_clips)(command, share)
 
 
-def evaluate_recordings(command: Eval) -> int:
+def evaluate_recordings(command: Eval, share: "Share") -> int:
     from tubelet.evaluate.segments import evaluate_segments
+    from tubelet.predict.predictor import Predictor
     from tubelet.predict.tables import check_table, write_segments
     from tubelet.stream.segmenter import Segmenter
 
-    check_table(command.csv)
-    if asked := [name for name in ("views", "labels", "unknown") if getattr(command, name) != getattr(Eval, name)]:
-        raise ValueError(f"{command.run} finds segments: leave {' and '.join(f'--{name}' for name in asked)} out")
-    predictor = load_predictor(command)
-    segmenter = Segmenter.read(predictor)
-    found = evaluate_segments(predictor, segmenter, command.data, split=command.split, workers=command.workers)
+    share.begin(lambda: check_table(command.csv))
+
+    def load() -> Predictor:
+        if asked := [name for name in ("views", "labels", "unknown") if getattr(command, name) != getattr(Eval, name)]:
+            raise ValueError(f"{command.run} finds segments: leave {' and '.join(f'--{name}' for name in asked)} out")
+        return load_predictor(command, share)
+
+    predictor = share.begin(load)
+    segmenter = share.begin(lambda: Segmenter.read(predictor))
+    how: dict[str, Any] = {"split": command.split, "workers": command.workers, "share": share}
+    found = evaluate_segments(predictor, segmenter, command.data, **how)
     if command.csv:
         write_segments(found.found, command.csv)
     failures = [{"path": path, "message": message} for path, message in found.failed.items()]
@@ -249,32 +342,34 @@ def evaluate_recordings(command: Eval) -> int:
     return SOME_FAILED if failures else 0
 
 
-def evaluate_clips(command: Eval) -> int:
+def evaluate_clips(command: Eval, share: "Share") -> int:
     from tubelet.evaluate import evaluate as measure
     from tubelet.predict.tables import check_table
 
-    check_table(command.csv)
-    settings = fields_but(command, "run", "device", "dtype", "trusted", "csv", "json")
-    found = measure(load_predictor(command), **settings, csv_file=command.csv)
+    share.begin(lambda: check_table(command.csv))
+    settings = fields_but(command, "run", "device", "dtype", "trusted", "csv", "json", *SHARED)
+    predictor = share.begin(lambda: load_predictor(command, share))
+    found = measure(predictor, **settings, csv_file=command.csv, share=share)
     failures = [{"path": one.path, "code": one.code, "message": one.status} for one in found.failed]
     if command.json:
         print_json({"run": command.run, "data": command.data, **found.to_json(), "failures": failures})
     return SOME_FAILED if failures else 0
 
 
-def predict(command: Predict) -> int:
+def predict(command: Predict, share: "Share") -> int:
     from tubelet.predict.predictor import find_files
     from tubelet.predict.show import show as show_predictions
     from tubelet.predict.tables import check_table
 
-    check_table(command.csv)
-    files = find_files(command.files)
-    settings = fields_but(command, "run", "files", "device", "dtype", "trusted", "abstain")
-    predictor = load_predictor(command)
+    share.begin(lambda: check_table(command.csv))
+    files = share.begin(lambda: find_files(command.files))
+    settings = fields_but(command, "run", "files", "device", "dtype", "trusted", "abstain", *SHARED)
+    settings |= {} if share.whole else {"csv": None}
+    predictor = share.begin(lambda: load_predictor(command, share))
     if not command.abstain:
         predictor.distance = None
     note_segments(command.run, "these are the labels of whole files")
-    predictions = show_predictions(predictor, files, **settings)
+    predictions = show_predictions(predictor, files, **settings, share=share)
     return SOME_FAILED if any(p.label is None for p in predictions) else 0
 
 
@@ -291,12 +386,16 @@ def explain(command: Explain) -> int:
     return SOME_FAILED if any(one.found is None for one in written) else 0
 
 
-def load_predictor(command: Eval | Predict) -> "Predictor":
+def load_predictor(command: Eval | Predict, share: "Share") -> "Predictor":
     from tubelet.predict.predictor import Predictor
+    from tubelet.runs.parts import Merged
+    from tubelet.system.allocator import keep_memory
 
+    keep_memory()
     device, dtype, trusted = command.device, command.dtype, command.trusted
     predictor = Predictor.load(command.run, device=device, dtype=dtype, trusted=trusted)
-    print(f"tubelet: in {predictor.precision}", file=sys.stderr)
+    if not isinstance(share, Merged):  # which computes nothing
+        print(f"tubelet: in {predictor.precision}", file=sys.stderr)
     return predictor
 
 
@@ -325,10 +424,10 @@ def export(command: Export) -> int:
     return 0
 
 
-def embed(command: Embed) -> int:
+def embed(command: Embed, share: "Share") -> int:
     from tubelet.embed.writer import embed as write
 
-    found = write(**fields_but(command, "json"))
+    found = write(**fields_but(command, "json", *SHARED), share=share)
     failed = [{"path": row.path, "code": row.code, "message": row.message} for row in found.rows if row.code != "ok"]
     if command.json:
         print_json({"out": command.out, "vectors": len(found.vectors), **found.settings, "failures": failed})
@@ -479,6 +578,7 @@ ACTIONS: dict[type, Callable[..., int]] = {
     Explain: explain,
     Stream: stream,
     Export: export,
+    Merge: merge,
     Embed: embed,
     Search: search,
     Suggest: suggest,

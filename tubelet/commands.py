@@ -15,6 +15,16 @@ ClipSize = Annotated[tuple[int, int, int], "FRAMES HEIGHT WIDTH"]
 TaskName = Annotated[str, NamesOf("tubelet.tasks", "NAMES")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """A command whose files several jobs can share."""
+
+    shard: str | None = None
+    """Do part I of N, such as 3/100, of the files: for many jobs, whose parts `tubelet merge` puts together."""
+    parts: Path = Path("runs/parts")
+    """Folder for the parts, with --shard."""
+
+
 @dataclass(frozen=True)
 class Demo:
     """Render clips that only motion tells apart, train on them, evaluate, report."""
@@ -56,7 +66,7 @@ class Pretrain(PretrainConfig):
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Shared):
     """Read every file of a folder and say which are damaged, before a training does.
 
     Nothing in the folder is changed. Stopped with Ctrl-C, the same command goes on.
@@ -77,7 +87,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Prepare:
+class Prepare(Shared):
     """Copy videos once, small and quick to read, so that training need not wait.
 
     Stopped with Ctrl-C, the same command goes on where it stopped.
@@ -104,7 +114,7 @@ class Prepare:
 
 
 @dataclass(frozen=True)
-class Eval:
+class Eval(Shared):
     """Evaluate a run on labelled files."""
 
     run: Positional[Path]
@@ -154,7 +164,7 @@ class Explain:
 
 
 @dataclass(frozen=True)
-class Predict:
+class Predict(Shared):
     """Say what is in files."""
 
     run: Positional[Path]
@@ -216,7 +226,7 @@ class Export:
 
 
 @dataclass(frozen=True)
-class Embed:
+class Embed(Shared):
     """Write a vector for each file, or each window of it, to search in.
 
     Stopped with Ctrl-C, the same command goes on where it stopped; new files are added.
@@ -242,6 +252,21 @@ class Embed:
     """Threads that read files."""
     json: bool = False
     """At the end, print what was written as one JSON object."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Put together what jobs with --shard did: all that the command would have shown and written without it.
+
+    Parts that are missing are named, with what to run again; the exit code is then 5.
+    """
+
+    folder: Positional[Path]
+    """The --parts of the jobs."""
+    csv: Path | None = None
+    """CSV file for the answers of predict or eval, in the place of the --csv of the jobs."""
+    json: bool = False
+    """Print JSON as the command does; where parts are missing, one object with their numbers."""
 
 
 @dataclass(frozen=True)
@@ -440,6 +465,6 @@ class ConvertLabels:
 
 IN_ORDER: tuple[type, ...] = (
     *(Demo, Train, Check, Prepare, Eval, Predict, Explain, Stream, Compare, Pretrain, Export),
-    *(Embed, Search, Suggest, Info, Weights, Bench, Convert, ConvertLabels),
+    *(Merge, Embed, Search, Suggest, Info, Weights, Bench, Convert, ConvertLabels),
 )
 COMMANDS = {re.sub(r"(?<!^)(?=[A-Z])", "-", command.__name__).lower(): command for command in IN_ORDER}

@@ -27,6 +27,7 @@ from tubelet.media.bytes import size_of, stat
 from tubelet.media.reader import MediaError, index, read_frames
 from tubelet.media.sampling import clip_times, view_starts
 from tubelet.media.transcode import read_comment, shrink
+from tubelet.runs.share import ALONE, Form, Keep, Key, Share
 from tubelet.system.console import bar, console, say, size
 from tubelet.system.text import plural
 from tubelet.tasks import Classification
@@ -89,6 +90,7 @@ def prepare(
     settings: Settings | None = None,
     workers: int = 0,
     show: bool = True,
+    share: Share = ALONE,
 ) -> Prepared:
     """Copies the videos of a data set, any other folder or table of videos, or one file, into `out`, and says why those
     are missing that cannot be read.
@@ -97,6 +99,7 @@ def prepare(
     names, or the data are a table, a table in `out` keeps labels, times, splits and groups as they were.
 
     task, labels: as for `find_source`. workers: threads that copy a file each; 0: one for each processor.
+    share: who copies.
 
     Raises: ValueError for data that are no videos, folders within each other, or files in the way that are no copies.
     """
@@ -113,17 +116,32 @@ def prepare(
             return error
         return None
 
-    failed: dict[str, MediaError] = {}
-    threads = workers or processors()
-    with bar("preparing", len(names), show=show) as progress:
-        for path, error in zip(names, prefetch(copy, names, threads=threads, ahead=2 * threads), strict=True):
-            failed |= {path: error} if error else {}
-            progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
+    paths, threads = list(names), workers or processors()
+
+    def copy_these(numbers: list[int], keep: Keep[MediaError | None]) -> None:
+        mine = [paths[number] for number in numbers]
+        with bar("preparing", len(mine), show=show) as progress:
+            copies = prefetch(copy, mine, threads=threads, ahead=2 * threads)
+            for number, error in zip(numbers, copies, strict=True):
+                keep(number, error)
+                progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
+
+    keys: list[Key] = [(path, None, None) for path in paths]
+    errors = share.make(keys, copy_these, Form(_pack, _unpack), root=source.root)
+    failed = {path: error for path, error in zip(paths, errors, strict=True) if error}
     good = {path: name for path, name in names.items() if path not in failed}
     made = Prepared(out, good, [*closed, *failed.values()], _write_table(source, good, data, out, labels))
     if show:
         _report(source, made)
     return made
+
+
+def _pack(error: MediaError | None) -> list[str] | None:
+    return [error.path, error.code, error.problem, error.remedy, error.stage] if error else None
+
+
+def _unpack(number: int, packed: list[str] | None) -> MediaError | None:
+    return MediaError(*packed[:4], stage=packed[4]) if packed else None
 
 
 def find_videos(data: Path, task: str, labels: Sequence[str]) -> tuple[Source, list[MediaError]]:

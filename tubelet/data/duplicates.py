@@ -17,7 +17,7 @@ from tubelet.media.address import is_remote, join
 from tubelet.media.bytes import is_plain, open_bytes, stat
 from tubelet.media.reader import MediaError, index
 from tubelet.media.sniff import read_at
-from tubelet.system.share import Share, alone
+from tubelet.system.spread import Spread, alone
 
 # Only files of one size are opened, and of these only those that begin and end alike are read further.
 _ENDS_BYTES = (4096, 2**20)
@@ -28,7 +28,7 @@ AT_ONCE = 16  # files elsewhere that are asked for: a server takes long to answe
 File = tuple[str, int, int]  # what names one file under all its names: its system and inode, or its address; its size
 
 
-def same_contents(root: Path, paths: Iterable[str], *, share: Share = alone) -> tuple[tuple[str, ...], ...]:
+def same_contents(root: Path, paths: Iterable[str], *, spread: Spread = alone) -> tuple[tuple[str, ...], ...]:
     """Sets of two paths or more whose files hold the same: links to one file, and files of one size that agree in their
     first and last MB; of files elsewhere, the first and last 64 kB. Contents that are no media are left out:
     a reading of the file tells better what is wrong.
@@ -41,9 +41,9 @@ def same_contents(root: Path, paths: Iterable[str], *, share: Share = alone) -> 
     sets = _part([list(names)], lambda file: file[2] or None)
     for ends_bytes in _ENDS_BYTES:
         files = [file for some in sets for file in some]
-        ends = share(partial(_all_ends, root, ends_bytes), [names[file][0] for file in files])
+        ends = spread(partial(_all_ends, root, ends_bytes), [names[file][0] for file in files])
         sets = _part(sets, dict(zip(files, ends, strict=True)).__getitem__)
-    media = share(partial(_are_media, root), [names[files[0]][0] for files in sets])
+    media = spread(partial(_are_media, root), [names[files[0]][0] for files in sets])
     sets = [files for files, one in zip(sets, media, strict=True) if one]
     copied = {file for files in sets for file in files}
     sets += [[file] for file in names if file not in copied and len(names[file]) > 1]

@@ -21,7 +21,7 @@ from tubelet.media.health import Health, parse_health
 from tubelet.media.workers import DEADLY, Workers, refuse_deadly
 from tubelet.system.console import bar
 from tubelet.system.files import cache_folder, write_whole
-from tubelet.system.share import Share, alone
+from tubelet.system.spread import Spread, alone
 
 # What was found is found again only by the same rules and the same decoder: raise the number when the rules change.
 RULES = f"4, av {version('av')}"
@@ -115,27 +115,27 @@ class HealthCache:
         fields = asdict(replace(health, path=""))
         self.entries[path] = {**stamp, "quick": quick, "rules": RULES, "health": fields}
 
-    def look(self, paths: Sequence[str], *, threads: int, share: Share = alone) -> Generator[Health, None, None]:
+    def look(self, paths: Sequence[str], *, threads: int, spread: Spread = alone) -> Generator[Health, None, None]:
         """The health of each file, in order, as soon as it is known: from before, or by a quick `scan`."""
         known = {path: health for path in paths if (health := self.get(path))}
         unknown = [path for path in dict.fromkeys(paths) if path not in known]
         deadly = [(path, health) for path, health in known.items() if health.code == DEADLY]
-        for _ in share(refuse_all, deadly, file=itemgetter(0)):  # by those that would open them
+        for _ in spread(refuse_all, deadly, file=itemgetter(0)):  # by those that would open them
             pass
-        with closing(self.scan(unknown, quick=True, threads=threads, share=share)) as looks:
+        with closing(self.scan(unknown, quick=True, threads=threads, spread=spread)) as looks:
             for path in paths:
                 if path not in known:
                     known.update([next(looks)])
                 yield known[path]
 
     def scan(
-        self, paths: Sequence[str], *, quick: bool, threads: int, share: Share = alone
+        self, paths: Sequence[str], *, quick: bool, threads: int, spread: Spread = alone
     ) -> Generator[tuple[str, Health], None, None]:
         """Looks at files in parallel, in child processes: the health of each, in order, remembered and saved now and
         then."""
         saved = monotonic()
         examine = partial(examine_files, self.root, quick=quick, threads=threads)
-        with closing(share(examine, paths, at_once=MANY)) as looks:
+        with closing(spread(examine, paths, at_once=MANY)) as looks:
             for path, (stamp, health) in zip(paths, looks, strict=True):
                 self.put(path, health, stamp=stamp, quick=quick)
                 yield path, health
@@ -188,12 +188,12 @@ def refuse_all(deadly: Iterable[tuple[str, Health]]) -> Generator[None, None, No
 
 
 def find_healths(
-    root: Path, paths: Sequence[str], *, workers: int, show: bool, share: Share = alone
+    root: Path, paths: Sequence[str], *, workers: int, show: bool, spread: Spread = alone
 ) -> tuple[dict[str, Health], str]:
     """Health by path, in their order; and why those of many files could not be saved, or ""."""
     checked, healths = HealthCache.open(root), dict[str, Health]()
     with bar("looking at files", len(paths), show=show) as progress:
-        for path, health in zip(paths, checked.look(paths, threads=workers, share=share), strict=True):
+        for path, health in zip(paths, checked.look(paths, threads=workers, spread=spread), strict=True):
             healths[path] = health
             progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
     return healths, checked.save() if len(paths) >= MANY else ""

@@ -19,7 +19,7 @@ from tubelet.data.shards import find_tars, open_tars, read_shards
 from tubelet.data.table import TABLES, Found, Item, column_names, read_table
 from tubelet.media.address import join, name_from, suffix
 from tubelet.media.bytes import size_of
-from tubelet.system.share import Share, alone
+from tubelet.system.spread import Spread, alone
 from tubelet.system.text import plural
 from tubelet.tasks import Classification, Task
 
@@ -51,12 +51,12 @@ def find_items(
     labels: Sequence[str] = LABELS,
     minimum_classes: int = 2,
     minimum_clips: int = 2,
-    share: Share = alone,
+    spread: Spread = alone,
 ) -> Source:
     """Class folders, train/val/test folders of class folders, or a CSV file -> the items in it; see `read_folder`.
 
     task: what the cells of the columns `labels` of a table mean. minimum_classes, minimum_clips: how many classes, and
-    clips in each, the use at hand needs; training needs two, where it tells classes apart. share: of the
+    clips in each, the use at hand needs; training needs two, where it tells classes apart. spread: of the
     looks at files that may be copies.
 
     Raises: DataProblems, a ValueError: `problems` holds all that is wrong with the folders, lines, classes and copies,
@@ -64,7 +64,7 @@ def find_items(
     """
     path, labels = Path(path).absolute(), [name.strip().lower() for name in labels]  # as names of columns are read
     found = _look(path, task, labels)
-    source, problems = _gather(path, path if os.path.isdir(path) else path.parent, found, task, labels, share)
+    source, problems = _gather(path, path if os.path.isdir(path) else path.parent, found, task, labels, spread)
     num_classes = len({fold_name(name) for name in found.names})
     needed = min(minimum_classes, task.fewest_classes)
     if num_classes < needed and (found.names or found.items):
@@ -114,7 +114,7 @@ def _look(path: Path, task: type[Task], labels: Sequence[str]) -> Found:
 
 
 def _gather(
-    origin: Path, root: Path, found: Found, task: type[Task], labels: Sequence[str], share: Share
+    origin: Path, root: Path, found: Found, task: type[Task], labels: Sequence[str], spread: Spread
 ) -> tuple[Source, list[Problem]]:
     """The items in order, whatever is wrong with them, and all that is wrong."""
     readable = (item for item in found.items if item.label.strip("; ") and not task.find_fault(item.label, labels))
@@ -131,7 +131,7 @@ def _gather(
         others = some(path for path in kind_of if kind_of[path] != kind)
         message = f"a mix of kinds ({counts}); keep one kind, move the others away: {others}"
         problems.append(Problem("mixed-kinds", str(origin), message))
-    copies = same_contents(root, (item.path for item in items), share=share)
+    copies = same_contents(root, (item.path for item in items), spread=spread)
     wrong, notes = repeats(items, copies, root)
     notes = [f"{plural(left, 'clip')} without a label, left out"] * bool(left) + notes
     notes = [*found.notes, *notes, *uneven_note(items, task.classes_in)]

@@ -31,7 +31,7 @@ from tubelet.data.prefetch import prefetch
 from tubelet.data.problems import some
 from tubelet.media.address import join
 from tubelet.media.reader import MediaError, read_frames
-from tubelet.system.share import Share, alone
+from tubelet.system.spread import Spread, alone
 
 MOST_HELD_OUT, MOST_TRAIN = 300, 2000  # items that are looked at
 MOST_SECONDS = 20.0
@@ -57,10 +57,10 @@ class Likeness:
 
 
 def near_duplicate_notes(
-    source: Source, *, workers: int = 1, seconds: float = MOST_SECONDS, share: Share = alone
+    source: Source, *, workers: int = 1, seconds: float = MOST_SECONDS, spread: Spread = alone
 ) -> list[str]:
     """A sentence on held-out items that look like training items, if there are any. See `find_near_duplicates`."""
-    found = find_near_duplicates(source, workers=workers, seconds=seconds, share=share)
+    found = find_near_duplicates(source, workers=workers, seconds=seconds, spread=spread)
     if not found.pairs:
         return []
     held_out, train = (len(items) for items in _sides(source))
@@ -74,7 +74,7 @@ def near_duplicate_notes(
 
 
 def find_near_duplicates(
-    source: Source, *, workers: int = 1, seconds: float = MOST_SECONDS, share: Share = alone
+    source: Source, *, workers: int = 1, seconds: float = MOST_SECONDS, spread: Spread = alone
 ) -> Likeness:
     """Compares the held-out items of a split source with its training items, by a few small pictures of each.
 
@@ -89,7 +89,7 @@ def find_near_duplicates(
         _draw(items, most) for items, most in zip(_sides(source), (MOST_HELD_OUT, MOST_TRAIN), strict=True)
     )
     items, look = _alternate(held_out, train), partial(_read, source.root, source.kind, workers, seconds)
-    made = share(look, items, file=attrgetter("path"))
+    made = spread(look, items, file=attrgetter("path"))
     pictures = {item: found for item, found in zip(items, made, strict=True) if found is not None}
     held_out, train = ([item for item in items if item in pictures] for items in (held_out, train))
     if not (held_out and train):

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tubelet.runs.run import holds_others, is_leftover, list_changes
+from tubelet.runs.run import holds_others, list_changes
+from tubelet.runs.share import Key
 from tubelet.system.files import write_whole
 from tubelet.system.text import dumps
 from tubelet.weights.store import read_tensors, write_tensors
@@ -29,8 +30,6 @@ FILE, INDEX, PARQUET = "vectors.safetensors", "index.jsonl", "index.parquet"
 HEADER = "embeddings"
 FORMAT = 1  # raised whenever the same settings give other vectors, or a file holds them in another way
 MAY_CHANGE = ("run", "model")  # of the settings: the same weights may lie elsewhere
-
-Key = tuple[str, float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -193,10 +192,3 @@ def write_folder(folder: Path, found: Vectors) -> None:
     write_whole(folder / INDEX, index_text(found))
     for file in part_files(folder):
         file.unlink()
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Removes files of processes that were killed while they wrote."""
-    for file in folder.glob(".*"):
-        if is_leftover(file.name):
-            file.unlink(missing_ok=True)

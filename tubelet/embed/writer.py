@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +24,8 @@ from tubelet.data.walk import list_media
 from tubelet.embed.embedder import Embedder
 from tubelet.embed.folder import (
     FILE,
+    MAY_CHANGE,
     PARQUET,
-    Key,
     Row,
     Vectors,
     check_folder,
@@ -34,7 +34,6 @@ from tubelet.embed.folder import (
     place,
     read_folder,
     read_vectors,
-    remove_leftovers,
     write_folder,
     write_vectors,
 )
@@ -44,6 +43,8 @@ from tubelet.media.reader import MediaError
 from tubelet.media.sampling import UNSEEN
 from tubelet.predict.predictor import check_first
 from tubelet.runs.lock import hold
+from tubelet.runs.run import remove_leftovers
+from tubelet.runs.share import ALONE, Form, Keep, Key, Share, pack_array, unpack_array
 from tubelet.system.console import bar, say
 from tubelet.system.exits import Stopped
 from tubelet.system.signals import signals
@@ -75,6 +76,7 @@ def embed(
     dtype: str = "float32",
     workers: int = 2,
     show: bool = True,
+    share: Share = ALONE,
 ) -> Vectors:
     """Writes the vector of each file, or of each window of it, into the folder `out`; returns all that it then holds.
 
@@ -83,7 +85,7 @@ def embed(
 
     run: a run directory, a model.safetensors, or weights without a head. data: folders, tables (rows with start and
     end are items) and files. windows: the seconds of a window; one vector for each instead of one for an item.
-    parquet: also write index.parquet.
+    parquet: also write index.parquet. share: who embeds.
 
     Raises:
         ValueError: no such model or files, a folder that holds something else, or vectors made otherwise.
@@ -96,12 +98,32 @@ def embed(
     check_windows(windows, embedder.spec.kind)
     items = list_items([join("", path) for path in data])
     settings = {**embedder.describe(), "windows": None if windows is None else float(windows)}
+
+    def work(numbers: list[int], keep: Keep[list[Made]]) -> None:
+        mine = [items[number] for number in numbers]
+        marks = find_marks(mine, workers=workers, show=show)
+        making = embed_items(embedder, mine, windows=windows, marks=marks, known=set(), workers=workers)
+        left, rows = iter(numbers), list[Made]()
+        with closing(making) as made, bar("embedding", len(mine), show=show) as progress:
+            for one in made:
+                rows.append(one)
+                if one.last:
+                    keep(next(left), rows)
+                    rows = []
+                    progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
+
+    about = {name: value for name, value in settings.items() if name not in MAY_CHANGE}
+    elsewhere: list[list[Made]] | None = None
+    if share is not ALONE:  # what one process alone makes is kept in the folder itself
+        form = Form(pack_made, lambda number, packed: unpack_made(packed))
+        elsewhere = share.make([key_of(item) for item in items], work, form, about=lambda: about)
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder):
         remove_leftovers(folder)
         old = read_folder(folder, settings)
-        marks = find_marks(items, workers=workers, show=show)
+        marks = find_marks(items if elsewhere is None else [], workers=workers, show=show)
+        marks |= {one.row.path: one.row.mark for some in elsewhere or [] for one in some}
 
         def holds(row: Row) -> bool:
             """Failed rows are made anew, and those of content that has changed."""
@@ -109,12 +131,15 @@ def embed(
 
         known = {row.key for one in old for row in one.rows if holds(row)}
         paths = {path for path, _, _ in known}
-        todo = [item for item in items if not is_known(embedder, item, windows, known, paths)]
-        if show and len(todo) < len(items):
-            say("known", f"{len(items) - len(todo)} of {plural(len(items), 'item')}")
-        reading = embed_items(embedder, todo, windows=windows, marks=marks, known=known, workers=workers)
-        with closing(reading) as made:
-            new = write_parts(made, len(todo), folder, settings, show=show)
+        if elsewhere is None:
+            todo = [item for item in items if not is_known(embedder, item, windows, known, paths)]
+            if show and len(todo) < len(items):
+                say("known", f"{len(items) - len(todo)} of {plural(len(items), 'item')}")
+            reading = embed_items(embedder, todo, windows=windows, marks=marks, known=known, workers=workers)
+            with closing(reading) as made:
+                new = write_parts(made, len(todo), folder, settings, show=show)
+        else:
+            new = [gather(settings, [one for some in elsewhere for one in some])]
         if new or len(old) != 1 or not all(map(holds, old[0].rows)) or not (folder / FILE).is_file():
             write_folder(folder, merge(old, new, settings, keep=holds))
         found = read_vectors(folder / FILE)
@@ -123,6 +148,20 @@ def embed(
     if show:
         report(folder, found, asked={item.path for item in items})
     return found
+
+
+def pack_made(some: list[Made]) -> list[Any]:
+    return [[asdict(one.row), None if one.vector is None else pack_array(one.vector)] for one in some]
+
+
+def unpack_made(packed: list[Any]) -> list[Made]:
+    return [Made(Row(**row), None if vector is None else unpack_array(vector), True) for row, vector in packed]
+
+
+def gather(settings: dict[str, Any], made: Sequence[Made]) -> Vectors:
+    vectors = [one.vector for one in made if one.vector is not None]
+    stacked = np.stack(vectors) if vectors else np.empty((0, settings["width"]), np.float32)
+    return Vectors(settings, [one.row for one in made], stacked)
 
 
 def check_windows(windows: float | None, kind: str) -> None:
@@ -278,26 +317,23 @@ class Part:
 
     def __init__(self, folder: Path, settings: dict[str, Any]):
         self.folder, self.settings = folder, settings
-        self.rows: list[Row] = []
-        self.vectors: list[np.ndarray] = []
+        self.made: list[Made] = []
         self.saved = time.monotonic()
 
     def add(self, made: Made) -> None:
-        self.rows.append(made.row)
-        self.vectors += [] if made.vector is None else [made.vector]
+        self.made.append(made)
 
     @property
     def is_due(self) -> bool:
-        return time.monotonic() - self.saved > SAVE_SECONDS or len(self.rows) >= MOST_ROWS
+        return time.monotonic() - self.saved > SAVE_SECONDS or len(self.made) >= MOST_ROWS
 
     def write(self) -> list[Path]:
         """The file that was written, if there was anything to write."""
-        if not self.rows:
+        if not self.made:
             return []
-        file, width = next_part(self.folder), self.settings["width"]
-        vectors = np.stack(self.vectors) if self.vectors else np.empty((0, width), np.float32)
-        write_vectors(file, Vectors(self.settings, self.rows, vectors))
-        self.rows, self.vectors, self.saved = [], [], time.monotonic()
+        file = next_part(self.folder)
+        write_vectors(file, gather(self.settings, self.made))
+        self.made, self.saved = [], time.monotonic()
         return [file]
 
 

@@ -16,11 +16,12 @@ from tubelet.data.splits import with_groups
 from tubelet.evaluate.show import show_results
 from tubelet.features.distance import Distance, measure_telling
 from tubelet.media.address import join, real
-from tubelet.predict.answer import Answer
+from tubelet.predict.answer import Answer, answer_form
 from tubelet.predict.predictor import Predictor
 from tubelet.predict.show import describe_seen
 from tubelet.predict.tables import write_labelled
 from tubelet.runs.run import CONFIG, SPLIT, Run
+from tubelet.runs.share import ALONE, Keep, Key, Share
 from tubelet.system.console import bar, console, say
 from tubelet.system.text import percent, plural, visible
 from tubelet.tasks import Results, Task
@@ -68,32 +69,45 @@ def evaluate(
     csv_file: Path | None = None,
     workers: int = 2,
     show: bool = True,
+    share: Share = ALONE,
 ) -> Evaluation:
     """Figures over labelled files, laid out as for training: over `split`, or, left out, over the test split, else val,
     else all, without the clips that the run was trained on.
 
     labels: the columns of a table that hold what is right; left out, "label", or the names of numbers.
     unknown: clips of classes that the model does not know are no error: how well they are told is measured, all other
-    figures are of the rest.
+    figures are of the rest. share: who answers.
 
     Raises:
         ValueError: labels that the model does not know, or no clips to evaluate.
     """
     task = predictor.task
     labels = labels or (LABELS if task.gives_probabilities else task.names)
-    source = find_items(Path(data), task=type(task), labels=labels, minimum_classes=1, minimum_clips=1)
-    strangers = sorted(set(source.classes) - set(task.names))
-    check_classes(predictor, data, strangers, unknown=unknown)
-    source = replace(source, items=tuple(with_groups(source)[0]))
-    split, items = choose_items(predictor.run, source, split)
+
+    def choose() -> tuple[Source, list[str], str | None, list[Item]]:
+        source = find_items(Path(data), task=type(task), labels=labels, minimum_classes=1, minimum_clips=1)
+        strangers = sorted(set(source.classes) - set(task.names))
+        check_classes(predictor, data, strangers, unknown=unknown)
+        source = replace(source, items=tuple(with_groups(source)[0]))
+        return source, strangers, *choose_items(predictor.run, source, split)
+
+    source, strangers, split, items = share.begin(choose)
     if show and (left_out := sum(split in (None, item.split) for item in source.items) - len(items)):
         say("note", f"{plural(left_out, 'clip')} left out: the run was trained on {'it' if left_out == 1 else 'them'}")
-    with bar("evaluating", len(items), show=show) as progress:
 
-        def count(_: Answer) -> None:
-            progress.advance(f"{progress.done + 1}/{progress.total} files")
+    def work(numbers: list[int], keep: Keep[Answer]) -> None:
+        left, mine = iter(numbers), [items[number] for number in numbers]
+        with bar("evaluating", len(mine), show=show) as progress:
 
-        answers = predictor.answer_items(items, root=source.root, views=views, workers=workers, after=count)
+            def count(one: Answer) -> None:
+                keep(next(left), one)
+                progress.advance(f"{progress.done + 1}/{progress.total} files")
+
+            how: dict[str, Any] = {"root": source.root, "views": views, "workers": workers}
+            predictor.answer_items(mine, **how, among=len(items), after=count)
+
+    keys: list[Key] = [(item.path, item.start_seconds, item.end_seconds) for item in items]
+    answers = share.make(keys, work, answer_form(items), root=source.root, about=predictor.describe)
     foreign = [one for one in answers if {*task.classes_in(one.item.label)} & {*strangers}]
     own = [one for one in answers if not {*task.classes_in(one.item.label)} & {*strangers}]
     if not own:

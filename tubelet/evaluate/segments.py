@@ -3,16 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from tubelet.data.segments import Recording, as_source, read_segments
+from tubelet.data.segments import Recording, Recordings, as_source, read_segments
 from tubelet.evaluate.clips import choose_items
 from tubelet.evaluate.show import show_results
 from tubelet.media.address import join
 from tubelet.media.reader import MediaError
 from tubelet.predict.predictor import Predictor
+from tubelet.runs.share import ALONE, Form, Keep, Key, Share, pack_array, unpack_array
 from tubelet.stream.segmenter import Segmenter
 from tubelet.stream.segments import Window, find_overlapping
 from tubelet.stream.stream import windows_of_file
@@ -90,35 +93,64 @@ def evaluate_segments(
     split: str | None = None,
     workers: int = 2,
     show: bool = True,
+    share: Share = ALONE,
 ) -> SegmentEvaluation:
     """The figures on the recordings of a table: those of `split`, or, left out, of the test split, else val, else all,
-    without those that the run was trained on.
+    without those that the run was trained on. share: who looks through them.
 
     Raises:
         ValueError: labels that the model does not know, or no recordings to evaluate.
     """
-    found = read_segments(data, workers=workers, minimum=1, show=show)
-    if strangers := sorted(set(found.names) - set(segmenter.names)):
-        raise ValueError(
-            f"{data} has labels the model does not know: {', '.join(strangers)}; it knows {', '.join(segmenter.names)}"
-        )
-    split, items = choose_items(predictor.run, as_source(found), split)
-    chosen, seen = {item.path for item in items}, []
-    failed = dict(found.unreadable)
-    recordings = [one for one in found.recordings if one.path in chosen]
-    with bar("evaluating", len(recordings), show=show) as progress:
-        for one in recordings:
-            try:
-                seen.append(look_through(predictor, segmenter, found.root, one))
-            except MediaError as error:
-                failed[one.path] = str(error)
-            progress.advance(f"{progress.done + 1}/{progress.total} recordings left {progress.left}")
+
+    def choose() -> tuple[Recordings, str | None, list[Recording]]:
+        found = read_segments(data, workers=workers, minimum=1, show=show)
+        if strangers := sorted(set(found.names) - set(segmenter.names)):
+            known = ", ".join(segmenter.names)
+            raise ValueError(f"{data} has labels the model does not know: {', '.join(strangers)}; it knows {known}")
+        chosen, items = choose_items(predictor.run, as_source(found), split)
+        paths = {item.path for item in items}
+        return found, chosen, [one for one in found.recordings if one.path in paths]
+
+    found, split, recordings = share.begin(choose)
+
+    def work(numbers: list[int], keep: Keep[Seen | str]) -> None:
+        with bar("evaluating", len(numbers), show=show) as progress:
+            for number in numbers:
+                try:
+                    keep(number, look_through(predictor, segmenter, found.root, recordings[number]))
+                except MediaError as error:
+                    keep(number, str(error))
+                progress.advance(f"{progress.done + 1}/{progress.total} recordings left {progress.left}")
+
+    keys: list[Key] = [(one.path, None, None) for one in recordings]
+    made = share.make(keys, work, seen_form(recordings), root=found.root, about=predictor.describe)
+    failed = {one.path: why for one, why in zip(recordings, made, strict=True) if isinstance(why, str)}
+    failed = {**found.unreadable, **failed}
+    seen = [one for one in made if isinstance(one, Seen)]
     evaluation = evaluate_recordings(segmenter, seen, failed=failed, split=split)
     if show:
         show_results(evaluation.results, split=split, noun="recording")
         for message in failed.values():
             console.print(visible(message), style="red", soft_wrap=True)
     return evaluation
+
+
+def seen_form(recordings: Sequence[Recording]) -> Form[Seen | str]:
+    """Recordings as seen, and messages, as JSON: the recording is told by its number."""
+
+    def pack(one: Seen | str) -> Any:
+        if isinstance(one, str):
+            return one
+        windows = [[w.start_seconds, w.end_seconds, pack_array(w.probabilities)] for w in one.windows]
+        return [pack_array(one.steps.cpu().numpy()), windows]
+
+    def unpack(number: int, packed: Any) -> Seen | str:
+        if isinstance(packed, str):
+            return packed
+        windows = [Window(start, end, unpack_array(values)) for start, end, values in packed[1]]
+        return Seen(recordings[number], torch.from_numpy(unpack_array(packed[0])), windows)
+
+    return Form(pack, unpack)
 
 
 def look_through(

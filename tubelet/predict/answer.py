@@ -2,10 +2,11 @@
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from tubelet.media.reader import MediaError, index
 from tubelet.media.sampling import MOST_VIEWS
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.frames import Frames
+from tubelet.runs.share import Form, pack_array, unpack_array
 from tubelet.tasks import Task
 
 IN_MEMORY = Item("", "")  # stands for frames, which have no name
@@ -124,12 +126,16 @@ def answer(
     views_text: str = "auto",
     single_frame: bool = False,
     features: bool = False,
+    among: int = 1,
     workers: int = 2,
     after: Callable[[Answer], None] = lambda answer: None,
 ) -> list[Answer]:
     """Answers for items, in their order: the mean of the logits over the views of each, as the task reads them.
 
     items: taken a few ahead of the answers. features: also those, which a model that was exported does not have.
+    among: how many items are answered in all, here and elsewhere. A processor multiplies one vector in another order
+    than several, and a GPU matrices of each size in their own: where there are others, the last batch is made as large
+    as it takes for the answer to an item to be the same, to the bit, whichever stand beside it.
 
     A file that cannot be read keeps its place, without values: nothing is replaced by another clip. `after` gets
     each answer as soon as the clips it is made of are answered, `CLIPS` of them at once.
@@ -137,6 +143,7 @@ def answer(
     temporal, spatial = parse_views(views_text, spec.kind)
     device = next((weights.device for weights in model.parameters()), torch.device("cpu"))  # none where exported
     model.eval()
+    least = min(among, CLIPS if device.type == "cuda" else 2)
 
     def read(given: Item | Frames) -> tuple[Item, Views | MediaError, str]:
         item = given if isinstance(given, Item) else IN_MEMORY
@@ -177,17 +184,32 @@ def answer(
     stream = clips()
     while batch := list(islice(stream, CLIPS)):
         # in float32, also after a training in bfloat16: the same anywhere
-        clip = torch.stack(batch).to(device)
+        count = len(batch)
+        clip = torch.stack(batch + batch[-1:] * (least - count)).to(device)
         if features:
             assert isinstance(model, SpaceTimeTransformer)
             made = model.features(clip)
-            codes.extend(made.cpu())
-            logits.extend(model.head(made).cpu())
+            codes.extend(made[:count].cpu())
+            logits.extend(model.head(made)[:count].cpu())
         else:
-            logits.extend(model(clip).cpu())
+            logits.extend(model(clip)[:count].cpu())
         answer_files()
     answer_files()  # of the last files, those that could not be read
     return answers
+
+
+def answer_form(items: Sequence[Item]) -> Form[Answer]:
+    """Answers for items as JSON: all but the item, which is told by its number; arrays by type and bytes."""
+
+    def pack(one: Answer) -> dict[str, Any]:
+        arrays = {name: pack_array(value) for name, value in vars(one).items() if isinstance(value, np.ndarray)}
+        return {**{name: value for name, value in vars(one).items() if name != "item"}, **arrays}
+
+    def unpack(number: int, packed: dict[str, Any]) -> Answer:
+        arrays = {name: unpack_array(packed[name]) for name in ("values", "features") if packed[name] is not None}
+        return Answer(items[number], **{**packed, **arrays})
+
+    return Form(pack, unpack)
 
 
 def read_views(

@@ -28,7 +28,7 @@ class Exported(nn.Module):
         super().__init__()
         self.about = read_exported(folder)
         runtime = RUNTIMES[self.about["format"]]
-        file = Path(folder) / runtime.file
+        self.folder, file = Path(folder), Path(folder) / runtime.file
         if runtime.runs_code and not trusted:
             raise ValueError(
                 f"{file}: {runtime.name} runs whatever program is in such a file: where you, or somebody you trust, "

@@ -1,5 +1,6 @@
 """From a run, or its model file alone, and files to labels."""
 
+import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
@@ -86,6 +87,21 @@ class Predictor:
         found = cls(model, spec, task, distance=distance, device=device)
         found.run, found.file, found.precision = Path(str(about.get("run", run))), file, precision
         return found
+
+    def describe(self) -> dict[str, str]:
+        """All that answers depend on but for files and views: a sha256 of the model's files, and the precision.
+
+        Raises ValueError: the model was made in memory.
+        """
+        exported = sorted(self.answers.folder.iterdir()) if isinstance(self.answers, Exported) else []
+        files = [self.file.file] if self.file else [file for file in exported if file.is_file()]
+        if not files:
+            raise ValueError("a model that was made in memory has no file to tell it by: save it first")
+        digest = hashlib.sha256()
+        for file in files:
+            with open(file, "rb") as handle:
+                digest.update(hashlib.file_digest(handle, "sha256").digest())
+        return {"model": digest.hexdigest(), "precision": self.precision}
 
     @property
     def classes(self) -> list[str]:
@@ -207,10 +223,15 @@ class Predictor:
         views: str,
         workers: int,
         after: Callable[[Answer], None],
+        among: int | None = None,
     ) -> list[Answer]:
-        """Answers for items of the data in `root`, or of files as the user could open them; see `answer`."""
+        """Answers for items of the data in `root`, or of files as the user could open them; see `answer`.
+
+        among: how many items are answered in all, here and elsewhere, if these are not all.
+        """
         settings: dict[str, Any] = {"views_text": views, "workers": workers, "after": after}
         settings["features"] = self.distance is not None
+        settings["among"] = among or (len(items) if isinstance(items, Sequence) else 1)
         with closing(check_first(items, root=root, workers=workers)) as ready:
             return answer(self.answers, self.spec, self.task, root or Path(), ready, **settings)
 

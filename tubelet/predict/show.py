@@ -7,8 +7,11 @@ from pathlib import Path
 
 from rich.table import Table
 
+from tubelet.data.items import Item
+from tubelet.predict.answer import Answer, answer_form, predict_item
 from tubelet.predict.predictor import Prediction, Predictor
 from tubelet.predict.tables import keep_rows, write_table
+from tubelet.runs.share import Keep, Key, Share
 from tubelet.system.console import bar, console
 from tubelet.system.text import dumps, visible
 
@@ -22,18 +25,32 @@ def show(
     json: bool,
     csv: Path | None,
     workers: int,
+    share: Share,
 ) -> list[Prediction]:
     """Predicts files and prints a table, or JSON lines as they come, or writes a CSV file."""
+    items = [Item(str(file), "") for file in files]
+    predictions = list[Prediction]()
 
-    def say(prediction: Prediction) -> None:
-        keep(prediction)
+    def work(numbers: list[int], keep: Keep[Answer]) -> None:
+        left = iter(numbers)
+        with bar("predicting", len(numbers), show=not json and len(items) > 1) as progress:
+
+            def count(one: Answer) -> None:
+                keep(next(left), one)
+                progress.advance(f"{progress.done + 1}/{progress.total} files")
+
+            mine = [items[number] for number in numbers]
+            predictor.answer_items(mine, views=views, workers=workers, among=len(items), after=count)
+
+    def say(one: Answer) -> None:
+        predictions.append(predict_item(one, predictor.task, predictor.distance))
+        keep_row(predictions[-1])
         if json:
-            print(dumps(asdict(prediction)), flush=True)
-        progress.advance(f"{progress.done + 1}/{progress.total} files")
+            print(dumps(asdict(predictions[-1])), flush=True)
 
-    with keep_rows(predictor.task, csv) as keep:
-        with bar("predicting", len(files), show=not json and len(files) > 1) as progress:
-            predictions = predictor.predict_files(files, views=views, workers=workers, after=say)
+    with keep_rows(predictor.task, csv) as keep_row:
+        keys: list[Key] = [(item.path, None, None) for item in items]
+        share.make(keys, work, answer_form(items), about=predictor.describe, after=say)
         if csv:
             write_table(predictions, predictor.task, csv)
     if not (csv or json):

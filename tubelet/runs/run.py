@@ -279,10 +279,7 @@ class Run:
         """Removes files of processes that were killed while they wrote."""
         for folder in (self.path / CHECKPOINTS).glob(".step-*.tmp"):
             checkpoint.remove(folder)
-        for file in self.path.glob(".*"):
-            if is_leftover(file.name):
-                with suppress(OSError):
-                    file.unlink()
+        remove_leftovers(self.path)
 
     def remove_checkpoints(self) -> None:
         shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
@@ -297,6 +294,14 @@ def holds_others(folder: Path) -> bool:
 def list_changes(then: dict[str, Any], now: dict[str, Any]) -> str:
     """The settings of now that were others when something was begun, in words; "" where none was."""
     return ", ".join(f"{key}: {then.get(key)} -> {now[key]}" for key in now if now[key] != then.get(key))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes files of processes that were killed while they wrote."""
+    for file in folder.glob(".*"):
+        if is_leftover(file.name):
+            with suppress(OSError):
+                file.unlink()
 
 
 def is_leftover(name: str) -> bool:

@@ -17,7 +17,8 @@ from pathlib import Path
 from tubelet.system.text import visible_lines
 from tubelet.version import __version__
 
-BUG, WRONG, SOME_FAILED, ENVIRONMENT, INTERRUPTED, PIPE_CLOSED, TERMINATED = 1, 2, 3, 4, 130, 141, 143
+BUG, WRONG, SOME_FAILED, ENVIRONMENT, PARTS_MISSING = 1, 2, 3, 4, 5
+INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143
 OF_A_NAME = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY)
 
 

@@ -15,7 +15,7 @@ from tubelet.data.clips import load_frames
 from tubelet.data.items import Item, Source
 from tubelet.data.prefetch import processors
 from tubelet.media.address import join
-from tubelet.system.share import Share, alone
+from tubelet.system.spread import Spread, alone
 from tubelet.train.config import TrainConfig
 from tubelet.train.init import Start
 from tubelet.train.preflight import Data
@@ -37,7 +37,7 @@ def choose_spec(
     start: Start | None,
     *,
     patch: tuple[int, int],
-    share: Share = alone,
+    spread: Spread = alone,
 ) -> tuple[ClipSpec, list[str]]:
     """The ClipSpec of the weights to start from; else one for this data: a clip spans the median item, as far as motion
     allows, in the shape of the median frame. And notes on what that loses.
@@ -55,7 +55,7 @@ def choose_spec(
     seconds = float(np.median(data.durations("train")))
     length, side = patch
     if source.kind == "sound":
-        return sound_spec(config, source, train, seconds, side=side, share=share), []
+        return sound_spec(config, source, train, seconds, side=side, spread=spread), []
     shapes = [(data.healths[item.path].width, data.healths[item.path].height) for item in train]
     aspect = float(np.median([width / height for width, height in shapes]))
     frames = 1 if source.kind == "image" else config.frames or multiple_near(usual_frames(start), length)
@@ -126,7 +126,7 @@ def rectangle(aspect: float, *, short: int, multiple: int) -> tuple[int, int]:
 
 
 def sound_spec(
-    config: TrainConfig, source: Source, train: Sequence[Item], seconds: float, *, side: int, share: Share
+    config: TrainConfig, source: Source, train: Sequence[Item], seconds: float, *, side: int, spread: Spread
 ) -> ClipSpec:
     """Mel bins x columns of 10 ms that span the median item, normalised by the training data's own statistics."""
     hop = config.seconds_between_frames or SOUND_HOP_SECONDS
@@ -143,7 +143,7 @@ def sound_spec(
         channels="mel",
     )
     chosen = [train[i] for i in np.random.default_rng(config.seed).permutation(len(train))[:64]]
-    values = torch.cat([*share(partial(load_values, source.root, spec), chosen, file=attrgetter("path"))])
+    values = torch.cat([*spread(partial(load_values, source.root, spec), chosen, file=attrgetter("path"))])
     return replace(spec, mean=(round(values.mean().item(), 4),), std=(round(max(values.std().item(), 1e-3), 4),))
 
 

@@ -29,7 +29,7 @@ from tubelet.runs.lock import hold
 from tubelet.runs.run import BAD_FILES, INIT, METRICS, RESULTS, Run
 from tubelet.system.console import bar, say
 from tubelet.system.errors import EnvironmentTrouble, environment_error
-from tubelet.system.share import Share, alone, choose_owner, lead
+from tubelet.system.spread import Spread, alone, choose_owner, lead
 from tubelet.system.team import Team
 from tubelet.train.config import TrainConfig
 from tubelet.train.feature_cache import Cache, Features
@@ -69,7 +69,7 @@ def train_clips(
             )
         show = show and team.first
         processes = Processes(team=team.size, node=team.local_size, copies=count_copies(team))
-        plan = lead(team, lambda share: settle(config, team, show=show, processes=processes, share=share))
+        plan = lead(team, lambda spread: settle(config, team, show=show, processes=processes, spread=spread))
         plan = replace(plan, changes=replace(plan.changes, user=user_augmentation))
         plan = plan.learn_steps(spans) if spans else plan
         with ExitStack() as to_the_end:
@@ -165,7 +165,7 @@ def train_all(plan: Plan, run: Run, *, show: bool) -> Run:
 
 
 def settle(
-    config: TrainConfig, team: Team, *, show: bool, processes: Processes = ONE_PROCESS, share: Share = alone
+    config: TrainConfig, team: Team, *, show: bool, processes: Processes = ONE_PROCESS, spread: Spread = alone
 ) -> Plan:
     """The plan. Raises ValueError for all that cannot work and can be known before a run directory is made."""
     part_of_batch(config, team.size)
@@ -181,7 +181,7 @@ def settle(
         raise ValueError("--compile compiles what learns, --freeze lets hardly anything learn: leave one of them out")
     if config.freeze and config.baseline:
         raise ValueError("--baseline learns from frames, --freeze from features: leave one of them out")
-    plan = make_plan(config, team.device, show=show, share=share, processes=processes)
+    plan = make_plan(config, team.device, show=show, spread=spread, processes=processes)
     if config.stills and plan.spec.kind != "video":
         raise ValueError(f"--stills mixes frames into videos, the data are of kind {plan.spec.kind!r}: leave it out")
     if config.baseline and plan.model.stages[0].kind == "windows":

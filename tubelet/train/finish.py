@@ -42,24 +42,26 @@ SOUND_SECONDS = 10.0  # at most, of a sound in the report
 
 
 def measure(fit: Fit, run: Run, *, begun: float, frozen: Tensors, show: bool) -> Finished | None:
-    """Keeps the weights and measures them on the held-out clips: the run so far, in the first process; None in others.
+    """Keeps the weights and measures them on the held-out clips, of which each process answers a share: the run so far,
+    in the first process; None in others.
 
     frozen: weights that did not learn.
     """
     plan, team, config, bad = fit.plan, fit.team, fit.plan.config, fit.clips.bad
-    weights = fit.best.weights if fit.best else fit.final_weights()
+    some = fit.best.weights if fit.best else fit.final_weights()
+    weights = team.run_in_first(lambda: some)  # torch gathers them in the first process alone
     if isinstance(fit.model, Rest):
         weights = {**frozen, **fit.model.fold_statistics(weights)}
-    if not team.first:
-        return None
     model = SpaceTimeTransformer(plan.model)
     load_strict(model, weights, what="trained weights")
     settled = settle_task(model, plan, team, show=show)
     task, beside = settled.task, settled.distance.to_tensors() if settled.distance else {}
     about: dict[str, Any] = {"clip_spec": plan.spec.to_json(), "task": task.to_json(), "tubelet": __version__}
     about |= write_terms(read_terms(run.config))
-    save(model, run.path, about=about, beside=beside)
+    team.run_in_first(lambda: save(model, run.path, about=about, beside=beside))
     evaluation, seconds = evaluate_split(model, settled, plan, team, show=show)
+    if not team.first:
+        return None
     bad.announce(BadFile(one.path, one.code, one.note, plan.data.held_out) for one in evaluation.failed)
     write_labelled(evaluation.answers, task, run.path / PREDICTIONS, distance=settled.distance)
     results = evaluation.to_json() | {"settled": settled.about}

@@ -16,7 +16,7 @@ from tubelet.nn.config import ModelConfig, Stage, WindowStage
 from tubelet.nn.create import format_name
 from tubelet.nn.families import FAMILIES, SIZES
 from tubelet.nn.model import SpaceTimeTransformer
-from tubelet.system.share import Share
+from tubelet.system.spread import Spread
 from tubelet.system.text import plural
 from tubelet.train.config import TrainConfig
 from tubelet.weights.init.from_image import init_from_image
@@ -157,11 +157,11 @@ def pools_as(model: ModelConfig, pool: str | None) -> bool:
     return pool in (None, *(stage.pool if stage.kind == "blocks" else "mean" for stage in model.stages))
 
 
-def note_seen(start: Start | None, source: Source, share: Share) -> list[str]:
+def note_seen(start: Start | None, source: Source, spread: Spread) -> list[str]:
     """A note where a pre-training has seen, without labels, what the training is tested on."""
     seen = {*start.pretraining.get(CONTENTS, ())} if start else {*()}
     held = sorted({item.path for item in source.items if item.split != "train"}) if seen else []
-    marks = share(partial(mark_contents, source.root), held)
+    marks = spread(partial(mark_contents, source.root), held)
     found = [path for path, mark in zip(held, marks, strict=True) if mark in seen]
     if not start or not found:
         return []

@@ -26,7 +26,7 @@ from tubelet.nn.compile import worth_compiling
 from tubelet.predict.answer import parse_views
 from tubelet.predict.precision import has_bfloat16
 from tubelet.system.device import free_memory
-from tubelet.system.share import Share, alone
+from tubelet.system.spread import Spread, alone
 from tubelet.system.text import plural
 from tubelet.tasks import MultiLabel, find_task
 from tubelet.train.clip_size import choose_spec
@@ -126,23 +126,23 @@ class Plan:
 
 
 def look_at_data(
-    config: TrainConfig, device: torch.device, *, show: bool = False, workers: int | None = None, share: Share = alone
+    config: TrainConfig, device: torch.device, *, show: bool = False, workers: int | None = None, spread: Spread = alone
 ) -> tuple[TrainConfig, Data, Start | None, ClipSpec, list[str]]:
     """The settings, with weights in the place of --init auto; the data of a training, the weights to start from, and
     the clips that suit both, with notes on these.
 
     Raises as `make_plan`.
     """
-    found = find_items(config.data, task=find_task(config.task), labels=config.labels, share=share)
+    found = find_items(config.data, task=find_task(config.task), labels=config.labels, spread=spread)
     source = assign_splits(found, val_share=config.val_share, seed=config.seed)
     learned = source.task.targets([item.label for item in source.items if item.split == "train"])
     source = replace(source, task=source.task.learn_from(learned))
     config, notes = settle_auto(config, source.kind)
     start = choose_start(config, source.kind, device)
     workers = workers or count_workers(config)
-    data = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show, share=share)
+    data = look_at_files(source, most_bad=config.most_bad, workers=workers, show=show, spread=spread)
     patch = find_patch(config, source.kind, device, start)
-    spec, more = choose_spec(config, data, device, start, patch=patch, share=share)
+    spec, more = choose_spec(config, data, device, start, patch=patch, spread=spread)
     return config, data, start, spec, [*notes, *more]
 
 
@@ -163,16 +163,16 @@ def make_plan(
     device: torch.device,
     *,
     show: bool = False,
-    share: Share = alone,
+    spread: Spread = alone,
     processes: Processes = ONE_PROCESS,
 ) -> Plan:
-    """show: a bar where there are many files to look at. share: of the looks at files.
+    """show: a bar where there are many files to look at. spread: of the looks at files.
 
     Raises ValueError for data or settings that cannot work; MediaError is one.
     """
     asked = config
     workers = count_workers(config, processes.node)
-    config, data, start, spec, spec_notes = look_at_data(config, device, show=show, workers=workers, share=share)
+    config, data, start, spec, spec_notes = look_at_data(config, device, show=show, workers=workers, spread=spread)
     source = data.source
     parse_views(config.views, spec.kind)  # raises for views that the kind does not have
     name, model, model_notes = choose_model(config, spec, len(source.task.names), device, start)
@@ -187,10 +187,10 @@ def make_plan(
     compiled = worth_it if config.compile == "auto" else config.compile == "on"
     seconds_to_compare = NEAR_SHARE * 60 * config.minutes if config.epochs is None else MOST_SECONDS
     seconds = min(MOST_SECONDS, seconds_to_compare)
-    spec_notes += near_duplicate_notes(source, workers=workers, seconds=seconds, share=share)
+    spec_notes += near_duplicate_notes(source, workers=workers, seconds=seconds, spread=spread)
     notes = [
         *model_notes,
-        *note_seen(start, source, share),
+        *note_seen(start, source, spread),
         *spec_notes,
         *uneven,
         *note_cuts(data),

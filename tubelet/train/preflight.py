@@ -9,7 +9,7 @@ from tubelet.data.health_cache import MANY, find_healths
 from tubelet.data.items import Item, Source
 from tubelet.media.address import join
 from tubelet.media.health import Health
-from tubelet.system.share import Share, alone
+from tubelet.system.spread import Spread, alone
 from tubelet.system.text import plural, visible
 
 SHOWN = 8  # bad files that a message names
@@ -61,7 +61,7 @@ class Data:
         }
 
 
-def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool = False, share: Share = alone) -> Data:
+def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool = False, spread: Spread = alone) -> Data:
     """Training goes on without the few files that cannot be read, the held-out ones stay and count.
 
     most_bad: share of the training clips, in [0, 1], that may be left out.
@@ -71,7 +71,7 @@ def look_at_files(source: Source, *, most_bad: float, workers: int, show: bool =
     """
     paths = [*dict.fromkeys(item.path for item in source.items)]
     show = show and len(paths) >= MANY
-    healths, trouble = find_healths(source.root, paths, workers=workers, show=show, share=share)
+    healths, trouble = find_healths(source.root, paths, workers=workers, show=show, spread=spread)
     faults = {item: fault for item in source.items if (fault := find_fault(item, healths[item.path], source.kind))}
     check_train(source, faults, most_bad)
     check_held_out(source, faults)

@@ -11,6 +11,7 @@ from tubelet.evaluate.clips import list_groups, stack_read
 from tubelet.features.distance import Distance, fit_distance
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import Answer, answer
+from tubelet.runs.share import Keep, share_out
 from tubelet.system.console import bar
 from tubelet.system.team import Team
 from tubelet.tasks import Task
@@ -73,19 +74,23 @@ def answer_items(
     features: bool = False,
     single: bool = False,
 ) -> tuple[list[Answer], float]:
-    """Answers for items, and the seconds that they took; views: those of the plan, if left out."""
+    """Answers for items, of which each process makes a share and gets all, and the seconds that they took.
+
+    views: those of the plan, if left out.
+    """
+    how: dict[str, Any] = {"views_text": views or plan.config.views, "features": features, "single_frame": single}
+
+    def work(numbers: list[int], keep: Keep[Answer]) -> None:
+        left, mine = iter(numbers), [items[number] for number in numbers]
+        with bar(title, len(mine), show=show) as progress:
+
+            def count(one: Answer) -> None:
+                keep(next(left), one)
+                progress.advance(f"{progress.done + 1}/{progress.total} clips")
+
+            root = plan.data.source.root
+            answer(model.to(team.device), plan.spec, task, root, mine, **how, workers=plan.workers, after=count)
+
     begun = time.monotonic()
-    with bar(title, len(items), show=show) as progress:
-        answers = answer(
-            model.to(team.device),
-            plan.spec,
-            task,
-            plan.data.source.root,
-            items,
-            views_text=views or plan.config.views,
-            features=features,
-            single_frame=single,
-            workers=plan.workers,
-            after=lambda _: progress.advance(f"{progress.done + 1}/{progress.total} clips"),
-        )
+    answers = share_out(team, len(items), work)
     return answers, time.monotonic() - begun

@@ -19,7 +19,7 @@ def train_fn(
     begun: float | None = None,
 ) -> Path:
     """Trains, evaluates and reports; returns the run directory. Call it under torchrun to train with several processes;
-    all but the first return when the training is done, before the evaluation.
+    all but the first return when the held-out clips are answered, before the report.
 
     user_augmentation: any callable from a clip (C, T, H, W), uint8 or for sound float, to the same, after ours.
     begun: `time.monotonic()` from which on the time budget counts; now, if left out.

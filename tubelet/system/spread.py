@@ -16,7 +16,7 @@ Found = TypeVar("Found")
 Value = TypeVar("Value")
 
 
-class Share(Protocol):
+class Spread(Protocol):
     """What `look` finds for each request, in order.
 
     look: from several requests to what is found for each; a function that can be pickled, as all processes call it.
@@ -41,7 +41,7 @@ def alone(
     file: Callable[[Request], str] = str,
     at_once: int = 0,
 ) -> Generator[Found, None, None]:
-    """The `Share` of a process that has no others: it looks at all files, and hands over each as soon as it is done."""
+    """The `Spread` of a process that is alone: it looks at all files, and hands over each as soon as it is done."""
     yield from look(requests)
 
 
@@ -51,7 +51,7 @@ def choose_owner(file: str, processes: int) -> int:
     return int.from_bytes(mark) % processes
 
 
-def lead(team: Team, work: Callable[[Share], Value]) -> Value:
+def lead(team: Team, work: Callable[[Spread], Value]) -> Value:
     """Runs `work` in the first process, which may share out looks at files, and returns its value in every process.
 
     Raises: as `Team.run_together`.
@@ -72,7 +72,7 @@ def lead(team: Team, work: Callable[[Share], Value]) -> Value:
             raise Elsewhere(f"process {everything.index(None)} of {team.size} cannot go on: see what it says")
         return everything  # type: ignore[return-value]  # none is None
 
-    def share(
+    def spread(
         look: Callable[[Sequence[Request]], Iterable[Found]],
         requests: Sequence[Request],
         *,
@@ -92,7 +92,7 @@ def lead(team: Team, work: Callable[[Share], Value]) -> Value:
         value: Value | None = None
         if team.first:
             try:
-                value = work(share)
+                value = work(spread)
             except Exception as error:
                 failures.append(error)
             team.hear_first(None)  # nothing more to do
