@@ -53,7 +53,7 @@ kernels-plain: $(DEV_STAMP)
 # the long versions: 20,000 damaged files, 100 kills, 2,000 clips, 100,000 headers, mutations of our own code; an hour
 soak: $(DEV_STAMP)
 	TUBELET_SOAK=1 $(PYTEST) -n 2 --timeout=7200 tests/test_mutants.py tests/test_killed.py tests/test_parts.py \
-		tests/test_bad_files.py tests/test_strangers.py tests/test_health.py
+		tests/test_bad_files.py tests/test_strangers.py tests/test_health.py tests/test_parts.py tests/test_deploy.py
 	TUBELET_NIGHTLY=1 $(PYTEST) -n 2 --timeout=7200 tests/test_sizes.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py
 

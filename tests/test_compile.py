@@ -25,12 +25,8 @@ from tubelet.train.plan import make_plan
 from tubelet.train.train import train_fn
 from tubelet.weights.store import load
 
-# torch asks each tensor for its gradient, and hides the warning of it unless warnings are errors; the compiler, when it
-# is first imported, runs into what torch itself has deprecated
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
-    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
-]
+# torch asks each tensor for its gradient, and hides the warning of it unless warnings are errors
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
 SIZES = [(0, 0, 4), (0, 4, 0), (0, 8, 8), (8, 4, 8), (16, 0, 12)]  # px and frames more than a model's own clip
 LIMIT = 8  # programs of one kind of block, for sizes and for what learns: torch._dynamo.config.recompile_limit
@@ -65,6 +61,7 @@ def assert_same(found: list[Tensor], wanted: list[Tensor]) -> None:
         assert_close(one, other, rtol=1e-5, atol=1e-5 * max(1.0, other.abs().max().item()))
 
 
+@pytest.mark.filterwarnings("ignore")  # of the compiler, of its own parts
 def test_a_training_learns_by_compiled_blocks_what_it_learns_without(tmp_path: Path) -> None:
     data = write_videos(tmp_path / "clips", clips=5)
     one, other = (train_fn(tiny_config(data, tmp_path / how, compile=how), show=False) for how in ("on", "off"))
@@ -76,6 +73,7 @@ def test_a_training_learns_by_compiled_blocks_what_it_learns_without(tmp_path: P
     assert [any("--compile" in note for note in some) for some in notes] == [True, False]
 
 
+@pytest.mark.filterwarnings("ignore")  # of the compiler, of its own parts
 def test_a_training_goes_on_without_a_compiler_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
