@@ -39,13 +39,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def go(clock: list[float], speed: Speed, pace: Pace, *, first: int = 0, stop: int | None = None) -> Told:
-    begun, step, progress = clock[0], first, [pace.progress(first)]
+    begun, step, progress, meeting = clock[0], first, [pace.progress(first)], first + 1
+    since: list[float] = []
     while step < pace.steps and step != stop:
-        seconds = speed(clock[0] - begun)
-        clock[0] += seconds
+        since.append(speed(clock[0] - begun))
+        clock[0] += since[-1]
         step += 1
-        if decision := pace.decide(step, seconds):
-            pace.take(decision)
+        if step in (meeting, pace.steps, stop):
+            if decision := pace.decide(step, float(np.mean(since)), len(since)):
+                pace.take(decision)
+            meeting, since = pace.next_meeting(step), []
         progress.append(1.0 if step >= pace.steps else pace.progress(step))
     return Told(clock[0] - begun, progress, pace)
 
@@ -100,6 +103,24 @@ def test_progress_is_the_share_of_the_time_that_went_by(clock: list[float]) -> N
     told = go(clock, SPEEDS["busy in the middle"], make_pace(clock))
     half = told.progress[int(0.9 * 100 / 0.2)]  # after 90 s, while all is even
     assert half == pytest.approx(90 / (BUDGET_SECONDS - AFTER_SECONDS), abs=0.03)
+
+
+@pytest.mark.parametrize("step_seconds", [0.001, 0.04, 0.3, 2.0])
+def test_meetings_are_half_a_second_apart_and_where_something_is_decided(
+    clock: list[float], step_seconds: float
+) -> None:
+    pace, meetings = make_pace(clock), [0]
+    pace.stored.extend(Decision(one, 0.1, 10**6, 0.0) for one in (37, 38, 2000))
+    while meetings[-1] < 3000:
+        meeting = pace.next_meeting(meetings[-1])
+        for step in range(meetings[-1] + 1, meeting + 1):
+            pace.decide(step, step_seconds)
+        meetings.append(meeting)
+    assert {*room.FIRST_STEPS, 37, 38, 2000} <= {*meetings}
+    gaps = np.diff(meetings)
+    assert gaps.min() >= 1
+    assert (gaps * step_seconds <= max(room.MEET_SECONDS, step_seconds) + 1e-9).all()
+    assert len(meetings) <= 3000 * step_seconds / room.MEET_SECONDS * (1 + step_seconds) + 8 or step_seconds > 0.25
 
 
 def test_without_a_budget_the_steps_are_those_asked_for(clock: list[float]) -> None:

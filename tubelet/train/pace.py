@@ -95,12 +95,13 @@ class Pace:
         return sum(self.recent) / max(1, len(self.recent))
 
     def next_meeting(self, step: int) -> int:
-        """The step after which the processes agree on how to go on, next after `step`: each of the first, then every
-        `MEET_SECONDS`, and where the run decided something before it was stopped."""
-        if step < FIRST_STEPS[-1] or not self.step_seconds:
+        """The step after which the processes agree on how to go on, next after `step`: every `MEET_SECONDS`, and where
+        something is decided first, or was before the run was stopped."""
+        if not self.step_seconds:
             return step + 1
         then = step + max(1, int(MEET_SECONDS / self.step_seconds))
-        return min(then, self.stored[0].step) if self.stored else then
+        decided = (*FIRST_STEPS, *(one.step for one in self.stored))
+        return min([then, *(one for one in decided if one > step)])
 
     def decide(self, step: int, seconds: float, count: int = 1) -> Decision | None:
         """The decision after `step` steps, the last `count` of which took `seconds` each: the one made there before the
