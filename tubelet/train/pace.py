@@ -24,7 +24,7 @@ FIRST_STEPS = (4, 10)  # after which the first decisions are made: the very firs
 DECIDE_SECONDS = 5.0
 RECENT_SECONDS = 15.0  # of steps, whose mean counts
 LEAST_RECENT = 3
-MEET_SECONDS = 0.5  # of steps, after which the processes agree on how to go on; a stop may take that long
+MEET_SECONDS = 1.0  # of steps, after which the processes agree on how to go on; a stop may take that long
 REPORT_SECONDS = 2.0
 
 
