@@ -27,7 +27,7 @@ from tubelet.runs.parts import (
     Shard,
     place,
 )
-from tubelet.runs.share import Form, Keep, Key, pack_array, unpack_array
+from tubelet.runs.share import Form, Keep, Key, Work, pack_array, unpack_array
 from tubelet.train.train import train_fn
 
 SOAK = os.environ.get("TUBELET_SOAK", "") == "1"
@@ -64,12 +64,12 @@ def square(numbers: list[int], keep: Keep[float]) -> None:
 
 def do_part(folder: Path, text: str, keys: Sequence[Key] = KEYS, *, work: Any = square, **settings: Any) -> PartWritten:
     with pytest.raises(PartWritten) as done:
-        Shard(Part.parse(folder, text), ("typed",), settings).make(keys, work, SQUARES)
+        Shard(Part.parse(folder, text), ("typed",), settings).make(Work(keys, work, SQUARES))
     return done.value
 
 
 def merge_parts(folder: Path, keys: Sequence[Key] = KEYS) -> list[float]:
-    return Merged(folder).make(keys, square, SQUARES)
+    return Merged(folder).make(Work(keys, square, SQUARES))
 
 
 def test_where_a_path_belongs_depends_on_it_alone_and_is_the_same_for_ever() -> None:
@@ -142,16 +142,16 @@ def test_parts_made_otherwise_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     do_part(folder, "1/2", views="1x1")
     with pytest.raises(ValueError, match=naming("views: 1x1 -> 4x1", "--parts")):
-        Shard(Part(folder, 2, 2), ("typed",), {"views": "4x1"}).make(KEYS, square, SQUARES)
+        Shard(Part(folder, 2, 2), ("typed",), {"views": "4x1"}).make(Work(KEYS, square, SQUARES))
     with pytest.raises(ValueError, match=naming("2", "3", "--parts")):
-        Shard(Part(folder, 1, 3), ("typed",), {"views": "1x1"}).make(KEYS, square, SQUARES)
+        Shard(Part(folder, 1, 3), ("typed",), {"views": "1x1"}).make(Work(KEYS, square, SQUARES))
     do_part(folder, "2/2", views="1x1")
     with pytest.raises(ValueError, match=naming(folder, "model: None -> b")):
-        Merged(folder).make(KEYS, square, SQUARES, about=lambda: {"model": "b", "precision": "another"})
+        Merged(folder).make(Work(KEYS, square, SQUARES, about=lambda: {"model": "b", "precision": "another"}))
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match=naming(tmp_path / "else", "--parts")):
-        Shard(Part(tmp_path / "else", 1, 2), (), {}).make(KEYS, square, SQUARES)
+        Shard(Part(tmp_path / "else", 1, 2), (), {}).make(Work(KEYS, square, SQUARES))
     manifest = folder / "2-of-2" / MANIFEST
     manifest.write_text(manifest.read_text().replace("1x1", "4x1"))
     with pytest.raises(ValueError, match=naming(folder / "2-of-2", "views: 4x1 -> 1x1")):
@@ -227,7 +227,7 @@ def test_a_file_of_which_decoders_die_does_not_end_its_job_for_ever(tmp_path: Pa
     def job() -> None:
         pytest.MonkeyPatch().setattr("tubelet.runs.parts.Workers", Children)
         with pytest.raises(PartWritten):
-            Shard(Part(tmp_path / "parts", 1, 1), (), {}).make(KEYS, die, SQUARES, root=tmp_path)
+            Shard(Part(tmp_path / "parts", 1, 1), (), {}).make(Work(KEYS, die, SQUARES, root=tmp_path))
         os._exit(len(refused))
 
     assert [in_child(job) for _ in range(4)] == [11, 11, len(KEYS) - deadly - 1, 0]

@@ -17,7 +17,7 @@ from tubelet.data.table import TABLES
 from tubelet.data.walk import Listing, list_media
 from tubelet.media.address import is_remote, join
 from tubelet.media.health import Health, parse_health
-from tubelet.runs.share import ALONE, Form, Keep, Key, Share
+from tubelet.runs.share import ALONE, Form, Keep, Key, Share, Work
 from tubelet.system.console import bar, clock, console, say
 from tubelet.system.text import list_names, plural
 
@@ -87,7 +87,7 @@ def check(
     keys: list[Key] = [(path, None, None) for path in listing.files]
     form = Form(asdict, lambda number, packed: parse_health(listing.files[number], packed))
     try:
-        share.make(keys, look, form, root=listing.root, after=take)
+        share.make(Work(keys, look, form, root=listing.root), after=take)
     finally:
         trouble = checked.save()
     healths = [found[path] for path in sorted(found)]

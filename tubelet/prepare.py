@@ -27,7 +27,7 @@ from tubelet.media.bytes import size_of, stat
 from tubelet.media.reader import MediaError, index, read_frames
 from tubelet.media.sampling import clip_times, view_starts
 from tubelet.media.transcode import read_comment, shrink
-from tubelet.runs.share import ALONE, Form, Keep, Key, Share
+from tubelet.runs.share import ALONE, Form, Keep, Key, Share, Work
 from tubelet.system.console import bar, console, say, size
 from tubelet.system.text import plural
 from tubelet.tasks import Classification
@@ -127,7 +127,7 @@ def prepare(
                 progress.advance(f"{progress.done + 1}/{progress.total} files left {progress.left}")
 
     keys: list[Key] = [(path, None, None) for path in paths]
-    errors = share.make(keys, copy_these, Form(_pack, _unpack), root=source.root)
+    errors = share.make(Work(keys, copy_these, Form(_pack, _unpack), root=source.root))
     failed = {path: error for path, error in zip(paths, errors, strict=True) if error}
     good = {path: name for path, name in names.items() if path not in failed}
     made = Prepared(out, good, [*closed, *failed.values()], _write_table(source, good, data, out, labels))

@@ -44,7 +44,7 @@ from tubelet.media.sampling import UNSEEN
 from tubelet.predict.predictor import check_first
 from tubelet.runs.lock import hold
 from tubelet.runs.run import remove_leftovers
-from tubelet.runs.share import ALONE, Form, Keep, Key, Share, pack_array, unpack_array
+from tubelet.runs.share import ALONE, Form, Keep, Key, Share, Work, pack_array, unpack_array
 from tubelet.system.console import bar, say
 from tubelet.system.exits import Stopped
 from tubelet.system.signals import signals
@@ -99,7 +99,7 @@ def embed(
     items = list_items([join("", path) for path in data])
     settings = {**embedder.describe(), "windows": None if windows is None else float(windows)}
 
-    def work(numbers: list[int], keep: Keep[list[Made]]) -> None:
+    def make(numbers: list[int], keep: Keep[list[Made]]) -> None:
         mine = [items[number] for number in numbers]
         marks = find_marks(mine, workers=workers, show=show)
         making = embed_items(embedder, mine, windows=windows, marks=marks, known=set(), workers=workers)
@@ -116,7 +116,7 @@ def embed(
     elsewhere: list[list[Made]] | None = None
     if share is not ALONE:  # what one process alone makes is kept in the folder itself
         form = Form(pack_made, lambda number, packed: unpack_made(packed))
-        elsewhere = share.make([key_of(item) for item in items], work, form, about=lambda: about)
+        elsewhere = share.make(Work([key_of(item) for item in items], make, form, about=lambda: about))
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder):

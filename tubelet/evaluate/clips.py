@@ -21,8 +21,8 @@ from tubelet.predict.predictor import Predictor
 from tubelet.predict.show import describe_seen
 from tubelet.predict.tables import write_labelled
 from tubelet.runs.run import CONFIG, SPLIT, Run
-from tubelet.runs.share import ALONE, Keep, Key, Share
-from tubelet.system.console import bar, console, say
+from tubelet.runs.share import ALONE, Keep, Key, Share, Work, count_in_order
+from tubelet.system.console import console, say
 from tubelet.system.text import percent, plural, visible
 from tubelet.tasks import Results, Task
 
@@ -95,19 +95,14 @@ def evaluate(
     if show and (left_out := sum(split in (None, item.split) for item in source.items) - len(items)):
         say("note", f"{plural(left_out, 'clip')} left out: the run was trained on {'it' if left_out == 1 else 'them'}")
 
-    def work(numbers: list[int], keep: Keep[Answer]) -> None:
-        left, mine = iter(numbers), [items[number] for number in numbers]
-        with bar("evaluating", len(mine), show=show) as progress:
-
-            def count(one: Answer) -> None:
-                keep(next(left), one)
-                progress.advance(f"{progress.done + 1}/{progress.total} files")
-
+    def make(numbers: list[int], keep: Keep[Answer]) -> None:
+        mine = [items[number] for number in numbers]
+        with count_in_order("evaluating", "files", numbers, keep, show=show) as count:
             how: dict[str, Any] = {"root": source.root, "views": views, "workers": workers}
             predictor.answer_items(mine, **how, among=len(items), after=count)
 
     keys: list[Key] = [(item.path, item.start_seconds, item.end_seconds) for item in items]
-    answers = share.make(keys, work, answer_form(items), root=source.root, about=predictor.describe)
+    answers = share.make(Work(keys, make, answer_form(items), root=source.root, about=predictor.describe))
     foreign = [one for one in answers if {*task.classes_in(one.item.label)} & {*strangers}]
     own = [one for one in answers if not {*task.classes_in(one.item.label)} & {*strangers}]
     if not own:

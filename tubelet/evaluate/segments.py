@@ -15,7 +15,7 @@ from tubelet.evaluate.show import show_results
 from tubelet.media.address import join
 from tubelet.media.reader import MediaError
 from tubelet.predict.predictor import Predictor
-from tubelet.runs.share import ALONE, Form, Keep, Key, Share, pack_array, unpack_array
+from tubelet.runs.share import ALONE, Form, Keep, Key, Share, Work, pack_array, unpack_array
 from tubelet.stream.segmenter import Segmenter
 from tubelet.stream.segments import Window, find_overlapping
 from tubelet.stream.stream import windows_of_file
@@ -113,7 +113,7 @@ def evaluate_segments(
 
     found, split, recordings = share.begin(choose)
 
-    def work(numbers: list[int], keep: Keep[Seen | str]) -> None:
+    def make(numbers: list[int], keep: Keep[Seen | str]) -> None:
         with bar("evaluating", len(numbers), show=show) as progress:
             for number in numbers:
                 try:
@@ -123,7 +123,7 @@ def evaluate_segments(
                 progress.advance(f"{progress.done + 1}/{progress.total} recordings left {progress.left}")
 
     keys: list[Key] = [(one.path, None, None) for one in recordings]
-    made = share.make(keys, work, seen_form(recordings), root=found.root, about=predictor.describe)
+    made = share.make(Work(keys, make, seen_form(recordings), root=found.root, about=predictor.describe))
     failed = {one.path: why for one, why in zip(recordings, made, strict=True) if isinstance(why, str)}
     failed = {**found.unreadable, **failed}
     seen = [one for one in made if isinstance(one, Seen)]

@@ -50,10 +50,14 @@ def real(path: str | os.PathLike[str]) -> str:
     return os.fspath(path) if is_remote(path) else os.path.realpath(path)
 
 
+def without_query(path: str | os.PathLike[str]) -> str:
+    """A path as it is; of an address the path on its host."""
+    return urlsplit(os.fspath(path)).path if is_remote(path) else os.fspath(path)
+
+
 def suffix(path: str | os.PathLike[str]) -> str:
     """ ".mp4", in small letters; of an address without what a query adds."""
-    text = os.fspath(path)
-    return os.path.splitext(urlsplit(text).path if is_remote(text) else text)[1].lower()
+    return os.path.splitext(without_query(path))[1].lower()
 
 
 def split_member(path: str | os.PathLike[str]) -> tuple[str, str] | None:

@@ -98,7 +98,7 @@ def hold_here(address: str, first: int, end: int) -> Held:
         _entries.move_to_end(address)
     with entry.lock:
         if entry.failed and monotonic() - entry.failed[0] < _TRIED_SECONDS:
-            raise _again(entry.failed[1])
+            raise entry.failed[1].again()
         try:
             held = _fill(address, first, end, entry)
         except MediaError as error:
@@ -108,10 +108,6 @@ def hold_here(address: str, first: int, end: int) -> Held:
             raise
     _make_room(address)
     return held
-
-
-def _again(error: MediaError) -> MediaError:
-    return MediaError(error.path, error.code, error.problem, error.remedy)
 
 
 def _fill(address: str, first: int, end: int, entry: _Entry) -> Held:

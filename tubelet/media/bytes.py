@@ -11,11 +11,11 @@ from pathlib import Path
 from stat import S_ISREG
 from threading import Lock
 from typing import Any, BinaryIO, NamedTuple, cast
-from urllib.parse import urlsplit
 
-from tubelet.media.address import TAR, absolute, is_remote, split_member, suffix
+from tubelet.media.address import TAR, absolute, is_remote, split_member, suffix, without_query
 from tubelet.media.blocks import BLOCK_BYTES, Held, hold
 from tubelet.media.errors import MediaError
+from tubelet.media.remote import changed
 from tubelet.media.sniff import boxes, is_mp4, read_at
 from tubelet.media.tar import PACKED_SUFFIXES, Member, list_members, packed
 from tubelet.system.files import cache_folder, write_whole
@@ -90,7 +90,7 @@ def is_plain(path: str) -> bool:
 def open_bytes(path: str | os.PathLike[str]) -> BinaryIO:
     """A file to be read from anywhere in it. Raises OSError on a disk, MediaError elsewhere."""
     path = os.fspath(path)
-    if not (is_remote(path) or split_member(path)):
+    if is_plain(path):
         return open(path, "rb")
     return cast(BinaryIO, open_parts(path))
 
@@ -119,7 +119,7 @@ class Part:
 
     def __init__(self, whole: Any, path: str, first: int, size: int) -> None:
         self.whole, self.path, self.first, self.size, self.place = whole, path, first, size, 0
-        self.name = posixpath.basename(urlsplit(path).path if is_remote(path) else path)
+        self.name = posixpath.basename(without_query(path))
 
     def read(self, size: int = -1) -> bytes:
         left = max(0, self.size - self.place)
@@ -212,7 +212,7 @@ class _Elsewhere:
         held = hold(self.address, first, end)
         before = getattr(self, "held", held)
         if held.version != before.version:
-            raise MediaError(self.address, "changed", "it changed on the server meanwhile", "Run the command again")
+            raise changed(self.address)
         self.close()
         with suppress(FileNotFoundError):
             self.file = open(held.file, "rb")  # noqa: SIM115

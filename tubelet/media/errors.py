@@ -19,6 +19,10 @@ class MediaError(ValueError):
     def __str__(self) -> str:
         return f"{visible(self.path)}: {self.message}"
 
+    def again(self) -> "MediaError":
+        """The same anew, to be raised where this one was raised before: it would drag along what it met there."""
+        return MediaError(self.path, self.code, self.problem, self.remedy, stage=self.stage)
+
     @property
     def message(self) -> str:
         """The problem and the remedy, without the path."""

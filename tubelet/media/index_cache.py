@@ -46,8 +46,7 @@ def openable_file(path: str) -> tuple[int, int]:
     """
     version = regular_file(path)
     if path in _deadly and _deadly[path][0] == version:
-        error = _deadly[path][1]
-        raise MediaError(error.path, error.code, error.problem, error.remedy)
+        raise _deadly[path][1].again()
     return version
 
 

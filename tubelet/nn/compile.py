@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
     from tubelet.nn.model import SpaceTimeTransformer
+    from tubelet.nn.split import Rest
 
 LEAST_SECONDS = 300.0  # of a training, which repay a compilation of up to a minute
 
@@ -80,7 +81,7 @@ def is_watched() -> bool:
 
 
 def compile_blocks(
-    model: "SpaceTimeTransformer",
+    model: "SpaceTimeTransformer | Rest",
     *,
     backend: str | Callable[..., Any] = "inductor",
     tell: Callable[[str], object] = warnings.warn,

@@ -11,8 +11,8 @@ from tubelet.data.items import Item
 from tubelet.predict.answer import Answer, answer_form, predict_item
 from tubelet.predict.predictor import Prediction, Predictor
 from tubelet.predict.tables import keep_rows, write_table
-from tubelet.runs.share import Keep, Key, Share
-from tubelet.system.console import bar, console
+from tubelet.runs.share import Keep, Key, Share, Work, count_in_order
+from tubelet.system.console import console
 from tubelet.system.text import dumps, visible
 
 
@@ -31,14 +31,8 @@ def show(
     items = [Item(str(file), "") for file in files]
     predictions = list[Prediction]()
 
-    def work(numbers: list[int], keep: Keep[Answer]) -> None:
-        left = iter(numbers)
-        with bar("predicting", len(numbers), show=not json and len(items) > 1) as progress:
-
-            def count(one: Answer) -> None:
-                keep(next(left), one)
-                progress.advance(f"{progress.done + 1}/{progress.total} files")
-
+    def make(numbers: list[int], keep: Keep[Answer]) -> None:
+        with count_in_order("predicting", "files", numbers, keep, show=not json and len(items) > 1) as count:
             mine = [items[number] for number in numbers]
             predictor.answer_items(mine, views=views, workers=workers, among=len(items), after=count)
 
@@ -50,7 +44,7 @@ def show(
 
     with keep_rows(predictor.task, csv) as keep_row:
         keys: list[Key] = [(item.path, None, None) for item in items]
-        share.make(keys, work, answer_form(items), about=predictor.describe, after=say)
+        share.make(Work(keys, make, answer_form(items), about=predictor.describe), after=say)
         if csv:
             write_table(predictions, predictor.task, csv)
     if not (csv or json):

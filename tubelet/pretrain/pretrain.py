@@ -23,6 +23,7 @@ from tubelet.system.console import bar, clock, say
 from tubelet.system.device import find_device
 from tubelet.system.exits import Stopped
 from tubelet.system.signals import signals
+from tubelet.train.optim import step_if_finite
 from tubelet.train.pace import MEET_SECONDS
 from tubelet.weights.store import PRETRAINING, save
 from tubelet.weights.terms import write_terms
@@ -171,10 +172,7 @@ class Learner:
         total.backward()
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         norm = nn.utils.clip_grad_norm_(weights, MOST_GRADIENT)
-        self.halted = torch.maximum(self.halted, (~norm.isfinite()).float())
-        self.optimizer.found_inf = self.halted  # type: ignore[attr-defined]  # as in `train`
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.halted = step_if_finite(self.optimizer, norm, self.halted)
         self.step += 1
         return {"loss": total.detach(), **{name: loss.detach() for name, loss in losses.items()}, "norm": norm}
 

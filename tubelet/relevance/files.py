@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from rich.table import Table
 
-from tubelet.media.address import is_remote
+from tubelet.media.address import without_query
 from tubelet.media.reader import MediaError
 from tubelet.predict.predictor import Predictor
 from tubelet.relevance.draw import write_overlay, write_picture
@@ -83,7 +82,7 @@ def write_one(predictor: Predictor, path: str | Path, name: Path, *, label: str 
 
 def choose_names(given: Sequence[str | Path]) -> list[str]:
     """A name for what is written of each file: its own, with those of its folders before it where two are alike."""
-    files = [Path(urlsplit(str(file)).path if is_remote(file) else file) for file in given]
+    files = [Path(without_query(file)) for file in given]
     alike = defaultdict[str, list[Path]](list)
     for path in files:
         alike[path.stem].append(path.absolute())

@@ -19,7 +19,7 @@ from tubelet.weights.store import read_tensors, write_tensors
 
 Tensors = dict[str, torch.Tensor]
 TENSORS, MANIFEST = "state.safetensors", "manifest.json"
-PART = "part-{:05d}.safetensors"  # of what a process holds of tensors that are spread over several
+PARTS = "part-*.safetensors"  # of tensors that are spread over processes, what each of these holds
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,21 @@ def write_part(folder: Path, rank: int, rows: Tensors) -> None:
     those of all. Raises OSError or SafetensorError."""
     parts = parts_folder(folder)
     parts.mkdir(parents=True, exist_ok=True)
-    write_tensors(parts / PART.format(rank), rows, {})
+    write_tensors(parts / part_name(rank), rows, {})
 
 
 def parts_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.parts.tmp")
 
 
+def part_name(rank: int) -> str:
+    return PARTS.replace("*", f"{rank:05d}")
+
+
 def take_parts(folder: Path, temporary: Path, count: int) -> None:
     """Moves the parts of `count` processes to where a checkpoint is being written."""
     for rank in range(count):
-        file = parts_folder(folder) / PART.format(rank)
+        file = parts_folder(folder) / part_name(rank)
         if not file.is_file():
             raise EnvironmentTrouble(
                 f"{file}: process {rank} wrote it, and it is not there: choose an --out on a disk of all machines"
@@ -107,7 +111,7 @@ def read(folder: Path) -> Checkpoint:
         raise ValueError(f"it says step {step!r}")
     if type(steps) is not int or steps < max(1, step):
         raise ValueError(f"it says step {step} of {steps!r}")
-    parts = [read_tensors(file)[0] for file in sorted(folder.glob(PART.format(0).replace("00000", "*")))]
+    parts = [read_tensors(file)[0] for file in sorted(folder.glob(PARTS))]
     rows = {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
     return Checkpoint(step, tensors | rows, state)
 

@@ -26,7 +26,7 @@ from tubelet.media.address import join
 from tubelet.media.workers import Workers
 from tubelet.runs.lock import hold
 from tubelet.runs.run import holds_others, list_changes, remove_leftovers
-from tubelet.runs.share import HERE, Form, Keep, Key, Result, Value, Work, ignore, nothing
+from tubelet.runs.share import Keep, Key, Result, Share, Work, ignore
 from tubelet.system.files import write_whole
 from tubelet.system.text import dumps, list_names, plural
 
@@ -79,8 +79,7 @@ class Part:
 
     def cut(self, keys: Sequence[Key]) -> list[int]:
         """The numbers of the items of this part, each item once."""
-        first = {key: number for number, key in reversed(list(enumerate(keys)))}
-        return sorted(number for key, number in first.items() if place(key[0], self.count) == self.number)
+        return sorted(number for key, number in first_numbers(keys).items() if place(key[0], self.count) == self.number)
 
     def read_manifest(self) -> dict[str, Any]:
         """The manifest, empty where there is none. Raises ValueError: it is damaged, or of another version."""
@@ -116,6 +115,11 @@ def place(path: str, count: int) -> int:
     return int.from_bytes(digest[:8], "big") % count + 1
 
 
+def first_numbers(keys: Sequence[Key]) -> dict[Key, int]:
+    """The number of each item; of one that is named twice, which is made once, the first."""
+    return {key: number for number, key in reversed(list(enumerate(keys)))}
+
+
 def mark_keys(keys: Sequence[Key]) -> str:
     """sha256 of a list of items, in whatever order."""
     return hashlib.sha256("\n".join(sorted(json.dumps(key) for key in keys)).encode()).hexdigest()
@@ -134,7 +138,7 @@ def read_lines(text: bytes) -> Iterator[tuple[Key, Any]]:
 
 
 @dataclass(frozen=True)
-class Shard:
+class Shard(Share):
     """A job that makes one part. typed: the command line; settings: what of it the results depend on."""
 
     part: Part
@@ -142,19 +146,7 @@ class Shard:
     settings: dict[str, Any]
     whole = False
 
-    def begin(self, prepare: Callable[[], Value]) -> Value:
-        return prepare()
-
-    def make(
-        self,
-        keys: Sequence[Key],
-        work: Work[Result],
-        form: Form[Result],
-        *,
-        root: Path = HERE,
-        about: Callable[[], dict[str, Any]] = nothing,
-        after: Callable[[Result], None] = ignore,
-    ) -> list[Result]:
+    def make(self, work: Work[Result], *, after: Callable[[Result], None] = ignore) -> list[Result]:
         """Returns never.
 
         Raises:
@@ -162,8 +154,8 @@ class Shard:
             ValueError: the folder holds something else, or parts that were made otherwise.
             EnvironmentTrouble: another process makes this part.
         """
-        part, numbers = self.part, self.part.cut(keys)
-        settings = json.loads(dumps({**self.settings, **about()}))
+        part, keys, numbers = self.part, work.keys, self.part.cut(work.keys)
+        settings = json.loads(dumps({**self.settings, **work.about()}))
         self.check_folder(settings)
         part.path.mkdir(parents=True, exist_ok=True)
         with hold(part.path):
@@ -182,13 +174,13 @@ class Shard:
                 todo = [number for number in numbers if keys[number] not in known]
 
                 def keep(number: int, result: Result) -> None:
-                    known[keys[number]] = form.pack(result)
+                    known[keys[number]] = work.form.pack(result)
                     journal(write_line(keys[number], known[keys[number]]))
 
                 suspects = todo[:SUSPECTS] if manifest.get("known") == before else []
-                work_with_care(suspects, [str(join(root, keys[number][0])) for number in suspects], work, keep)
+                make_with_care(suspects, work, keep)
                 if left := todo[len(suspects) :]:
-                    work(left, keep)
+                    work.make(left, keep)
             text = "".join(write_line(key, known[key]) for key in mine)
             write_whole(part.path / RESULTS, text)
             sums = {"items": len(mine), "mark": mark, "results": hashlib.sha256(text.encode()).hexdigest()}
@@ -212,7 +204,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Merged:
+class Merged(Share):
     """Results of all parts, in the place of work."""
 
     folder: Path
@@ -225,29 +217,17 @@ class Merged:
                 return list(manifest["typed"])
         raise ValueError(f"{self.folder}: no parts in it: expected the --parts of a command with --shard")
 
-    def begin(self, prepare: Callable[[], Value]) -> Value:
-        return prepare()
-
-    def make(
-        self,
-        keys: Sequence[Key],
-        work: Work[Result],
-        form: Form[Result],
-        *,
-        root: Path = HERE,
-        about: Callable[[], dict[str, Any]] = nothing,
-        after: Callable[[Result], None] = ignore,
-    ) -> list[Result]:
+    def make(self, work: Work[Result], *, after: Callable[[Result], None] = ignore) -> list[Result]:
         """Raises PartsMissing; ValueError where parts were made otherwise than each other, or by another model."""
         first, *others = list_parts(self.folder)
         count, wrong = first.count, dict[int, str]()
         if odd := [part.path.name for part in others if part.count != count]:
             raise ValueError(f"{self.folder}: holds {first.path.name} and {odd[0]}: move one kind away")
         settings = first.read_manifest().get("settings", {})
-        model = {name: value for name, value in about().items() if name not in OF_THE_MACHINE}
+        model = {name: value for name, value in work.about().items() if name not in OF_THE_MACHINE}
         if changed := list_changes(settings, json.loads(dumps(model))):
             raise ValueError(f"{self.folder}: parts of something else than is there now ({changed}): run all jobs anew")
-        numbers = {key: number for number, key in reversed(list(enumerate(keys)))}  # an item named twice is made once
+        numbers = first_numbers(work.keys)
         cut: dict[int, list[Key]] = {number: [] for number in range(1, count + 1)}
         for key in numbers:
             cut[place(key[0], count)].append(key)
@@ -262,23 +242,23 @@ class Merged:
             elif manifest["mark"] != mark_keys(mine):
                 wrong[number] = "items were added or removed since"
             else:
-                made |= {key: form.unpack(numbers[key], packed) for key, packed in found.items()}
+                made |= {key: work.form.unpack(numbers[key], packed) for key, packed in found.items()}
         if wrong:
             raise PartsMissing(self.folder, wrong, count)
-        for key in keys:
+        for key in work.keys:
             after(made[key])
-        return [made[key] for key in keys]
+        return [made[key] for key in work.keys]
 
 
-def work_with_care(numbers: list[int], paths: list[str], work: Work[Result], keep: Keep[Result]) -> None:
-    """Works on items one by one, each when children have decoded its file; this process opens none of which they died.
+def make_with_care(numbers: list[int], work: Work[Result], keep: Keep[Result]) -> None:
+    """Makes items one by one, each when children have decoded its file; this process opens none of which they died.
 
     For where a job before this one came to its end without a single result: its decoder may have died of one of them.
     """
     with Workers() as children:
-        for number, path in zip(numbers, paths, strict=True):
-            children.examine(path, quick=False)
-            work([number], keep)
+        for number in numbers:
+            children.examine(str(join(work.root, work.keys[number][0])), quick=False)
+            work.make([number], keep)
 
 
 def list_parts(folder: Path) -> list[Part]:

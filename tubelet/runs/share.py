@@ -4,13 +4,15 @@
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from tubelet.system.console import bar
 from tubelet.system.team import Team
 
 Result = TypeVar("Result")
@@ -18,9 +20,7 @@ Value = TypeVar("Value")
 Key = tuple[str, float | None, float | None]  # of an item: its path, start and end in seconds
 Keep = Callable[[int, Result], None]  # takes the number of an item, and what was made of it
 HERE = Path()
-Work = Callable[
-    [list[int], Keep[Result]], None
-]  # makes the items of these numbers, and hands each over once it is made
+Make = Callable[[list[int], Keep[Result]], None]  # of items of these numbers, and hands each over once it is made
 
 
 def ignore(result: object) -> None:
@@ -40,6 +40,33 @@ class Form(Generic[Result]):
     unpack: Callable[[int, Any], Result]
 
 
+@dataclass(frozen=True)
+class Work(Generic[Result]):
+    """What is to be made of items. keys: which; make: by what; form: how results are written down. root: the folder
+    that paths start from. about: what results depend on beside what was typed, such as the model."""
+
+    keys: Sequence[Key]
+    make: Make[Result]
+    form: Form[Result]
+    root: Path = HERE
+    about: Callable[[], dict[str, Any]] = nothing
+
+
+@contextmanager
+def count_in_order(
+    title: str, noun: str, numbers: Sequence[int], keep: Keep[Result], *, show: bool
+) -> Iterator[Callable[[Result], None]]:
+    """Inside, a function that hands over the results of these numbers, which come in their order, with a bar."""
+    left = iter(numbers)
+    with bar(title, len(numbers), show=show) as progress:
+
+        def count(one: Result) -> None:
+            keep(next(left), one)
+            progress.advance(f"{progress.done + 1}/{progress.total} {noun}")
+
+        yield count
+
+
 def pack_array(values: np.ndarray) -> list[Any]:
     """An array as JSON: its type, its shape, its bytes."""
     plain = np.ascontiguousarray(values)
@@ -56,7 +83,7 @@ class HandedOver(Exception):
 
 
 class Share(Protocol):
-    """Makes the results of items, by `work`, here or elsewhere.
+    """Makes the results of items, here or elsewhere.
 
     whole: whether this process has all results in the end, and shows and writes what becomes of them.
     """
@@ -66,59 +93,36 @@ class Share(Protocol):
 
     def begin(self, prepare: Callable[[], Value]) -> Value:
         """What `prepare` returns; where it is wrong in one process, none goes on."""
-        ...
+        return prepare()
 
-    def make(
-        self,
-        keys: Sequence[Key],
-        work: Work[Result],
-        form: Form[Result],
-        *,
-        root: Path = HERE,
-        about: Callable[[], dict[str, Any]] = nothing,
-        after: Callable[[Result], None] = ignore,
-    ) -> list[Result]:
-        """The result of each item, in order; `HandedOver` or `PartWritten` where another process has them all.
-
-        root: the folder that paths start from. about: what results depend on beside what was typed, such as the model.
-        after: gets each as soon as it is known.
-        """
+    def make(self, work: Work[Result], *, after: Callable[[Result], None] = ignore) -> list[Result]:
+        """The result of each item, in order; `HandedOver` or `PartWritten` where another process has them all. `after`
+        gets each as soon as it is known."""
         ...
 
 
-class Alone:
+class Alone(Share):
     """One process makes all."""
 
     whole = True
 
-    def begin(self, prepare: Callable[[], Value]) -> Value:
-        return prepare()
-
-    def make(
-        self,
-        keys: Sequence[Key],
-        work: Work[Result],
-        form: Form[Result],
-        *,
-        root: Path = HERE,
-        about: Callable[[], dict[str, Any]] = nothing,
-        after: Callable[[Result], None] = ignore,
-    ) -> list[Result]:
+    def make(self, work: Work[Result], *, after: Callable[[Result], None] = ignore) -> list[Result]:
         made: dict[int, Result] = {}
 
         def keep(number: int, result: Result) -> None:
             made[number] = result
             after(result)
 
-        work(list(range(len(keys))), keep)
-        return [made[number] for number in range(len(keys))]
+        numbers = list(range(len(work.keys)))
+        work.make(numbers, keep)
+        return [made[number] for number in numbers]
 
 
 ALONE = Alone()
 
 
 @dataclass(frozen=True)
-class Together:
+class Together(Share):
     """The processes of a team make a share each; the first one has all results in the end."""
 
     team: Team
@@ -130,18 +134,9 @@ class Together:
     def begin(self, prepare: Callable[[], Value]) -> Value:
         return self.team.run_together(prepare)
 
-    def make(
-        self,
-        keys: Sequence[Key],
-        work: Work[Result],
-        form: Form[Result],
-        *,
-        root: Path = HERE,
-        about: Callable[[], dict[str, Any]] = nothing,
-        after: Callable[[Result], None] = ignore,
-    ) -> list[Result]:
+    def make(self, work: Work[Result], *, after: Callable[[Result], None] = ignore) -> list[Result]:
         """Raises as `share_out`; HandedOver in all but the first process."""
-        results = share_out(self.team, len(keys), work)
+        results = share_out(self.team, len(work.keys), work.make)
         if not self.team.first:
             raise HandedOver
         for result in results:
@@ -149,12 +144,12 @@ class Together:
         return results
 
 
-def share_out(team: Team, items: int, work: Work[Result]) -> list[Result]:
+def share_out(team: Team, items: int, make: Make[Result]) -> list[Result]:
     """The result of each of so many items, in order, in every process of a team; each makes every so manieth.
 
     Raises as `Team.run_together`: what is wrong in one process ends all.
     """
     mine: dict[int, Result] = {}
-    team.run_together(lambda: work(list(range(team.rank, items, team.size)), mine.__setitem__))
+    team.run_together(lambda: make(list(range(team.rank, items, team.size)), mine.__setitem__))
     made = {number: one for some in team.gather(mine) for number, one in some.items()}
     return [made[number] for number in range(items)]

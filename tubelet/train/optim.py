@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch import Tensor
 
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.nn.parameter_groups import parameter_groups
@@ -13,6 +14,16 @@ def make_optimizer(model: SpaceTimeTransformer | Rest, *, weight_decay: float, l
     """AdamW (fused) of `parameter_groups`, whose rates a step sets. Source: arXiv 1711.05101."""
     groups = parameter_groups(model, lr=0.0, weight_decay=weight_decay, layer_decay=layer_decay)
     return torch.optim.AdamW(groups, fused=True)
+
+
+def step_if_finite(optimizer: torch.optim.AdamW, norm: Tensor, halted: Tensor) -> Tensor:
+    """One step of a fused optimizer, left out where the norm of the gradient is not finite, or once was: `halted`, 0 or
+    1, says that; returned anew. Nothing is asked of the device."""
+    halted = torch.maximum(halted, (~norm.isfinite()).float())
+    optimizer.found_inf = halted  # type: ignore[attr-defined]  # as `torch.amp.GradScaler` has a step left out
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return halted
 
 
 def learning_rate(done: float, then: float, *, peak: float, warmup: float) -> float:

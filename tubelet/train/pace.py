@@ -16,8 +16,10 @@ import json
 import os
 import time
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 FIRST_STEPS = (4, 10)  # after which the first decisions are made: the very first step also warms the kernels up
@@ -26,6 +28,8 @@ RECENT_SECONDS = 15.0  # of steps, whose mean counts
 LEAST_RECENT = 3
 MEET_SECONDS = 1.0  # of steps, after which the processes agree on how to go on; a stop may take that long
 REPORT_SECONDS = 2.0
+
+Stretch = tuple[int, float]  # steps from one meeting to the next, and the seconds that they took
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Pace:
         self.most_steps, self.budget, self.file = most_steps, budget, file
         self.decision = Decision(0, 0.0, most_steps, 0.0)
         self.stored: deque[Decision] = deque()  # made before the run was stopped, and not reached yet
-        self.recent: deque[float] = deque()  # seconds of steps
+        self.recent: deque[Stretch] = deque()
         self.decided = time.monotonic()
         self.unwritten = ""
 
@@ -92,7 +96,7 @@ class Pace:
     @property
     def step_seconds(self) -> float:
         """The mean of the last steps; 0 before the first."""
-        return sum(self.recent) / max(1, len(self.recent))
+        return add_seconds(self.recent) / max(1, count_steps(self.recent))
 
     def next_meeting(self, step: int) -> int:
         """The step after which the processes agree on how to go on, next after `step`: every `MEET_SECONDS`, and where
@@ -107,8 +111,11 @@ class Pace:
         """The decision after `step` steps, the last `count` of which took `seconds` each: the one made there before the
         run was stopped, or one by the clock, which is written down; None where all stays as it is."""
         if step > 1:
-            self.recent.extend([seconds] * count)
-        while len(self.recent) > LEAST_RECENT and sum(self.recent) - self.recent[0] > RECENT_SECONDS:
+            self.recent.append((count, count * seconds))
+        while (
+            count_steps(later := [*islice(self.recent, 1, None)]) >= LEAST_RECENT
+            and add_seconds(later) > RECENT_SECONDS
+        ):
             self.recent.popleft()
         if self.stored:
             return self.stored.popleft() if self.stored[0].step == step else None
@@ -149,6 +156,14 @@ class Pace:
         if self.file and self.file.is_file():
             known = read_decisions(self.file)
             self.stored = deque(one for one in known if one.step > decision.step)
+
+
+def count_steps(stretches: Iterable[Stretch]) -> int:
+    return sum(steps for steps, _ in stretches)
+
+
+def add_seconds(stretches: Iterable[Stretch]) -> float:
+    return sum(seconds for _, seconds in stretches)
 
 
 def read_decisions(file: Path) -> list[Decision]:

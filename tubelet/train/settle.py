@@ -11,8 +11,7 @@ from tubelet.evaluate.clips import list_groups, stack_read
 from tubelet.features.distance import Distance, fit_distance
 from tubelet.nn.model import SpaceTimeTransformer
 from tubelet.predict.answer import Answer, answer
-from tubelet.runs.share import Keep, share_out
-from tubelet.system.console import bar
+from tubelet.runs.share import Keep, count_in_order, share_out
 from tubelet.system.team import Team
 from tubelet.tasks import Task
 from tubelet.tasks.calibration import FEWEST_CLIPS, find_shortage
@@ -80,17 +79,12 @@ def answer_items(
     """
     how: dict[str, Any] = {"views_text": views or plan.config.views, "features": features, "single_frame": single}
 
-    def work(numbers: list[int], keep: Keep[Answer]) -> None:
-        left, mine = iter(numbers), [items[number] for number in numbers]
-        with bar(title, len(mine), show=show) as progress:
-
-            def count(one: Answer) -> None:
-                keep(next(left), one)
-                progress.advance(f"{progress.done + 1}/{progress.total} clips")
-
+    def make(numbers: list[int], keep: Keep[Answer]) -> None:
+        mine = [items[number] for number in numbers]
+        with count_in_order(title, "clips", numbers, keep, show=show) as count:
             root = plan.data.source.root
             answer(model.to(team.device), plan.spec, task, root, mine, **how, workers=plan.workers, after=count)
 
     begun = time.monotonic()
-    answers = share_out(team, len(items), work)
+    answers = share_out(team, len(items), make)
     return answers, time.monotonic() - begun

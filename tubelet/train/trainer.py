@@ -27,7 +27,7 @@ from tubelet.system.text import plural
 from tubelet.tasks import Task
 from tubelet.train.config import TrainConfig
 from tubelet.train.feature_cache import Features
-from tubelet.train.optim import learning_rate, make_optimizer
+from tubelet.train.optim import learning_rate, make_optimizer, step_if_finite
 from tubelet.train.pace import Decision, Pace
 from tubelet.train.plan import Plan
 
@@ -85,7 +85,7 @@ class Fit:
         config, team = self.plan.config, self.team
         self.part = part_of_batch(config, team.size)
         self.model.to(team.device)
-        if self.plan.compiled and isinstance(self.model, SpaceTimeTransformer):
+        if self.plan.compiled:
             compile_blocks(self.model, tell=lambda words: say("compile", words) if team.first else None)
         # before the optimizer: sharding replaces the parameters
         self.wrapped = wrap(self.model, team, config.shard, bfloat16=self.plan.bfloat16)
@@ -196,10 +196,7 @@ class Fit:
             loss_sum += loss.detach()
             score += self.task.score(logits.detach().float(), targets).mean()
         norm = gather_whole(nn.utils.clip_grad_norm_(self.wrapped.parameters(), config.clip_grad or math.inf))
-        self.halted = torch.maximum(self.halted, (~norm.isfinite()).float())
-        self.optimizer.found_inf = self.halted  # type: ignore[attr-defined]  # as `torch.amp.GradScaler` has a fused step left out
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.halted = step_if_finite(self.optimizer, norm, self.halted)
         self.update_average()
         return torch.stack([loss_sum / len(parts), score / len(parts), norm]), rate
 
